@@ -1,0 +1,42 @@
+# Two commands do everything on a machine that has only Python and make:
+#   make demo   sets up and runs the main job on drawn pictures, offline
+#   make test   sets up and runs the tests
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SHARED ?= ../shared
+
+.PHONY: demo test test-slow check torture setup clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet "uv>=0.5,<1"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[all,dev]"
+	@touch $(READY)
+
+demo: $(READY)
+	$(BIN)/relish demo
+
+# The fast tests; `make test-slow` runs the others.
+test: $(READY)
+	$(BIN)/python -m pytest -n auto
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+# Style, types and import directions.
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Kill -9 and resume, ten times (CI does it twice).
+torture: $(READY)
+	RELISH_TORTURE=10 $(BIN)/python -m pytest -m slow tests/test_kill_and_resume.py -s
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build src/*.egg-info

@@ -1,0 +1,128 @@
+"""Write files so that a kill, a full disk or a power cut leaves the old file or the new one, never half of one.
+
+In:   a path and what should stand there.
+Out:  the file, whole, or a `WriteFailed` and the former file untouched.
+
+Each write goes to a temporary file beside its target, is forced to disk, then renamed over it: rename is atomic only
+within one file system, which is why the temporary file is not in /tmp.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from relish.core.errors import WriteFailed
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on a clean exit it becomes `target`, on an error it vanishes.
+
+    Raises:
+        WriteFailed: the folder cannot be made or written to, or the disk is full.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        os.close(handle)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        _force_to_disk(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+        _force_to_disk(target.parent)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target`; on a clean exit it becomes `target`, on an error it vanishes.
+
+    Raises:
+        WriteFailed: `target` exists already, or the disk is full.
+    """
+    if target.exists():
+        raise WriteFailed(f"{target} exists already.", hint="Name another folder, or move that one away.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        temporary.rename(target)
+        _force_to_disk(target.parent)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """Put `content` at `target`, atomically."""
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(target: Path, content: str) -> None:
+    """Put UTF-8 text at `target`, atomically."""
+    write_bytes(target, content.encode())
+
+
+def write_json(target: Path, content: Any) -> None:
+    """Put `content` at `target` as readable JSON, atomically; NaN is refused, since JSON has none."""
+    write_text(target, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_yaml(target: Path, content: Any) -> None:
+    """Put `content` at `target` as YAML in the order given, atomically."""
+    write_text(target, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def append_line(target: Path, line: str) -> None:
+    """Add one line to a log, in one write, so that a kill can cut at most the last line.
+
+    Raises:
+        WriteFailed: the disk is full or the folder cannot be written to.
+    """
+    try:
+        with target.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+
+
+def _force_to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    # There is no way to read the mask without setting it.
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _cannot_write(target: Path, error: OSError) -> WriteFailed:
+    reason = error.strerror or str(error)
+    return WriteFailed(
+        f"{target}: cannot write ({reason}).", hint="Free some space or name another folder, then again."
+    )

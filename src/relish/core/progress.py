@@ -1,0 +1,76 @@
+"""How long jobs tell where they are.
+
+Work is written against `Progress`, which says nothing; `Screen` shows lines and live bars. What a person sees is
+chosen once, at the edge: `Screen` on the command line, silence from Python and in every process but the first.
+Everything goes to standard error, so that standard output stays what a command returns.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+
+class Bar:
+    """One bar; this one is not shown."""
+
+    def advance(self, steps: int = 1, words: str = "") -> None:
+        """Move on by `steps`, and show `words` beside the bar."""
+
+
+class Progress:
+    """A job's voice; this one is silent."""
+
+    def say(self, line: str = "") -> None:
+        """One plain line that stays on the screen."""
+
+    def warn(self, line: str) -> None:
+        """One line that should not be missed."""
+
+    @contextmanager
+    def bar(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:
+        """A bar from `done` to `total` steps, gone at the end."""
+        yield Bar()
+
+
+class Screen(Progress):
+    """Lines and live bars on standard error; bars are left out where it is not a terminal."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, line: str = "") -> None:
+        self.console.print(line, markup=False)
+
+    def warn(self, line: str) -> None:
+        self.console.print(f"warning: {line}", style="yellow", markup=False)
+
+    @contextmanager
+    def bar(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[words]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with RichProgress(
+            *columns, console=self.console, transient=True, disable=not self.console.is_terminal
+        ) as shown:
+            task = shown.add_task(title, total=total, completed=done, words="")
+            yield _ShownBar(shown, task)
+
+
+class _ShownBar(Bar):
+    def __init__(self, shown: RichProgress, task: TaskID) -> None:
+        self._shown, self._task = shown, task
+
+    def advance(self, steps: int = 1, words: str = "") -> None:
+        if words:
+            self._shown.update(self._task, advance=steps, words=words)
+        else:
+            self._shown.update(self._task, advance=steps)

@@ -1,0 +1,1 @@
+"""Pictures of data and results: grids, the book's curves, charts, pages."""

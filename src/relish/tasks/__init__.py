@@ -1,0 +1,1 @@
+"""One file a job a user can ask for, each wiring the rooms below together."""

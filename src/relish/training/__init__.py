@@ -1,0 +1,1 @@
+"""Step 4: recipes, optimiser groups, the one loop, checkpoints."""
