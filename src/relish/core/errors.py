@@ -7,9 +7,11 @@
     │   ├── ModelError     a source model or a weights file
     │   ├── RecipeError    a recipe, one of its keys or values
     │   └── RunError       a run folder
-    └── Failed             exit code 1: the input is fine, the doing failed
-        ├── DownloadFailed     a host, a dropped connection, a wrong checksum
-        └── WriteFailed        no space, no permission
+    ├── Failed             exit code 1: the input is fine, the doing failed
+    │   ├── DownloadFailed     a host, a dropped connection, a wrong checksum
+    │   ├── WriteFailed        no space, no permission
+    │   └── Diverged           the loss is no number any more
+    └── Stopped            exit code 130: a person or the system asked for it, and the work so far is saved
 
 Each says what it got, what is wrong and what to do next, in one to three lines.
 """
@@ -78,6 +80,16 @@ class DownloadFailed(Failed):
 
 class WriteFailed(Failed):
     """A file that could not be written; what stood there before still stands."""
+
+
+class Diverged(Failed):
+    """Training whose loss is no finite number any more: the learning rate is too high."""
+
+
+class Stopped(RelishError):
+    """Stopped from outside, with the work so far saved."""
+
+    exit_code = 130
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -107,6 +107,8 @@ def append_line(target: Path, line: str) -> None:
 
 
 def _force_to_disk(path: Path) -> None:
+    if path.is_dir() and os.name != "posix":
+        return  # only POSIX lets a folder be opened; elsewhere the rename itself has to do
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

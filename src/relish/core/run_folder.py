@@ -1,0 +1,164 @@
+"""A run folder: everything one `fit` made, under fixed names.
+
+    request.json         what was asked for: data, source model, seed, and the run's identity
+    recipe.yaml          every number of the training
+    classes.json         class names, in the order of the outputs
+    dataset.json         every picture's path, class, split and SHA-256
+    environment.json     processor, threads, versions, command
+    metrics.jsonl        what happened, a line an event, only ever added to
+    checkpoints/         where an interrupted run goes on from
+    curves.png, .svg     the book's three curves
+    model.safetensors    the target model, with class names and preprocessing in its header
+    predictions.npz      what it said of each picture of the final split
+    evaluation.json      the final number, computed from the saved model; written last, so a run that has it is finished
+
+In:   a path.
+Out:  paths, and the few files whose form belongs to the folder itself.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from relish.core.errors import RunError, WriteFailed
+from relish.core.files import append_line, atomic_folder, write_json, write_yaml
+
+
+class RunFolder:
+    """The paths of one run. Make one with `create` or `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.request = path / "request.json"
+        self.recipe = path / "recipe.yaml"
+        self.classes = path / "classes.json"
+        self.dataset = path / "dataset.json"
+        self.environment = path / "environment.json"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoint = path / "checkpoints" / "latest.pt"
+        self.curves = path / "curves"
+        self.model = path / "model.safetensors"
+        self.predictions = path / "predictions.npz"
+        self.evaluation = path / "evaluation.json"
+
+    @classmethod
+    def create(cls, path: Path, request: dict[str, Any], recipe: dict[str, Any]) -> "RunFolder":
+        """A new run folder, complete with what was asked for, or none at all.
+
+        Raises:
+            RunError: something stands at `path` already; it is never overwritten.
+            WriteFailed: it cannot be written.
+        """
+        if path.exists():
+            raise RunError(
+                f"{path} exists already, and a run is never overwritten.",
+                hint=f"Name another folder with --out, or go on with it: relish fit --resume {path}",
+            )
+        with atomic_folder(path) as made:
+            write_json(made / "request.json", request)
+            write_yaml(made / "recipe.yaml", recipe)
+        return cls(path)
+
+    @classmethod
+    def create_next(cls, parent: Path, stem: str, request: dict[str, Any], recipe: dict[str, Any]) -> "RunFolder":
+        """A new run folder `parent/stem-N`, with the smallest N from 1 that is free."""
+        number = 1
+        while True:
+            path = parent / f"{stem}-{number}"
+            if not path.exists():
+                try:
+                    return cls.create(path, request, recipe)
+                except WriteFailed:
+                    if not path.exists():  # otherwise another process took this number just now
+                        raise
+            number += 1
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """An existing run folder.
+
+        Raises:
+            RunError: there is no such folder, or it is none of ours.
+        """
+        folder = cls(path)
+        if not path.exists():
+            others = sorted(p.parent.name for p in path.parent.glob("*/request.json")) if path.parent.is_dir() else []
+            raise RunError(f"{path}: there is no such run.", hint=f"Runs there: {', '.join(others)}." if others else "")
+        if not folder.request.is_file() or not folder.recipe.is_file():
+            raise RunError(f"{path} is not a run folder: it has no request.json and recipe.yaml.")
+        return folder
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end; `evaluation.json` is its last file."""
+        return self.evaluation.is_file()
+
+    def read_request(self) -> dict[str, Any]:
+        """What was asked for."""
+        return _mapping(self.request, json.loads)
+
+    def read_recipe(self) -> dict[str, Any]:
+        """The fields of the recipe."""
+        return _mapping(self.recipe, yaml.safe_load)
+
+    def read_evaluation(self) -> dict[str, Any]:
+        """The final figures.
+
+        Raises:
+            RunError: the run is not finished.
+        """
+        if not self.finished:
+            raise RunError(f"{self.path} is not finished.", hint=f"Go on with it: relish fit --resume {self.path}")
+        return _mapping(self.evaluation, json.loads)
+
+    def record(self, **event: Any) -> None:
+        """Add one event to `metrics.jsonl`."""
+        append_line(self.metrics, json.dumps(event, allow_nan=False))
+
+    def records(self) -> list[dict[str, Any]]:
+        """The events that hold: those that a resumed run went through again are left out, and so is a cut last line."""
+        events: list[dict[str, Any]] = []
+        if not self.metrics.is_file():
+            return events
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                event = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # cut by a kill; what it said was said again after resuming
+            if event["event"] == "resumed":
+                place = (event["epoch"], event["batch"])
+                events = [e for e in events if (e["epoch"], e["batch"]) <= place]
+            events.append(event)
+        return events
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; the lock ends with the process, however that ends.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        lock = FileLock(self.path / ".lock", blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunError(f"{self.path}: another process is working on this run.") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _mapping(path: Path, read: Any) -> dict[str, Any]:
+    try:
+        content = read(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RunError(f"{path} cannot be read ({error}).") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} does not hold what a run folder's file should.")
+    return content

@@ -1,0 +1,93 @@
+"""Batches of pictures, from our own list of positions.
+
+In:   a `Split`, a `Preprocessing`, and which share of the work is this process's.
+Out:  `Batch`es: pixels, labels, and the position of each picture in its split.
+Not here: the arithmetic on them (`training/loop.py`, `evaluation/predictions.py`).
+
+The order of an epoch is a function of (seed, epoch). PyTorch's `DataLoader` reads the pictures, but which ones, and in
+what order, is decided here: a sampler that evens out the last batch would show some pictures twice and count them so.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from relish.core import seeds
+from relish.data.dataset import Split
+from relish.data.pictures import open_picture
+from relish.data.transforms import Preprocessing, as_evaluated, as_trained
+
+
+class Batch(NamedTuple):
+    """Some pictures of a split."""
+
+    images: Tensor
+    """(B, 3, S, S) uint8."""
+    labels: Tensor
+    """(B,) int64."""
+    positions: Tensor
+    """(B,) int64, into the split."""
+
+
+def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The positions of every batch of one epoch: each picture once, the last batch perhaps smaller."""
+    order = seeds.generator(seed, "order", epoch).permutation(count).tolist()
+    return [order[i : i + batch_size] for i in range(0, count, batch_size)]
+
+
+def training_batches(
+    split: Split, how: Preprocessing, batches: Sequence[Sequence[int]], *, seed: int, epoch: int, workers: int = 0
+) -> Iterator[Batch]:
+    """Augmented pictures, batch by batch; the same (seed, epoch, position) gives the same pixels.
+
+    Raises:
+        PictureError: a picture cannot be opened any more.
+    """
+    return _read(_Pictures(split, how, seed, epoch), batches, workers)
+
+
+def evaluation_batches(
+    split: Split, how: Preprocessing, batches: Sequence[Sequence[int]], *, workers: int = 0
+) -> Iterator[Batch]:
+    """Pictures as they are judged: no chance in them.
+
+    Raises:
+        PictureError: a picture cannot be opened any more.
+    """
+    return _read(_Pictures(split, how, None, 0), batches, workers)
+
+
+class _Pictures(Dataset[tuple[Tensor, int, int]]):
+    """What a `DataLoader` asks for: one picture by its position."""
+
+    def __init__(self, split: Split, how: Preprocessing, seed: int | None, epoch: int) -> None:
+        self.split, self.how, self.seed, self.epoch = split, how, seed, epoch
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int, int]:
+        picture = open_picture(self.split.paths[position])
+        if self.seed is None:
+            pixels = as_evaluated(picture, self.how)
+        else:
+            chance = seeds.generator(self.seed, "picture", self.epoch, position)
+            pixels = as_trained(picture, self.how, chance)
+        return pixels, int(self.split.labels[position]), position
+
+
+def _read(pictures: _Pictures, batches: Sequence[Sequence[int]], workers: int) -> Iterator[Batch]:
+    loader: DataLoader[Any] = DataLoader(
+        pictures,
+        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists of positions will do
+        num_workers=min(workers, len(batches)),
+        collate_fn=_stack,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return iter(loader)
+
+
+def _stack(items: list[tuple[Tensor, int, int]]) -> Batch:
+    images, labels, positions = zip(*items, strict=True)
+    return Batch(torch.stack(images), torch.from_numpy(np.array(labels)), torch.from_numpy(np.array(positions)))

@@ -1,0 +1,117 @@
+"""How a picture becomes what the network sees: one definition for training, evaluation, prediction and export.
+
+In:   an RGB picture of any size, and a `Preprocessing`.
+Out:  (3, S, S) uint8; `normalise` turns a batch of them to float32 at once.
+Not here: opening the picture (`pictures.py`).
+
+Pillow scales: its filters are antialiased, and are what torchvision applies to a picture too. Every draw is looked up
+by (seed, epoch, picture), so that a run can be resumed in mid-epoch, or spread over processes, and no draw changes.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+BOOK_RESIZE = 256 / 224
+"""Test pictures are scaled to this times the crop (Dive into Deep Learning, section 14.2: 256 for a crop of 224)."""
+CROP_AREA, CROP_RATIO, CROP_TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
+"""Random crops: share of the picture's area, width over height, tries (Szegedy et al. 2015, arXiv:1409.4842)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What lies between a picture and the network's input; saved with every model."""
+
+    image_size: int
+    """Side of the square the network sees, in pixels."""
+    resize: int
+    """Side of the square that a picture is scaled to, both sides, before the centre crop, in pixels."""
+    mean: tuple[float, float, float]
+    """Per channel, of values from 0 to 1."""
+    std: tuple[float, float, float]
+    """Per channel, of values from 0 to 1."""
+    interpolation: Interpolation = "bilinear"
+    """Filter of every scaling; always antialiased."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def book_preprocessing(
+    image_size: int, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Preprocessing:
+    """The book's test pictures at any size: scaled in the ratio 256 to 224, then cropped in the middle."""
+    return Preprocessing(image_size=image_size, resize=round(image_size * BOOK_RESIZE), mean=mean, std=std)
+
+
+def as_evaluated(picture: Image.Image, how: Preprocessing) -> Tensor:
+    """A picture as the network sees it outside training: both sides scaled to `resize`, then a centre crop.
+
+    Returns:
+        (3, S, S) uint8.
+    """
+    edge = round((how.resize - how.image_size) / 2)
+    scaled = picture.resize((how.resize, how.resize), _filter(how))
+    return _pixels(scaled.crop((edge, edge, edge + how.image_size, edge + how.image_size)))
+
+
+def as_trained(picture: Image.Image, how: Preprocessing, chance: np.random.Generator) -> Tensor:
+    """A picture as the network sees it in training: a random crop scaled to S, flipped half of the time.
+
+    Returns:
+        (3, S, S) uint8.
+    """
+    top, left, height, width = random_crop(picture.height, picture.width, chance)
+    cut = picture.crop((left, top, left + width, top + height)).resize((how.image_size, how.image_size), _filter(how))
+    return _pixels(cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if chance.random() < 0.5 else cut)
+
+
+def random_crop(height: int, width: int, chance: np.random.Generator) -> tuple[int, int, int, int]:
+    """A crop of random area, shape and place: (top, left, height, width) in pixels, inside the picture.
+
+    The distribution is that of torchvision's `RandomResizedCrop`: area uniform, log of the ratio uniform; after ten
+    misses the largest centre crop of an allowed ratio.
+
+    Source: Szegedy et al. 2015, arXiv:1409.4842, section 6.
+    """
+    low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
+    for _ in range(CROP_TRIES):
+        area = height * width * chance.uniform(*CROP_AREA)
+        ratio = math.exp(chance.uniform(low, high))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(chance.integers(0, height - h + 1)), int(chance.integers(0, width - w + 1)), h, w
+    ratio = min(max(width / height, CROP_RATIO[0]), CROP_RATIO[1])
+    w, h = min(width, max(1, round(height * ratio))), min(height, max(1, round(width / ratio)))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def normalise(images: Tensor, how: Preprocessing) -> Tensor:
+    """(B, 3, S, S) uint8 to float32: from 0 to 1, less the mean, over the standard deviation of each channel."""
+    mean = torch.tensor(how.mean, device=images.device).view(3, 1, 1)
+    std = torch.tensor(how.std, device=images.device).view(3, 1, 1)
+    # Channels last is the layout that convolutions are fastest in; the values are the same.
+    floats = images.to(torch.float32, memory_format=torch.channels_last)
+    return floats.div_(255).sub_(mean).div_(std)
+
+
+def denormalise(images: Tensor, how: Preprocessing) -> Tensor:
+    """Back from what the network sees to (B, 3, S, S) uint8, for showing."""
+    mean, std = torch.tensor(how.mean).view(3, 1, 1), torch.tensor(how.std).view(3, 1, 1)
+    return (images.cpu() * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
+
+
+def _filter(how: Preprocessing) -> Image.Resampling:
+    return Image.Resampling.BICUBIC if how.interpolation == "bicubic" else Image.Resampling.BILINEAR
+
+
+def _pixels(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()

@@ -1,0 +1,70 @@
+"""What a network says of every picture of a split.
+
+In:   a network, a split, the preprocessing, and the processes that share the work.
+Out:  (N, K) float32 probabilities in the order of the split, the same in every process.
+
+The batches are cut before they are dealt out, so that a picture meets the same neighbours however many processes
+there are, and results are put in place by position: what pads one process's share can never be counted.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import nn
+
+from relish.core.progress import Progress
+from relish.data.batches import evaluation_batches
+from relish.data.dataset import Split
+from relish.data.transforms import Preprocessing, normalise
+
+BATCH_SIZE = 64
+"""Pictures in a batch of evaluation and prediction."""
+
+
+def predict_split(
+    network: nn.Module,
+    split: Split,
+    how: Preprocessing,
+    accelerator: Accelerator,
+    *,
+    workers: int = 0,
+    progress: Progress | None = None,
+    title: str = "evaluating",
+) -> npt.NDArray[np.float32]:
+    """Probabilities for every picture of a split.
+
+    Args:
+        network: takes (B, 3, S, S) float32, gives (B, K) logits; left in eval mode, on the accelerator's device.
+
+    Returns:
+        (N, K) float32, rows sum to 1, in the order of the split.
+
+    Raises:
+        PictureError: a picture cannot be opened any more.
+    """
+    network.eval()
+    network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batches = [list(range(i, min(i + BATCH_SIZE, len(split)))) for i in range(0, len(split), BATCH_SIZE)]
+    mine = batches[accelerator.process_index :: accelerator.num_processes]
+    found: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
+    with torch.inference_mode(), (progress or Progress()).bar(title, len(split)) as bar:
+        for batch in evaluation_batches(split, how, mine, workers=workers):
+            found.append((batch.positions.numpy(), probabilities(network, batch.images.to(accelerator.device), how)))
+            bar.advance(len(batch.labels) * accelerator.num_processes)
+    if accelerator.num_processes > 1:
+        found = gather_object(found)
+    if not found:
+        return np.zeros((0, 0), dtype=np.float32)
+    result = np.full((len(split), found[0][1].shape[1]), np.nan, dtype=np.float32)
+    for positions, rows in found:
+        result[positions] = rows
+    return result
+
+
+def probabilities(network: nn.Module, images: torch.Tensor, how: Preprocessing) -> npt.NDArray[np.float32]:
+    """(B, 3, S, S) uint8 pictures to (B, K) float32 probabilities, by one pass through the network."""
+    with torch.inference_mode():
+        logits: torch.Tensor = network(normalise(images, how))
+        return logits.float().softmax(1).cpu().numpy()

@@ -1,0 +1,206 @@
+"""Step 4: train the target model. One loop for every recipe, read from top to bottom.
+
+In:   a target model, the pictures to learn from, the pictures to score on, a recipe.
+Out:  the network, trained in place; every event in the run's `metrics.jsonl`; checkpoints to go on from.
+Not here: what the recipe's numbers mean to the optimiser (`optimiser.py`), saving the model (`tasks/fit.py`).
+
+Every process takes each n-th picture of every batch. A process whose share of a small last batch is empty goes through
+one picture at weight nothing, because all have to meet when the gradients are added up.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+
+from relish.core import seeds
+from relish.core.errors import Diverged, Stopped
+from relish.core.progress import Progress
+from relish.core.run_folder import RunFolder
+from relish.data.batches import Batch, epoch_batches, training_batches
+from relish.data.dataset import Split
+from relish.data.transforms import Preprocessing, normalise
+from relish.evaluation.predictions import predict_split
+from relish.models.freezing import set_train_mode
+from relish.models.target import TargetModel
+from relish.training.checkpoints import Place, load_checkpoint, save_checkpoint
+from relish.training.optimiser import batch_loss, cross_entropy, make_optimiser, set_rates
+from relish.training.recipe import Recipe
+from relish.training.stopping import StopFlag
+
+CHECKPOINT_SECONDS = 60.0
+"""A kill loses about this much work at most."""
+POINTS_PER_EPOCH = 5
+"""Points of the training curves in an epoch (Dive into Deep Learning, `train_ch13`)."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a run trains with; nothing in it changes on the way but the network."""
+
+    target: TargetModel
+    recipe: Recipe
+    learn: Split
+    score: Split
+    """Scored after every epoch."""
+    score_name: str
+    """What `score` is: `test` or `validation`."""
+    preprocessing: Preprocessing
+    seed: int
+    workers: int = 0
+
+
+def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> None:
+    """Train to the recipe's end, from the folder's checkpoint if it has one.
+
+    Raises:
+        Diverged: the loss is no finite number any more.
+        Stopped: SIGINT or SIGTERM came; a checkpoint was saved first.
+        PictureError: a picture cannot be opened any more.
+    """
+    recipe, network = lesson.recipe, lesson.target.network
+    network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = make_optimiser(lesson.target, recipe)
+    place = load_checkpoint(folder.checkpoint, network, optimiser) or Place()
+    # Only the model is prepared: the list of pictures is ours, and the optimiser needs nothing in full precision.
+    parallel = accelerator.prepare_model(network) if accelerator.num_processes > 1 else network
+    steps_per_epoch = math.ceil(len(lesson.learn) / recipe.batch_size)
+    main = accelerator.is_main_process
+    if place.epoch or place.batch:
+        progress.say(f"going on from epoch {place.epoch + place.batch / steps_per_epoch:.2f} of {recipe.epochs}")
+        if main:
+            folder.record(event="resumed", epoch=place.epoch, batch=place.batch)
+
+    def save() -> None:
+        if main:
+            save_checkpoint(folder.checkpoint, network, optimiser, place)
+
+    saved_at = time.monotonic()
+    with (
+        StopFlag() as stop,
+        progress.bar("training", recipe.epochs * len(lesson.learn), _pictures_done(place, lesson)) as bar,
+    ):
+        for epoch in range(place.epoch, recipe.epochs):
+            batches = epoch_batches(len(lesson.learn), recipe.batch_size, lesson.seed, epoch)
+            share = [_share(b, accelerator.process_index, accelerator.num_processes) for b in batches[place.batch :]]
+            pictures = training_batches(
+                lesson.learn, lesson.preprocessing, share, seed=lesson.seed, epoch=epoch, workers=lesson.workers
+            )
+            set_train_mode(network, lesson.target)
+            for number in range(place.batch, len(batches)):
+                began = time.perf_counter()
+                batch, count = next(pictures), len(batches[number])
+                padding = len(batches[number]) <= accelerator.process_index
+                set_rates(optimiser, recipe, epoch * steps_per_epoch + number, recipe.epochs * steps_per_epoch)
+                # Dropout draws by its place in the run too, differently in every process.
+                torch.manual_seed(seeds.derive(lesson.seed, "step", epoch, number, accelerator.process_index))
+                loss, right = _step(parallel, optimiser, batch, lesson, accelerator, count, padding)
+                if not math.isfinite(loss):
+                    raise _diverged(lesson, folder, place, main)
+                place.loss, place.right, place.seen = place.loss + loss, place.right + right, place.seen + count
+                place.batch, place.seconds = number + 1, place.seconds + time.perf_counter() - began
+                bar.advance(count, _words(place, count / (time.perf_counter() - began)))
+                if main and _is_point(number, len(batches)):
+                    _record_training(folder, place, len(batches))
+                if stop or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                    save()
+                    saved_at = time.monotonic()
+                if stop:
+                    raise Stopped(
+                        f"stopped in epoch {epoch + 1} of {recipe.epochs}; the work so far is saved.",
+                        hint=f"Go on with: relish fit --resume {folder.path}",
+                    )
+            _score(lesson, folder, place, accelerator, progress)
+            place.next_epoch()
+            save()
+
+
+def _step(
+    network: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    batch: Batch,
+    lesson: Lesson,
+    accelerator: Accelerator,
+    count: int,
+    padding: bool,
+) -> tuple[float, int]:
+    """One step down the gradient; the summed loss and the number right, over all processes, before it."""
+    labels = batch.labels.to(accelerator.device)
+    outputs = network(normalise(batch.images.to(accelerator.device), lesson.preprocessing))
+    losses = cross_entropy(outputs, labels) * (0.0 if padding else 1.0)
+    optimiser.zero_grad()
+    accelerator.backward(batch_loss(losses, lesson.recipe, count, accelerator.num_processes))
+    optimiser.step()
+    right = 0 if padding else int((outputs.argmax(1) == labels).sum())
+    sums = torch.tensor([losses.sum().item(), right], device=accelerator.device)
+    if accelerator.num_processes > 1:
+        sums = accelerator.reduce(sums)  # type: ignore[assignment]
+    return float(sums[0]), int(sums[1])
+
+
+def _share(batch: list[int], process: int, processes: int) -> list[int]:
+    return batch[process::processes] or batch[:1]
+
+
+def _pictures_done(place: Place, lesson: Lesson) -> int:
+    return place.epoch * len(lesson.learn) + place.seen
+
+
+def _is_point(number: int, batches: int) -> bool:
+    return (number + 1) % max(1, batches // POINTS_PER_EPOCH) == 0 or number + 1 == batches
+
+
+def _words(place: Place, speed: float) -> str:
+    return f"loss {place.loss / place.seen:.3f}  train {place.right / place.seen:.3f}  {speed:.1f} pictures/s"
+
+
+def _record_training(folder: RunFolder, place: Place, batches: int) -> None:
+    folder.record(
+        event="train",
+        epoch=place.epoch,
+        batch=place.batch,
+        at=place.epoch + place.batch / batches,
+        loss=place.loss / place.seen,
+        accuracy=place.right / place.seen,
+        seconds=place.seconds,
+    )
+
+
+def _score(lesson: Lesson, folder: RunFolder, place: Place, accelerator: Accelerator, progress: Progress) -> None:
+    found = predict_split(
+        lesson.target.network,
+        lesson.score,
+        lesson.preprocessing,
+        accelerator,
+        workers=lesson.workers,
+        progress=progress,
+        title=f"scoring on {lesson.score_name}",
+    )
+    right = int((found.argmax(1) == lesson.score.labels).sum())
+    progress.say(
+        f"epoch {place.epoch + 1}/{lesson.recipe.epochs}  loss {place.loss / place.seen:.3f}  "
+        f"train {place.right / place.seen:.3f}  {lesson.score_name} {right / len(lesson.score):.4f}  "
+        f"({place.seconds:.0f} s of training so far)"
+    )
+    if accelerator.is_main_process:
+        folder.record(
+            event="score",
+            epoch=place.epoch + 1,
+            batch=0,
+            at=place.epoch + 1,
+            split=lesson.score_name,
+            correct=right,
+            count=len(lesson.score),
+        )
+
+
+def _diverged(lesson: Lesson, folder: RunFolder, place: Place, main: bool) -> Diverged:
+    if main:
+        folder.record(event="diverged", epoch=place.epoch, batch=place.batch)
+    rate = lesson.recipe.learning_rate
+    return Diverged(
+        f"the loss became infinite in epoch {place.epoch + 1}: learning_rate {rate:g} is too high for this network.",
+        hint=f"Try a tenth of it: --lr {rate / 10:g}",
+    )

@@ -1,0 +1,175 @@
+"""A recipe: every number of a training run, in one frozen dataclass.
+
+In:   a name, and `key=value` overrides.
+Out:  a `Recipe`, printable, saved in the run folder as YAML, read back from there.
+Not here: what the numbers do (`loop.py`, `optimiser.py`).
+
+A recipe changes numbers, never the loop: two runs with equal recipes, seeds, pictures and weights are the same run.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from relish.core.errors import RecipeError, nearest
+
+Start = Literal["source", "random"]
+HeadStart = Literal["xavier", "zeros", "source", "library"]
+Unmatched = Literal["random", "mean"]
+LossReduction = Literal["sum", "mean"]
+Schedule = Literal["constant", "cosine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a run does with the pictures it is given; the defaults are the book's."""
+
+    name: str = "book"
+    """The named recipe this one began as."""
+    start: Start = "source"
+    """Where the backbone's parameters come from: the source model, or chance."""
+    head: HeadStart = "xavier"
+    """How the new output layer begins: Xavier-uniform, zeros, the source head's own rows, or as the library does it."""
+    unmatched: Unmatched = "random"
+    """With head=source: what a class without a source row starts from, chance or the mean of the source rows."""
+    freeze: str = "none"
+    """What does not learn: `none`, `backbone`, or a number N, the first N groups of layers."""
+    learning_rate: float = 5e-5
+    """Base rate of every layer but the head, per loss as `loss` takes it (a sum, in the book)."""
+    head_multiplier: float = 10.0
+    """The head's rate over the base rate, no unit."""
+    momentum: float = 0.0
+    """Share of the last step kept in the next, no unit, 0 up to but not 1."""
+    weight_decay: float = 1e-3
+    """L2 penalty on every parameter, biases and norms included, as `torch.optim.SGD` applies it."""
+    loss: LossReduction = "sum"
+    """How the losses of a batch become one number; the step of a sum grows with the batch."""
+    schedule: Schedule = "constant"
+    """The rate over the run: the same throughout, or down half a cosine to zero."""
+    batch_size: int = 128
+    """Pictures in a batch, over all processes; the last batch of an epoch may be smaller."""
+    epochs: int = 5
+    """Passes over the training pictures."""
+    image_size: int | None = None
+    """Side of the square the network sees, in pixels; none: the source model's own."""
+
+    def __post_init__(self) -> None:
+        _check(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
+        _check(self.head_multiplier > 0, "head_multiplier", "above 0", self.head_multiplier)
+        _check(0 <= self.momentum < 1, "momentum", "from 0 up to but not 1", self.momentum)
+        _check(self.weight_decay >= 0, "weight_decay", "0 or above", self.weight_decay)
+        _check(self.batch_size >= 1, "batch_size", "1 or above", self.batch_size)
+        _check(self.epochs >= 0, "epochs", "0 or above", self.epochs)
+        _check(self.image_size is None or 16 <= self.image_size <= 4096, "image_size", "16 to 4096", self.image_size)
+        frozen = self.freeze in ("none", "backbone") or (self.freeze.isascii() and self.freeze.isdigit())
+        _check(frozen, "freeze", "none, backbone or a number of layer groups", self.freeze)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every field by name, in order, as plain values for YAML."""
+        return asdict(self)
+
+    def with_settings(self, settings: Mapping[str, Any]) -> "Recipe":
+        """The same recipe with some fields changed; words such as "1e-4" are read as the field's type.
+
+        Raises:
+            RecipeError: an unknown key (the nearest is offered), or a value of the wrong type or range.
+        """
+        known = [field.name for field in fields(self) if field.name != "name"]
+        for key in settings:
+            if key not in known:
+                raise RecipeError(
+                    f'recipe {self.name} has no "{key}".', hint=nearest(key, known) or f"It has: {', '.join(known)}."
+                )
+        wanted = {
+            key: None if str(value).lower() == "none" and key == "image_size" else value
+            for key, value in settings.items()
+        }
+        return recipe_from_dict({**self.as_dict(), **wanted})
+
+
+def recipe_from_dict(content: Mapping[str, Any]) -> Recipe:
+    """The recipe that `as_dict` gave.
+
+    Raises:
+        RecipeError: a field is unknown, of the wrong type, or out of range.
+    """
+    known = [field.name for field in fields(Recipe)]
+    for key in content:
+        if key not in known:
+            raise RecipeError(f'a recipe has no "{key}".', hint=nearest(key, known))
+    try:
+        return TypeAdapter(Recipe).validate_python(dict(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RecipeError(f"{'.'.join(map(str, first['loc'][:1]))}: {first['msg']}, got {first['input']!r}.") from None
+
+
+def named_recipe(name: str) -> Recipe:
+    """One of `RECIPES`.
+
+    Raises:
+        RecipeError: there is none of that name; the nearest is offered.
+    """
+    if name not in RECIPES:
+        raise RecipeError(
+            f'there is no recipe "{name}".',
+            hint=" ".join(filter(None, [nearest(name, RECIPES), f"Recipes: {', '.join(RECIPES)}."])),
+        )
+    return RECIPES[name]
+
+
+def parse_settings(words: list[str]) -> dict[str, str]:
+    """`["epochs=3", "learning_rate=1e-4"]` as a mapping.
+
+    Raises:
+        RecipeError: a word without an equals sign, or one key twice.
+    """
+    settings: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise RecipeError(f'--set {word}: not of the form "key=value".')
+        if key in settings:
+            raise RecipeError(f"--set {key} is given twice.")
+        settings[key.strip()] = value.strip()
+    return settings
+
+
+def _check(fine: bool, name: str, need: str, got: object) -> None:
+    if not fine:
+        raise RecipeError(f"{name} must be {need}, got {got}.")
+
+
+_BOOK = Recipe()
+
+RECIPES: Mapping[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        # Dive into Deep Learning, section 14.2, PyTorch tab.
+        _BOOK,
+        # The same section's comparison: one rate for all layers, nothing pretrained.
+        replace(_BOOK, name="book-scratch", start="random", head="library", learning_rate=5e-4, head_multiplier=1.0),
+        # Its exercise 3: only the head learns.
+        replace(_BOOK, name="frozen", freeze="backbone"),
+        # Its exercise 4: the head begins with the source model's own rows.
+        replace(_BOOK, name="source-head", head="source"),
+        # Step 1. Rates of ImageNet training scaled to small batches: 0.1 for 256 pictures, linearly down with the
+        # batch (Goyal et al. 2017, arXiv:1706.02677), momentum and decay as He et al. 2016 (arXiv:1512.03385).
+        replace(
+            _BOOK,
+            name="pretrain",
+            start="random",
+            head="library",
+            learning_rate=0.025,
+            head_multiplier=1.0,
+            momentum=0.9,
+            weight_decay=1e-4,
+            loss="mean",
+            schedule="cosine",
+            batch_size=64,
+            epochs=30,
+        ),
+    )
+}
