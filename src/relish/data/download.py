@@ -1,0 +1,396 @@
+"""Bring one file here from an address, whole and checked, once.
+
+In:   an http(s) address, and the SHA-1 or SHA-256 the file should have where that is known.
+Out:  its path under `RELISH_HOME/downloads`, the same at every call; or a `DownloadFailed` that says how to go on.
+Not here: what is in the file (`archives.py`), which addresses relish knows by name (`registry.py`).
+
+Bytes go to a partial file that a kill leaves in place; the next call asks the server for the rest of it, and only of
+the same version (`If-Range`, RFC 9110 section 13.1.5). The file gets its name by a rename, after the check. Processes
+take turns under a lock of the kernel, which is simpler than partial files for each of them and downloads once, not
+once per process; a killed process lets go of it.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+import httpx
+
+from relish.core.errors import DataError, DownloadFailed, WriteFailed
+from relish.core.files import write_json
+from relish.core.home import relish_home
+from relish.core.progress import Progress
+
+TRIES = 5
+"""Connections made for one file before giving up."""
+UNREACHABLE_TRIES = 2
+"""The same where there is not even a connection: a computer without a network should hear of it soon."""
+FIRST_PAUSE = 0.5
+"""Seconds before the second try; doubled before each further one."""
+TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+"""Seconds of silence after which a connection counts as dropped."""
+PASSING_TROUBLES = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Answers worth asking again for (RFC 9110, RFC 6585)."""
+
+_SILENT = Progress()
+
+
+def download(
+    address: str,
+    *,
+    sha1: str | None = None,
+    sha256: str | None = None,
+    progress: Progress = _SILENT,
+    folder: Path | None = None,
+) -> Path:
+    """Bring the file at an address here, or go on where an earlier call stopped, or find it already here.
+
+    Args:
+        address: begins with http:// or https://.
+        sha1: what its SHA-1 must be, 40 hexadecimal digits.
+        sha256: what its SHA-256 must be, 64 hexadecimal digits.
+        progress: shows a bar in bytes.
+        folder: where downloads are kept, instead of `RELISH_HOME/downloads`.
+
+    Returns:
+        The path of the whole file, checked.
+
+    Raises:
+        DataError: the address or a checksum is not one.
+        DownloadFailed: the server cannot be reached, does not have the file, or sent another one.
+        WriteFailed: no space, no permission; what has come so far is kept.
+    """
+    url = _url(address)
+    wanted = checksums(sha1, sha256)
+    place = kept_at(address, folder)
+    if place.is_file() and not mismatch(place, wanted):
+        return place
+    with one_at_a_time(place.with_name(".lock"), place.name, progress):
+        stale = mismatch(place, wanted) if place.is_file() else ""
+        if place.is_file() and not stale:
+            return place
+        if stale:
+            progress.warn(
+                f"{place} is not the file asked for ({stale}); it will be replaced by the one at {shown(url)}."
+            )
+        _Fetch(url, place, stale, bool(wanted), progress).run()
+        _accept(_Partial(place), place, wanted, url, progress)
+    return place
+
+
+def kept_at(address: str, folder: Path | None = None) -> Path:
+    """Where the file at this address is kept; also where to put it by hand. It may not exist yet."""
+    url = _url(address)
+    last = unquote(url.path).rsplit("/", 1)[-1]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", last).lstrip(".-")[-100:] or "download"
+    key = hashlib.sha256(str(url).encode()).hexdigest()[:16]
+    return (folder or relish_home() / "downloads") / key / name
+
+
+def checksums(sha1: str | None, sha256: str | None) -> dict[str, str]:
+    """The checksums that were given, as lower-case digits by algorithm.
+
+    Raises:
+        DataError: one of them cannot be a checksum of its kind.
+    """
+    given = {"sha1": (sha1, 40), "sha256": (sha256, 64)}
+    wanted = {kind: text.strip().lower() for kind, (text, _) in given.items() if text is not None}
+    for kind, text in wanted.items():
+        digits = given[kind][1]
+        if not re.fullmatch(f"[0-9a-f]{{{digits}}}", text):
+            raise DataError(f'--{kind} "{text}" is not a {_NAMES[kind]}: it needs {digits} digits from 0 to f.')
+    return wanted
+
+
+def mismatch(path: Path, wanted: dict[str, str]) -> str:
+    """How a file differs from the checksums it should have, in words; empty where it does not.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            for kind, expected in wanted.items():
+                file.seek(0)
+                got = hashlib.file_digest(file, kind).hexdigest()
+                if got != expected:
+                    return f"{_NAMES[kind]} expected {expected}, got {got}"
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    return ""
+
+
+@contextmanager
+def one_at_a_time(lock: Path, what: str, progress: Progress) -> Iterator[bool]:
+    """Keep other processes of this computer from the same work; waits for its turn.
+
+    Yields:
+        Whether they are in fact kept out; False on the few network file systems that know no locks.
+
+    Raises:
+        WriteFailed: the folder of the lock cannot be made or written to.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise _cannot_write(lock.parent, error) from error
+    try:
+        yield _take(handle, what, progress)
+    finally:
+        os.close(handle)  # lets go of the lock; the empty file stays, since removing it would let two in at once
+
+
+def _take(handle: int, what: str, progress: Progress) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        progress.say(f"another process is at work on {what}; waiting for it")
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}:
+            raise
+        return False
+    return True
+
+
+def shown(url: httpx.URL | str) -> str:
+    """An address without what may be secret: user, password, query and fragment."""
+    return str(httpx.URL(url).copy_with(username=None, password=None, query=None, fragment=None))
+
+
+def size_words(count: int) -> str:
+    """A number of bytes for people, such as `38.3 MB`."""
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if count >= 10**power:
+            return f"{count / 10**power:.1f} {unit}"
+    return f"{count} bytes"
+
+
+_NAMES = {"sha1": "SHA-1", "sha256": "SHA-256"}
+
+
+@dataclass(frozen=True)
+class _Version:
+    """Which version of the file the bytes of a partial file belong to."""
+
+    etag: str = ""
+    modified: str = ""
+    size: int | None = None
+    """Of the whole file, in bytes; None where the server does not say."""
+
+    @property
+    def validator(self) -> str:
+        """What `If-Range` may carry; a weak ETag may not, since it allows the bytes to differ."""
+        return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
+
+    @classmethod
+    def of(cls, response: httpx.Response) -> "_Version":
+        """The version a server says it is sending, in whole (200) or in part (206)."""
+        if response.status_code == 206:
+            size = re.fullmatch(r"bytes \d+-\d+/(\d+)", response.headers.get("content-range", "").strip())
+            length = size[1] if size else ""
+        else:
+            length = response.headers.get("content-length", "")
+        return cls(
+            response.headers.get("etag", ""),
+            response.headers.get("last-modified", ""),
+            int(length) if length.isdecimal() else None,
+        )
+
+
+class _Partial:
+    """What has come so far, and, beside it, which version it is part of."""
+
+    def __init__(self, place: Path) -> None:
+        self.path = place.with_name(f".{place.name}.partial")
+        self.note = place.with_name(f".{place.name}.partial.json")
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.is_file() else 0
+
+    @property
+    def version(self) -> _Version:
+        try:
+            return _Version(**json.loads(self.note.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return _Version()
+
+    @property
+    def is_whole(self) -> bool:
+        return self.path.is_file() and self.size == self.version.size
+
+    def begin(self, version: _Version) -> None:
+        """Start from nothing; emptied before it is noted, so that no kill can leave bytes under a wrong note."""
+        self.path.write_bytes(b"")
+        write_json(self.note, asdict(version))
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+
+
+class _Dropped(Exception):
+    """A try that failed in a way that another may not; says why in words."""
+
+
+class _Fetch:
+    """The tries to fill one partial file."""
+
+    def __init__(self, url: httpx.URL, place: Path, stale: str, checked: bool, progress: Progress) -> None:
+        self.url, self.place, self.stale, self.checked, self.progress = url, place, stale, checked, progress
+        self.partial = _Partial(place)
+        self.reached = False
+        """Whether any server has answered yet."""
+
+    def run(self) -> None:
+        if self.partial.is_whole:
+            return
+        try:
+            client = httpx.Client(follow_redirects=True, timeout=TIMEOUT)
+        except (ImportError, ValueError, httpx.InvalidURL) as error:  # a proxy of the environment that httpx cannot use
+            raise self._failed(f"the proxy set in the environment cannot be used ({error})") from error
+        with client:
+            self._persist(client)
+
+    def _persist(self, client: httpx.Client) -> None:
+        tried = 0
+        while True:
+            tried += 1
+            try:
+                return self._once(client)
+            except (httpx.TransportError, _Dropped) as error:
+                final = isinstance(error, httpx.UnsupportedProtocol)  # a redirect to ftp: or the like
+                if final or tried >= (TRIES if self.reached else UNREACHABLE_TRIES):
+                    raise self._failed(_reason(error), tried) from error
+                self.progress.say(f"{_reason(error)}; trying again")
+            except (httpx.HTTPError, httpx.InvalidURL) as error:  # too many redirects, or one to nowhere
+                raise self._failed(_reason(error)) from error
+            except OSError as error:
+                raise _cannot_write(self.place, error) from error
+            time.sleep(FIRST_PAUSE * 2 ** (tried - 1))
+
+    def _once(self, client: httpx.Client) -> None:
+        headers, have = self._request()
+        with client.stream("GET", self.url, headers=headers) as response:
+            self.reached = True
+            answer = f"the server answered {response.status_code} {response.reason_phrase}".strip()
+            if response.status_code == 200:
+                have = 0
+                self.partial.begin(_Version.of(response))
+            elif have and response.status_code in {206, 416}:
+                if not self._goes_on(response, have):
+                    self.partial.discard()
+                    raise _Dropped("the server no longer has the version that was begun")
+            elif response.status_code in PASSING_TROUBLES:
+                raise _Dropped(answer)
+            else:
+                raise self._failed(answer)
+            self._receive(response, have)
+
+    def _request(self) -> tuple[dict[str, str], int]:
+        """Headers that ask for what is missing, and how much is here already."""
+        headers = {"Accept-Encoding": "identity"}  # the file as it is: its checksum is of these bytes
+        have, validator = self.partial.size, self.partial.version.validator
+        if have and validator:
+            return {**headers, "Range": f"bytes={have}-", "If-Range": validator}, have
+        if have and self.checked:  # nothing tells the versions apart but the checksum, which does so in the end
+            return {**headers, "Range": f"bytes={have}-"}, have
+        return headers, 0
+
+    def _goes_on(self, response: httpx.Response, have: int) -> bool:
+        """Whether an answer is the rest of what is here: 416 is not, and some servers do not look at If-Range."""
+        mine, theirs = self.partial.version, _Version.of(response)
+        begins = re.match(r"bytes (\d+)-", response.headers.get("content-range", "").strip())
+        pairs = ((mine.etag, theirs.etag), (mine.modified, theirs.modified), (mine.size, theirs.size))
+        return (
+            response.status_code == 206
+            and begins is not None
+            and int(begins[1]) == have
+            and all(a == b for a, b in pairs if a and b)
+        )
+
+    def _receive(self, response: httpx.Response, have: int) -> None:
+        total = self.partial.version.size
+        self._make_sure_of_space((total or 0) - have)
+        of = f" of {size_words(total)}" if total is not None else ""
+        with self.partial.path.open("ab") as file, self.progress.bar(self.place.name, total or 0, have) as bar:
+            for chunk in response.iter_raw():
+                file.write(chunk)
+                have += len(chunk)
+                bar.advance(len(chunk), size_words(have) + of)
+            file.flush()
+            os.fsync(file.fileno())
+        if total is not None and have > total:
+            self.partial.discard()
+        if total is not None and have != total:
+            raise _Dropped(f"{have} bytes came where the server had promised {total}")
+
+    def _make_sure_of_space(self, missing: int) -> None:
+        free = shutil.disk_usage(self.place.parent).free
+        if missing > free:
+            raise WriteFailed(
+                f"{self.place}: {size_words(missing)} are still to come, and {size_words(free)} are free there.",
+                hint="Free some space, or set RELISH_HOME to a folder on another disk, then again.",
+            )
+
+    def _failed(self, reason: str, tries: int = 1) -> DownloadFailed:
+        after = f" ({tries} tries)" if tries > 1 else ""
+        here = f"; the {size_words(self.partial.size)} that came are kept" if self.partial.size else ""
+        stale = f" The file there now will not do: {self.stale}." if self.stale else ""
+        return DownloadFailed(
+            f"{self.place.name} is missing and could not be downloaded from {shown(self.url)}: {reason}{after}.{stale}",
+            hint=f"Try again later{here}. Or save the file by hand as {self.place} and give the same command again.",
+        )
+
+
+def _accept(partial: _Partial, place: Path, wanted: dict[str, str], url: httpx.URL, progress: Progress) -> None:
+    """Check a whole file and give it its name."""
+    wrong = mismatch(partial.path, wanted)
+    if wrong:
+        partial.discard()
+        raise DownloadFailed(
+            f"{place.name} from {shown(url)} is not the file it should be: {wrong}.",
+            hint="It was removed; the next try starts from nothing. If that fails too, doubt the checksum.",
+        )
+    try:
+        partial.path.replace(place)
+        partial.note.unlink(missing_ok=True)
+    except OSError as error:
+        raise _cannot_write(place, error) from error
+    progress.say(f"downloaded {place.name}, {size_words(place.stat().st_size)}, to {place}")
+
+
+def _url(address: str) -> httpx.URL:
+    try:
+        url = httpx.URL(address.strip())
+    except httpx.InvalidURL as error:
+        raise DataError(f'"{address}" is not an address: {error}.') from error
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise DataError(
+            f'"{shown(url)}" is not an address relish can download from.',
+            hint="Give one that begins with http:// or https://, or download it yourself and give its path.",
+        )
+    return url.copy_with(fragment=None)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().rstrip(".")
+
+
+def _cannot_write(path: Path, error: OSError) -> WriteFailed:
+    return WriteFailed(
+        f"{path}: cannot write ({error.strerror or error}).",
+        hint="Free some space, or set RELISH_HOME to a folder on another disk, then again; what has come is kept.",
+    )
