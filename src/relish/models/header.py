@@ -1,0 +1,230 @@
+"""A saved model: safetensors whose header says how to build the network, how to feed it and what its classes are.
+
+In:   a network and its `ModelDescription`; or a file saved so, by relish or by others with the same keys.
+Out:  a file; or the network again, built by the header alone.
+Not here: files without such a header (`weight_files.py`), the run folder around it.
+
+Every value of a safetensors header is text; what is not plain words is JSON. Tensors and keys are written in sorted
+order, so that equal models are equal files.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from relish.core.errors import ModelError
+from relish.core.files import atomic_path
+from relish.models.data_config import FIELDS, DataConfig
+from relish.models.imagenet import LABEL_SETS, imagenet_labels, label_set_of
+from relish.models.weight_files import broken_file, check_fit, fill, is_safetensors, read_tensors
+from relish.models.zoo import build_network, check_buildable, network_shapes
+
+FORMAT_VERSION = 1
+_OURS = ("format_version", "library", "architecture", "model_args", "num_classes", "labels", *FIELDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDescription:
+    """What a file of weights must say about itself to be built and fed."""
+
+    library: str
+    """`timm` or `torchvision`."""
+    architecture: str
+    """The network's name in that library, without a tag."""
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the library's constructor, as JSON holds them."""
+    num_classes: int
+    """Outputs of the last layer."""
+    labels: tuple[str, ...] | None = None
+    """One class name per output, in their order; None where nobody knows."""
+    data_config: DataConfig = field(default_factory=DataConfig)
+    """How pictures are fed to it."""
+
+    def __post_init__(self) -> None:
+        check_buildable(self.library, self.architecture, self.model_args, self.num_classes)
+        if self.labels is not None and len(self.labels) != self.num_classes:
+            raise ModelError(f"labels names {len(self.labels)} classes, num_classes says {self.num_classes}.")
+
+    @property
+    def network_name(self) -> str:
+        """Such as `timm/resnet18`."""
+        return f"{self.library}/{self.architecture}"
+
+    def build(self, seed: int = 0) -> nn.Module:
+        """The network with random weights, in eval mode."""
+        return build_network(self.library, self.architecture, self.model_args, self.num_classes, seed=seed)
+
+
+def save_model(path: Path, network: nn.Module, description: ModelDescription, extra: Mapping[str, str]) -> None:
+    """Write a network with its description, atomically; equal models give equal bytes.
+
+    Args:
+        path: the file, `.safetensors` by custom.
+        network: the network as `description` builds it, on any device; not a compiled or distributed wrapper.
+        description: goes into the header.
+        extra: further words for the header, under keys of their own.
+
+    Raises:
+        ModelError: the network is not the one described, or `extra` takes one of the header's own keys.
+        WriteFailed: no space, no permission; what stood there before still stands.
+    """
+    taken = sorted(set(extra) & set(_OURS))
+    if taken:
+        raise ModelError(f"extra may not set {', '.join(taken)}: the header's own keys.")
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
+    wanted = network_shapes(
+        description.library, description.architecture, description.model_args, description.num_classes
+    )
+    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    check_fit(given, wanted, "the network to save", description.network_name)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        for part in _serialised(tensors, {**_header_of(description), **extra}):
+            file.write(part)
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """The header's own words, without reading the tensors; empty where the file has none.
+
+    Raises:
+        ModelError: not a safetensors file, or cut short.
+    """
+    if not is_safetensors(path):
+        return {}
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise broken_file(path, error) from error
+
+
+def says_how_to_build(header: Mapping[str, str]) -> bool:
+    """Whether a header names the network it belongs to."""
+    return "architecture" in header
+
+
+def parse_header(path: Path, header: Mapping[str, str]) -> tuple[ModelDescription, dict[str, str]]:
+    """The description a header carries, and the words in it that are not ours.
+
+    Raises:
+        ModelError: a key is missing, is not the JSON it should be, or names what cannot be built.
+    """
+    try:
+        _check_version(header)
+        if "architecture" not in header or "num_classes" not in header:
+            raise ModelError("the header must name at least architecture and num_classes.")
+        model_args = _json(header, "model_args", dict, {})
+        num_classes = _json(header, "num_classes", int, None)
+        data = {name: _json(header, name, list, None) for name in ("input_size", "mean", "std")}
+        description = ModelDescription(
+            library=header.get("library", "timm"),
+            architecture=header["architecture"],
+            model_args=model_args,
+            num_classes=num_classes,
+            labels=_labels(header),
+            data_config=DataConfig.from_weights({**data, "interpolation": header.get("interpolation")}),
+        )
+    except ModelError as error:
+        hint = error.hint or "The header is what says how to build the network; save the file again."
+        raise ModelError(f"{path}: {error.message}", hint=hint) from error
+    return description, {key: value for key, value in header.items() if key not in _OURS}
+
+
+def load_model(path: Path) -> tuple[nn.Module, ModelDescription, dict[str, str]]:
+    """Build a network by a file's header alone, and fill it.
+
+    Returns:
+        The network in eval mode on the CPU, its description, and the header's further words.
+
+    Raises:
+        ModelError: no header, a header that cannot be used, tensors that are not of that network.
+    """
+    header = read_header(path)
+    if not says_how_to_build(header):
+        raise ModelError(
+            f"{path}: does not say which network it belongs to.",
+            hint="Name it with --source, such as --source timm/resnet18.",
+        )
+    description, extra = parse_header(path, header)
+    tensors = read_tensors(path)
+    _check_before_building(path, description, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    network = description.build()
+    fill(network, tensors, told=str(path), network_name=description.network_name)
+    return network, description, extra
+
+
+def _check_before_building(path: Path, description: ModelDescription, given: Mapping[str, tuple[int, ...]]) -> None:
+    # A header may ask for a network of any size; what it asks for is compared with the tensors the file really has
+    # before any memory is taken.
+    wanted = network_shapes(
+        description.library, description.architecture, description.model_args, description.num_classes
+    )
+    check_fit(given, wanted, str(path), description.network_name)
+
+
+def _header_of(description: ModelDescription) -> dict[str, str]:
+    header = {
+        "format_version": str(FORMAT_VERSION),
+        "library": description.library,
+        "architecture": description.architecture,
+        "model_args": json.dumps(dict(description.model_args), sort_keys=True),
+        "num_classes": str(description.num_classes),
+        **{name: _plain_or_json(value) for name, value in description.data_config.as_dict().items()},
+    }
+    if description.labels is not None:
+        header["labels"] = label_set_of(description.labels) or json.dumps(description.labels, ensure_ascii=False)
+    return header
+
+
+def _plain_or_json(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _serialised(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> tuple[bytes, bytes]:
+    # The library writes the header's words in an order that changes from call to call, so they are put in here. The
+    # format: 8 bytes of length, that many bytes of JSON padded with spaces to a multiple of 8, then the tensors.
+    content = safetensors.torch.save(dict(sorted(tensors.items())))
+    length = int.from_bytes(content[:8], "little")
+    layout = {"__metadata__": dict(sorted(header.items())), **json.loads(content[8 : 8 + length])}
+    text = json.dumps(layout, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, content[8 + length :]
+
+
+def _check_version(header: Mapping[str, str]) -> None:
+    version = _json(header, "format_version", int, FORMAT_VERSION)
+    if version > FORMAT_VERSION:
+        raise ModelError(
+            f"was saved in format {version}; this relish reads up to {FORMAT_VERSION}.", hint="Install a newer relish."
+        )
+
+
+def _labels(header: Mapping[str, str]) -> tuple[str, ...] | None:
+    text = header.get("labels")
+    if text is None:
+        return None
+    if text in LABEL_SETS:
+        return imagenet_labels(text)
+    labels = _json(header, "labels", list, None)
+    if not all(isinstance(label, str) for label in labels):
+        raise ModelError("labels must be a list of class names, or a word such as imagenet-1k.")
+    return tuple(labels)
+
+
+def _json(header: Mapping[str, str], key: str, kind: type, default: Any) -> Any:
+    if key not in header:
+        return default
+    try:
+        value = json.loads(header[key])
+    # Deep nesting runs out of stack before it runs out of text.
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{key} in the header is not JSON: {header[key][:60]!r}.") from error
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ModelError(f"{key} in the header must be a {kind.__name__} in JSON, got {header[key][:60]!r}.")
+    return value

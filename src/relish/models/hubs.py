@@ -1,0 +1,263 @@
+"""Published weights: which ones a name stands for, fetched once from its library's hub, hashed and cached.
+
+In:   a `ZooName`.
+Out:  what its published weights are like (offline), and the network that holds them (downloaded, or from the cache).
+Not here: local files (`weight_files.py`), the embedded model (`embedded.py`).
+
+Files are kept under `relish_home()/weights`. torchvision's names carry the start of their SHA-256, which is checked;
+timm's come as safetensors through huggingface_hub. Older formats are read as plain tensors only.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import torch
+from torch import nn
+
+from relish.core.errors import DownloadFailed, ModelError, nearest
+from relish.core.files import atomic_path
+from relish.core.fingerprints import sha256_of_file
+from relish.core.home import relish_home
+from relish.core.progress import Progress
+from relish.models.data_config import DataConfig
+from relish.models.header import ModelDescription
+from relish.models.imagenet import imagenet_labels
+from relish.models.weight_files import fill, read_tensors
+from relish.models.zoo import ZooName, default_arguments
+
+_TIMEOUT = httpx.Timeout(30, connect=10)
+"""Seconds; a host that answers nothing at all must not keep anyone waiting."""
+
+
+def default_description(name: ZooName) -> ModelDescription:
+    """What the published weights of this name are like, or the architecture itself where it has none; no network.
+
+    Raises:
+        ModelError: no weights of that tag, or the network is published without a classifier.
+    """
+    return _timm_description(name) if name.library == "timm" else _torchvision_description(name)
+
+
+def load_from_hub(name: ZooName, progress: Progress) -> tuple[nn.Module, ModelDescription, str, str]:
+    """Fetch the published weights (once) and build the network around them.
+
+    Returns:
+        The network in eval mode, its description, what was taken in words, and the file's SHA-256.
+
+    Raises:
+        ModelError: there are no published weights, or they do not fit.
+        DownloadFailed: the hub cannot be reached, or sent something else; says what to type instead.
+    """
+    description = default_description(name)
+    if name.library == "timm":
+        network, path, tag = _load_timm(name, description, progress)
+    else:
+        network, path, tag = _load_torchvision(name, description, progress)
+    sha256 = sha256_of_file(path)
+    return network.eval(), description, f"{name.library}'s weights {tag} (SHA-256 {sha256[:12]}…)", sha256
+
+
+# torchvision
+
+
+def _torchvision_weights(name: ZooName) -> Any:
+    import torchvision
+
+    models: Any = torchvision.models
+    known = models.get_model_weights(name.architecture)
+    if name.tag is None:
+        return known.DEFAULT if len(known) else None
+    if name.tag not in known.__members__:
+        raise _unknown_tag(name, list(known.__members__))
+    return known[name.tag]
+
+
+def _torchvision_description(name: ZooName) -> ModelDescription:
+    weights = _torchvision_weights(name)
+    arguments = default_arguments("torchvision", name.architecture)
+    if weights is None:
+        return ModelDescription(
+            library="torchvision", architecture=name.architecture, model_args=arguments, num_classes=1000
+        )
+    preset, classes = weights.transforms(), tuple(weights.meta["categories"])
+    size = preset.crop_size[0]
+    if name.architecture.startswith("vit_") and size != 224:
+        arguments["image_size"] = size
+    data = {"input_size": (3, size, size), "mean": preset.mean, "std": preset.std}
+    return ModelDescription(
+        library="torchvision",
+        architecture=name.architecture,
+        model_args=arguments,
+        num_classes=len(classes),
+        # The same thousand classes in the same order as timm's table, which also has the synonyms.
+        labels=imagenet_labels() if len(classes) == 1000 else classes,
+        data_config=DataConfig.from_weights(
+            {key: tuple(value) for key, value in data.items()} | {"interpolation": preset.interpolation.value}
+        ),
+    )
+
+
+def _load_torchvision(name: ZooName, description: ModelDescription, progress: Progress) -> tuple[nn.Module, Path, str]:
+    weights = _torchvision_weights(name)
+    if weights is None:
+        raise _no_weights(name)
+    path = _fetch(name, weights.url, progress)
+    network = description.build()
+    fill(network, read_tensors(path), told=str(path), network_name=description.network_name)
+    return network, path, weights.name
+
+
+# timm
+
+
+def _timm_record(name: ZooName) -> Any:
+    from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
+
+    full = f"{name.architecture}.{name.tag}" if name.tag else name.architecture
+    known = get_arch_pretrained_cfgs(name.architecture)
+    if name.tag and full not in known:
+        raise _unknown_tag(name, [key.partition(".")[2] for key in known])
+    return get_pretrained_cfg(full)
+
+
+def _timm_description(name: ZooName) -> ModelDescription:
+    record: Mapping[str, Any] = _timm_record(name).to_dict()
+    outputs = record["num_classes"]
+    if not outputs:
+        raise ModelError(
+            f"{name} is published without a classifier, as features only.",
+            hint="Choose weights with one; relish models NAME lists the tags of a name.",
+        )
+    return ModelDescription(
+        library="timm",
+        architecture=name.architecture,
+        model_args={},
+        num_classes=outputs,
+        labels=_timm_labels(record, outputs),
+        data_config=DataConfig.from_weights({**record, "interpolation": _interpolation(record)}),
+    )
+
+
+def _timm_labels(record: Mapping[str, Any], outputs: int) -> tuple[str, ...] | None:
+    from timm.data.imagenet_info import infer_imagenet_subset
+
+    if record.get("label_names"):
+        return tuple(record["label_names"])
+    label_set = infer_imagenet_subset({"num_classes": outputs})
+    labels = imagenet_labels(label_set) if label_set else None
+    return labels if labels and len(labels) == outputs else None
+
+
+def _interpolation(record: Mapping[str, Any]) -> str | None:
+    named = record.get("interpolation")
+    return named if named in ("bilinear", "bicubic") else None
+
+
+def _load_timm(name: ZooName, description: ModelDescription, progress: Progress) -> tuple[nn.Module, Path, str]:
+    import timm
+
+    record = _timm_record(name)
+    if not record.has_weights:
+        raise _no_weights(name)
+    path = _fetch_from_hub(name, record, progress) if record.hf_hub_id else _fetch(name, record.url, progress)
+    full = f"{name.architecture}.{record.tag}" if record.tag else name.architecture
+    try:
+        with torch.random.fork_rng(devices=[]):
+            # timm's own loading knows each family's older tensor names; given a file, it downloads nothing and reads
+            # plain tensors only.
+            network = timm.create_model(full, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+    except (RuntimeError, KeyError, ValueError, OSError, AssertionError) as error:
+        raise ModelError(
+            f"{path}: does not hold the weights of {name} ({str(error).splitlines()[0][:150]}).",
+            hint="Delete it and fetch it again.",
+        ) from error
+    return network, path, record.tag or "of no tag"
+
+
+def _fetch_from_hub(name: ZooName, record: Any, progress: Progress) -> Path:
+    from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
+
+    repo, _, revision = record.hf_hub_id.partition("@")
+    file = record.hf_hub_filename or "model.safetensors"
+    cache = relish_home() / "weights" / "timm"
+    kept = try_to_load_from_cache(repo, file, cache_dir=cache, revision=revision or None)
+    if isinstance(kept, str):
+        return Path(kept)
+    address = hf_hub_url(repo, file, revision=revision or None)
+    # Left alone, their client tries for half a minute before it says that there is no network.
+    _check_reachable(name, constants.ENDPOINT, address)
+    progress.say(f"fetching {address}")
+    try:
+        return Path(hf_hub_download(repo, file, cache_dir=cache, revision=revision or None, etag_timeout=10))
+    # Every way a hub can fail, under their own names or the transport's.
+    except Exception as error:
+        raise _unreachable(name, address, error) from error
+
+
+def _check_reachable(name: ZooName, endpoint: str, address: str) -> None:
+    try:
+        httpx.head(endpoint, timeout=_TIMEOUT)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        raise _unreachable(name, address, error) from error
+
+
+# Fetching
+
+
+def _fetch(name: ZooName, address: str, progress: Progress) -> Path:
+    """Bring a file here once; the start of its SHA-256 is checked where its name carries one."""
+    path = relish_home() / "weights" / name.library / address.rpartition("/")[2]
+    if not path.exists():
+        progress.say(f"fetching {address}")
+        with atomic_path(path) as temporary:
+            _stream(name, address, temporary, progress)
+            _check_hash(name, address, temporary)
+    return path
+
+
+def _stream(name: ZooName, address: str, target: Path, progress: Progress) -> None:
+    try:
+        with httpx.stream("GET", address, timeout=_TIMEOUT, follow_redirects=True) as answer, target.open("wb") as file:
+            answer.raise_for_status()
+            with progress.bar(str(name), int(answer.headers.get("content-length", 0))) as bar:
+                for piece in answer.iter_bytes(1 << 20):
+                    file.write(piece)
+                    bar.advance(len(piece))
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _unreachable(name, address, error) from error
+
+
+def _check_hash(name: ZooName, address: str, path: Path) -> None:
+    said = re.search(r"-([0-9a-f]{8,})\.\w+$", address)
+    found = sha256_of_file(path)
+    if said and not found.startswith(said[1]):
+        raise DownloadFailed(
+            f"{name}: {address} sent another file: its SHA-256 starts {found[:8]}, not {said[1][:8]}.",
+            hint="Something on the way may have answered in its place; try again, or give --weights FILE.",
+        )
+
+
+def _unreachable(name: ZooName, address: str, error: BaseException) -> DownloadFailed:
+    reason = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
+    return DownloadFailed(
+        f"{name}: its weights cannot be fetched from {address} ({reason}).",
+        hint=f"Type --source embedded, or fetch that file elsewhere for --source {name} --weights FILE; "
+        "--weights none is random.",
+    )
+
+
+def _no_weights(name: ZooName) -> ModelError:
+    return ModelError(
+        f"{name} has no published weights.", hint="Give --weights FILE, or --weights none for random ones."
+    )
+
+
+def _unknown_tag(name: ZooName, known: list[str]) -> ModelError:
+    offer = nearest(name.tag or "", known)
+    return ModelError(
+        f'{name.library}/{name.architecture} has no weights "{name.tag}".',
+        hint=f"It has: {', '.join(known) or 'none'}. {offer}".strip(),
+    )

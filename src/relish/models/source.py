@@ -1,0 +1,247 @@
+"""Step 1, taken ready-made: a source model by name, from its hub, from a file, from a run, or the embedded one.
+
+In:   `--source` and `--weights`, as words.
+Out:  a `SourceModel`: the network with its own head, its labels, its data configuration, and what was taken.
+Not here: the target model made from it (`target.py`).
+
+What was asked for is loaded or refused; nothing is ever replaced by something else that would have worked.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from relish.core.errors import ModelError
+from relish.core.fingerprints import sha256_of_file
+from relish.core.progress import Progress
+from relish.models.data_config import DataConfig
+from relish.models.embedded import embedded_description, embedded_file, embedded_tensors
+from relish.models.header import ModelDescription, load_model, read_header, says_how_to_build
+from relish.models.hubs import default_description, load_from_hub
+from relish.models.imagenet import imagenet_labels
+from relish.models.weight_files import fill, read_tensors
+from relish.models.zoo import ZooName, build_network, parse_name
+
+EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True, eq=False)
+class SourceModel:
+    """A network trained before, with everything needed to feed it and to read its answers."""
+
+    network: nn.Module
+    """In eval mode, on the CPU, float32, with its own output layer."""
+    name: str
+    """`embedded`, `timm/NAME` or `torchvision/NAME`."""
+    library: str
+    """`timm` or `torchvision`."""
+    architecture: str
+    """The network's name in that library, without a tag."""
+    model_args: Mapping[str, Any]
+    """Further arguments of the library's constructor."""
+    num_classes: int
+    """Outputs of its head."""
+    labels: tuple[str, ...] | None
+    """One per output; None where nobody knows, as with random weights."""
+    data_config: DataConfig
+    """How its pictures are fed."""
+    origin: str
+    """In words: which weights these are and where they came from."""
+    sha256: str | None
+    """Of the file of weights; None for random ones."""
+
+    @property
+    def description(self) -> ModelDescription:
+        """What a file of these weights would say about itself."""
+        return ModelDescription(
+            library=self.library,
+            architecture=self.architecture,
+            model_args=self.model_args,
+            num_classes=self.num_classes,
+            labels=self.labels,
+            data_config=self.data_config,
+        )
+
+
+def load_source(
+    source: str | None = None,
+    weights: str | Path | None = None,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> SourceModel:
+    """Load the model that a target model will be made from.
+
+    Args:
+        source: `embedded`, or `[torchvision/|timm/]NAME[.TAG]`; a bare name is torchvision's where it has it, else
+            timm's. None means what the weights file says, or `embedded` where there is no file.
+        weights: None for the published weights, `none` for random ones, else a file or a run folder: safetensors
+            whose header says how to build it, or a state dict (`.safetensors`, `.pth`, `.pt`) for `source`.
+        seed: of random weights; the global random state is left as it was.
+        progress: is told what is downloaded.
+
+    Returns:
+        The model in eval mode; `origin` says what was taken.
+
+    Raises:
+        ModelError: an unknown name, a file that cannot be read or is of another network, a pickled object.
+        DownloadFailed: a hub cannot be reached; the message says what to type instead.
+    """
+    voice = progress or Progress()
+    if weights is None:
+        return _published(source or EMBEDDED, voice)
+    if str(weights) == "none":
+        return _random(source or EMBEDDED, seed)
+    return _from_file(source, _weights_file(Path(weights)))
+
+
+def source_model(name: str = EMBEDDED, weights: str | Path | None = None) -> nn.Module:
+    """A source network with its own head, in eval mode, ready to be asked about pictures.
+
+    Args:
+        name: as `--source` takes it, such as `embedded` or `timm/resnet18`.
+        weights: as `--weights` takes it; None for the published ones.
+
+    Returns:
+        The network; its attributes `labels` (one name per output, or None) and `data_config` lie beside it.
+
+    Raises:
+        ModelError, DownloadFailed: as `load_source` says.
+    """
+    loaded = load_source(name, weights)
+    network: Any = loaded.network
+    network.labels, network.data_config = loaded.labels, loaded.data_config
+    return loaded.network
+
+
+def _published(source: str, progress: Progress) -> SourceModel:
+    if source == EMBEDDED:
+        return _embedded()
+    name = parse_name(source)
+    network, description, origin, sha256 = load_from_hub(name, progress)
+    return _source_model(network, str(name), description, origin, sha256)
+
+
+def _embedded() -> SourceModel:
+    description, path = embedded_description(), embedded_file()
+    network = description.build()
+    tensors = embedded_tensors(path, network.state_dict())
+    fill(network, tensors, told=str(path), network_name=description.network_name)
+    sha256 = sha256_of_file(path)
+    origin = f"EfficientNet-Lite0 trained on ImageNet-1k, packaged as {path.name} (SHA-256 {sha256[:12]}…)"
+    return _source_model(network, EMBEDDED, description, origin, sha256)
+
+
+def _random(source: str, seed: int) -> SourceModel:
+    name, known = _without_weights(source)
+    network = build_network(known.library, known.architecture, known.model_args, known.num_classes, seed=seed)
+    # Rows of a random head stand for nothing, so they have no names.
+    description = ModelDescription(
+        library=known.library,
+        architecture=known.architecture,
+        model_args=known.model_args,
+        num_classes=known.num_classes,
+        data_config=known.data_config,
+    )
+    return _source_model(network, name, description, f"random weights (seed {seed})", None)
+
+
+def _from_file(source: str | None, path: Path) -> SourceModel:
+    if says_how_to_build(read_header(path)):
+        network, description, _ = load_model(path)
+        _refuse_another(source, description, path)
+        name = description.network_name
+    elif source is None:
+        raise ModelError(
+            f"{path}: does not say which network it belongs to.",
+            hint="Name it with --source, such as --source timm/resnet18.",
+        )
+    else:
+        name, known = _without_weights(source)
+        network, description = _fill_named(path, known)
+    sha256 = sha256_of_file(path)
+    return _source_model(network, name, description, f"{path} (SHA-256 {sha256[:12]}…)", sha256)
+
+
+def _fill_named(path: Path, known: ModelDescription) -> tuple[nn.Module, ModelDescription]:
+    tensors = read_tensors(path)
+    outputs = _outputs_of(known, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    # A head of as many outputs as the published one has is taken to have the published one's classes.
+    same = outputs == known.num_classes == 1000
+    description = ModelDescription(
+        library=known.library,
+        architecture=known.architecture,
+        model_args=known.model_args,
+        num_classes=outputs,
+        labels=imagenet_labels() if same else None,
+        data_config=known.data_config,
+    )
+    network = description.build()
+    fill(network, tensors, told=str(path), network_name=description.network_name)
+    return network, description
+
+
+def _outputs_of(known: ModelDescription, given: Mapping[str, tuple[int, ...]]) -> int:
+    """How many outputs a file's head has, which need not be as many as the published weights'."""
+    from relish.models.head import head_names
+
+    for name in head_names(known.build(), known.num_classes):
+        for tensor in (f"{name}.bias", f"{name}.weight"):
+            if given.get(tensor):
+                return given[tensor][0]
+    return known.num_classes
+
+
+def _without_weights(source: str) -> tuple[str, ModelDescription]:
+    if source == EMBEDDED:
+        return EMBEDDED, embedded_description()
+    name = parse_name(source)
+    return str(name), default_description(name)
+
+
+def _refuse_another(source: str | None, description: ModelDescription, path: Path) -> None:
+    if source is None:
+        return
+    asked = ZooName("timm", embedded_description().architecture) if source == EMBEDDED else parse_name(source)
+    same_library = asked.library == description.library or "/" not in source
+    if asked.architecture != description.architecture or not same_library:
+        raise ModelError(
+            f"{path}: is a {description.network_name}, not --source {source}.",
+            hint="Leave --source away: the file says itself how it is built.",
+        )
+
+
+def _weights_file(path: Path) -> Path:
+    if path.is_dir():
+        inside = path / "model.safetensors"
+        if not inside.is_file():
+            raise ModelError(
+                f"{path}: is a folder without a model.safetensors, so it is not a finished run.",
+                hint="Give a file of weights or a run folder; relish fit --resume finishes a run.",
+            )
+        return inside
+    if not path.exists():
+        raise ModelError(
+            f"{path}: no such file of weights.", hint='Give a file, a run folder, or "none" for random weights.'
+        )
+    return path
+
+
+def _source_model(
+    network: nn.Module, name: str, description: ModelDescription, origin: str, sha256: str | None
+) -> SourceModel:
+    return SourceModel(
+        network=network.eval(),
+        name=name,
+        library=description.library,
+        architecture=description.architecture,
+        model_args=description.model_args,
+        num_classes=description.num_classes,
+        labels=description.labels,
+        data_config=description.data_config,
+        origin=origin,
+        sha256=sha256,
+    )

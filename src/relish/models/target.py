@@ -1,0 +1,193 @@
+"""Steps 2 and 3: the target model, the source's network with everything copied but the output layer.
+
+In:   a `SourceModel` and the user's class names.
+Out:  a `TargetModel`: a network with one output per class, and an account of what is copied and what is new.
+Not here: training it, and keeping parts of it still (`freezing.py`).
+
+The target is built afresh for its own number of classes, so that the file it is saved to can be built the same way.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from relish.core.errors import ModelError, RecipeError
+from relish.core.seeds import derive
+from relish.models.head import OutputLayer, head_names, output_layer
+from relish.models.head_init import HeadInit, Unmatched, initialise_head
+from relish.models.header import ModelDescription
+from relish.models.matching import Match, match_classes
+from relish.models.source import SourceModel
+
+
+@dataclass(frozen=True, eq=False)
+class TargetModel:
+    """A network for the user's classes, and where its tensors came from."""
+
+    network: nn.Module
+    """In eval mode, on the CPU, float32."""
+    source: SourceModel
+    """What it was made from; left as it was."""
+    classes: tuple[str, ...]
+    """One per output, in order."""
+    head_names: tuple[str, ...]
+    """The output layer's module name; two where the architecture has two."""
+    copied: tuple[str, ...]
+    """Names of the tensors that are the source's, statistics and counters included."""
+    new: tuple[str, ...]
+    """Names of the tensors that are not."""
+    head_init: HeadInit
+    """What the output layer started from."""
+    unmatched: Unmatched
+    """With `head_init="source"`, what classes without a source row started from."""
+    matches: Mapping[str, list[Match]]
+    """For each class, the source row its name stands for, none or one; empty lists unless `head_init` is `source`."""
+
+    @property
+    def heads(self) -> list[OutputLayer]:
+        """The output layers themselves."""
+        return [output_layer(self.network, name) for name in self.head_names]
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The output layer's parameters."""
+        return [parameter for head in self.heads for parameter in head.parameters()]
+
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        """Every other parameter, frozen ones included."""
+        head = {id(parameter) for parameter in self.head_parameters()}
+        return [parameter for parameter in self.network.parameters() if id(parameter) not in head]
+
+    def count(self, names: Sequence[str]) -> tuple[int, int]:
+        """How many tensors these names are, and how many numbers are learned in them (statistics are not)."""
+        parameters = dict(self.network.named_parameters())
+        return len(names), sum(parameters[name].numel() for name in names if name in parameters)
+
+    def description(self) -> ModelDescription:
+        """What a file of this model says about itself."""
+        return ModelDescription(
+            library=self.source.library,
+            architecture=self.source.architecture,
+            model_args=self.source.model_args,
+            num_classes=len(self.classes),
+            labels=self.classes,
+            data_config=self.source.data_config,
+        )
+
+
+def make_target(
+    source: SourceModel,
+    classes: Sequence[str],
+    *,
+    head_init: HeadInit = "xavier",
+    seed: int,
+    mapping: Mapping[str, str | int] | None = None,
+    unmatched: Unmatched = "random",
+    random_weights: bool = False,
+) -> TargetModel:
+    """Copy everything but the output layer, and give it one output per class.
+
+    Args:
+        source: left as it is.
+        classes: K names, each once.
+        head_init: what the output layer starts from, see `initialise_head`.
+        seed: of every draw; the global random state is left as it was.
+        mapping: class name to source row or source class name; read only with `head_init="source"`.
+        unmatched: with `head_init="source"`, what a class without a source row starts from.
+        random_weights: copy nothing: the same network, all of it as the library initialises it.
+
+    Returns:
+        The target in eval mode; every tensor but the output layer's is bitwise the source's.
+
+    Raises:
+        RecipeError: no classes, a class twice, a mapping that cannot be followed, settings that contradict.
+        ModelError: the architecture's output layer cannot be found or exchanged.
+    """
+    names, mapping = tuple(classes), mapping or {}
+    _check(names, head_init, mapping, random_weights)
+    matches = _matches(source, names, head_init, mapping)
+    network = ModelDescription(
+        library=source.library,
+        architecture=source.architecture,
+        model_args=source.model_args,
+        num_classes=len(names),
+    ).build(derive(seed, "weights"))
+    heads = _heads(source, network, len(names))
+    copied = () if random_weights else _copy(source, network, heads)
+    rows = [found[0][0] if found else None for found in matches.values()]
+    for place, head in enumerate(heads):
+        initialise_head(
+            output_layer(network, head),
+            output_layer(source.network, head),
+            rows,
+            how="library" if random_weights else head_init,
+            unmatched=unmatched,
+            seed=derive(seed, "output layer", place),
+        )
+    return TargetModel(
+        network=network,
+        source=source,
+        classes=names,
+        head_names=heads,
+        copied=copied,
+        new=tuple(name for name in network.state_dict() if name not in set(copied)),
+        head_init="library" if random_weights else head_init,
+        unmatched=unmatched,
+        matches=matches,
+    )
+
+
+def _check(classes: tuple[str, ...], head_init: str, mapping: Mapping[str, str | int], random_weights: bool) -> None:
+    if not classes or len(set(classes)) != len(classes):
+        raise RecipeError(f"a target model needs classes, each named once; got {len(classes)}: {', '.join(classes)}.")
+    if head_init not in ("xavier", "zeros", "source", "library"):
+        raise RecipeError(f'head_init must be xavier, zeros, source or library, got "{head_init}".')
+    if mapping and head_init != "source":
+        raise RecipeError(
+            f"--map is only read with --head-init source, not with {head_init}.", hint="Add --head-init source."
+        )
+    if random_weights and head_init == "source":
+        raise RecipeError(
+            "--head-init source starts the head from the source's, but all weights are to be random.",
+            hint="Take another --head-init, or a recipe that copies the source.",
+        )
+
+
+def _matches(
+    source: SourceModel, classes: tuple[str, ...], head_init: str, mapping: Mapping[str, str | int]
+) -> dict[str, list[Match]]:
+    if head_init != "source":
+        return {name: [] for name in classes}
+    return match_classes(classes, source.labels, source.num_classes, mapping)
+
+
+def _heads(source: SourceModel, network: nn.Module, num_classes: int) -> tuple[str, ...]:
+    heads = head_names(source.network, source.num_classes)
+    if head_names(network, num_classes) != heads:
+        raise ModelError(
+            f"{source.library}/{source.architecture}: its output layer is not the same one for {num_classes} classes.",
+            hint="relish cannot take this architecture as a source; choose another.",
+        )
+    return heads
+
+
+@torch.no_grad()
+def _copy(source: SourceModel, network: nn.Module, heads: Sequence[str]) -> tuple[str, ...]:
+    given = source.network.state_dict()
+    copied = [name for name in given if not _belongs(name, heads)]
+    wanted = network.state_dict()
+    for name in copied:
+        if name not in wanted or wanted[name].shape != given[name].shape:
+            raise ModelError(f"{source.library}/{source.architecture}: {name} changes with the number of classes.")
+        wanted[name].copy_(given[name])
+    return tuple(copied)
+
+
+def _belongs(tensor: str, heads: Sequence[str]) -> bool:
+    return any(tensor.startswith(f"{head}.") for head in heads)
+
+
+def frozen_names(network: nn.Module) -> Iterator[str]:
+    """Names of the parameters that do not learn."""
+    return (name for name, parameter in network.named_parameters() if not parameter.requires_grad)

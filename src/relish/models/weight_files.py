@@ -1,0 +1,169 @@
+"""Read a file of weights into named tensors, and put them into a network; nothing in a file is ever run.
+
+In:   a `.safetensors` file, or a `.pth`/`.pt` state dict of torchvision or timm.
+Out:  tensors by name, float32 where they are fractions; or a network that holds them.
+Not here: the header that says how to build the network (`header.py`).
+
+A pickle can run code when it is read, so `.pth` files go through torch's reader for plain tensors only.
+"""
+
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from relish.core.errors import ModelError
+
+Tensors = dict[str, Tensor]
+
+_SHOWN = 4
+"""Names told per kind of mismatch; the counts say how many more there are."""
+
+
+def read_tensors(path: Path) -> Tensors:
+    """The tensors of a file, by name; halves, bfloat16 and doubles become float32.
+
+    Raises:
+        ModelError: the file cannot be read, is cut short, or holds something other than named tensors.
+    """
+    tensors = _read_safetensors(path) if is_safetensors(path) else _read_pickle(path)
+    if not tensors:
+        raise ModelError(f"{path}: holds no tensors.", hint="Give a file that holds a network's state dict.")
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether the file is safetensors by its content: a length, then JSON.
+
+    Raises:
+        ModelError: the file is missing, is a folder or may not be read.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read the weights ({error.strerror or error}).") from error
+    return start[8:9] == b"{" or path.suffix == ".safetensors"
+
+
+def _read_safetensors(path: Path) -> Tensors:
+    try:
+        return dict(safetensors.torch.load_file(path))
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+        raise broken_file(path, error) from error
+
+
+def broken_file(path: Path, error: BaseException) -> ModelError:
+    """The error for a safetensors file that cannot be read."""
+    reason = (str(error).splitlines() or ["unreadable"])[0][:120]
+    return ModelError(
+        f"{path}: is not a whole safetensors file ({reason}).",
+        hint="It may have been cut short: fetch or save it again.",
+    )
+
+
+def _read_pickle(path: Path) -> Tensors:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path}: holds pickled Python objects, which could run code when read, or is cut short.",
+            hint="Save only the tensors, torch.save(model.state_dict(), FILE), or better as safetensors.",
+        ) from error
+    # What a damaged archive raises depends on where the damage is.
+    except Exception as error:
+        raise ModelError(
+            f"{path}: is not a file of weights that torch can read ({type(error).__name__}).",
+            hint="Give safetensors, or a state dict saved by torch.save; it may have been cut short.",
+        ) from error
+    return _state_dict_in(path, found)
+
+
+def _state_dict_in(path: Path, found: Any) -> Tensors:
+    for key in ("state_dict", "model"):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping):
+        raise ModelError(f"{path}: holds a {type(found).__name__}, not a dictionary of named tensors.")
+    others = [str(name) for name, value in found.items() if not isinstance(value, Tensor)]
+    if others:
+        raise ModelError(
+            f"{path}: holds more than tensors, such as {', '.join(others[:_SHOWN])}.",
+            hint='Save the state dict alone, or under the key "state_dict" or "model".',
+        )
+    tensors = {str(name): value for name, value in found.items()}
+    # What DataParallel puts before every name.
+    if tensors and all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, told: str, network_name: str) -> None:
+    """Copy tensors into the network they belong to, all or none.
+
+    Args:
+        network: changed in place only where everything fits.
+        tensors: by name; batch-norm counters may be missing, everything else must be there.
+        told: what to call the tensors in an error, such as the file's path.
+        network_name: what to call the network.
+
+    Raises:
+        ModelError: names missing, unexpected or of another shape, a few of each with their counts.
+    """
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    fitted = _renamed(tensors, wanted)
+    check_fit({name: tuple(tensor.shape) for name, tensor in fitted.items()}, wanted, told, network_name)
+    network.load_state_dict(fitted, strict=False)
+
+
+def check_fit(
+    given: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], told: str, network_name: str
+) -> None:
+    """Compare names and shapes.
+
+    Raises:
+        ModelError: as `fill` says.
+    """
+    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in given if name not in wanted]
+    misshapen = [name for name in given if name in wanted and tuple(given[name]) != tuple(wanted[name])]
+    if not (missing or unexpected or misshapen):
+        return
+    lines = [
+        _told("missing", missing, str),
+        _told("unexpected", unexpected, str),
+        _told("another shape", misshapen, lambda name: f"{name} {_shape(given[name])}, not {_shape(wanted[name])}"),
+    ]
+    raise ModelError(
+        f"{told}: these weights are not of {network_name}.",
+        hint="\n  ".join([*filter(None, lines), "Name the network they belong to with --source."]),
+    )
+
+
+def _told(kind: str, names: list[str], words: Callable[[str], str]) -> str:
+    if not names:
+        return ""
+    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{kind} {len(names)}: {', '.join(words(name) for name in names[:_SHOWN])}{more}"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def _renamed(tensors: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> Tensors:
+    """Undo two old habits of published files: dotted DenseNet names, and auxiliary outputs that only training used."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        undotted = re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)", r"\1", name)
+        if name in wanted or undotted not in wanted:
+            undotted = name
+        if undotted in wanted or not re.match(r"(aux[12]|AuxLogits)\.", undotted):
+            renamed[undotted] = tensor
+    return renamed

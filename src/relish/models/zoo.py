@@ -1,0 +1,169 @@
+"""The networks that torchvision and timm can build, by name; no weights here.
+
+In:   a name such as `resnet18`, `timm/resnet18.a1_in1k` or `torchvision/vit_b_16`.
+Out:  a `ZooName`, and from it a network with random weights.
+Not here: fetching published weights (`hubs.py`), reading weight files (`weight_files.py`).
+
+Building never touches the global random state, so that loading a model cannot change what a run draws next.
+"""
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+
+from relish.core.errors import ModelError, nearest
+
+Library = Literal["timm", "torchvision"]
+LIBRARIES: tuple[Library, ...] = ("torchvision", "timm")
+
+# Arguments that would fetch or open something, or change what the network is, rather than how it is built.
+_REFUSED_ARGUMENTS = frozenset(
+    {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "file", "url"}
+    | {"hf_hub_id", "scriptable", "exportable", "no_jit", "features_only", "weights", "weights_backbone"}
+    | {"progress", "num_classes", "kwargs"}
+)
+
+
+@dataclass(frozen=True)
+class ZooName:
+    """A network of one library, with the tag of the weights where the name has one."""
+
+    library: Library
+    architecture: str
+    tag: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.library}/{self.architecture}" + (f".{self.tag}" if self.tag else "")
+
+
+def parse_name(text: str) -> ZooName:
+    """Read `[torchvision/|timm/]NAME[.TAG]`; a bare name is torchvision's where it has it, else timm's.
+
+    Raises:
+        ModelError: neither library knows the name, or it has no weights of that tag; the nearest name is offered.
+    """
+    prefix, slash, rest = text.partition("/")
+    if slash and prefix not in LIBRARIES:
+        raise ModelError(
+            f'source "{text}": "{prefix}/" is not a library relish knows.',
+            hint="Write torchvision/NAME, timm/NAME, NAME or embedded; a file of weights goes to --weights FILE.",
+        )
+    architecture, _, tag = (rest if slash else text).partition(".")
+    libraries: tuple[Library, ...] = (cast(Library, prefix),) if slash else LIBRARIES
+    for library in libraries:
+        if architecture in architectures(library):
+            return ZooName(library, architecture, tag or None)
+    known = ["embedded", *(name for library in libraries for name in sorted(architectures(library)))]
+    raise ModelError(
+        f'source "{text}": {" and ".join(libraries)} {"know" if len(libraries) > 1 else "knows"} no network '
+        f'"{architecture}".',
+        hint=f"{nearest(architecture, known)} Every name: relish models".strip(),
+    )
+
+
+@cache
+def architectures(library: str) -> frozenset[str]:
+    """Every classifier the library can build."""
+    if library == "timm":
+        import timm
+
+        return frozenset(timm.list_models())
+    import torchvision
+
+    models: Any = torchvision.models
+    return frozenset(models.list_models(module=models))
+
+
+def default_arguments(library: Library, architecture: str) -> dict[str, Any]:
+    """What a network needs to be told besides its name and classes, for a classifier with a single output layer."""
+    if library == "torchvision" and architecture in ("googlenet", "inception_v3"):
+        # Their auxiliary outputs only serve training from nothing and would need output layers of their own; their
+        # published weights expect the input to be shifted inside the network.
+        return {"aux_logits": False, "transform_input": True, "init_weights": True}
+    return {}
+
+
+def build_network(
+    library: str, architecture: str, model_args: Mapping[str, Any], num_classes: int, *, seed: int = 0
+) -> nn.Module:
+    """A network with random weights as its library initialises them, in eval mode, on the CPU, float32.
+
+    Args:
+        library: `timm` or `torchvision`.
+        architecture: the name in that library, without a tag.
+        model_args: further arguments of the library's own constructor, as JSON can hold them.
+        num_classes: outputs of the last layer.
+        seed: of the initial weights; the global random state is left as it was.
+
+    Raises:
+        ModelError: unknown name, an argument the constructor does not take or that relish does not pass on.
+    """
+    check_buildable(library, architecture, model_args, num_classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return _construct(library, architecture, model_args, num_classes)
+
+
+def network_shapes(
+    library: str, architecture: str, model_args: Mapping[str, Any], num_classes: int
+) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor that `build_network` would make, without taking the memory for it."""
+    check_buildable(library, architecture, model_args, num_classes)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        network = _construct(library, architecture, model_args, num_classes)
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def check_buildable(library: str, architecture: str, model_args: Mapping[str, Any], num_classes: int) -> None:
+    """Refuse what could not be built, or would do more than build.
+
+    Raises:
+        ModelError: which argument, and why.
+    """
+    if library not in LIBRARIES:
+        raise ModelError(f'library "{library}" is unknown.', hint="relish builds networks of torchvision and of timm.")
+    if architecture not in architectures(library):
+        offer = nearest(architecture, sorted(architectures(library)))
+        raise ModelError(f'{library} knows no architecture "{architecture}".', hint=offer)
+    refused = sorted(_REFUSED_ARGUMENTS & set(model_args))
+    if refused:
+        raise ModelError(f"model_args may not set {', '.join(refused)}.", hint="They say how a network is built, only.")
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or not 1 <= num_classes <= 1_000_000:
+        raise ModelError(f"num_classes must be a whole number from 1 to 1000000, got {num_classes!r}.")
+
+
+def _construct(library: str, architecture: str, model_args: Mapping[str, Any], num_classes: int) -> nn.Module:
+    try:
+        with warnings.catch_warnings():
+            # Their notes to developers (renamed functions, changed defaults) say nothing a user could act on.
+            warnings.simplefilter("ignore")
+            if library == "timm":
+                import timm
+
+                network = timm.create_model(architecture, pretrained=False, num_classes=num_classes, **model_args)
+            else:
+                import torchvision
+
+                models: Any = torchvision.models
+                network = models.get_model(architecture, weights=None, num_classes=num_classes, **model_args)
+    # The constructors are the libraries' own and check little: a wrong argument can end in any of these.
+    except (
+        TypeError, ValueError, KeyError, IndexError, AttributeError, AssertionError, RuntimeError, NotImplementedError,
+        ArithmeticError, MemoryError,
+    ) as error:  # fmt: skip
+        raise ModelError(
+            f"{library}/{architecture} cannot be built with {json.dumps(dict(model_args), default=repr)}: "
+            f"{_first_line(error)}"
+        ) from error
+    return network.eval()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0][:200]
