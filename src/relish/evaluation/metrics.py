@@ -1,0 +1,188 @@
+"""How good a classifier is on labelled pictures, with how far chance alone could have moved the figure.
+
+In:   probabilities and labels of the same pictures.
+Out:  `Scores`: accuracy with its interval, precision, recall and F1 of every class, the confusion matrix.
+Not here: making the probabilities (`predictions.py`), setting two classifiers side by side (`comparison.py`).
+
+Only the confusion matrix is kept and everything else follows from it, so no two figures can disagree.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from relish.core.errors import DataError, Diverged
+
+Z = NormalDist().inv_cdf(0.975)
+"""How many standard errors a two-sided 95% interval reaches to either side."""
+
+
+def wilson(correct: int, count: int) -> tuple[float, float]:
+    """The 95% interval of a proportion.
+
+    Unlike the textbook interval it stays within 0 and 1 and keeps a width where every answer was right.
+
+    Args:
+        correct: how many were right, 0 to `count`.
+        count: how many there were; nothing is known of none, so 0 gives (0, 1).
+
+    Returns:
+        The lower and the upper end, with `correct / count` between them.
+
+    Source: Wilson 1927, Journal of the American Statistical Association 22, pages 209-212.
+    """
+    if not 0 <= correct <= count:
+        raise ValueError(f"{correct} of {count} is no proportion")
+    if count == 0:
+        return 0.0, 1.0
+    share, weight = correct / count, Z * Z / count
+    middle = (share + weight / 2) / (1 + weight)
+    reach = Z / (1 + weight) * math.sqrt(share * (1 - share) / count + weight / (4 * count))
+    # At both ends the exact value is 0 or 1, which rounding would miss by a last digit.
+    return 0.0 if correct == 0 else middle - reach, 1.0 if correct == count else middle + reach
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """So many right of so many."""
+
+    correct: int
+    count: int
+    """Above 0."""
+
+    @property
+    def value(self) -> float:
+        """0 (worst) to 1."""
+        return self.correct / self.count
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95% interval."""
+        return wilson(self.correct, self.count)
+
+    def sentence(self) -> str:
+        """Such as `0.940 (752 of 800, 95% interval 0.921–0.954)`."""
+        low, high = self.interval
+        return f"{self.value:.3f} ({self.correct} of {self.count}, 95% interval {low:.3f}–{high:.3f})"
+
+    def as_json(self) -> dict[str, Any]:
+        """`value`, `correct`, `count` and `interval`."""
+        return {
+            "value": self.value,
+            "correct": self.correct,
+            "count": self.count,
+            "interval": list(self.interval),
+        }
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """How one class fares: figures from 0 (worst) to 1, None where there is nothing to divide by."""
+
+    name: str
+    precision: float | None
+    """Of the pictures given this class, the share that is of it; None if no picture was given it."""
+    recall: float | None
+    """Of the pictures of this class, the share that was given it."""
+    f1: float | None
+    """The harmonic mean of the two."""
+    count: int
+    """Pictures of this class. With none, all three figures are None."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a classifier got right and wrong. Made by `score`."""
+
+    classes: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    """K rows of K counts: a row is the true class, a column the one that was said."""
+
+    @property
+    def top1(self) -> Proportion:
+        """The share of pictures whose likeliest class is the true one."""
+        correct = sum(self.confusion[k][k] for k in range(len(self.classes)))
+        return Proportion(correct, sum(map(sum, self.confusion)))
+
+    @property
+    def per_class(self) -> tuple[ClassScores, ...]:
+        """Every class, in the order of `classes`."""
+        said = [sum(column) for column in zip(*self.confusion, strict=True)]
+        return tuple(
+            _class_scores(name, row[k], sum(row), said[k])
+            for k, (name, row) in enumerate(zip(self.classes, self.confusion, strict=True))
+        )
+
+    def sentence(self) -> str:
+        """The accuracy in words, such as `0.940 (752 of 800, 95% interval 0.921–0.954)`."""
+        return self.top1.sentence()
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that `relish evaluate --json` prints; plain types, null where a figure has no value."""
+        return {
+            "top1": self.top1.as_json(),
+            "classes": list(self.classes),
+            "per_class": [
+                {"class": one.name, "precision": one.precision, "recall": one.recall, "f1": one.f1, "count": one.count}
+                for one in self.per_class
+            ],
+            "confusion": [list(row) for row in self.confusion],
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Scores":
+        """The scores that `as_json` wrote down; further keys are passed over."""
+        return cls(tuple(document["classes"]), tuple(tuple(row) for row in document["confusion"]))
+
+
+def said_class(probabilities: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
+    """(N, K) probabilities to (N,) int64: the likeliest class of each picture, the first of equals.
+
+    Raises:
+        Diverged: a value is not a number; the largest of such has no meaning.
+    """
+    if np.isnan(probabilities).any():
+        bad = int(np.isnan(probabilities).any(axis=1).sum())
+        raise Diverged(
+            f"the model's answer is not a number for {bad} of {len(probabilities)} pictures.",
+            hint="Its training went astray: train again with a lower learning rate.",
+        )
+    return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
+
+
+def score(
+    probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np.int64], classes: Sequence[str]
+) -> Scores:
+    """Count what was right and what was taken for what.
+
+    Args:
+        probabilities: (N, K) floating point, a row per picture; the first of equal largest values counts.
+        labels: (N,) int64, each an index into `classes`.
+        classes: the K class names.
+
+    Raises:
+        DataError: there is no picture to score.
+        Diverged: a probability is not a number.
+    """
+    if len(labels) == 0:
+        raise DataError("there is no picture to score.", hint="Name a split that has pictures.")
+    known = len(classes)
+    if probabilities.shape != (len(labels), known):
+        raise ValueError(f"probabilities are {probabilities.shape}, expected {(len(labels), known)}")
+    if labels.min() < 0 or labels.max() >= known:
+        raise ValueError(f"labels go from {labels.min()} to {labels.max()}, there are {known} classes")
+    cells = np.bincount(labels * known + said_class(probabilities), minlength=known * known)
+    rows = cells.reshape(known, known).tolist()  # (K, K) int
+    return Scores(tuple(classes), tuple(tuple(row) for row in rows))
+
+
+def _class_scores(name: str, right: int, count: int, said: int) -> ClassScores:
+    if count == 0:
+        return ClassScores(name, None, None, None, 0)
+    precision = right / said if said else None
+    return ClassScores(name, precision, right / count, 2 * right / (count + said), count)
