@@ -1,0 +1,351 @@
+"""The one way a picture is opened, for training, evaluation, prediction, report, export and server alike.
+
+In:   a path, bytes, an open binary file, a Pillow picture or a uint8 array.
+Out:  a Pillow picture in RGB, upright by its EXIF orientation, transparency laid over white, 16 bits brought to 8.
+Not here: resizing and all else that a network wants (the transforms), and finding the files (`folders.py`).
+
+What a file is, its first bytes decide, never its suffix. The decoder is then called by its class and not through
+`Image.open`, which tries every format Pillow knows and warns of large pictures where we refuse or accept them.
+"""
+
+import codecs
+import os
+import stat
+import warnings
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from relish.core.errors import PictureError
+
+PICTURE_SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"]
+)
+"""Lower-case endings of the files that a folder's index takes for pictures."""
+
+MAX_PIXELS = 120_000_000
+"""The largest picture that is decoded: above any camera in common use, and half a gigabyte once decoded."""
+
+PictureSource = Path | str | bytes | BinaryIO | Image.Image | npt.NDArray[np.generic]
+
+_HEAD_BYTES = 512
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each value of the EXIF tag `Orientation`. Source: Exif 2.32, table 6."""
+
+_PILLOW = r"PIL\."
+
+_DECODERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
+    (b"\xff\xd8\xff", JpegImageFile),
+    (b"\x89PNG\r\n\x1a\n", PngImageFile),
+    (b"GIF87a", GifImageFile),
+    (b"GIF89a", GifImageFile),
+    (b"II*\0", TiffImageFile),
+    (b"MM\0*", TiffImageFile),
+    (b"II+\0", TiffImageFile),
+    (b"MM\0+", TiffImageFile),
+)
+
+_BMP_HEADERS = frozenset([12, 40, 52, 56, 64, 108, 124])
+"""Sizes of a BMP's second header; its two letters alone would take a text on BMW for a picture."""
+
+_OTHER_KINDS: tuple[tuple[bytes, str], ...] = (
+    (b"%PDF", "PDF document"),
+    (b"%!PS", "PostScript document"),
+    (b"PK\x03\x04", "ZIP archive"),
+    (b"\x1f\x8b", "gzip archive"),
+    (b"7z\xbc\xaf", "7z archive"),
+    (b"Rar!", "RAR archive"),
+    (b"8BPS", "Photoshop file"),
+    (b"\0\0\1\0", "icon file"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000 file"),
+    (b"\xff\x0a", "JPEG XL file"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL file"),
+    (b"\x93NUMPY", "NumPy array"),
+    (b"\x89HDF", "HDF5 file"),
+    (b"SQLite format 3", "SQLite database"),
+    (b"\x7fELF", "program"),
+    (b"version https://git-lfs", "Git LFS pointer; `git lfs pull` brings the file itself"),
+)
+
+
+def open_picture(source: PictureSource, *, name: str | None = None) -> Image.Image:
+    """Open one picture, the same way everywhere.
+
+    Args:
+        source: a path; the bytes of a file; an open binary file, read from its start and left open; a Pillow picture,
+            left as it is; or a uint8 array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), channels RGB or RGBA.
+        name: what to call it in an error; otherwise the path, or what kind of thing was given.
+
+    Returns:
+        A new picture in mode RGB, wholly decoded, that holds no file open. Of an animation, the first frame.
+
+    Raises:
+        PictureError: it is not a picture, is cut short or damaged, has more than MAX_PIXELS, or cannot be read.
+    """
+    called = name or _name_of(source)
+    try:
+        return _to_rgb(source)
+    except _Unusable as error:
+        raise PictureError(called, error.reason) from error
+    except MemoryError as error:
+        raise PictureError(called, "not enough memory to decode it") from error
+
+
+class _Unusable(Exception):
+    """Why a picture cannot be had; `open_picture` adds its name."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _name_of(source: object) -> str:
+    match source:
+        case Path() | str():
+            return str(source)
+        case bytes():
+            return "picture from bytes"
+        case Image.Image():
+            return "picture"
+        case np.ndarray():
+            return "picture from an array"
+        case _:
+            named = getattr(source, "name", None)
+            return named if isinstance(named, str) and named else "picture from a file object"
+
+
+def _to_rgb(source: object) -> Image.Image:
+    match source:
+        case Path() | str():
+            return _from_path(Path(source))
+        case bytes() | bytearray() | memoryview():
+            return _from_file(BytesIO(source))
+        case Image.Image():
+            return _finished(source)
+        case np.ndarray():
+            return _finished(_from_array(source))
+        case _ if hasattr(source, "read"):
+            return _from_file(_seekable(source))
+        case _:
+            raise _Unusable(f"a picture cannot be made from {_a(type(source).__name__)}")
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def _from_path(path: Path) -> Image.Image:
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            raise _Unusable("not a picture: it is a folder")
+        with path.open("rb") as file:
+            return _from_file(_seekable(file))
+    except FileNotFoundError as error:
+        raise _Unusable("there is no such file") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise _Unusable(unreadable_reason(error)) from error
+
+
+def unreadable_reason(error: OSError | ValueError) -> str:
+    """What to say of a file whose bytes the system does not give us."""
+    words = getattr(error, "strerror", None) or str(error)
+    return f"cannot be read ({words[:1].lower()}{words[1:]})"
+
+
+def _seekable(file: object) -> BinaryIO:
+    # Pipes and sockets cannot go back to the start, and decoders need to.
+    seekable = getattr(file, "seekable", None)
+    if seekable is not None and seekable():
+        return file  # type: ignore[return-value]
+    content = file.read()  # type: ignore[attr-defined]
+    if not isinstance(content, bytes):
+        raise _Unusable("the file object gives text; open it in binary mode")
+    return BytesIO(content)
+
+
+def _from_file(file: BinaryIO) -> Image.Image:
+    file.seek(0)
+    head: object = file.read(_HEAD_BYTES)
+    if not isinstance(head, bytes):
+        raise _Unusable("the file object gives text; open it in binary mode")
+    decoder = _decoder(head)
+    if decoder is None:
+        raise _Unusable(f"not a picture: {_kind(head)}")
+    _hush_pillow()
+    file.seek(0)
+    try:
+        with decoder(file) as picture:
+            return _finished(picture)
+    except (_Unusable, MemoryError):
+        raise
+    except Exception as error:  # decoders raise whatever a damaged byte leads to, from SyntaxError to KeyError
+        raise _Unusable(_damage(error)) from error
+
+
+def _decoder(head: bytes) -> type[ImageFile] | None:
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return WebPImageFile
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+        return BmpImageFile
+    return next((decoder for start, decoder in _DECODERS if head.startswith(start)), None)
+
+
+def _damage(error: Exception) -> str:
+    words = str(error).strip()
+    if "truncated" in words.lower() or isinstance(error, EOFError):
+        return "cut short: the end of the file is missing"
+    return f"damaged or cut short ({words})" if words else "damaged or cut short"
+
+
+def _hush_pillow() -> None:
+    # Pillow warns of odd metadata in pictures that decode well. Restoring the filters afterwards, as
+    # `catch_warnings` does, is not safe among threads: two of them can leave every warning of the process silenced.
+    if not warnings.filters or getattr(warnings.filters[0][3], "pattern", None) != _PILLOW:
+        warnings.filterwarnings("ignore", category=UserWarning, module=_PILLOW)
+
+
+# ---- what a file is that is no picture ------------------------------------------------------------------------------
+
+
+def _kind(head: bytes) -> str:
+    if not head:
+        return "empty file"
+    for start, words in _OTHER_KINDS:
+        if head.startswith(start):
+            return words
+    if head[4:8] == b"ftyp":
+        return _iso_media(head[8:12])
+    if not any(head):
+        return "nothing but zero bytes"
+    return _text_kind(head) or "binary file of an unknown kind"
+
+
+def _iso_media(brand: bytes) -> str:
+    if brand in {b"heic", b"heix", b"mif1", b"msf1", b"hevc"}:
+        return "HEIC file; convert it to JPEG or PNG"
+    if brand in {b"avif", b"avis"}:
+        return "AVIF file; convert it to JPEG or PNG"
+    return "video"
+
+
+def _text_kind(head: bytes) -> str:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "text file"
+    try:
+        # A full head may end within a character.
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head, len(head) < _HEAD_BYTES)
+    except UnicodeDecodeError:
+        return ""
+    if any(ord(c) < 32 and c not in "\t\n\r\f" for c in text):
+        return ""
+    start = text.lstrip().lower()
+    if start.startswith(("<!doctype html", "<html", "<head")):
+        return "HTML page"
+    if "<svg" in start:
+        return "SVG drawing; convert it to PNG"
+    return "XML file" if start.startswith("<?xml") else "text file"
+
+
+# ---- from whatever was decoded to RGB -------------------------------------------------------------------------------
+
+
+def _finished(picture: Image.Image) -> Image.Image:
+    """Decode, turn upright and bring to RGB; the limit comes first, since it needs no more than the header."""
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise _Unusable(f"{width:,} x {height:,} pixels; the limit is {MAX_PIXELS / 1e6:.0f} million")
+    if width * height == 0:
+        raise _Unusable("it has no pixels")
+    try:
+        picture.load()
+        return _upright(_rgb(picture), _orientation(picture))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise _Unusable(_damage(error)) from error
+
+
+def _orientation(picture: Image.Image) -> int:
+    # After decoding: Pillow turns TIFF pictures itself while it decodes them, and then forgets the tag.
+    try:
+        return int(picture.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # damaged metadata says nothing about the pixels
+        return 1
+
+
+def _upright(picture: Image.Image, orientation: int) -> Image.Image:
+    turn = _UPRIGHT.get(orientation)
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """A new picture in RGB; the one given is left as it is."""
+    mode = picture.mode
+    if mode in {"I", "F"} or mode.startswith("I;16"):
+        return Image.fromarray(_eight_bits(picture)).convert("RGB")
+    if mode == "La":
+        return _rgb(picture.convert("LA"))
+    if mode in {"LA", "PA", "RGBA", "RGBa"} or "transparency" in picture.info:
+        return _over_white(picture.convert("RGBA"))
+    return picture.convert("RGB")
+
+
+def _over_white(picture: Image.Image) -> Image.Image:
+    white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, picture).convert("RGB")
+
+
+def _eight_bits(picture: Image.Image) -> npt.NDArray[np.uint8]:
+    """(H, W) uint8 from 16-bit, 32-bit or floating-point grey. Pillow's own conversion cuts off above 255."""
+    values = np.asarray(picture).astype(np.float64)
+    white = 65535.0 if picture.mode.startswith("I;16") else _white_of(values)
+    transparent = picture.info.get("transparency")
+    if isinstance(transparent, int):
+        values[values == transparent] = white
+    return np.rint(values * (255.0 / white)).astype(np.uint8)
+
+
+def _white_of(values: npt.NDArray[np.float64]) -> float:
+    """The value that stands for white where the file does not say: the smallest usual one that covers them all."""
+    low, high = float(values.min()), float(values.max())
+    if low >= 0:
+        for white in (1.0, 255.0, 65535.0):
+            if high <= white:
+                return white
+    raise _Unusable(f"grey values from {low:g} to {high:g} do not say which is white; save it with 8 or 16 bits")
+
+
+def _from_array(array: npt.NDArray[np.generic]) -> Image.Image:
+    if array.dtype != np.uint8:
+        hint = "multiply values of 0 to 1 by 255 and round" if array.dtype.kind == "f" else "bring values to 0 to 255"
+        raise _Unusable(f"an array must be uint8, this one is {array.dtype}; {hint}")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in {3, 4}):
+        first = array.ndim == 3 and array.shape[0] in {1, 3, 4}
+        hint = "; channels come last: array.transpose(1, 2, 0)" if first else ""
+        raise _Unusable(f"an array must be (H, W) or (H, W, 3), this one is {array.shape}{hint}")
+    if array.size == 0:
+        raise _Unusable("it has no pixels")
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"

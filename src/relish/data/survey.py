@@ -1,0 +1,181 @@
+"""Read every picture of a dataset once, before anything is learned from it.
+
+In:   a dataset.
+Out:  a `Survey`: the dataset without the pictures that cannot be opened, each of those by name and reason, and the
+      SHA-256 of every other file.
+Not here: what opening a picture means (`pictures.py`); looking for wrong labels or near copies.
+
+A picture that fails in the middle of a run would have to be replaced or skipped, and either changes what is learned
+without a word. Found here, it is named and counted.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from relish.core.errors import DataError, PictureError
+from relish.core.fingerprints import fingerprint
+from relish.core.progress import Progress
+from relish.data.classes import first_few, named_counts
+from relish.data.dataset import TRAIN, Dataset
+from relish.data.outcomes import FileKey, Outcome, Outcomes
+from relish.data.pictures import open_picture, unreadable_reason
+
+MAX_FILE_BYTES = 2**30
+"""A larger file is not read: no picture within `MAX_PIXELS` needs as much, and several are in memory at a time."""
+
+_CHUNK = 256
+"""Files between two looks at what is remembered, no unit; what a kill can cost."""
+_SETTLED_NS = 2_000_000_000
+"""A file changed less than this before it was read may change again within one tick of its clock."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What reading every picture of a dataset once has shown."""
+
+    dataset: Dataset
+    """Without the pictures that cannot be opened; its warnings say how many those were."""
+    unreadable: tuple[tuple[str, str], ...]
+    """(name relative to the root, reason) of each picture left out, in the order of the splits."""
+    sha256: Mapping[Path, str]
+    """64 hexadecimal digits for each picture that is left."""
+    fingerprint: str
+    """Of all (name, class, split, SHA-256), whatever their order and wherever the root: equal means the same data."""
+
+
+def survey(dataset: Dataset, *, progress: Progress | None = None, strict: bool = False) -> Survey:
+    """Hash and decode every picture; what was seen before and has not changed is remembered.
+
+    Args:
+        dataset: its files are only read.
+        progress: shows a bar.
+        strict: refuse the dataset if any picture cannot be opened, instead of leaving those out.
+
+    Raises:
+        DataError: `strict` and a picture cannot be opened; a class has lost all it could be learned from, or a split
+            all its pictures.
+    """
+    paths = list(dict.fromkeys(path for split in dataset.splits.values() for path in split.paths))
+    outcomes = _examine_all(dataset, paths, progress or Progress())
+    reasons = {path: outcome.reason for path, outcome in outcomes.items() if outcome.reason}
+    unreadable = tuple((dataset.label(path), reason) for path, reason in reasons.items())
+    if unreadable and strict:
+        raise DataError(_summary(dataset, unreadable, len(paths)) + ".", hint="Mend or remove them.")
+    kept = _without(dataset, reasons, unreadable, len(paths)) if unreadable else dataset
+    sha256 = {path: outcome.sha256 for path, outcome in outcomes.items() if not outcome.reason}
+    return Survey(kept, unreadable, sha256, _fingerprint(kept, sha256))
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def _examine_all(dataset: Dataset, paths: Sequence[Path], progress: Progress) -> dict[Path, Outcome]:
+    outcomes: dict[Path, Outcome] = {}
+    pool = ThreadPoolExecutor(_threads(), thread_name_prefix="survey")
+    try:
+        with Outcomes() as remembered, progress.bar("reading pictures", len(paths)) as bar:
+            for chunk in _chunks(paths, _CHUNK):
+                keys = dict(zip(chunk, pool.map(_key, chunk), strict=True))
+                known = remembered.recall([key for key in keys.values() if key])
+                fresh: dict[FileKey, Outcome] = {}
+                for path, found in zip(chunk, pool.map(lambda p: _examine(p, keys[p], known), chunk), strict=True):
+                    outcomes[path] = found
+                    bar.advance()
+                    key = keys[path]
+                    if key and key not in known and _worth_remembering(key, found):
+                        fresh[key] = found
+                remembered.remember(fresh)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return outcomes
+
+
+def _threads() -> int:
+    # Decoding leaves Python's lock alone, so threads are enough, and cheaper than processes.
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(16, available))
+
+
+def _chunks(paths: Sequence[Path], size: int) -> Iterator[list[Path]]:
+    rest = iter(paths)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def _key(path: Path) -> FileKey | None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return FileKey(os.fsencode(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _examine(path: Path, key: FileKey | None, known: Mapping[FileKey, Outcome]) -> Outcome:
+    if key is not None and key in known:
+        return known[key]
+    try:
+        if key is not None and key.size > MAX_FILE_BYTES:
+            return Outcome("", f"not a picture: {key.size / 2**30:.1f} GiB is too large a file", lasting=False)
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        return Outcome("", unreadable_reason(error), lasting=False)
+    return _decode(content, str(path))
+
+
+def _decode(content: bytes, name: str) -> Outcome:
+    sha256 = hashlib.sha256(content).hexdigest()
+    try:
+        open_picture(content, name=name)
+    except PictureError as error:
+        return Outcome(sha256, error.reason, lasting=not isinstance(error.__cause__, MemoryError))
+    return Outcome(sha256, "")
+
+
+def _worth_remembering(key: FileKey, outcome: Outcome) -> bool:
+    return outcome.lasting and time.time_ns() - max(key.mtime_ns, key.ctime_ns) > _SETTLED_NS
+
+
+# ---- leaving out ----------------------------------------------------------------------------------------------------
+
+
+def _without(
+    dataset: Dataset, reasons: Mapping[Path, str], unreadable: Sequence[tuple[str, str]], total: int
+) -> Dataset:
+    splits = {
+        name: split.take(np.flatnonzero([path not in reasons for path in split.paths]))
+        for name, split in dataset.splits.items()
+    }
+    summary = _summary(dataset, unreadable, total)
+    kept = dataset.with_splits(splits, f"{summary.removeprefix(dataset.name + ': ')}: left out.")
+    for name, split in splits.items():
+        before, after = (named_counts(dataset, s) for s in (dataset.splits[name], split))
+        lost = [c for c in dataset.classes if before[c] and not after[c]]
+        if lost and (name == TRAIN or not len(split)):
+            told = first_few([f'"{c}" ({before[c]:,})' for c in lost])
+            raise DataError(
+                f"{dataset.name}: no picture that {name} has of class {told} can be opened.",
+                hint=f"{summary}.\n  Mend or replace them.",
+            )
+    return kept
+
+
+def _summary(dataset: Dataset, unreadable: Sequence[tuple[str, str]], total: int) -> str:
+    told = first_few([f"{label} ({reason})" for label, reason in unreadable])
+    return f"{dataset.name}: {len(unreadable):,} of {total:,} pictures cannot be opened: {told}"
+
+
+def _fingerprint(dataset: Dataset, sha256: Mapping[Path, str]) -> str:
+    rows = [
+        fingerprint([dataset.label(path), dataset.classes[label], name, sha256[path]])
+        for name, split in dataset.splits.items()
+        for path, label in zip(split.paths, split.labels.tolist(), strict=True)
+    ]
+    return fingerprint(sorted(rows))

@@ -1,0 +1,232 @@
+"""Turn a table of pictures into a dataset: CSV or Parquet with the columns `path,label` and, if wanted, `split`.
+
+In:   a file; its paths are relative to the folder it lies in, or absolute.
+Out:  a `Dataset` with the splits of the table, or the one split `all`.
+Not here: opening pictures (`pictures.py`), making a validation split (`split.py`).
+
+Labels are read as the characters that stand there, so that class 007 is not class 7 and NA is not a missing value;
+this is why no data-frame library reads the CSV.
+"""
+
+import csv
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from relish.core.errors import DataError, nearest
+from relish.data.classes import first_few, label_by_name
+from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset
+from relish.data.layout import known_split_words, split_words
+
+TABLE_SUFFIXES = frozenset([".csv", ".tsv", ".parquet", ".pq"])
+
+_SEPARATORS = (",", ";", "\t", "|")
+_NEEDED = ("path", "label")
+_HINT = "A table needs the columns path,label and may have split, such as:  path,label,split  /  cats/1.jpg,cat,train"
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    """Where it stands in the file: the line of a CSV, the row of a Parquet file, counted from 1."""
+    path: str
+    label: str
+    split: str
+
+
+def index_table(path: Path, *, name: str, source: str) -> Dataset:
+    """Read a table of pictures; none is opened, but each file must be there.
+
+    Args:
+        path: a .csv, .tsv, .parquet or .pq file. A CSV is UTF-8 or UTF-16, separated by comma, semicolon, tab or |.
+        name: a short word for the dataset.
+        source: what the user gave, for errors.
+
+    Raises:
+        DataError: a column is missing, a cell is empty, a split has an unknown name, files are missing, a picture has
+            several labels or stands in several splits; or the classes do not allow it (see `label_by_name`).
+    """
+    path = path.absolute()
+    rows = _read_parquet(path, source) if path.suffix.lower() in {".parquet", ".pq"} else _read_csv(path, source)
+    if not rows:
+        raise DataError(f"{source}: the table has no rows.", hint=_HINT)
+    _refuse_empty_cells(rows, source)
+    meant = _meant_splits(rows, source)
+    unique, warnings = _without_repeats(rows, path.parent, meant, source)
+    _refuse_missing_files(unique, path.parent, source)
+    pictures: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for row in unique:
+        pictures[meant[row.split]][row.label].append(path.parent / row.path)
+    return label_by_name(pictures, name=name, source=source, root=path.parent, warnings=warnings)
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def _read_csv(path: Path, source: str) -> list[_Row]:
+    text = _text(path, source)
+    header = text.lstrip("\r\n").partition("\n")[0]
+    separator = max(_SEPARATORS, key=lambda s: len(_columns(header.split(s)).keys() & {*_NEEDED, "split"}))
+    lines = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        filled = ((lines.line_num, cells) for cells in lines if any(cell.strip() for cell in cells))
+        return list(_csv_rows(filled, source))
+    except csv.Error as error:
+        raise DataError(f"{source}, line {lines.line_num}: not a readable CSV ({error}).", hint=_HINT) from error
+
+
+def _csv_rows(lines: Iterator[tuple[int, list[str]]], source: str) -> Iterator[_Row]:
+    header = next(lines, None)
+    if header is None:
+        raise DataError(f"{source}: the table is empty.", hint=_HINT)
+    where = _columns(header[1])
+    _refuse_missing_columns(header[1], source)
+    for line, cells in lines:
+        if len(cells) != len(header[1]):
+            raise DataError(
+                f"{source}, line {line}: {len(cells)} cells, the first line has {len(header[1])}.",
+                hint='Put names that hold the separator into quotes: "a,b.jpg".',
+            )
+        split = cells[where["split"]].strip() if "split" in where else ""
+        yield _Row(line, cells[where["path"]].strip(), cells[where["label"]].strip(), split)
+
+
+def _text(path: Path, source: str) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror}).", hint="Check its name and place.") from error
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(f"{source}, line {line}: not UTF-8.", hint="Save the table as UTF-8 CSV.") from error
+
+
+def _columns(header: Sequence[str]) -> dict[str, int]:
+    return {cell.strip().strip('"').lower(): place for place, cell in enumerate(header)}
+
+
+def _refuse_missing_columns(header: Sequence[str], source: str) -> None:
+    plain = [cell.strip().lower() for cell in header]
+    missing = [column for column in _NEEDED if column not in plain]
+    twice = [column for column in (*_NEEDED, "split") if plain.count(column) > 1]
+    if missing:
+        raise DataError(
+            f"{source}: no column {' and no column '.join(missing)}; its columns are {first_few(plain, 8)}.", hint=_HINT
+        )
+    if twice:
+        raise DataError(f"{source}: two columns are called {twice[0]}.", hint="Rename one of them.")
+
+
+def _read_parquet(path: Path, source: str) -> list[_Row]:
+    try:
+        import pyarrow as arrow  # late: only a Parquet table needs it
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise DataError(
+            f"{source}: reading Parquet takes pyarrow, which is not installed.",
+            hint='Install it with  pip install "relish-vision[parquet]"  or save the table as CSV.',
+        ) from error
+    try:
+        with parquet.ParquetFile(path) as file:
+            names = list(file.schema_arrow.names)
+            _refuse_missing_columns(names, source)
+            wanted = {key: names[place] for key, place in _columns(names).items() if key in {*_NEEDED, "split"}}
+            table = file.read(columns=list(wanted.values()))
+    except (OSError, arrow.ArrowException) as error:
+        raise DataError(f"{source}: not a readable Parquet file ({error}).", hint=_HINT) from error
+    cells = {key: _words(table.column(column), key, source) for key, column in wanted.items()}
+    splits = cells.get("split", [""] * table.num_rows)
+    rows = zip(cells["path"], cells["label"], splits, strict=True)
+    return [_Row(line, *row) for line, row in enumerate(rows, 1)]
+
+
+def _words(column: Any, name: str, source: str) -> list[str]:
+    values = column.to_pylist()
+    for line, value in enumerate(values, 1):
+        if value is not None and not isinstance(value, str | int):
+            raise DataError(
+                f"{source}, row {line}: column {name} holds {type(value).__name__}, not text.",
+                hint="Store it as text, so that a class has one name only.",
+            )
+    return ["" if value is None else str(value).strip() for value in values]
+
+
+# ---- checking -------------------------------------------------------------------------------------------------------
+
+
+def _refuse_empty_cells(rows: Sequence[_Row], source: str) -> None:
+    has_splits = any(row.split for row in rows)
+    for column in (*_NEEDED, "split") if has_splits else _NEEDED:
+        empty = [str(row.line) for row in rows if not getattr(row, column)]
+        if empty:
+            raise DataError(
+                f"{source}: {len(empty):,} row{'s have' if len(empty) > 1 else ' has'} no {column} "
+                f"(line {first_few(empty)}).",
+                hint=f"Fill in the {column}, or remove the rows.",
+            )
+
+
+def _meant_splits(rows: Sequence[_Row], source: str) -> dict[str, str]:
+    """What each name in the column `split` stands for; no such column means `all`."""
+    names = {row.split: row.line for row in reversed(rows)}
+    if set(names) == {""}:
+        return {"": WHOLE}
+    meant = split_words(names)
+    for name, line in names.items():
+        if name not in meant:
+            raise DataError(
+                f'{source}, line {line}: unknown split "{name}".',
+                hint=f"Splits are {TRAIN}, {VALIDATION} and {TEST}; {nearest(name.lower(), known_split_words())}".rstrip(
+                    "; "
+                ),
+            )
+    return meant
+
+
+def _without_repeats(
+    rows: Sequence[_Row], folder: Path, meant: dict[str, str], source: str
+) -> tuple[list[_Row], list[str]]:
+    """Each picture once; saying the same twice is a warning, saying two things an error."""
+    first: dict[str, _Row] = {}
+    several: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        key = os.path.normpath(folder / row.path)
+        before = first.setdefault(key, row)
+        if before.label != row.label:
+            several[before.path] |= {before.label, row.label}
+        elif meant[before.split] != meant[row.split]:
+            raise DataError(
+                f"{source}: {row.path} is in {meant[before.split]} (line {before.line}) and in {meant[row.split]} "
+                f"(line {row.line}).",
+                hint="Keep it in one split: a picture that was learned from cannot measure anything.",
+            )
+    if several:
+        told = first_few([f"{path} ({', '.join(sorted(labels))})" for path, labels in several.items()])
+        raise DataError(
+            f"{source}: {len(several):,} picture{'s have' if len(several) > 1 else ' has'} several labels: {told}.",
+            hint="relish gives a whole picture one label: keep one row for each picture.",
+        )
+    repeats = len(rows) - len(first)
+    told_of = [f"{repeats:,} row{'s repeat' if repeats > 1 else ' repeats'} another one: left out."] if repeats else []
+    return list(first.values()), told_of
+
+
+def _refuse_missing_files(rows: Sequence[_Row], folder: Path, source: str) -> None:
+    missing = [row.path for row in rows if not os.path.isfile(folder / row.path)]
+    if not missing:
+        return
+    if any("://" in path for path in missing):
+        hint = "Addresses are not fetched: download the pictures and name the files."
+    elif any("\\" in path for path in missing):
+        hint = "Write / between folders, not \\."
+    else:
+        hint = f"Paths are relative to the table's folder, {folder}: move the table or mend the paths."
+    files = f"{len(missing):,} of {len(rows):,} files are" if len(missing) > 1 else f"1 of {len(rows):,} files is"
+    raise DataError(f"{source}: {files} missing: {first_few(missing)}.", hint=hint)
