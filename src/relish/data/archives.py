@@ -1,0 +1,359 @@
+"""Unpack an archive of pictures into a folder, whole or not at all.
+
+In:   a .zip or .tar file (plain, gzip, bzip2 or xz), from anyone.
+Out:  a folder under `RELISH_HOME/datasets`, named after the archive and the SHA-256 of its bytes, so that the same
+      archive is unpacked once and another one never lands in its place.
+Not here: bringing the archive (`download.py`), making sense of the folders in it (`folders.py`).
+
+The archive is read with the standard library, but every file is written by us: what a member can do is then to name a
+new file below the target and to fill it. Links, devices, modes and owners have no way in; they are refused, not
+skipped, since an archive of pictures that holds them is not what it claims to be.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import re
+import shutil
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import IO, cast
+
+from relish.core.errors import DataError, WriteFailed
+from relish.core.files import atomic_folder
+from relish.core.fingerprints import sha256_of_file
+from relish.core.home import relish_home
+from relish.core.progress import Progress
+from relish.data.download import one_at_a_time, size_words
+
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+"""What archives are usually called; what one is, its first bytes decide."""
+MAX_MEMBERS = 5_000_000
+"""Members of one archive; a few times ImageNet-1k."""
+MAX_EXPANSION = 100
+"""Times its own size that an archive may unpack to once that is over `SMALL`; photographs hardly shrink at all."""
+SMALL = 2**30
+"""Bytes that any archive may unpack to, however well it was packed."""
+MAX_NAME = 1000
+"""Bytes of a member's path; file systems allow 255 for each part of it."""
+CHUNK = 2**20
+"""Bytes copied at a time."""
+LARGEST_READ = 2**24
+"""Bytes of one tar header, or of padding after the end mark: far more than any honest archive has."""
+DAMAGE = (
+    *(OSError, EOFError, ValueError, RuntimeError, OverflowError, struct.error),
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
+)
+"""What the standard library raises on bytes that are not what they claim to be."""
+
+_SILENT = Progress()
+
+
+def extract(archive: Path, *, progress: Progress = _SILENT) -> Path:
+    """Unpack an archive, or find it unpacked already.
+
+    Returns:
+        A folder whose content is that of the archive, without what macOS adds (`__MACOSX`, `.DS_Store`).
+
+    Raises:
+        DataError: the archive is none, is damaged, encrypted or a bomb, or a member would land outside the folder,
+            is a link or a device, or shares its name with another; names the archive and the member.
+        WriteFailed: no space, no permission; nothing stays behind.
+    """
+    try:
+        digest = sha256_of_file(archive)
+    except OSError as error:
+        raise DataError(f"{archive}: cannot be read ({error.strerror}).") from error
+    target = relish_home() / "datasets" / f"{short_name(archive.name)}-{digest[:16]}"
+    if target.is_dir():
+        return target
+    with one_at_a_time(target.with_name(f".{target.name}.lock"), archive.name, progress) as alone:
+        if target.is_dir():
+            return target
+        if alone:
+            _sweep(target)
+        with atomic_folder(target) as folder:
+            _unpack(archive, folder, progress)
+    progress.say(f"unpacked {archive.name} to {target}")
+    return target
+
+
+def short_name(name: str) -> str:
+    """A file's or folder's name as a short word of safe characters: `My photos.tar.gz` becomes `My-photos`."""
+    for suffix in sorted((*ARCHIVE_SUFFIXES, ".csv", ".parquet"), key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            name = name[: -len(suffix)]
+            break
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:40].strip("-._") or "data"
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One entry of an archive, of whichever format."""
+
+    name: str
+    """As it is written in the archive."""
+    kind: str
+    """`file`, `folder`, or what else it is, in words."""
+    size: int
+    """Of its content, in bytes, as the archive claims."""
+    packed: int
+    """Bytes of the archive that it takes, for the progress bar."""
+    open: Callable[[], IO[bytes]]
+
+
+@dataclass
+class _Gate:
+    """What has been let in so far, and what may follow it."""
+
+    archive: Path
+    members: int = 0
+    unpacked: int = 0
+    files: set[str] = field(default_factory=set)
+    folders: set[str] = field(default_factory=set)
+
+    def admit(self, member: _Member) -> tuple[str, ...] | None:
+        """The parts of the path a member goes to below the target; None where it is left out.
+
+        Raises:
+            DataError: it must not be unpacked, or not together with those before it.
+        """
+        parts = self._parts(member)
+        if member.kind not in {"file", "folder"}:
+            raise self.refusal(member, f"is {member.kind}; only files and folders are unpacked")
+        self._weigh(member)
+        if "__MACOSX" in parts or (parts and parts[-1] == ".DS_Store"):
+            return None
+        self._place(member, parts)
+        return parts
+
+    def refusal(self, member: _Member, reason: str) -> DataError:
+        name = member.name if member.name.isprintable() else ascii(member.name)[1:-1]
+        return DataError(
+            f'{self.archive}: member "{name[:200]}" {reason}. Nothing was unpacked.',
+            hint="Get the archive again from a source you trust, or unpack it yourself and give the folder.",
+        )
+
+    def _parts(self, member: _Member) -> tuple[str, ...]:
+        name = member.name
+        if "\\" in name or name.startswith("/") or re.match("[A-Za-z]:", name):
+            raise self.refusal(member, "has an absolute path, a drive letter or a backslash in its name")
+        parts = tuple(part for part in name.split("/") if part not in {"", "."})
+        if ".." in parts:
+            raise self.refusal(member, 'leads outside the folder ("..")')
+        try:
+            lengths = [len(part.encode()) for part in parts]
+        except UnicodeEncodeError as error:
+            raise self.refusal(member, "has a name that is not UTF-8") from error
+        nameless = member.kind == "file" and not parts
+        if nameless or "\0" in name or max(lengths, default=0) > 255 or sum(lengths) > MAX_NAME:
+            raise self.refusal(member, "has a name that no file can have")
+        return parts
+
+    def _weigh(self, member: _Member) -> None:
+        self.members += 1
+        self.unpacked += member.size
+        if self.members > MAX_MEMBERS:
+            raise self.refusal(member, f"is one too many: over {MAX_MEMBERS} members")
+        if self.unpacked > _allowed(self.archive):
+            raise self.refusal(member, f"is too much: with it the archive unpacks to {size_words(self.unpacked)}")
+
+    def _place(self, member: _Member, parts: tuple[str, ...]) -> None:
+        path = "/".join(parts)
+        above = {"/".join(parts[:i]) for i in range(1, len(parts))}
+        taken = self.files if member.kind == "folder" else self.files | self.folders
+        if path in taken or not above.isdisjoint(self.files):
+            raise self.refusal(member, "has the same name as another one")
+        self.folders |= above
+        (self.files if member.kind == "file" else self.folders).add(path)
+
+
+def _unpack(archive: Path, folder: Path, progress: Progress) -> None:
+    gate = _Gate(archive)
+    title = f"unpacking {archive.name}"
+    with closing(_members(archive)) as members, progress.bar(title, archive.stat().st_size) as bar:
+        for member in members:
+            parts = gate.admit(member)
+            if parts is not None and member.kind == "folder":
+                folder.joinpath(*parts).mkdir(parents=True, exist_ok=True)
+            elif parts is not None:
+                _write(member, folder.joinpath(*parts), gate)
+            bar.advance(member.packed)
+    os.sync()  # before the folder gets its name: a power cut must not leave empty files in it
+    if not gate.files:
+        raise DataError(f"{archive}: holds no files.", hint="Give an archive with one folder of pictures per class.")
+
+
+def _write(member: _Member, path: Path, gate: _Gate) -> None:
+    _make_sure_of_space(path, member.size)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file = path.open("xb")
+    except FileExistsError as error:  # where the file system does not tell upper from lower case
+        raise gate.refusal(member, "has a name that this disk cannot tell from another one") from error
+    written = 0
+    with file:
+        for piece in _content(member, gate):
+            written += file.write(piece)
+    if written != member.size:
+        raise gate.refusal(member, f"is damaged: {written} bytes instead of {member.size}")
+
+
+def _content(member: _Member, gate: _Gate) -> Iterator[bytes]:
+    try:
+        with member.open() as source:
+            while piece := source.read(CHUNK):
+                yield piece
+    except DAMAGE as error:
+        raise gate.refusal(member, f"is damaged or cannot be read ({error})") from error
+
+
+def _members(archive: Path) -> Generator[_Member, None, None]:
+    """What is in an archive, in its order; a member is opened before the next one is asked for.
+
+    Raises:
+        DataError: it is no archive, or damaged.
+    """
+    try:
+        with archive.open("rb") as raw:
+            start = raw.read(6)
+            raw.seek(0)
+            if start.startswith(b"PK"):
+                yield from _zip_members(raw, archive)
+            else:
+                yield from _tar_members(raw, start)
+    except DAMAGE as error:
+        raise DataError(
+            f"{archive}: not a .zip or .tar archive, or a truncated or damaged one ({error}).",
+            hint="Get it again, or unpack it yourself and give the folder.",
+        ) from error
+
+
+def _zip_members(raw: IO[bytes], archive: Path) -> Iterator[_Member]:
+    with zipfile.ZipFile(raw) as opened:
+        members = opened.infolist()
+        total = sum(info.file_size for info in members)
+        if total <= _allowed(archive):  # a bomb is the gate's to name
+            _make_sure_of_space(archive, total)
+        for info in members:
+            opener = partial(opened.open, info)
+            yield _Member(info.orig_filename, _zip_kind(info), info.file_size, info.compress_size, opener)
+
+
+def _zip_kind(info: zipfile.ZipInfo) -> str:
+    if info.flag_bits & 0x41:  # plain and strong encryption (APPNOTE 6.3.10, section 4.4.4)
+        return "encrypted"
+    form = stat.S_IFMT(info.external_attr >> 16)
+    if form == stat.S_IFLNK:
+        return "a link"
+    if form not in {0, stat.S_IFREG, stat.S_IFDIR}:
+        return "a device, a pipe or a socket"
+    return "folder" if info.is_dir() else "file"
+
+
+def _tar_members(raw: IO[bytes], start: bytes) -> Iterator[_Member]:
+    with _decompressed(raw, start) as plain:
+        stream = _Stream(plain)
+        with tarfile.open(fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape") as opened:
+            behind = 0
+            while (info := opened.next()) is not None:
+                packed, behind = raw.tell() - behind, raw.tell()
+                yield _Member(info.name, _tar_kind(info), info.size, packed, partial(_tar_content, opened, info))
+                opened.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
+            stream.expect_end()
+
+
+def _tar_kind(info: tarfile.TarInfo) -> str:
+    if info.issym() or info.islnk():
+        return "a link"
+    if info.isdev():
+        return "a device or a pipe"
+    if info.issparse() or not (info.isreg() or info.isdir()):
+        return "of an unusual kind"
+    return "folder" if info.isdir() else "file"
+
+
+def _tar_content(opened: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    content = opened.extractfile(info)
+    if content is None:
+        raise tarfile.ReadError("it has no content")
+    return content
+
+
+def _decompressed(raw: IO[bytes], start: bytes) -> IO[bytes]:
+    if start.startswith(b"\x1f\x8b"):
+        return cast(IO[bytes], gzip.open(raw))
+    if start.startswith(b"BZh"):
+        return cast(IO[bytes], bz2.open(raw))
+    if start.startswith(b"\xfd7zXZ\0"):
+        return cast(IO[bytes], lzma.open(raw))
+    return raw
+
+
+class _Stream(io.RawIOBase):
+    """A tar file as `tarfile` reads it, guarded where that is too trusting.
+
+    It reads a header of any length into memory, and takes a damaged header for the end of the archive, so that half
+    of the pictures would be missing without a word.
+    """
+
+    def __init__(self, plain: IO[bytes]) -> None:
+        self._plain = plain
+        self._last = b""
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= LARGEST_READ:
+            raise tarfile.ReadError(f"a header of {size_words(size)}")
+        self._last = self._plain.read(size)
+        return self._last
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._plain.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._plain.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def expect_end(self) -> None:
+        """Make sure that the header read last was the end mark; read on, so that the checksum of gzip is compared."""
+        if self._last != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("no end mark where the archive ends")
+        behind = 0
+        while piece := self._plain.read(CHUNK):
+            behind += len(piece)
+            if behind > LARGEST_READ:
+                raise tarfile.ReadError("data after the end mark")
+
+
+def _allowed(archive: Path) -> int:
+    return max(SMALL, MAX_EXPANSION * archive.stat().st_size)
+
+
+def _make_sure_of_space(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(relish_home()).free
+    if needed > free:
+        raise WriteFailed(
+            f"{path}: unpacking needs {size_words(needed)}, and {size_words(free)} are free there.",
+            hint="Free some space, or set RELISH_HOME to a folder on another disk, then again.",
+        )
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed calls left; only under the lock, where nobody else can be writing there."""
+    for left in target.parent.glob(f".{target.name}.*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)

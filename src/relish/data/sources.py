@@ -1,0 +1,117 @@
+"""Find a dataset from whatever the user gives: the one place that tells a folder from an archive from a name.
+
+In:   a folder, an archive, an http(s) address of one, a table (.csv, .parquet), or a registered name.
+Out:  a `Dataset`, with the splits that it brings itself, or only `all`.
+Not here: reading folders (`folders.py`) or tables (`tables.py`), splitting (`split.py`), opening pictures.
+
+What lies on the disk wins over a registered name, as it would for any other path; a warning says so, since the name
+may have been meant.
+"""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from relish.core.errors import DataError, nearest
+from relish.core.progress import Progress
+from relish.data.archives import extract, short_name
+from relish.data.dataset import Dataset
+from relish.data.download import checksums, download, mismatch, shown
+from relish.data.folders import index_folder
+from relish.data.registry import REGISTERED
+from relish.data.tables import index_table
+
+TABLE_SUFFIXES = frozenset({".csv", ".parquet"})
+"""Files with these endings are tables of pictures; every other file has to be an archive."""
+
+_SILENT = Progress()
+
+
+def find_dataset(
+    source: str | Path, *, sha1: str | None = None, sha256: str | None = None, progress: Progress = _SILENT
+) -> Dataset:
+    """Find the pictures, their classes and their splits; no picture is opened.
+
+    Args:
+        source: a folder, an archive, an address of an archive, a table, or a registered name such as `hotdog`.
+        sha1: what the SHA-1 of the archive must be, 40 hexadecimal digits.
+        sha256: what its SHA-256 must be, 64 hexadecimal digits.
+        progress: shows downloading and unpacking.
+
+    Raises:
+        DataError: there is no such thing, it cannot be read as a dataset, or it is an archive with another checksum.
+        DownloadFailed: an address that cannot be reached, or sends another file.
+        WriteFailed: no space for the download or the pictures.
+    """
+    text = str(source)
+    wanted = checksums(sha1, sha256)
+    if not text.strip():
+        raise DataError("The name of the dataset is empty.", hint=_WHAT)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        archive = download(text, sha1=sha1, sha256=sha256, progress=progress)
+        return _unpacked(archive, shown(text), progress)
+    path = Path(text).expanduser()
+    if _exists(path):
+        found = _local(path, text, wanted, progress)
+        return _warn_of_namesake(found, path) if text in REGISTERED else found
+    if text in REGISTERED:
+        return _registered(text, sha1, sha256, progress)
+    raise _nothing_there(text, path)
+
+
+_WHAT = f"Give a folder, an archive, an address, a .csv or .parquet table, or a name: {', '.join(sorted(REGISTERED))}."
+
+
+def _local(path: Path, text: str, wanted: dict[str, str], progress: Progress) -> Dataset:
+    is_table = path.suffix.lower() in TABLE_SUFFIXES
+    if wanted and (is_table or path.is_dir()):
+        raise DataError(
+            f"{text}: a checksum belongs to an archive, and this is a {'table' if is_table else 'folder'}.",
+            hint="Leave --sha1 and --sha256 away.",
+        )
+    if path.is_dir():
+        return index_folder(path, name=short_name(path.resolve().name), source=text)
+    if is_table:
+        return index_table(path, name=short_name(path.name), source=text)
+    if wrong := mismatch(path, wanted):
+        raise DataError(f"{text} is not the archive it should be: {wrong}.", hint="Get it again, or mend the checksum.")
+    return _unpacked(path, text, progress)
+
+
+def _registered(name: str, sha1: str | None, sha256: str | None, progress: Progress) -> Dataset:
+    known = REGISTERED[name]
+    archive = download(known.address, sha1=sha1 or known.sha1, sha256=sha256 or known.sha256, progress=progress)
+    return replace(_unpacked(archive, name, progress), name=name)
+
+
+def _unpacked(archive: Path, source: str, progress: Progress) -> Dataset:
+    return index_folder(extract(archive, progress=progress), name=short_name(archive.name), source=source)
+
+
+def _warn_of_namesake(found: Dataset, path: Path) -> Dataset:
+    warning = f'"{path}" is taken as {path.resolve()}, not as the registered dataset of that name'
+    return found.with_splits(found.splits, warning)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def _nothing_there(text: str, path: Path) -> DataError:
+    """An error that names the first part of the path that is missing, and what it may have been meant to be."""
+    missing = path
+    while not _exists(missing.parent):
+        missing = missing.parent
+    try:
+        known = [entry.name for entry in missing.parent.iterdir()] if missing.parent.is_dir() else []
+    except OSError:
+        known = []
+    part = f", since {missing} does not exist" if missing != path else ""
+    guess = nearest(missing.name, [*REGISTERED, *known])
+    return DataError(
+        f'"{text}" is neither a file, a folder nor a registered name{part}.',
+        hint=f"{guess[0].upper()}{guess[1:]}" if guess else _WHAT,
+    )
