@@ -1,0 +1,109 @@
+"""The book's figure as text: the source head, the target head, and what lies between them.
+
+In:   a `TargetModel`, and the learning rate of each group.
+Out:  lines for a terminal.
+Not here: choosing the rates (`training/optimiser.py`), listing what can be built (`catalogue.py`).
+
+    timm/tf_efficientnet_lite0                        target model
+    classifier: 1280 → 1000             replaced      classifier: 1280 → 2          new, Xavier-uniform, rate 0.0005
+    ────────────────────────────                      ────────────────────────────
+    294 tensors                      ── copied ──►    294 tensors                   learning, rate 5e-05
+    3,371,008 parameters                              3,371,008 parameters          none frozen
+"""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from relish.models.freezing import frozen_modules
+from relish.models.head import head_words
+from relish.models.source import SourceModel
+from relish.models.target import TargetModel
+
+_LEFT, _ARROW, _RIGHT = 30, 20, 30
+"""Columns of the figure, in characters."""
+
+
+def describe(target: TargetModel, rates: Mapping[str, float] | None = None) -> list[str]:
+    """The figure, then one line for each class that starts from a source row.
+
+    Args:
+        target: frozen already, if anything is to be.
+        rates: learning rate of `backbone` and `head`; left out where None.
+    """
+    source, rates = target.source, rates or {}
+    lines = [_row(f"{source.library}/{source.architecture}", "", "target model", "")]
+    for name in target.head_names:
+        start = f"new, {_start(target)}{_rate(rates, 'head')}"
+        lines.append(_row(head_words(source.network, name), "replaced", head_words(target.network, name), start))
+    lines.append(_row("─" * (_LEFT - 2), "", "─" * (_RIGHT - 2), ""))
+    return [*lines, *_backbone(target, rates), *_matches(target)]
+
+
+def describe_source(source: SourceModel) -> list[str]:
+    """A source model by itself: what was taken, its head, its size, how it is fed."""
+    from relish.models.head import head_names
+
+    total = sum(parameter.numel() for parameter in source.network.parameters())
+    heads = ", ".join(head_words(source.network, name) for name in head_names(source.network, source.num_classes))
+    return [
+        f"source   {source.name} ({source.library}/{source.architecture})",
+        f"weights  {source.origin}",
+        f"head     {heads}",
+        f"size     {len(source.network.state_dict())} tensors, {total:,} parameters",
+        f"input    {source.data_config.words()}",
+    ]
+
+
+def _backbone(target: TargetModel, rates: Mapping[str, float]) -> list[str]:
+    names = [*target.copied] or [name for name in target.new if not _in_head(name, target)]
+    tensors, parameters = target.count(names)
+    copied = bool(target.copied)
+    state = _state(target, rates)
+    return [
+        _row(f"{tensors} tensors", "── copied ──►" if copied else "── not copied", f"{tensors} tensors", state[0]),
+        _row(f"{parameters:,} parameters", "", f"{parameters:,} parameters", state[1] if copied else "all random"),
+    ]
+
+
+def _state(target: TargetModel, rates: Mapping[str, float]) -> tuple[str, str]:
+    parameters = target.backbone_parameters()
+    frozen = sum(p.numel() for p in parameters if not p.requires_grad)
+    norms = sum(1 for module in frozen_modules(target.network) if _keeps_statistics(module))
+    still = f"; {norms} norms keep their statistics" if norms else ""
+    if frozen == sum(p.numel() for p in parameters):
+        return "frozen", still.removeprefix("; ")
+    if frozen:
+        return f"learning{_rate(rates, 'backbone')}", f"{frozen:,} of them frozen{still}"
+    return f"learning{_rate(rates, 'backbone')}", "none frozen"
+
+
+def _start(target: TargetModel) -> str:
+    words = {"xavier": "Xavier-uniform", "zeros": "zeros", "library": "as its library starts it"}
+    return words.get(target.head_init, "from the source head")
+
+
+def _matches(target: TargetModel) -> list[str]:
+    if target.head_init != "source":
+        return []
+    rest = "random" if target.unmatched == "random" else "the mean of all source rows"
+    return [
+        f'  {name} starts from source row {found[0][0]} "{found[0][1]}"' if found else f"  {name} starts from {rest}"
+        for name, found in target.matches.items()
+    ]
+
+
+def _row(left: str, arrow: str, right: str, note: str) -> str:
+    return f"  {left:<{_LEFT}}{arrow:^{_ARROW}}{right:<{_RIGHT}}{note}".rstrip()
+
+
+def _rate(rates: Mapping[str, float], group: str) -> str:
+    return f", rate {rates[group]:g}" if group in rates else ""
+
+
+def _in_head(name: str, target: TargetModel) -> bool:
+    return any(name.startswith(f"{head}.") for head in target.head_names)
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    return getattr(module, "running_mean", None) is not None

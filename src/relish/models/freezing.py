@@ -1,0 +1,130 @@
+"""Keep parts of a target model still: their parameters, and their running statistics too.
+
+In:   a `TargetModel` and what to freeze.
+Out:  the same model, its frozen parameters marked (`requires_grad` is False).
+Not here: the optimiser, which leaves such parameters out (`training/optimiser.py`).
+
+Batch norm moves its running statistics in train mode whether its parameters learn or not; left alone, a "frozen"
+backbone drifts away from the weights it was trained with. So frozen modules run in eval mode, dropout and dropped
+paths inside them included: their output is a function of the picture alone. Dropout outside them, such as the one
+right before the output layer, belongs to what learns and stays active.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import nn
+
+from relish.core.errors import RecipeError
+from relish.models.target import TargetModel
+
+_CONTAINERS = ("features", "encoder", "encoder.layers", "trunk_output", "layers", "blocks")
+"""torchvision's modules that hold all stages of a network in a row; each of their children is a group."""
+
+
+def freeze(target: TargetModel, what: str | int) -> None:
+    """Mark what does not learn; the output layer always does.
+
+    Args:
+        target: a target model in which nothing was frozen yet; changed in place.
+        what: `none`; `backbone`, all but the output layer; or a number N, the first N groups of `layer_groups`.
+
+    Raises:
+        RecipeError: another word, or more groups than there are.
+    """
+    if what == "none":
+        return
+    if what == "backbone":
+        still = target.backbone_parameters()
+    else:
+        groups = layer_groups(target)
+        still = [parameter for group in groups[: _checked(what, len(groups))] for parameter in group]
+    for parameter in still:
+        parameter.requires_grad_(False)
+
+
+def set_train_mode(network: nn.Module, target: TargetModel) -> None:
+    """Put a network into train mode, all but its frozen modules.
+
+    Args:
+        network: the target's own network, or a wrapper around it.
+        target: its frozen parameters say which modules are frozen.
+    """
+    network.train()
+    for module in frozen_modules(target.network):
+        module.eval()
+
+
+def frozen_modules(network: nn.Module) -> Iterator[nn.Module]:
+    """Modules that have parameters, none of which learns; and norms without parameters that follow frozen ones."""
+    frozen_before = False
+    for module in network.modules():
+        own = list(module.parameters(recurse=False))
+        frozen_before = not any(parameter.requires_grad for parameter in own) if own else frozen_before
+        whole = list(module.parameters())
+        still = not any(parameter.requires_grad for parameter in whole)
+        if still and (whole or (frozen_before and next(module.buffers(), None) is not None)):
+            yield module
+
+
+def layer_groups(target: TargetModel) -> list[list[nn.Parameter]]:
+    """A network's parameters in groups from the picture to the output, without the output layer.
+
+    timm says of each architecture which tensors make a group; torchvision's networks go by their children, with the
+    row of stages that some keep in a module of its own opened up. A norm by itself goes with the layer before it.
+    """
+    group_of = _timm_groups(target.network) or _torchvision_groups(target.network)
+    head = {id(parameter) for parameter in target.head_parameters()}
+    groups: dict[Any, list[nn.Parameter]] = {}
+    for name, parameter in target.network.named_parameters():
+        if id(parameter) not in head:
+            groups.setdefault(group_of(name), []).append(parameter)
+    return _with_norms([groups[key] for key in sorted(groups)])
+
+
+def _with_norms(groups: list[list[nn.Parameter]]) -> list[list[nn.Parameter]]:
+    joined: list[list[nn.Parameter]] = []
+    for group in groups:
+        if joined and all(parameter.ndim <= 1 for parameter in group):
+            joined[-1] += group
+        else:
+            joined.append(group)
+    return joined
+
+
+def _checked(what: str | int, groups: int) -> int:
+    if not re.fullmatch(r"\d+", str(what), re.ASCII):
+        raise RecipeError(f'--freeze must be none, backbone or a number of layer groups, got "{what}".')
+    if int(what) > groups:
+        raise RecipeError(
+            f"--freeze {what}: this network has {groups} layer groups before its output layer.",
+            hint=f"Give 0 to {groups}, or backbone for all of them.",
+        )
+    return int(what)
+
+
+def _timm_groups(network: nn.Module) -> Callable[[str], Any] | None:
+    if not callable(getattr(network, "group_matcher", None)):
+        return None
+    from timm.models._manipulate import group_parameters
+
+    matcher: Any = network.group_matcher
+    return dict(group_parameters(network, matcher(coarse=True), reverse=True)).__getitem__
+
+
+def _torchvision_groups(network: nn.Module) -> Callable[[str], Any]:
+    order: dict[str, int] = {}
+    for name, _ in network.named_modules():
+        if name not in _CONTAINERS and _parent(name) in ("", *_CONTAINERS):
+            order[name] = len(order)
+
+    def group_of(parameter: str) -> int:
+        # A tensor of no child, such as a class token, goes with the first group: it enters right after the picture.
+        return max((place for name, place in order.items() if parameter.startswith(f"{name}.")), default=0)
+
+    return group_of
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
