@@ -1,0 +1,167 @@
+"""The book's grid of pictures: rows and columns of cells, a label under each.
+
+In:   pictures and captions, or a split to take them from.
+Out:  one Pillow picture, which a notebook displays by itself and `.save(path)` keeps.
+
+Every cell has the same size and every picture fills as much of its cell as its own proportions let it: nothing is
+cropped or stretched, so a grid shows what a dataset is really made of.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from relish.core.errors import DataError, nearest
+from relish.data.dataset import Split
+from relish.data.pictures import open_picture
+
+Captioned = tuple[Image.Image, str]
+"""A picture and the words to set under it; without words, an empty string."""
+
+PIXELS = 100
+"""The side of a cell at scale 1."""
+INK, PAPER = (40, 40, 40), (255, 255, 255)
+_LINES = 2
+
+
+def picture_grid(rows: Sequence[Sequence[Captioned]], *, scale: float = 1.4) -> Image.Image:
+    """Set pictures in rows and columns.
+
+    Args:
+        rows: pictures and captions; rows may differ in length, and a short one leaves its last cells empty.
+        scale: the side of a cell in hundreds of pixels, above 0.
+
+    Returns:
+        RGB on white. A row without captions takes no room for them.
+    """
+    if not scale > 0:
+        raise ValueError(f"scale must be above 0, got {scale}")
+    side = max(1, round(PIXELS * scale))
+    gap = max(2, side // 16)
+    font = _font(max(9, round(side / 10)))
+    line = math.ceil(sum(font.getmetrics()))
+    captions = [[_wrapped(words, font, side) for _, words in row] for row in rows]
+    deep = [max((len(lines) for lines in row), default=0) * line for row in captions]
+    columns = max((len(row) for row in rows), default=0)
+    size = (max(1, columns * (side + gap) + gap), max(1, sum(side + gap + more for more in deep) + gap))
+    sheet = Image.new("RGB", size, PAPER)
+    top = gap
+    for row, texts, more in zip(rows, captions, deep, strict=True):
+        for column, ((picture, _), lines) in enumerate(zip(row, texts, strict=True)):
+            _set_cell(sheet, fitted(picture, side), lines, (gap + column * (side + gap), top), side, font, line)
+        top += side + gap + more
+    return sheet
+
+
+def first_and_last(
+    split: Split,
+    classes: Sequence[str],
+    *,
+    first: str | None = None,
+    last: str | None = None,
+    rows: int = 2,
+    columns: int = 8,
+    scale: float = 1.4,
+) -> Image.Image:
+    """The book's look at a dataset: the first pictures of one class over the last ones, last first, of another.
+
+    Args:
+        split: the pictures; those of a class stand in the order of the split.
+        classes: the class names.
+        first: the class of the upper rows, otherwise the first one.
+        last: the class of the lower rows, otherwise the last one.
+        rows: rows in all, at least 1; the upper half, and the middle row, belong to `first`.
+        columns: pictures in a row, at least 1.
+        scale: the side of a cell in hundreds of pixels.
+
+    Returns:
+        The grid, each picture with its class under it. Of a class with fewer pictures, those that there are.
+
+    Raises:
+        DataError: there is no such class.
+        PictureError: a picture cannot be opened.
+    """
+    if rows < 1 or columns < 1:
+        raise ValueError(f"a grid needs a row and a column, got {rows} × {columns}")
+    upper, lower = first or classes[0], last or classes[-1]
+    lower_rows = rows // 2
+    heads = _of_class(split, classes, upper)[: (rows - lower_rows) * columns]
+    tails = _of_class(split, classes, lower)[::-1][: lower_rows * columns]
+    side = max(1, round(PIXELS * scale))
+    cells = [
+        # Shrunk at once: sixteen pictures from a good camera would fill two gigabytes.
+        [(fitted(open_picture(path), side), name) for path in paths]
+        for paths, name in [*_in_rows(heads, columns, upper), *_in_rows(tails, columns, lower)]
+    ]
+    return picture_grid(cells, scale=scale)
+
+
+def fitted(picture: Image.Image, side: int) -> Image.Image:
+    """The whole picture, as large as a square of `side` pixels holds it, in its own proportions."""
+    factor = side / max(picture.size)
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def _of_class(split: Split, classes: Sequence[str], name: str) -> list[Path]:
+    if name not in classes:
+        known = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
+        raise DataError(
+            f'there is no class "{name}".', hint=f"{nearest(name, classes)} The classes are: {known}.".strip()
+        )
+    return [split.paths[i] for i in np.flatnonzero(split.labels == list(classes).index(name))]
+
+
+def _in_rows(paths: list[Path], columns: int, name: str) -> list[tuple[list[Path], str]]:
+    return [(paths[i : i + columns], name) for i in range(0, len(paths), columns)]
+
+
+def _set_cell(
+    sheet: Image.Image,
+    picture: Image.Image,
+    lines: list[str],
+    corner: tuple[int, int],
+    side: int,
+    font: ImageFont.FreeTypeFont,
+    line: int,
+) -> None:
+    left, top = corner
+    # Centred across, and standing on the caption, so that it is plain which picture the words belong to.
+    sheet.paste(picture, (left + (side - picture.width) // 2, top + side - picture.height))
+    pen = ImageDraw.Draw(sheet)
+    for number, words in enumerate(lines):
+        pen.text((left + side / 2, top + side + 2 + number * line), words, fill=INK, font=font, anchor="ma")
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # Matplotlib brings it along; Pillow's own font has Latin letters alone.
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
+def _wrapped(words: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+    """At most two lines that fit the width; what does not fit ends in an ellipsis."""
+    rest = " ".join("".join(c if c.isprintable() else " " for c in words).split())
+    lines: list[str] = []
+    while rest and len(lines) < _LINES:
+        fits = _fitting(rest, font, width)
+        if fits < len(rest) and len(lines) == _LINES - 1:
+            lines.append(rest[: max(1, _fitting(rest, font, width - math.ceil(font.getlength("…"))))].rstrip() + "…")
+            break
+        # Broken at a space or after a hyphen where there is one, anywhere else otherwise.
+        cut = fits if fits == len(rest) else max(rest.rfind(" ", 0, fits + 1), rest.rfind("-", 0, fits) + 1)
+        cut = cut if cut > 0 else fits
+        lines.append(rest[:cut].rstrip())
+        rest = rest[cut:].lstrip()
+    return lines
+
+
+def _fitting(words: str, font: ImageFont.FreeTypeFont, width: int) -> int:
+    """How many characters from the start fit, at least 1."""
+    short = words[:200]
+    return next((n for n in range(len(short), 1, -1) if font.getlength(short[:n]) <= width), 1)
