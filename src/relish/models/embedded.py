@@ -30,8 +30,10 @@ def embedded_description() -> ModelDescription:
         architecture=ARCHITECTURE,
         num_classes=1000,
         labels=imagenet_labels(),
+        # Resized bilinearly, class 934 wins on 71.1% of 128 test hot dogs and 0.8% of 128 others; bicubically, on
+        # 72.7% and 1.6%.
         data_config=DataConfig.from_weights(
-            {"input_size": (3, 224, 224), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic"}
+            {"input_size": (3, 224, 224), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}
         ),
     )
 

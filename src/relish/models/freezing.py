@@ -107,7 +107,7 @@ def _checked(what: str | int, groups: int) -> int:
 def _timm_groups(network: nn.Module) -> Callable[[str], Any] | None:
     if not callable(getattr(network, "group_matcher", None)):
         return None
-    from timm.models._manipulate import group_parameters
+    from timm.models import group_parameters
 
     matcher: Any = network.group_matcher
     return dict(group_parameters(network, matcher(coarse=True), reverse=True)).__getitem__

@@ -18,18 +18,15 @@ import torch
 from torch import nn
 
 from relish.core.errors import DownloadFailed, ModelError, nearest
-from relish.core.files import atomic_path
 from relish.core.fingerprints import sha256_of_file
 from relish.core.home import relish_home
 from relish.core.progress import Progress
+from relish.data.download import TIMEOUT, download
 from relish.models.data_config import DataConfig
 from relish.models.header import ModelDescription
 from relish.models.imagenet import imagenet_labels
 from relish.models.weight_files import fill, read_tensors
 from relish.models.zoo import ZooName, default_arguments
-
-_TIMEOUT = httpx.Timeout(30, connect=10)
-"""Seconds; a host that answers nothing at all must not keep anyone waiting."""
 
 
 def default_description(name: ZooName) -> ModelDescription:
@@ -182,7 +179,7 @@ def _fetch_from_hub(name: ZooName, record: Any, progress: Progress) -> Path:
 
     repo, _, revision = record.hf_hub_id.partition("@")
     file = record.hf_hub_filename or "model.safetensors"
-    cache = relish_home() / "weights" / "timm"
+    cache = _kept(name)
     kept = try_to_load_from_cache(repo, file, cache_dir=cache, revision=revision or None)
     if isinstance(kept, str):
         return Path(kept)
@@ -199,7 +196,7 @@ def _fetch_from_hub(name: ZooName, record: Any, progress: Progress) -> Path:
 
 def _check_reachable(name: ZooName, endpoint: str, address: str) -> None:
     try:
-        httpx.head(endpoint, timeout=_TIMEOUT)
+        httpx.head(endpoint, timeout=TIMEOUT)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise _unreachable(name, address, error) from error
 
@@ -209,31 +206,24 @@ def _check_reachable(name: ZooName, endpoint: str, address: str) -> None:
 
 def _fetch(name: ZooName, address: str, progress: Progress) -> Path:
     """Bring a file here once; the start of its SHA-256 is checked where its name carries one."""
-    path = relish_home() / "weights" / name.library / address.rpartition("/")[2]
-    if not path.exists():
-        progress.say(f"fetching {address}")
-        with atomic_path(path) as temporary:
-            _stream(name, address, temporary, progress)
-            _check_hash(name, address, temporary)
+    try:
+        path = download(address, folder=_kept(name), progress=progress)
+    except DownloadFailed as error:
+        raise DownloadFailed(f"{name}: {error.message}", hint=f"{error.hint}\n  {_instead(name)}") from error
+    _check_hash(name, address, path)
     return path
 
 
-def _stream(name: ZooName, address: str, target: Path, progress: Progress) -> None:
-    try:
-        with httpx.stream("GET", address, timeout=_TIMEOUT, follow_redirects=True) as answer, target.open("wb") as file:
-            answer.raise_for_status()
-            with progress.bar(str(name), int(answer.headers.get("content-length", 0))) as bar:
-                for piece in answer.iter_bytes(1 << 20):
-                    file.write(piece)
-                    bar.advance(len(piece))
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise _unreachable(name, address, error) from error
+def _kept(name: ZooName) -> Path:
+    return relish_home() / "weights" / name.library
 
 
 def _check_hash(name: ZooName, address: str, path: Path) -> None:
     said = re.search(r"-([0-9a-f]{8,})\.\w+$", address)
     found = sha256_of_file(path)
     if said and not found.startswith(said[1]):
+        # Not a file that a user made: it came from the address just now, and would be found again.
+        path.unlink()
         raise DownloadFailed(
             f"{name}: {address} sent another file: its SHA-256 starts {found[:8]}, not {said[1][:8]}.",
             hint="Something on the way may have answered in its place; try again, or give --weights FILE.",
@@ -244,9 +234,12 @@ def _unreachable(name: ZooName, address: str, error: BaseException) -> DownloadF
     reason = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
     return DownloadFailed(
         f"{name}: its weights cannot be fetched from {address} ({reason}).",
-        hint=f"Type --source embedded, or fetch that file elsewhere for --source {name} --weights FILE; "
-        "--weights none is random.",
+        hint=_instead(name),
     )
+
+
+def _instead(name: ZooName) -> str:
+    return f"Or type --source embedded, --source {name} --weights FILE, or --weights none for random ones."
 
 
 def _no_weights(name: ZooName) -> ModelError:
