@@ -1,0 +1,248 @@
+"""Draw whole datasets: hot dogs against everything else, and everyday things to learn to see from.
+
+In:   a folder that does not exist yet, how many pictures, a seed.
+Out:  that folder with root/split/class/NNN.jpg.
+Not here: how one food looks (`hotdog.py`, `long_foods.py`, `round_foods.py`, `side_views.py`, `things.py`).
+
+Every picture is a function of (seed, split, class, index) alone: more pictures leave the first ones as they were.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from relish.core.errors import DataError
+from relish.core.files import atomic_folder
+from relish.core.progress import Progress
+from relish.core.seeds import generator
+from relish.data.drawn import hotdog, long_foods, round_foods, side_views, things
+from relish.data.drawn.light import photograph
+from relish.data.drawn.relief import Relief, Spot
+from relish.data.drawn.table import backdrop, lay_ground, serve
+
+Draw = Callable[[Relief, Spot, np.random.Generator], None]
+ROUND, LONG = 0.95, 0.36
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something a picture can be of: drawn lying, standing, or either."""
+
+    lying: Draw | None
+    wide: float
+    """Half-width for a half-length of 1."""
+    standing: Draw | None = None
+    floor: float = 0.5
+    """How far its foot is under its centre when it stands."""
+
+
+HOTDOG = Subject(hotdog.lay_hotdogs, 0.5, side_views.stand_hotdog, 0.32)
+SUBJECTS: dict[str, Subject] = {
+    "banana": Subject(long_foods.draw_banana, 0.5),
+    "burger": Subject(round_foods.draw_burger, ROUND, side_views.stand_burger, 0.66),
+    "carrot": Subject(long_foods.draw_carrot, LONG),
+    "doughnut": Subject(round_foods.draw_doughnut, ROUND),
+    "fries": Subject(long_foods.draw_fries, 0.7, side_views.stand_fries, 0.95),
+    "mug": Subject(things.draw_mug, ROUND),
+    "pizza": Subject(round_foods.draw_pizza, ROUND),
+    "sausage": Subject(hotdog.draw_sausage, LONG),
+    "baguette": Subject(long_foods.draw_baguette, LONG),
+    "leaf": Subject(things.draw_leaf, 0.6),
+    "roll": Subject(hotdog.draw_roll, LONG),
+    "fish": Subject(things.draw_fish, 0.5),
+    "taco": Subject(None, ROUND, side_views.stand_taco, 0.45),
+    "cupcake": Subject(None, ROUND, side_views.stand_cupcake, 0.95),
+    "cucumber": Subject(long_foods.draw_cucumber, LONG),
+    "egg": Subject(round_foods.draw_egg, ROUND),
+    "cookie": Subject(round_foods.draw_cookie, ROUND),
+    "salad": Subject(round_foods.draw_salad, ROUND),
+    "sushi": Subject(round_foods.draw_sushi, ROUND),
+    "corn": Subject(long_foods.draw_corn, LONG),
+    "eclair": Subject(long_foods.draw_eclair, LONG),
+    "fork": Subject(things.draw_fork, LONG),
+    "apple": Subject(round_foods.draw_apple, ROUND),
+    "orange": Subject(round_foods.draw_orange, ROUND),
+    "key": Subject(things.draw_key, LONG),
+    "pencil": Subject(things.draw_pencil, 0.2),
+}
+"""What source classes are taken from, in this order; a hot dog is not among them."""
+
+OTHERS: tuple[str, ...] = (
+    *("burger", "burger", "burger", "doughnut", "doughnut", "pizza", "pizza", "pizza", "fries", "fries", "taco"),
+    *("sausage", "sausage", "roll", "baguette", "banana", "carrot", "eclair", "salad", "sushi", "egg", "corn"),
+    *("cupcake", "cookie", "apple", "cucumber"),
+)
+"""What the other pictures of the hot-dog dataset are of; named twice means drawn twice as often."""
+
+
+def draw_hotdogs(
+    root: Path, *, train: int = 100, test: int = 100, seed: int = 0, progress: Progress | None = None
+) -> Path:
+    """Draw hot dogs and other foods to root/{train,test}/{hotdog,not-hotdog}/NNN.jpg.
+
+    Args:
+        root: a folder that does not exist yet; it appears whole or not at all.
+        train: pictures a class in the training split.
+        test: pictures a class in the test split.
+
+    Returns:
+        `root`.
+
+    Raises:
+        WriteFailed: `root` exists already, or cannot be written to.
+    """
+
+    def subject(name: str, rng: np.random.Generator) -> Subject:
+        return HOTDOG if name == "hotdog" else SUBJECTS[OTHERS[int(rng.integers(len(OTHERS)))]]
+
+    counts = {"train": train, "test": test}
+    return _draw(root, counts, ("hotdog", "not-hotdog"), subject, ("hotdogs", seed), progress or Progress())
+
+
+def draw_source_classes(
+    root: Path,
+    *,
+    train: int = 60,
+    test: int = 20,
+    classes: int = 12,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Path:
+    """Draw a dataset to pretrain on, everyday things in the same scenes: root/{train,test}/CLASS/NNN.jpg.
+
+    Args:
+        root: a folder that does not exist yet; it appears whole or not at all.
+        train: pictures a class in the training split.
+        test: pictures a class in the test split.
+        classes: how many of `SUBJECTS`, the first ones; a hot dog is not among them.
+
+    Returns:
+        `root`.
+
+    Raises:
+        DataError: fewer than two classes are asked for, or more than can be drawn.
+        WriteFailed: `root` exists already, or cannot be written to.
+    """
+    if not 2 <= classes <= len(SUBJECTS):
+        raise DataError(f"classes={classes}: from 2 to {len(SUBJECTS)} source classes can be drawn.")
+    names = tuple(SUBJECTS)[:classes]
+    counts = {"train": train, "test": test}
+    return _draw(root, counts, names, lambda name, rng: SUBJECTS[name], ("sources", seed), progress or Progress())
+
+
+def _draw(
+    root: Path,
+    counts: dict[str, int],
+    classes: Sequence[str],
+    subject: Callable[[str, np.random.Generator], Subject],
+    stream: tuple[str, int],
+    progress: Progress,
+) -> Path:
+    purpose, seed = stream
+    with (
+        atomic_folder(root) as folder,
+        progress.bar("drawing pictures", sum(counts.values()) * len(classes)) as bar,
+    ):
+        for split, count in counts.items():
+            for name in classes:
+                target = folder / split / name
+                target.mkdir(parents=True)
+                for index in range(count):
+                    rng = generator(seed, f"drawn/{purpose}/{split}/{name}", index)
+                    picture = compose(subject(name, rng), rng)
+                    picture.save(target / f"{index:03d}.jpg", quality=int(rng.integers(60, 96)))
+                    bar.advance()
+    return root
+
+
+def compose(subject: Subject, rng: np.random.Generator) -> Image.Image:
+    """One picture of a subject: its scene, its place, what stands around it, light and camera."""
+    size = _size(rng)
+    finer = 1.25 if min(size) > 240 else 1.5
+    width, height = round(size[0] * finer), round(size[1] * finer)
+    relief = Relief(width, height, rng)
+    standing = subject.standing if subject.lying is None or rng.random() < 0.3 else None
+    if standing is not None:
+        _stand(relief, standing, subject.floor, rng)
+    elif subject.lying is not None:
+        _lie(relief, subject.lying, subject.wide, rng)
+    return photograph(relief, size, rng, tilted=standing is None, shadows=1.0 if standing is None else 0.45)
+
+
+def _size(rng: np.random.Generator) -> tuple[int, int]:
+    """Width and height in pixels: most are small, some large; landscape, portrait, panoramas."""
+    short = int(120 + 280 * rng.beta(1.1, 2.2))
+    ratio = float(rng.choice([1.0, 1.0, 1.25, 4 / 3, 4 / 3, 1.5, 1.5, 16 / 9, 2.2]) * rng.uniform(0.96, 1.04))
+    long = min(round(short * max(ratio, 1 / ratio)), 600)
+    return (short, long) if rng.random() < 0.3 else (long, short)
+
+
+def _lie(relief: Relief, draw: Draw, wide: float, rng: np.random.Generator) -> None:
+    """The subject on a table seen from above."""
+    lay_ground(relief, rng)
+    spot = _place(relief, wide, rng)
+    _clutter(relief, spot, wide, rng)
+    spot = serve(relief, spot, wide, rng)
+    if rng.random() < 0.3:
+        things.draw_crumbs(relief, spot, rng)
+    draw(relief, spot, rng)
+
+
+def _place(relief: Relief, wide: float, rng: np.random.Generator) -> Spot:
+    rows, columns = relief.shape
+    along = 0.0 if columns >= rows else np.pi / 2
+    if wide > 0.8:
+        angle, fit = rng.uniform(0, 2 * np.pi), 0.42 * min(rows, columns)
+    else:
+        angle = along + rng.normal(0, 0.45) + np.pi * rng.integers(2)
+        cos, sin = abs(float(np.cos(angle))), abs(float(np.sin(angle)))
+        fit = 0.44 * min(columns / (cos + wide * sin), rows / (sin + wide * cos))
+    close = rng.uniform(0.72, 1.05) if rng.random() < 0.75 else rng.uniform(1.05, 1.4)
+    shift = 0.16 if close < 1 else 0.24
+    x = columns / 2 + rng.uniform(-shift, shift) * columns * 0.6
+    y = rows / 2 + rng.uniform(-shift, shift) * rows * 0.6
+    return Spot(float(x), float(y), float(fit * close), float(angle))
+
+
+CLUTTER: tuple[Draw, ...] = (
+    things.draw_fork,
+    things.draw_knife,
+    things.draw_spoon,
+    things.draw_glass,
+    things.draw_mug,
+    things.draw_leaf,
+    things.draw_bottle,
+    things.draw_bottle,
+    long_foods.draw_fries,
+    round_foods.draw_salad,
+    round_foods.draw_cookie,
+    round_foods.draw_apple,
+    long_foods.draw_cucumber_slice,
+)
+
+
+def _clutter(relief: Relief, spot: Spot, wide: float, rng: np.random.Generator) -> None:
+    """Other things at the edge of the table, partly out of the picture."""
+    rows, columns = relief.shape
+    for _ in range(int(rng.choice([0, 1, 1, 2, 3]))):
+        way, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.42, 0.62)
+        x = columns * (0.5 + away * float(np.cos(way)) * 1.1)
+        y = rows * (0.5 + away * float(np.sin(way)) * 1.1)
+        size = min(relief.shape) * rng.uniform(0.16, 0.34)
+        draw = CLUTTER[int(rng.integers(len(CLUTTER)))]
+        draw(relief, Spot(x, y, size, rng.uniform(0, 2 * np.pi)), rng)
+
+
+def _stand(relief: Relief, draw: Draw, floor: float, rng: np.random.Generator) -> None:
+    """The subject on a table seen from the side."""
+    edge = backdrop(relief, rng)
+    rows, columns = relief.shape
+    size = min(columns * 0.42, rows * 0.42 / max(floor, 0.5)) * rng.uniform(0.75, 1.1)
+    foot = min(max(edge + rng.uniform(0.1, 0.4) * (rows - edge), edge + 0.1 * size), rows * 0.92)
+    x = columns * rng.uniform(0.38, 0.62)
+    spot = Spot(float(x), float(foot - floor * size), float(size), float(rng.normal(0, 0.05)))
+    side_views.side_plate(relief, spot, floor, rng)
+    draw(relief, replace(spot, level=0.02 * size), rng)

@@ -1,0 +1,186 @@
+"""A picture before the light is switched on: how high, of what colour and how shiny every point of a table is.
+
+In:   shapes, given as signed distances in an object's own coordinates, stamped one after the other.
+Out:  a `Relief`: arrays of height (pixels), colour (three planes, 0 to 1) and gloss (0 to 1).
+Not here: lighting it (`light.py`) and what is worth stamping (`table.py`, `long_foods.py`, `round_foods.py` ...).
+
+Height is kept instead of painted shadows because one lighting pass then rounds, shades and grounds everything alike:
+a sausage that lies in a bun needs no drawing of the crease between them.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Array: TypeAlias = NDArray[np.floating[Any]]
+Colour: TypeAlias = tuple[float, float, float] | Array
+"""Red, green and blue from 0 to 1, or three planes of them."""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where an object lies: its centre and half-length in pixels, its turn in radians, the height it stands on."""
+
+    x: float
+    y: float
+    size: float
+    angle: float = 0.0
+    level: float = 0.0
+
+    def at(self, u: float, v: float, scale: float = 1.0, turn: float = 0.0) -> "Spot":
+        """A spot at (u, v) of this one's own coordinates, `scale` times as large."""
+        cos, sin = float(np.cos(self.angle)), float(np.sin(self.angle))
+        x = self.x + self.size * (u * cos - v * sin)
+        y = self.y + self.size * (u * sin + v * cos)
+        return replace(self, x=x, y=y, size=self.size * scale, angle=self.angle + turn)
+
+
+class Relief:
+    """Height, colour and gloss of a scene, with noise to make textures of."""
+
+    def __init__(self, width: int, height: int, rng: np.random.Generator) -> None:
+        self.shape = (height, width)
+        self.height: Array = np.zeros(self.shape, np.float32)
+        self.colour: Array = np.zeros((3, *self.shape), np.float32)
+        self.gloss: Array = np.zeros(self.shape, np.float32)
+        short = min(width, height)
+        self.mottle = fractal(rng, self.shape, short / 9)
+        self.bump = fractal(rng, self.shape, short / 40, octaves=2)
+        self.grit: Array = rng.random(self.shape, np.float32) * 2 - 1
+
+    def patch(self, spot: Spot, reach_u: float, reach_v: float | None = None, bend: float = 0.0) -> "Patch":
+        """The window around `spot` that holds |u| <= reach_u and |v| <= reach_v."""
+        return Patch(self, spot, reach_u, reach_u if reach_v is None else reach_v, bend)
+
+
+class Patch:
+    """A window of a relief in an object's own coordinates: u along it, v across it, 1 its half-length.
+
+    With a bend the u axis is the parabola v = bend · u², so that a banana is drawn as if it were straight.
+    """
+
+    def __init__(self, relief: Relief, spot: Spot, reach_u: float, reach_v: float, bend: float) -> None:
+        cos, sin = float(np.cos(spot.angle)), float(np.sin(spot.angle))
+        across = reach_v + abs(bend) * reach_u**2
+        half_x = spot.size * (abs(cos) * reach_u + abs(sin) * across) + 2
+        half_y = spot.size * (abs(sin) * reach_u + abs(cos) * across) + 2
+        rows, columns = relief.shape
+        top, bottom = _inside(spot.y - half_y, rows), _inside(spot.y + half_y, rows)
+        left, right = _inside(spot.x - half_x, columns), _inside(spot.x + half_x, columns)
+        self.window = (slice(top, bottom), slice(left, right))
+        y = (np.arange(top, bottom, dtype=np.float32)[:, None] - spot.y) / spot.size
+        x = (np.arange(left, right, dtype=np.float32)[None, :] - spot.x) / spot.size
+        self.u: Array = x * cos + y * sin
+        self.v: Array = y * cos - x * sin
+        if bend:
+            self.v = (self.v - bend * self.u**2) / np.sqrt(1 + 4 * bend * bend * self.u**2)
+        self.relief, self.spot = relief, spot
+        self.mottle: Array = relief.mottle[self.window]
+        self.bump: Array = relief.bump[self.window]
+        self.grit: Array = relief.grit[self.window]
+
+    @property
+    def empty(self) -> bool:
+        """Whether the whole window lies outside the picture."""
+        return self.u.size == 0
+
+    def stamp(self, distance: Array, rise: Array | float, colour: Colour, gloss: float = 0.1) -> None:
+        """Put a body on the ground of the spot; where something higher stands already, that stays.
+
+        Args:
+            distance: signed distance to the outline, negative inside, in half-lengths.
+            rise: height of its surface above the spot's level, in half-lengths.
+        """
+        height = self.relief.height[self.window]
+        new = self.spot.level + np.float32(self.spot.size) * np.asarray(rise, np.float32)
+        cover = np.clip(0.5 - distance * self.spot.size, 0, 1) * np.clip(new - height + 0.5, 0, 1)
+        height += (new - height) * cover
+        self._tint(cover, colour, gloss)
+
+    def coat(self, distance: Array, rise: Array | float, colour: Colour, gloss: float = 0.1, soft: float = 1.0) -> None:
+        """Spread something over whatever lies there, `rise` half-lengths thick; `soft` is the edge in pixels."""
+        cover = np.clip(0.5 - distance * (self.spot.size / soft), 0, 1)
+        self.relief.height[self.window] += np.asarray(rise, np.float32) * np.float32(self.spot.size) * cover
+        self._tint(cover, colour, gloss)
+
+    def _tint(self, cover: Array, colour: Colour, gloss: float) -> None:
+        planes = self.relief.colour[(slice(None), *self.window)]
+        for plane, value in zip(planes, colour, strict=True):
+            plane += (value - plane) * cover
+        shine = self.relief.gloss[self.window]
+        shine += (gloss - shine) * cover
+
+
+def _inside(position: float, limit: int) -> int:
+    return int(min(max(round(position), 0), limit))
+
+
+def fractal(rng: np.random.Generator, shape: tuple[int, int], cell: float, octaves: int = 4) -> Array:
+    """Smooth noise, about -1 to 1: grids of random numbers, each twice as fine and half as strong, enlarged."""
+    return stretched(rng, shape, cell, cell, octaves)
+
+
+def stretched(
+    rng: np.random.Generator, shape: tuple[int, int], cell_y: float, cell_x: float, octaves: int = 4
+) -> Array:
+    """Fractal noise whose largest cells are cell_y × cell_x pixels: wood grain, brushed steel."""
+    rows, columns = shape
+    total = np.zeros(shape, np.float32)
+    strength, sum_of_squares = 1.0, 0.0
+    for _ in range(octaves):
+        grid = rng.random((int(rows / cell_y) + 3, int(columns / cell_x) + 3), np.float32) * 2 - 1
+        total += strength * enlarge(grid, shape)
+        sum_of_squares += strength**2
+        strength, cell_y, cell_x = strength / 2, max(cell_y / 2, 1.0), max(cell_x / 2, 1.0)
+    return np.asarray(total * np.float32(1.3 / np.sqrt(sum_of_squares)), np.float32)
+
+
+def enlarge(grid: Array, shape: tuple[int, int]) -> Array:
+    """A small grid resized smoothly to `shape`."""
+    rows, columns = shape
+    return np.asarray(Image.fromarray(grid).resize((columns, rows), Image.Resampling.BICUBIC), np.float32)
+
+
+def mix(first: Colour, second: Colour, share: Array | float) -> Array:
+    """`first` where share is 0, `second` where it is 1, as three planes."""
+    a, b = (np.asarray(colour, np.float32) for colour in (first, second))
+    a, b = (colour.reshape(3, 1, 1) if colour.ndim == 1 else colour for colour in (a, b))
+    return np.asarray(a + (b - a) * np.clip(np.asarray(share, np.float32), 0, 1), np.float32)
+
+
+def speckle(patch: Patch, spacing: float, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    """Scattered grains, one a cell of a jittered grid: seeds, sprinkles, chips, kernels.
+
+    Returns:
+        each point's coordinates (along, across) in the grain of its own cell, half-lengths of the patch, the grain
+        turned at random; and that grain's own number from 0 to 1.
+    """
+    tables = rng.random((4, 13, 13), np.float32)
+    row, column = np.floor(patch.v / spacing), np.floor(patch.u / spacing)
+    at = (np.asarray(row, np.intp) % 13, np.asarray(column, np.intp) % 13)
+    u = patch.u - (column + 0.3 + 0.4 * tables[0][at]) * spacing
+    v = patch.v - (row + 0.3 + 0.4 * tables[1][at]) * spacing
+    turn = tables[2] * np.float32(np.pi)
+    cos, sin = np.cos(turn)[at], np.sin(turn)[at]
+    return u * cos + v * sin, v * cos - u * sin, tables[3][at]
+
+
+def capsule(u: Array, v: Array, half: float, radius: Array | float) -> Array:
+    """Signed distance to a stick with round ends, `half` long on each side before the ends."""
+    return np.asarray(np.hypot(np.maximum(np.abs(u) - half, 0), v) - radius, np.float32)
+
+
+def rounded_box(u: Array, v: Array, half_u: float, half_v: float, radius: float) -> Array:
+    """Signed distance to a rectangle with rounded corners."""
+    over_u, over_v = np.abs(u) - (half_u - radius), np.abs(v) - (half_v - radius)
+    outside = np.hypot(np.maximum(over_u, 0), np.maximum(over_v, 0))
+    return np.asarray(outside + np.minimum(np.maximum(over_u, over_v), 0) - radius, np.float32)
+
+
+def dome(distance: Array, radius: float, height: float | None = None) -> Array:
+    """The rise of a body that is as round as a ball of `radius` towards its edge and flat further in."""
+    depth = np.clip(1 + distance / radius, 0, 1)
+    return np.asarray((radius if height is None else height) * np.sqrt(1 - depth * depth), np.float32)

@@ -1,0 +1,196 @@
+"""Things that are no food, as clutter around it and as classes of their own: cutlery, crockery, leaves, keys.
+
+In:   a `Relief`, the `Spot` it lies on (half-length 1), a generator.
+Out:  the thing stamped on the relief.
+"""
+
+import numpy as np
+
+from relish.data.drawn.hotdog import pick
+from relish.data.drawn.relief import Array, Colour, Patch, Relief, Spot, capsule, dome, mix, rounded_box
+
+METALS: tuple[Colour, ...] = ((0.72, 0.73, 0.75), (0.62, 0.63, 0.66), (0.80, 0.70, 0.48), (0.22, 0.22, 0.24))
+
+
+def _handle(patch: Patch, start: float, wide: float) -> Array:
+    grow = wide * (0.55 + 0.45 * np.clip(patch.u, 0, 1))
+    return np.asarray(capsule(patch.u - (1 + start) / 2, patch.v, (1 - start) / 2 - 0.05, grow))
+
+
+def draw_fork(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
+    """A fork with four tines."""
+    patch = relief.patch(spot, 1.1, 0.25)
+    if patch.empty:
+        return
+    metal = pick(METALS, rng)
+    head = np.hypot((patch.u + 0.42) / 1.8, patch.v) - 0.12
+    row = patch.v / 0.068
+    tine = np.abs((row % 1) - 0.5) * 0.068 - 0.019
+    tines = np.maximum(np.maximum(tine, np.abs(patch.v) - 0.136), np.abs(patch.u + 0.7) - 0.28)
+    body = np.minimum(np.minimum(head, tines), _handle(patch, -0.35, 0.06))
+    patch.stamp(body, 0.05 + dome(body, 0.03), metal, 0.9)
+
+
+def draw_knife(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
+    """A table knife."""
+    patch = relief.patch(spot, 1.1, 0.2)
+    if patch.empty:
+        return
+    blade = np.maximum(np.hypot((patch.u + 0.35) / 5.5, patch.v) - 0.115, -patch.v - 0.07)
+    metal = pick(METALS, rng)
+    patch.stamp(blade, 0.03, (0.78, 0.79, 0.81), 0.9)
+    handle = _handle(patch, 0.2, 0.085)
+    patch.stamp(handle, 0.03 + dome(handle, 0.05), metal, 0.7)
+
+
+def draw_spoon(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
+    """A spoon, its bowl hollow."""
+    patch = relief.patch(spot, 1.1, 0.3)
+    if patch.empty:
+        return
+    bowl = np.hypot((patch.u + 0.66) / 1.55, patch.v) - 0.2
+    body = np.minimum(bowl, _handle(patch, -0.4, 0.06))
+    hollow = 0.12 * np.clip(-bowl / 0.2, 0, 1)
+    patch.stamp(body, 0.09 + dome(body, 0.03) - hollow, pick(METALS, rng), 0.9)
+
+
+def draw_mug(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
+    """A mug of coffee or tea from above, with its handle."""
+    patch = relief.patch(spot, 1.5, 1.1)
+    if patch.empty:
+        return
+    colour = pick(
+        ((0.94, 0.93, 0.91), (0.70, 0.16, 0.15), (0.20, 0.38, 0.58), (0.25, 0.26, 0.28), (0.86, 0.68, 0.2)), rng
+    )
+    handle = np.abs(np.hypot((patch.u - 0.85) / 1.1, patch.v / 0.75) - 0.36) - 0.075
+    patch.stamp(handle, 0.6 + dome(handle, 0.08), colour, 0.6)
+    reach = np.hypot(patch.u, patch.v)
+    wall = np.abs(reach - 0.87) - 0.07
+    patch.stamp(reach - 0.9, 0.7, colour, 0.5)
+    drink = pick(((0.22, 0.12, 0.06), (0.60, 0.40, 0.24), (0.62, 0.28, 0.06)), rng)
+    inner = mix(drink, (0.80, 0.66, 0.48), np.clip((reach - 0.66) * 9, 0, 0.5) + 0.15 * (patch.mottle > 0.3))
+    patch.coat(reach - 0.82, -0.2, inner, 0.7)
+    patch.stamp(wall, 0.8 + dome(wall, 0.06), colour, 0.7)
+
+
+def draw_glass(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
+    """A glass of lemonade, cola or beer from above."""
+    patch = relief.patch(spot, 1.1)
+    if patch.empty:
+        return
+    drink = pick(((0.95, 0.86, 0.52), (0.24, 0.10, 0.05), (0.90, 0.62, 0.15), (0.85, 0.90, 0.92)), rng)
+    reach = np.hypot(patch.u, patch.v)
+    cube = np.maximum(np.abs(patch.u % 0.5 - 0.25), np.abs(patch.v % 0.6 - 0.3)) - 0.17
+    colour = mix(drink, (1.0, 1.0, 1.0), 0.35 * (cube < 0) + 0.3 * np.clip(patch.bump, 0, 1))
+    patch.stamp(reach - 0.95, 0.5, colour, 0.8)
+    rim = np.abs(reach - 0.93) - 0.05
+    patch.stamp(rim, 0.9, mix(drink, (0.95, 0.97, 0.98), 0.75), 1.0)
+
+
+def draw_leaf(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
+    """A leaf off a tree, green or autumnal, with a stalk and veins."""
+    patch = relief.patch(spot, 1.3, 0.8, rng.normal(0, 0.1))
+    if patch.empty:
+        return
+    along = np.clip((patch.u + 0.8) / 1.7, 0, 1)
+    wide = rng.uniform(0.32, 0.55) * np.sin(np.pi * along**0.75) * (1 + 0.06 * np.sin(patch.u * rng.uniform(18, 50)))
+    blade = np.abs(patch.v) - wide
+    vein = np.clip(1 - np.abs(((patch.u - 0.9 * np.abs(patch.v)) / 0.2) % 1 - 0.5) * 12 + 0.2, 0, 1)
+    vein = np.maximum(vein, np.abs(patch.v) < 0.02)
+    pairs = (
+        ((0.20, 0.42, 0.12), (0.50, 0.66, 0.28)),
+        ((0.78, 0.36, 0.08), (0.92, 0.68, 0.20)),
+        ((0.62, 0.14, 0.08), (0.85, 0.42, 0.2)),
+    )
+    dark, light = pairs[int(rng.integers(3))]
+    patch.stamp(
+        blade,
+        0.05 + 0.02 * patch.mottle - 0.015 * vein,
+        mix(mix(dark, light, 0.4 + 0.3 * patch.mottle), light, vein * 0.7),
+        0.2,
+    )
+    stalk = capsule(patch.u + 1.0, patch.v, 0.22, 0.022)
+    patch.stamp(stalk, 0.05, light, 0.1)
+
+
+def draw_fish(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
+    """A whole fish with fins and scales."""
+    patch = relief.patch(spot, 1.15, 0.6, rng.normal(0, 0.05))
+    if patch.empty:
+        return
+    back, belly = pick(((0.32, 0.42, 0.52), (0.46, 0.42, 0.32), (0.86, 0.42, 0.26)), rng), (0.86, 0.86, 0.84)
+    fin_shade = mix(back, (0.75, 0.66, 0.5), 0.3 + 0.3 * np.sin(patch.u * 60 + patch.v * 40))
+    tail = np.maximum(
+        np.abs(patch.v) - 0.36 * np.clip((patch.u - 0.5) / 0.5, 0, 1),
+        patch.u - 0.98 + 0.3 * (1 - np.abs(patch.v) * 3).clip(0, 1),
+    )
+    tail = np.maximum(tail, 0.55 - patch.u)
+    fin = np.maximum(np.hypot((patch.u + 0.05) / 1.9, (patch.v + 0.22)) - 0.2, -patch.u - 0.35)
+    patch.stamp(np.minimum(tail, fin), 0.05, fin_shade, 0.2)
+    wide = 0.29 * np.sin(np.pi * np.clip((patch.u + 1) / 1.75, 0, 1) ** 0.72) + 0.045 * (np.abs(patch.u) < 0.75)
+    body = np.maximum(np.abs(patch.v) - wide, patch.u - 0.72)
+    depth = np.clip(-body / 0.3, 0, 1)
+    scale = np.clip(np.sin(patch.u * 50) * np.sin(patch.v * 50) + 0.2, 0, 1)
+    colour = mix(mix(back, belly, (patch.v + 0.15) * 3.2), (0.95, 0.95, 0.95), 0.3 * scale)
+    patch.stamp(body, 0.05 + 0.27 * np.sqrt(depth * (2 - depth)) + 0.006 * scale, colour, 0.7)
+    gill = np.abs(np.hypot(patch.u + 0.85, patch.v) - 0.33) - 0.012
+    patch.coat(np.maximum(gill, body + 0.04), -0.01, (0.35, 0.22, 0.2), 0.2)
+    eye = np.hypot(patch.u + 0.76, patch.v + 0.05)
+    patch.coat(eye - 0.06, 0.01, (0.92, 0.86, 0.6), 0.6)
+    patch.coat(eye - 0.033, 0.0, (0.04, 0.04, 0.05), 0.9)
+
+
+def draw_key(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
+    """An old-fashioned key."""
+    patch = relief.patch(spot, 1.1, 0.4)
+    if patch.empty:
+        return
+    bow = np.abs(np.hypot(patch.u + 0.68, patch.v * 1.1) - 0.23) - 0.065
+    shaft = capsule(patch.u - 0.25, patch.v, 0.68, 0.055)
+    teeth = np.minimum(
+        rounded_box(patch.u - 0.82, patch.v - 0.14, 0.06, 0.15, 0.01),
+        rounded_box(patch.u - 0.62, patch.v - 0.11, 0.05, 0.12, 0.01),
+    )
+    body = np.minimum(np.minimum(bow, shaft), teeth)
+    metal = pick(((0.74, 0.58, 0.28), (0.60, 0.60, 0.62), (0.42, 0.32, 0.22)), rng)
+    patch.stamp(body, 0.03 + dome(body, 0.05), metal, 0.8)
+
+
+def draw_pencil(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
+    """A pencil with a sharpened point and a rubber at its end."""
+    patch = relief.patch(spot, 1.1, 0.15)
+    if patch.empty:
+        return
+    paint = pick(((0.92, 0.70, 0.12), (0.75, 0.14, 0.14), (0.14, 0.32, 0.58), (0.18, 0.45, 0.26)), rng)
+    wide = 0.075 * np.clip((patch.u + 1) / 0.24, 0, 1)
+    body = np.maximum(np.abs(patch.v) - wide, np.abs(patch.u) - 1)
+    side = np.where(np.abs(patch.v) < 0.03, 1.0, 0.78).astype(np.float32)
+    colour = mix(paint, (0.86, 0.68, 0.46), (patch.u < -0.76 + 0.02 * np.cos(patch.v * 200)).astype(np.float32))
+    colour = mix(colour, (0.10, 0.10, 0.11), (patch.u < -0.92).astype(np.float32))
+    colour = mix(colour, (0.76, 0.77, 0.78), (patch.u > 0.8).astype(np.float32))
+    colour = mix(colour, (0.88, 0.48, 0.50), (patch.u > 0.88).astype(np.float32))
+    patch.stamp(body, 0.02 + dome(body, 0.075), colour * side, 0.4)
+
+
+def draw_crumbs(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
+    """Crumbs, salt or pepper scattered about."""
+    colour = pick(((0.85, 0.64, 0.36), (0.95, 0.93, 0.90), (0.25, 0.18, 0.12), (0.35, 0.55, 0.2)), rng)
+    for _ in range(int(rng.integers(8, 24))):
+        patch = relief.patch(spot.at(rng.normal(0, 0.8), rng.normal(0, 0.8), scale=rng.uniform(0.02, 0.06)), 1.3)
+        grain = np.hypot(patch.u, patch.v * 1.3) - 1
+        patch.coat(grain, dome(grain, 1.0), colour, 0.1)
+
+
+def draw_bottle(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
+    """A squeezy bottle of mustard or ketchup, lying down."""
+    patch = relief.patch(spot, 1.1, 0.4)
+    if patch.empty:
+        return
+    colour = pick(((0.92, 0.74, 0.10), (0.75, 0.09, 0.06)), rng)
+    body = rounded_box(patch.u - 0.25, patch.v, 0.72, 0.28, 0.12)
+    neck = 0.16 * np.clip((patch.u + 1.1) / 0.5, 0.25, 1)
+    cap = np.maximum(np.abs(patch.v) - neck, np.abs(patch.u + 0.7) - 0.26)
+    patch.stamp(cap, dome(cap, 0.14) + 0.1, mix(colour, (0.95, 0.95, 0.95), 0.2 if rng.random() < 0.5 else 0.9), 0.6)
+    patch.stamp(body, dome(body, 0.28), colour, 0.7)
+    label = rounded_box(patch.u - 0.3, patch.v, 0.36, 0.2, 0.05)
+    patch.coat(label, 0.002, pick(((0.95, 0.95, 0.92), (0.15, 0.35, 0.2), (0.1, 0.2, 0.5)), rng), 0.4)

@@ -1,0 +1,149 @@
+"""Laws of the drawn sample pictures: the same from a seed, varied, whole files, and no class told by its colours."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from relish.core.errors import DataError, WriteFailed
+from relish.core.progress import Bar, Progress
+from relish.core.seeds import generator
+from relish.data.drawn import draw_hotdogs, draw_source_classes
+from relish.data.drawn.datasets import HOTDOG, SUBJECTS, compose
+
+
+@pytest.fixture(scope="module")
+def hotdogs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_hotdogs(tmp_path_factory.mktemp("drawn") / "hotdogs", train=40, test=15, seed=0)
+
+
+def contents(root: Path) -> dict[str, str]:
+    return {str(file.relative_to(root)): sha256(file.read_bytes()).hexdigest() for file in root.rglob("*.jpg")}
+
+
+def test_each_class_of_each_split_has_as_many_pictures_as_asked_for(hotdogs: Path) -> None:
+    counts = {
+        (folder.parent.name, folder.name): len(list(folder.iterdir()))
+        for split in hotdogs.iterdir()
+        for folder in split.iterdir()
+    }
+    assert counts == {
+        ("train", "hotdog"): 40,
+        ("train", "not-hotdog"): 40,
+        ("test", "hotdog"): 15,
+        ("test", "not-hotdog"): 15,
+    }
+
+
+def test_the_same_seed_draws_the_same_bytes_and_fewer_pictures_are_the_first_ones(
+    hotdogs: Path, tmp_path: Path
+) -> None:
+    fewer = contents(draw_hotdogs(tmp_path / "again", train=2, test=1, seed=0))
+    more = contents(hotdogs)
+    assert len(fewer) == 6
+    assert all(more[name] == digest for name, digest in fewer.items())
+
+
+def test_no_picture_is_drawn_twice_within_a_seed_or_by_another_seed(hotdogs: Path, tmp_path: Path) -> None:
+    other = contents(draw_hotdogs(tmp_path / "other", train=2, test=1, seed=1))
+    digests = [*contents(hotdogs).values(), *other.values()]
+    assert len(set(digests)) == len(digests)
+
+
+def test_every_file_is_a_whole_rgb_jpeg_that_is_neither_black_nor_flat(hotdogs: Path) -> None:
+    for file in hotdogs.rglob("*.jpg"):
+        with Image.open(file) as picture:
+            assert (picture.format, picture.mode) == ("JPEG", "RGB")
+            pixels = np.asarray(picture)
+        assert pixels.std() > 12, file
+        assert 25 < pixels.mean() < 235, file
+
+
+def test_sizes_and_shapes_vary_from_portrait_to_panorama(hotdogs: Path) -> None:
+    sizes = [_size(file) for file in hotdogs.rglob("*.jpg")]
+    ratios = np.asarray([width / height for width, height in sizes])
+    shorts = np.asarray([min(size) for size in sizes])
+    assert len(set(sizes)) > 0.8 * len(sizes)
+    assert ratios.min() < 0.8
+    assert ratios.max() > 1.7
+    assert shorts.min() >= 120
+    assert shorts.max() <= 400
+    assert shorts.max() > 1.8 * shorts.min()
+
+
+def _size(file: Path) -> tuple[int, int]:
+    with Image.open(file) as picture:
+        return picture.size
+
+
+def test_colours_alone_do_not_tell_a_hot_dog(hotdogs: Path) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    def histograms(split: str) -> tuple[np.ndarray, np.ndarray]:
+        files = sorted((hotdogs / split).rglob("*.jpg"))
+        return np.asarray([_histogram(file) for file in files]), np.asarray([f.parent.name for f in files])
+
+    model = LogisticRegression(C=10, max_iter=500).fit(*histograms("train"))
+    # Chance is one half; on 30 pictures 25 right would be far above what colours may give.
+    assert model.score(*histograms("test")) < 25 / 30
+
+
+def _histogram(file: Path) -> np.ndarray:
+    with Image.open(file) as picture:
+        pixels = np.asarray(picture.resize((64, 64))).reshape(-1, 3) // 64
+    counts = np.bincount(pixels @ np.asarray([16, 4, 1]), minlength=64)
+    return np.sqrt(counts / counts.sum())
+
+
+def test_source_classes_are_the_first_so_many_and_never_a_hot_dog(tmp_path: Path) -> None:
+    root = draw_source_classes(tmp_path / "sources", train=1, test=1, classes=12, seed=3)
+    names = {folder.name for folder in (root / "train").iterdir()}
+    assert names == set(list(SUBJECTS)[:12])
+    assert names == {folder.name for folder in (root / "test").iterdir()}
+    assert not [name for name in SUBJECTS if "hot" in name]
+    assert HOTDOG not in SUBJECTS.values()
+
+
+@pytest.mark.parametrize("classes", [1, 0, 1000])
+def test_source_classes_that_cannot_be_drawn_are_refused_before_anything_is_written(
+    tmp_path: Path, classes: int
+) -> None:
+    with pytest.raises(DataError, match=f"classes={classes}"):
+        draw_source_classes(tmp_path / "sources", classes=classes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(WriteFailed, match="exists already"):
+        draw_hotdogs(tmp_path, train=1, test=1)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_drawing_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
+    class Interrupted(Bar):
+        def advance(self, steps: int = 1, words: str = "") -> None:
+            raise KeyboardInterrupt
+
+    class Impatient(Progress):
+        def bar(self, title: str, total: int, done: int = 0):  # type: ignore[no-untyped-def]
+            from contextlib import nullcontext
+
+            return nullcontext(Interrupted())
+
+    with pytest.raises(KeyboardInterrupt):
+        draw_hotdogs(tmp_path / "half", train=2, test=2, progress=Impatient())
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(seed=st.integers(0, 2**31), name=st.sampled_from(["hotdog", *SUBJECTS]))
+@settings(max_examples=30, deadline=None, derandomize=True)
+def test_every_subject_can_be_drawn_from_any_seed(seed: int, name: str) -> None:
+    subject = SUBJECTS.get(name, HOTDOG)
+    picture = compose(subject, generator(seed, "test"))
+    assert picture.mode == "RGB"
+    assert 120 <= min(picture.size) <= 400
