@@ -113,7 +113,8 @@ class Outcomes:
                 self._rebuild()
 
     def _rebuild(self) -> None:
-        self._file.unlink(missing_ok=True)
+        for file in (self._file, self._file.with_name(f"{self._file.name}-journal")):
+            file.unlink(missing_ok=True)
         with suppress(sqlite3.DatabaseError):
             self._connection = _opened(self._file)
 

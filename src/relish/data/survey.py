@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -83,19 +84,26 @@ def _examine_all(dataset: Dataset, paths: Sequence[Path], progress: Progress) ->
     try:
         with Outcomes() as remembered, progress.bar("reading pictures", len(paths)) as bar:
             for chunk in _chunks(paths, _CHUNK):
-                keys = dict(zip(chunk, pool.map(_key, chunk), strict=True))
-                known = remembered.recall([key for key in keys.values() if key])
-                fresh: dict[FileKey, Outcome] = {}
-                for path, found in zip(chunk, pool.map(lambda p: _examine(p, keys[p], known), chunk), strict=True):
-                    outcomes[path] = found
+                for path, outcome in _examine_chunk(chunk, pool, remembered):
+                    outcomes[path] = outcome
                     bar.advance()
-                    key = keys[path]
-                    if key and key not in known and _worth_remembering(key, found):
-                        fresh[key] = found
-                remembered.remember(fresh)
     finally:
         pool.shutdown(cancel_futures=True)
     return outcomes
+
+
+def _examine_chunk(
+    chunk: Sequence[Path], pool: ThreadPoolExecutor, remembered: Outcomes
+) -> Iterator[tuple[Path, Outcome]]:
+    """Each path with what came of reading it, in the order given."""
+    keys = list(pool.map(_key, chunk))
+    known = remembered.recall([key for key in keys if key])
+    fresh: dict[FileKey, Outcome] = {}
+    for path, key, outcome in zip(chunk, keys, pool.map(partial(_examine, known=known), chunk, keys), strict=True):
+        if key and key not in known and _worth_remembering(key, outcome):
+            fresh[key] = outcome
+        yield path, outcome
+    remembered.remember(fresh)
 
 
 def _threads() -> int:
@@ -127,6 +135,8 @@ def _examine(path: Path, key: FileKey | None, known: Mapping[FileKey, Outcome]) 
         content = path.read_bytes()
     except (OSError, ValueError) as error:
         return Outcome("", unreadable_reason(error), lasting=False)
+    except MemoryError:
+        return Outcome("", "not enough memory to read it", lasting=False)
     return _decode(content, str(path))
 
 

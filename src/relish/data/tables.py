@@ -126,20 +126,19 @@ def _refuse_missing_columns(header: Sequence[str], source: str) -> None:
 
 def _read_parquet(path: Path, source: str) -> list[_Row]:
     try:
-        import pyarrow as arrow  # late: only a Parquet table needs it
-        import pyarrow.parquet as parquet
+        from pyarrow import lib, parquet  # late: only a Parquet table needs it
     except ImportError as error:
         raise DataError(
             f"{source}: reading Parquet takes pyarrow, which is not installed.",
             hint='Install it with  pip install "relish-vision[parquet]"  or save the table as CSV.',
         ) from error
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path) as file:  # type: ignore[no-untyped-call]
             names = list(file.schema_arrow.names)
             _refuse_missing_columns(names, source)
             wanted = {key: names[place] for key, place in _columns(names).items() if key in {*_NEEDED, "split"}}
             table = file.read(columns=list(wanted.values()))
-    except (OSError, arrow.ArrowException) as error:
+    except (OSError, lib.ArrowException) as error:
         raise DataError(f"{source}: not a readable Parquet file ({error}).", hint=_HINT) from error
     cells = {key: _words(table.column(column), key, source) for key, column in wanted.items()}
     splits = cells.get("split", [""] * table.num_rows)
@@ -181,11 +180,10 @@ def _meant_splits(rows: Sequence[_Row], source: str) -> dict[str, str]:
     meant = split_words(names)
     for name, line in names.items():
         if name not in meant:
+            guess = nearest(name.lower(), known_split_words())
             raise DataError(
                 f'{source}, line {line}: unknown split "{name}".',
-                hint=f"Splits are {TRAIN}, {VALIDATION} and {TEST}; {nearest(name.lower(), known_split_words())}".rstrip(
-                    "; "
-                ),
+                hint=f"Splits are {TRAIN}, {VALIDATION} and {TEST}" + (f"; {guess}" if guess else "."),
             )
     return meant
 
