@@ -1,0 +1,53 @@
+"""relish: from a folder of labelled pictures and a pretrained model to a classifier you can trust.
+
+    import relish
+    clf = relish.fit("photos/")
+    clf.predict(["new.jpg"])
+    clf.evaluate("photos/test")
+
+Names are imported when first used, so that `import relish` is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from relish.core.errors import RelishError as RelishError
+    from relish.models.source import source_model as source_model
+    from relish.tasks.classifier import Classifier as Classifier
+    from relish.tasks.classifier import Prediction as Prediction
+    from relish.tasks.compare import compare as compare
+    from relish.tasks.evaluate import evaluate as evaluate
+    from relish.tasks.fit import fit as fit
+    from relish.tasks.pretrain import pretrain as pretrain
+    from relish.tasks.show import show as show
+    from relish.tasks.sweep import sweep as sweep
+    from relish.training.recipe import Recipe as Recipe
+
+_HOMES = {
+    "Classifier": "relish.tasks.classifier",
+    "Prediction": "relish.tasks.classifier",
+    "Recipe": "relish.training.recipe",
+    "RelishError": "relish.core.errors",
+    "compare": "relish.tasks.compare",
+    "evaluate": "relish.tasks.evaluate",
+    "fit": "relish.tasks.fit",
+    "pretrain": "relish.tasks.pretrain",
+    "show": "relish.tasks.show",
+    "source_model": "relish.models.source",
+    "sweep": "relish.tasks.sweep",
+}
+__all__ = ["Classifier", "Prediction", "Recipe", "RelishError", "compare", "evaluate", "fit", "load", "pretrain", "show", "source_model", "sweep"]  # fmt: skip
+
+
+def load(path: str, *, device: str = "auto") -> "Classifier":
+    """The classifier of a run folder or of a saved model file; see `Classifier.load`."""
+    from relish.tasks.classifier import Classifier
+
+    return Classifier.load(path, device=device)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module relish has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

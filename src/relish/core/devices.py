@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
+from torch import nn
 
 from relish.core.errors import BadInput
 
@@ -33,6 +34,12 @@ def accelerator_for(device: str = "auto") -> Accelerator:
     if PartialState._shared_state and (PartialState().device.type == "cpu") != on_cpu and torch.cuda.is_available():
         AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=on_cpu)
+
+
+def place(network: nn.Module, device: torch.device | str) -> None:
+    """Move a network to a device, its convolutions in the layout they are fastest in; the values stay the same."""
+    network.to(device)
+    network.to(memory_format=torch.channels_last)
 
 
 def processor_name() -> str:

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
+from relish.core.devices import place
 from relish.core.progress import Progress
 from relish.data.batches import evaluation_batches
 from relish.data.dataset import Split
@@ -45,7 +46,7 @@ def predict_split(
         PictureError: a picture cannot be opened any more.
     """
     network.eval()
-    network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    place(network, accelerator.device)
     batches = [list(range(i, min(i + BATCH_SIZE, len(split)))) for i in range(0, len(split), BATCH_SIZE)]
     mine = batches[accelerator.process_index :: accelerator.num_processes]
     found: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []

@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 
 from relish.core import seeds
+from relish.core.devices import place as place_on
 from relish.core.errors import Diverged, Stopped
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
@@ -61,7 +62,7 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
         PictureError: a picture cannot be opened any more.
     """
     recipe, network = lesson.recipe, lesson.target.network
-    network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    place_on(network, accelerator.device)
     optimiser = make_optimiser(lesson.target, recipe)
     place = load_checkpoint(folder.checkpoint, network, optimiser) or Place()
     # Only the model is prepared: the list of pictures is ours, and the optimiser needs nothing in full precision.
@@ -70,8 +71,8 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
     main = accelerator.is_main_process
     if place.epoch or place.batch:
         progress.say(f"going on from epoch {place.epoch + place.batch / steps_per_epoch:.2f} of {recipe.epochs}")
-        if main:
-            folder.record(event="resumed", epoch=place.epoch, batch=place.batch)
+    if main and folder.metrics.is_file():
+        folder.record(event="resumed", epoch=place.epoch, batch=place.batch)
 
     def save() -> None:
         if main:
@@ -136,7 +137,7 @@ def _step(
     right = 0 if padding else int((outputs.argmax(1) == labels).sum())
     sums = torch.tensor([losses.sum().item(), right], device=accelerator.device)
     if accelerator.num_processes > 1:
-        sums = accelerator.reduce(sums)  # type: ignore[assignment]
+        sums = accelerator.reduce(sums)
     return float(sums[0]), int(sums[1])
 
 

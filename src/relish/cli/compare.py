@@ -1,0 +1,58 @@
+"""`relish compare DATA`: several recipes on the same pictures."""
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from relish.cli import options as o
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog="example:  relish compare photos/ --recipes book,frozen --seeds 3")(compare)
+
+
+def compare(
+    data: o.Data,
+    recipes: Annotated[str, Option(help="Names of recipes; each is tested against the first.")] = (
+        "book,book-scratch,frozen,source-head"
+    ),
+    seeds: Annotated[int, Option(help="Runs of each recipe.")] = 1,
+    source: o.Source = None,
+    weights: o.Weights = None,
+    settings: o.Settings = None,
+    epochs: o.Epochs = None,
+    batch_size: o.BatchSize = None,
+    image_size: o.ImageSize = None,
+    map_: o.Mappings = None,
+    val_split: o.ValSplit = None,
+    workers: o.Workers = None,
+    device: o.Device = "auto",
+    runs: o.Runs = Path("runs"),
+    json: o.Json = False,
+) -> None:
+    """Train several recipes on the same pictures: one table with paired tests, one chart. Finished runs are kept."""
+    from relish.tasks.compare import compare as run
+
+    voice = o.voice(json)
+    found = run(
+        data,
+        recipes=o.names(recipes),
+        seeds=seeds,
+        source=source,
+        weights=weights,
+        settings=o.recipe_settings(settings, epochs=epochs, batch_size=batch_size, image_size=image_size),
+        mapping=o.mappings(map_),
+        val_split=val_split,
+        workers=workers,
+        device=device,
+        runs=runs,
+        progress=voice,
+    )
+    if found is None:
+        return  # another process prints
+    print(jsonlib.dumps(found.as_json(), indent=1) if json else "\n".join([found.table(), *found.sentences()]))
+    voice.say(f"wrote   {found.folder}: compare.txt, study.json, curves.png, curves.svg")

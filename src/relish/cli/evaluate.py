@@ -1,0 +1,35 @@
+"""`relish evaluate RUN DATA`: how good a model is on labelled pictures."""
+
+import json as jsonlib
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from relish.cli import options as o
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog="example:  relish evaluate runs/photos-book-1 photos/ --split test")(evaluate)
+
+
+def evaluate(
+    run: o.Run,
+    data: o.Data,
+    split: Annotated[
+        str | None,
+        Option(help="train, validation or test.", show_default="test where there is one, else every picture"),
+    ] = None,
+    workers: o.Workers = None,
+    device: o.Device = "auto",
+    json: o.Json = False,
+) -> None:
+    """Judge a model on labelled pictures: accuracy with its interval, per-class table, confusion."""
+    from relish.report.scores import scores_words
+    from relish.tasks.evaluate import evaluate as judge
+
+    scores = judge(run, data, split, workers=workers or 0, device=device, progress=o.voice(json))
+    if scores is None:
+        return  # another process prints
+    print(jsonlib.dumps(scores.as_json(), indent=1) if json else scores_words(scores))

@@ -1,0 +1,70 @@
+"""`relish fit DATA`: fine-tune a source model on labelled pictures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from relish.cli import options as o
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog="example:  relish fit photos/ --epochs 3    then:  relish predict runs/photos-book-1 new.jpg")(
+        fit
+    )
+
+
+def fit(
+    data: Annotated[
+        str | None,
+        Argument(metavar="DATA", help="Folder, archive, address or table of pictures, or a name such as hotdog."),
+    ] = None,
+    source: o.Source = None,
+    weights: o.Weights = None,
+    recipe: Annotated[str | None, Option(help="book, book-scratch, frozen, source-head.", show_default="book")] = None,
+    settings: o.Settings = None,
+    epochs: o.Epochs = None,
+    batch_size: o.BatchSize = None,
+    lr: o.LearningRate = None,
+    image_size: o.ImageSize = None,
+    freeze: o.Freeze = None,
+    map_: o.Mappings = None,
+    val_split: o.ValSplit = None,
+    sha1: o.Sha1 = None,
+    sha256: o.Sha256 = None,
+    strict: o.Strict = False,
+    workers: o.Workers = None,
+    seed: o.Seed = None,
+    device: o.Device = "auto",
+    out: Annotated[Path | None, Option(help="The run folder to make.", show_default="runs/DATA-RECIPE-N")] = None,
+    resume: Annotated[Path | None, Option(help="A run folder to go on with.", show_default=False)] = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """Fine-tune a source model on labelled pictures, into a run folder."""
+    chosen = o.recipe_settings(
+        settings, epochs=epochs, batch_size=batch_size, learning_rate=lr, image_size=image_size, freeze=freeze
+    )
+    from relish.tasks.fit import fit as run
+
+    progress = o.voice(quiet)
+    made = run(
+        data,
+        source=source,
+        weights=weights,
+        recipe=recipe,
+        settings=chosen,
+        mapping=o.mappings(map_),
+        seed=seed,
+        val_split=val_split,
+        sha1=sha1,
+        sha256=sha256,
+        strict=strict,
+        workers=workers,
+        device=device,
+        out=out,
+        resume=resume,
+        progress=progress,
+    )
+    progress.say(f"next    relish predict {made.path} PICTURE…    or:  relish evaluate {made.path} DATA")

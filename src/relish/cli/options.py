@@ -1,0 +1,102 @@
+"""Arguments and options that several commands share, each written once."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from relish.core.progress import Progress, Screen
+
+Data = Annotated[
+    str, Argument(metavar="DATA", help="Folder, archive, address or table of pictures, or a name such as hotdog.")
+]
+Run = Annotated[Path, Argument(metavar="RUN", help="Run folder, or a model.safetensors of one.")]
+Source = Annotated[
+    str | None,
+    Option(help="Source model: embedded, torchvision/NAME, timm/NAME or NAME.", show_default="embedded"),
+]
+Weights = Annotated[
+    str | None, Option(help="Weights file, run folder, or none for random.", show_default="the source's own")
+]
+Seed = Annotated[int | None, Option(help="Of every random draw.", show_default="0", min=0)]
+Workers = Annotated[int | None, Option(help="Processes that read pictures.", show_default="chosen", min=0)]
+Device = Annotated[str, Option(help="auto, cpu, cuda or mps.")]
+Settings = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="Change a number of the recipe.")]
+Mappings = Annotated[
+    list[str] | None,
+    Option("--map", metavar="CLASS=SOURCE", help="Start this class from that source class: a name or an index."),
+]
+Epochs = Annotated[int | None, Option(help="Passes over the training pictures.", show_default="the recipe's")]
+BatchSize = Annotated[int | None, Option(help="Pictures in a batch.", show_default="the recipe's")]
+LearningRate = Annotated[
+    float | None,
+    Option(
+        "--lr",
+        help="Base learning rate; the head learns faster by the recipe's multiplier.",
+        show_default="the recipe's",
+    ),
+]
+ImageSize = Annotated[int | None, Option(help="Side of the network's square, in pixels.", show_default="the model's")]
+Freeze = Annotated[
+    str | None,
+    Option(help="What does not learn: none, backbone, or the first N groups of layers.", show_default="the recipe's"),
+]
+ValSplit = Annotated[
+    float | None,
+    Option(
+        help="Share of the training pictures to hold back for scoring.",
+        show_default="0.2 where nothing else can be scored",
+    ),
+]
+Sha1 = Annotated[str | None, Option(help="SHA-1 that the archive must have.", show_default=False)]
+Sha256 = Annotated[str | None, Option(help="SHA-256 that the archive must have.", show_default=False)]
+Strict = Annotated[bool, Option("--strict", help="An unreadable picture is an error.")]
+Json = Annotated[bool, Option("--json", help="One JSON document on standard output, and nothing else there.")]
+Runs = Annotated[Path, Option(help="Folder where runs are kept and looked for.")]
+Quiet = Annotated[bool, Option("--quiet", help="Say nothing on the way.")]
+
+
+def voice(quiet: bool = False) -> Progress:
+    """What the command says on standard error while it works."""
+    return Progress() if quiet else Screen()
+
+
+def recipe_settings(words: list[str] | None, **short: object) -> dict[str, object]:
+    """`--set` and the short options for recipe fields as one mapping.
+
+    Raises:
+        RecipeError: a word of `--set` without an equals sign, or a field given twice.
+    """
+    from relish.core.errors import RecipeError
+    from relish.training.recipe import parse_settings
+
+    settings: dict[str, object] = dict(parse_settings(words or []))
+    for name, value in short.items():
+        if value is None:
+            continue
+        if name in settings:
+            raise RecipeError(f"--set {name} and its own option are both given.", hint="Leave one away.")
+        settings[name] = value
+    return settings
+
+
+def names(words: str) -> list[str]:
+    """`book,frozen` as a list."""
+    return [name.strip() for name in words.split(",") if name.strip()]
+
+
+def mappings(words: list[str] | None) -> dict[str, str] | None:
+    """`--map hotdog=934` words as a mapping.
+
+    Raises:
+        RecipeError: a word is not of the form CLASS=SOURCE.
+    """
+    from relish.core.errors import RecipeError
+
+    found: dict[str, str] = {}
+    for word in words or []:
+        name, equals, row = word.partition("=")
+        if not (name and equals and row):
+            raise RecipeError(f'--map {word}: not of the form "class=source class", such as hotdog=934.')
+        found[name] = row
+    return found or None

@@ -1,0 +1,53 @@
+"""`relish show DATA`: look at pictures before training on them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from relish.cli import options as o
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog="example:  relish show photos/    or, as the network sees them:  relish show photos/ --recipe book"
+    )(show)
+
+
+def show(
+    data: o.Data,
+    first: Annotated[str | None, Option(help="Class of the upper rows.", show_default="the first")] = None,
+    last: Annotated[str | None, Option(help="Class of the lower rows.", show_default="the last")] = None,
+    rows: Annotated[int, Option(help="Rows of pictures.")] = 2,
+    columns: Annotated[int, Option(help="Pictures in a row.")] = 8,
+    recipe: Annotated[
+        str | None, Option(help="Show training pictures as this recipe's network sees them.", show_default=False)
+    ] = None,
+    source: o.Source = None,
+    weights: o.Weights = None,
+    image_size: o.ImageSize = None,
+    seed: Annotated[int, Option(help="Of the crops, with --recipe.", min=0)] = 0,
+    out: Annotated[Path, Option(help="The picture to write.")] = Path("pictures.png"),
+) -> None:
+    """Write the book's grid: the first pictures of one class over the last of another."""
+    from relish.core.files import atomic_path
+    from relish.tasks.show import show as grid
+
+    made = grid(
+        data,
+        first=first,
+        last=last,
+        rows=rows,
+        columns=columns,
+        recipe=recipe,
+        source=source,
+        weights=weights,
+        image_size=image_size,
+        seed=seed,
+        progress=o.voice(),
+    )
+    with atomic_path(out) as temporary:
+        made.save(temporary, format="PNG")
+    print(out)

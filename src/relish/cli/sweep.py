@@ -1,0 +1,62 @@
+"""`relish sweep DATA --vary lr=1e-5..1e-1`: accuracy against a number of the recipe."""
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from relish.cli import options as o
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog="example:  relish sweep photos/ --vary lr=1e-5..1e-2 --points 4 --recipes book,book-scratch")(
+        sweep
+    )
+
+
+def sweep(
+    data: o.Data,
+    vary: Annotated[str, Option(help="A number of the recipe: lr=1e-5..1e-1, or epochs=1,2,5.")],
+    points: Annotated[int, Option(help="Values of a range, evenly spaced on a log scale.")] = 7,
+    recipes: Annotated[str, Option(help="Names of recipes.")] = "book",
+    source: o.Source = None,
+    weights: o.Weights = None,
+    settings: o.Settings = None,
+    epochs: o.Epochs = None,
+    batch_size: o.BatchSize = None,
+    image_size: o.ImageSize = None,
+    map_: o.Mappings = None,
+    val_split: Annotated[float, Option(help="Share of the training pictures held back.")] = 0.2,
+    workers: o.Workers = None,
+    seed: Annotated[int, Option(help="Of every random draw.", min=0)] = 0,
+    device: o.Device = "auto",
+    runs: o.Runs = Path("runs"),
+    json: o.Json = False,
+) -> None:
+    """Train at several values, score on validation data, test the best of each recipe once. Finished runs are kept."""
+    from relish.tasks.sweep import sweep as run
+
+    voice = o.voice(json)
+    found = run(
+        data,
+        vary=vary,
+        points=points,
+        recipes=o.names(recipes),
+        source=source,
+        weights=weights,
+        settings=o.recipe_settings(settings, epochs=epochs, batch_size=batch_size, image_size=image_size),
+        mapping=o.mappings(map_),
+        seed=seed,
+        val_split=val_split,
+        workers=workers,
+        device=device,
+        runs=runs,
+        progress=voice,
+    )
+    if found is None:
+        return  # another process prints
+    print(jsonlib.dumps(found.as_json(), indent=1) if json else "\n".join(found.lines()))
+    voice.say(f"wrote   {found.folder}: sweep.txt, study.json, sweep.png, sweep.svg")

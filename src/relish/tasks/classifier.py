@@ -1,0 +1,215 @@
+"""`Classifier`: what a run folder, or a saved model, loads to.
+
+In:   a run folder or a `.safetensors` file.
+Out:  predictions, evaluations; its `repr` says what it is and how good.
+
+The preprocessing comes from the model's own header, so a picture is prepared in use as it was in training, whoever
+asks and from wherever.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate import Accelerator
+from PIL import Image
+from torch import nn
+
+from relish.core.devices import accelerator_for, place
+from relish.core.errors import DataError, ModelError, PictureError
+from relish.core.memory import keep_freed_memory
+from relish.core.progress import Progress
+from relish.core.run_folder import RunFolder
+from relish.data.dataset import TEST, Dataset, Split
+from relish.data.pictures import open_picture
+from relish.data.sources import find_dataset
+from relish.data.survey import survey
+from relish.data.transforms import Preprocessing, as_evaluated, book_preprocessing, preprocessing_from
+from relish.evaluation.metrics import Scores, score
+from relish.evaluation.predictions import BATCH_SIZE, predict_split, probabilities
+from relish.models.header import load_model
+
+Picture = str | Path | bytes | BinaryIO | Image.Image | npt.NDArray[np.uint8]
+"""Whatever holds one picture."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one picture; `error` is set, and nothing else, where it could not be opened."""
+
+    path: str
+    """The picture's path, or its place in what was given, such as `picture 3`."""
+    class_name: str | None = None
+    """The likeliest class; the first of them where several are equal."""
+    probability: float | None = None
+    """Of that class, 0 to 1."""
+    probabilities: dict[str, float] | None = None
+    """Of every class, in the model's order; they add up to 1."""
+    error: str | None = None
+    """Why there is no prediction."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that `relish predict --json` prints for one picture."""
+        if self.error is not None:
+            return {"path": self.path, "error": self.error}
+        return {
+            "path": self.path,
+            "class": self.class_name,
+            "probability": self.probability,
+            "probabilities": self.probabilities,
+        }
+
+
+class Classifier:
+    """A target model with its classes and its way of preparing pictures."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        classes: tuple[str, ...],
+        preprocessing: Preprocessing,
+        *,
+        source: str = "",
+        path: Path | None = None,
+        accuracy: str = "",
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        self.network = network.eval()
+        self.classes = classes
+        self.preprocessing = preprocessing
+        self.source = source
+        self.path = path
+        self.accuracy = accuracy
+        self._accelerator = accelerator or accelerator_for()
+        place(self.network, self._accelerator.device)
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str = "auto") -> "Classifier":
+        """The model of a run folder, or of a `.safetensors` file with our header.
+
+        Raises:
+            RunError: no such run, or not finished.
+            ModelError: the file is damaged, or says nothing of its classes.
+        """
+        keep_freed_memory()
+        path, accuracy = Path(path), ""
+        file = path
+        if not path.is_file():
+            folder = RunFolder.open(path)
+            evaluation = folder.read_evaluation()
+            top1 = evaluation["top1"]
+            accuracy = f"{evaluation['split']} accuracy {top1['value']:.4f} ({top1['correct']} of {top1['count']})"
+            file = folder.model
+        network, description, extra = load_model(file)
+        if description.labels is None:
+            raise ModelError(f"{file} does not name its classes.", hint="A model saved by relish does.")
+        data = description.data_config
+        how = preprocessing_from(extra, book_preprocessing(data.input_size[1], data.mean, data.std))
+        return cls(
+            network,
+            description.labels,
+            how,
+            source=extra.get("source", description.network_name),
+            path=path,
+            accuracy=accuracy,
+            accelerator=accelerator_for(device),
+        )
+
+    def __repr__(self) -> str:
+        shown = ", ".join(self.classes[:6]) + (", …" if len(self.classes) > 6 else "")
+        parts = [f"{len(self.classes)} classes: {shown}", f"from {self.source}", self.accuracy or "not evaluated"]
+        return f"<Classifier {self.path or ''} | {' | '.join(parts)}>"
+
+    def predict(self, pictures: Picture | Iterable[Picture]) -> list[Prediction]:
+        """What the model says of each picture, in order.
+
+        Args:
+            pictures: one picture or several: paths, bytes, open files, PIL pictures, (H, W, 3) uint8 arrays.
+
+        Returns:
+            One `Prediction` for each; one that cannot be opened has its `error` set and stops nothing.
+        """
+        return list(self.stream(_several(pictures)))
+
+    def stream(self, pictures: Iterable[Picture]) -> Iterator[Prediction]:
+        """As `predict`, one by one, holding one batch of pictures in memory and no more."""
+        names: list[str] = []
+        ready: list[torch.Tensor | str] = []
+        for number, picture in enumerate(pictures):
+            names.append(str(picture) if isinstance(picture, str | Path) else f"picture {number + 1}")
+            try:
+                ready.append(as_evaluated(open_picture(picture), self.preprocessing))
+            except PictureError as error:
+                ready.append(error.reason)
+            if len(ready) == BATCH_SIZE:
+                yield from self._answer(names, ready)
+                names, ready = [], []
+        yield from self._answer(names, ready)
+
+    def evaluate(
+        self, data: str | Path, split: str | None = None, *, workers: int = 0, progress: Progress | None = None
+    ) -> Scores:
+        """How good the model is on labelled pictures; they are never split here.
+
+        Args:
+            data: anything `fit` takes.
+            split: "train", "validation" or "test"; None takes the test split where there is one, else every picture.
+
+        Raises:
+            DataError: no such split, or a class that the model does not know.
+        """
+        dataset = survey(find_dataset(data, progress=progress or Progress()), progress=progress or Progress()).dataset
+        for warning in dataset.warnings:
+            (progress or Progress()).warn(warning)
+        chosen = _labelled_as(self.classes, dataset, _chosen(dataset, split))
+        found = predict_split(
+            self.network, chosen, self.preprocessing, self._accelerator, workers=workers, progress=progress
+        )
+        return score(found, chosen.labels, self.classes)
+
+    def _answer(self, names: list[str], ready: list[torch.Tensor | str]) -> Iterator[Prediction]:
+        tensors = [item for item in ready if isinstance(item, torch.Tensor)]
+        rows = iter(())
+        if tensors:
+            images = torch.stack(tensors).to(self._accelerator.device)
+            rows = iter(probabilities(self.network, images, self.preprocessing))
+        for name, item in zip(names, ready, strict=True):
+            yield Prediction(name, error=item) if isinstance(item, str) else self._prediction(name, next(rows))
+
+    def _prediction(self, name: str, row: npt.NDArray[np.float32]) -> Prediction:
+        best = int(row.argmax())
+        each = {known: float(p) for known, p in zip(self.classes, row, strict=True)}
+        return Prediction(name, self.classes[best], float(row[best]), each)
+
+
+def _several(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
+    one = isinstance(pictures, str | Path | bytes | Image.Image | np.ndarray) or hasattr(pictures, "read")
+    return [pictures] if one else pictures  # type: ignore[list-item, return-value]
+
+
+def _chosen(dataset: Dataset, split: str | None) -> Split:
+    if split is not None:
+        if split not in dataset.splits:
+            raise DataError(f'{dataset.source} has no split "{split}".', hint=f"It has: {', '.join(dataset.splits)}.")
+        return dataset.splits[split]
+    if TEST in dataset.splits:
+        return dataset.splits[TEST]
+    parts = list(dataset.splits.values())
+    return Split(tuple(path for part in parts for path in part.paths), np.concatenate([part.labels for part in parts]))
+
+
+def _labelled_as(classes: tuple[str, ...], dataset: Dataset, split: Split) -> Split:
+    """The same pictures with labels in the order of the model's classes: by name, never by position."""
+    unknown = [dataset.classes[label] for label in np.unique(split.labels) if dataset.classes[label] not in classes]
+    if unknown:
+        raise DataError(
+            f'{dataset.source}: the model does not know the class "{unknown[0]}"'
+            + (f" and {len(unknown) - 1} more." if len(unknown) > 1 else "."),
+            hint=f"It knows: {', '.join(classes[:10])}{', …' if len(classes) > 10 else ''}.",
+        )
+    place = np.array([classes.index(name) if name in classes else -1 for name in dataset.classes], dtype=np.int64)
+    return Split(split.paths, place[split.labels])

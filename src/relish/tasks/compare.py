@@ -1,0 +1,213 @@
+"""`compare`: several recipes on the same pictures, in one table with paired tests, and one chart.
+
+In:   pictures, recipe names, how many seeds.
+Out:  a `Comparison`; its table, chart and figures in a folder of their own, every run in its run folder.
+
+The recipes are judged on the same pictures, so they are compared picture by picture: McNemar's test sees a difference
+long before two intervals stop overlapping.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from relish.core.devices import accelerator_for
+from relish.core.errors import RecipeError
+from relish.core.files import write_json, write_text
+from relish.core.fingerprints import fingerprint
+from relish.core.memory import keep_freed_memory
+from relish.core.progress import Progress
+from relish.evaluation.comparison import McNemar, mcnemar
+from relish.evaluation.metrics import Proportion
+from relish.report.curves import draw_comparison
+from relish.report.tables import text_table
+from relish.tasks.preparing import Request, prepare_data
+from relish.tasks.running import RUNS
+from relish.tasks.studies import Outcome, carry_out, study_folder
+from relish.training.recipe import Recipe, named_recipe
+
+RECIPES = ("book", "book-scratch", "frozen", "source-head")
+"""The book's fine-tuning, what it is compared with, and its exercises 3 and 4."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One recipe of a comparison, over all its seeds."""
+
+    name: str
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def accuracies(self) -> list[Proportion]:
+        """Of each seed that did not diverge."""
+        return [outcome.scores.top1 for outcome in self.outcomes if outcome.scores is not None]
+
+    @property
+    def mean(self) -> Proportion:
+        """The mean over seeds as so many right of the split's pictures: what the interval is computed from."""
+        found = self.accuracies
+        return Proportion(round(float(np.mean([p.correct for p in found]))), found[0].count)
+
+    def against(self, other: "Side") -> McNemar:
+        """Paired test, seed by seed, the counts added up."""
+        pairs = [(a, b) for a, b in zip(self.outcomes, other.outcomes, strict=True) if a.scores and b.scores]
+        mine, theirs = (np.concatenate([pair[i].right for pair in pairs]) for i in (0, 1))
+        return mcnemar(mine, theirs)
+
+    def measured(self, key: str) -> float | None:
+        """The mean of a figure of the runs' evaluations."""
+        found = [o.folder.read_evaluation()[key] for o in self.outcomes if o.scores]
+        return float(np.mean(found)) if found and None not in found else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found; the first side is what the others are tested against."""
+
+    sides: tuple[Side, ...]
+    split: str
+    folder: Path
+
+    def table(self) -> str:
+        """One row a recipe."""
+        headings = [
+            "recipe",
+            f"{self.split} accuracy",
+            "95% interval",
+            f"against {self.sides[0].name}",
+            "training",
+            "pictures/s",
+        ]
+        return text_table(headings, [self._row(side) for side in self.sides], right=(1, 4, 5))
+
+    def as_json(self) -> dict[str, Any]:
+        """Every figure of the table, and where the runs are."""
+        return {
+            "split": self.split,
+            "recipes": [
+                {
+                    "recipe": side.name,
+                    "top1": side.mean.as_json() if side.accuracies else None,
+                    "seeds": [
+                        {"seed": o.seed, "run": str(o.folder.path), "top1": o.scores and o.scores.top1.as_json()}
+                        for o in side.outcomes
+                    ],
+                    "against_first": self._test(side),
+                    "training_seconds": side.measured("training_seconds"),
+                    "pictures_per_second": side.measured("pictures_per_second"),
+                }
+                for side in self.sides
+            ],
+        }
+
+    def sentences(self) -> list[str]:
+        """What the paired tests say, in words."""
+        first = self.sides[0]
+        return [
+            first.against(side).sentence(first.name, side.name)
+            for side in self.sides[1:]
+            if side.accuracies and first.accuracies
+        ]
+
+    def _row(self, side: Side) -> list[str]:
+        if not side.accuracies:
+            return [side.name, "diverged", "", "", "", ""]
+        mean, values = side.mean, [p.value for p in side.accuracies]
+        spread = f" ({min(values):.3f}–{max(values):.3f} over {len(values)} seeds)" if len(values) > 1 else ""
+        low, high = mean.interval
+        test = self._test(side)
+        seconds, speed = side.measured("training_seconds"), side.measured("pictures_per_second")
+        return [
+            side.name,
+            f"{np.mean(values):.4f}{spread}",
+            f"{low:.3f}–{high:.3f}",
+            "" if test is None else f"{test['difference']:+.4f}, p = {test['p_value']:.2g}",
+            "" if seconds is None else f"{seconds:.0f} s",
+            "" if speed is None else f"{speed:.1f}",
+        ]
+
+    def _test(self, side: Side) -> dict[str, float] | None:
+        first = self.sides[0]
+        if side is first or not side.accuracies or not first.accuracies:
+            return None
+        pairs = zip(side.outcomes, first.outcomes, strict=True)
+        gaps = [a.scores.top1.value - b.scores.top1.value for a, b in pairs if a.scores and b.scores]
+        return {"difference": float(np.mean(gaps)), "p_value": side.against(first).p_value} if gaps else None
+
+
+def compare(
+    data: str | Path,
+    *,
+    recipes: Sequence[str | Recipe] = RECIPES,
+    seeds: int = 1,
+    source: str | None = None,
+    weights: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    mapping: Mapping[str, str | int] | None = None,
+    val_split: float | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    runs: str | Path = RUNS,
+    progress: Progress | None = None,
+) -> Comparison | None:
+    """Train each recipe with each seed on the same pictures, and compare them picture by picture.
+
+    Args:
+        data: anything `fit` takes.
+        recipes: names or `Recipe`s; the others are tested against the first.
+        seeds: how many, from 0.
+        settings: recipe fields to change, in every recipe.
+        mapping: class name to source class, for recipes whose head begins with source rows.
+        runs: the folder where runs are kept and looked for.
+
+    Returns:
+        What was found; None in every process but the first.
+
+    Raises:
+        RecipeError: no recipes, one twice, or no seeds.
+        RelishError: what `fit` raises.
+    """
+    keep_freed_memory()
+    accelerator = accelerator_for(device)
+    voice = progress if progress is not None and accelerator.is_main_process else Progress()
+    chosen = [(r if isinstance(r, Recipe) else named_recipe(r)).with_settings(settings or {}) for r in recipes]
+    if not chosen or len({r.name for r in chosen}) < len(chosen):
+        raise RecipeError("--recipes needs at least one recipe, each named once.")
+    if seeds < 1:
+        raise RecipeError(f"--seeds must be 1 or above, got {seeds}.")
+    rows = {name: str(row) for name, row in (mapping or {}).items()}
+    request = Request(
+        data=str(data), source=source, weights=None if weights is None else str(weights), val_split=val_split
+    )
+    with accelerator.main_process_first():
+        looked = prepare_data(request, voice)
+    for warning in looked.dataset.warnings:
+        voice.warn(warning)
+    sides = []
+    for recipe in chosen:
+        outcomes = tuple(
+            carry_out(
+                replace(request, seed=seed, mapping=rows if recipe.head == "source" else {}),
+                recipe, looked, Path(runs), accelerator, voice, workers=workers,
+            )
+            for seed in range(seeds)
+        )  # fmt: skip
+        sides.append(Side(recipe.name, outcomes))
+    split = next((o.folder.read_evaluation()["split"] for s in sides for o in s.outcomes if o.scores), "test")
+    identity = fingerprint([[str(o.folder.path) for o in side.outcomes] for side in sides])
+    result = Comparison(tuple(sides), split, study_folder(Path(runs), f"{looked.dataset.name}-compare", identity))
+    if not accelerator.is_main_process:
+        return None
+    _write(result, identity)
+    return result
+
+
+def _write(result: Comparison, identity: str) -> None:
+    write_text(result.folder / "compare.txt", "\n".join([result.table(), *result.sentences()]) + "\n")
+    write_json(result.folder / "study.json", {"identity": identity, **result.as_json()})
+    curves = {side.name: side.outcomes[0].curves for side in result.sides if side.outcomes[0].curves}
+    if curves:
+        draw_comparison(curves, result.folder / "curves")

@@ -1,0 +1,142 @@
+"""`fit`: from pictures and a source model to a target model in a run folder.
+
+In:   what `relish fit` takes.
+Out:  a finished run folder, and the `Classifier` it loads to.
+Not here: making things ready (`preparing.py`), training and judging (`running.py`).
+
+Resuming takes everything from the run folder; an argument given again is checked, never obeyed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from relish.core.devices import accelerator_for
+from relish.core.errors import RunError
+from relish.core.memory import keep_freed_memory
+from relish.core.progress import Progress
+from relish.core.run_folder import RunFolder
+from relish.tasks.classifier import Classifier
+from relish.tasks.preparing import Prepared, Request, introduce, prepare
+from relish.tasks.running import open_folder, run
+from relish.training.recipe import Recipe, named_recipe, recipe_from_dict
+
+DEFAULT_RECIPE = "book"
+
+
+def fit(
+    data: str | Path | None = None,
+    *,
+    source: str | None = None,
+    weights: str | Path | None = None,
+    recipe: str | Recipe | None = None,
+    settings: Mapping[str, Any] | None = None,
+    mapping: Mapping[str, str | int] | None = None,
+    seed: int | None = None,
+    val_split: float | None = None,
+    sha1: str | None = None,
+    sha256: str | None = None,
+    strict: bool = False,
+    workers: int | None = None,
+    device: str = "auto",
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Classifier:
+    """Fine-tune a source model on a folder of labelled pictures.
+
+    Args:
+        data: folder, archive, address, table or registered name; with `resume` it may be left away.
+        source: name of the source model; None takes the one that `weights` describes, else the embedded one.
+        weights: weights file, run folder, or "none" for random.
+        recipe: a name or a `Recipe`; None takes the default.
+        settings: recipe fields to change, such as `{"epochs": 3}`.
+        mapping: class name to source class, for a head that begins with source rows.
+        seed: of every random draw; None is 0.
+        val_split: share of the training pictures to hold back, between 0 and 1.
+        sha1, sha256: checksum that the archive must have.
+        strict: an unreadable picture is an error instead of being left out.
+        workers: processes that read pictures; None chooses.
+        device: "auto", "cpu", "cuda" or "mps".
+        out: the run folder to make; None takes the next free `runs/DATA-RECIPE-N`.
+        resume: a run folder to go on with; arguments given again have to agree with it.
+
+    Returns:
+        The finished run's classifier.
+
+    Raises:
+        RelishError: one of its kinds, by what is wrong.
+    """
+    keep_freed_memory()
+    accelerator = accelerator_for(device)
+    progress = progress if progress is not None and accelerator.is_main_process else Progress()
+    given: dict[str, Any] = {
+        "data": data and str(data),
+        "source": source,
+        "weights": weights and str(weights),
+        "mapping": mapping and {name: str(row) for name, row in mapping.items()},
+        "seed": seed,
+        "val_split": val_split,
+        "sha1": sha1,
+        "sha256": sha256,
+        "strict": strict or None,
+    }
+    asked = {key: value for key, value in given.items() if value is not None}
+    if resume is not None:
+        begun = RunFolder.open(Path(resume))
+        request, chosen = _resumed(begun, asked, recipe, settings or {}, out)
+        if begun.finished:
+            progress.say(f"{begun.path} is finished already.")
+            return Classifier.load(begun.path, device=device)
+        folder: RunFolder | None = begun
+    elif data is None:
+        raise RunError("fit needs pictures: name a folder, or a run to --resume.")
+    else:
+        folder, request = None, Request(**asked)
+        named = recipe if isinstance(recipe, Recipe) else named_recipe(recipe or DEFAULT_RECIPE)
+        chosen = named.with_settings(settings or {})
+    prepared = prepare(request, chosen, accelerator, progress)
+    introduce(prepared, progress)
+    if folder is None:
+        folder = open_folder(prepared, None if out is None else Path(out), accelerator)
+        progress.say(f"run     {folder.path}")
+    else:
+        _check_same(folder, prepared)
+        if not folder.checkpoint.is_file():
+            progress.say(f"{folder.path} has no checkpoint yet: starting over.")
+    run(prepared, folder, accelerator, progress, workers=workers)
+    return Classifier.load(folder.path, device=device)
+
+
+def _resumed(
+    folder: RunFolder,
+    asked: Mapping[str, Any],
+    named: str | Recipe | None,
+    settings: Mapping[str, Any],
+    out: str | Path | None,
+) -> tuple[Request, Recipe]:
+    """The request and recipe of a run to go on with; whatever is given again has to agree with them."""
+    request = Request(**{key: value for key, value in folder.read_request().items() if key != "identity"})
+    recipe = recipe_from_dict(folder.read_recipe())
+    again = replace(request, **asked).as_dict()
+    differ = [key for key, value in request.as_dict().items() if again[key] != value]
+    differ += [key for key, value in settings.items() if recipe.with_settings({key: value}) != recipe]
+    if named is not None and named not in (recipe, recipe.name):
+        differ.append("recipe")
+    if out is not None and Path(out).resolve() != folder.path.resolve():
+        differ.append("out")
+    if differ:
+        raise RunError(
+            f"{folder.path} was begun with another {', '.join(differ)}.",
+            hint="Leave those arguments away to go on with it, or start a new run without --resume.",
+        )
+    return request, recipe
+
+
+def _check_same(folder: RunFolder, prepared: Prepared) -> None:
+    if folder.read_request().get("identity") != prepared.identity:
+        raise RunError(
+            f"{folder.path} cannot be gone on with: its pictures or its source weights have changed since it began.",
+            hint="Put them back as dataset.json lists them, or start a new run.",
+        )

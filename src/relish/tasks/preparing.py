@@ -1,0 +1,226 @@
+"""Everything a run needs before its first step: pictures found and looked over, target model made, identity known.
+
+In:   a `Request` and a `Recipe`.
+Out:  a `Prepared` run.
+Not here: training it (`fit.py`).
+
+Two runs of the same identity are the same run, whichever command asked for them: `compare` and `sweep` reuse one
+instead of training it again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from relish.core import seeds
+from relish.core.errors import DataError, RecipeError
+from relish.core.fingerprints import fingerprint
+from relish.core.progress import Progress
+from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset, Split
+from relish.data.sources import find_dataset
+from relish.data.split import with_validation
+from relish.data.survey import Survey, survey
+from relish.data.transforms import Preprocessing, book_preprocessing
+from relish.models.describe import describe
+from relish.models.freezing import freeze
+from relish.models.source import SourceModel, load_source
+from relish.models.target import TargetModel, make_target
+from relish.training.optimiser import learning_rates
+from relish.training.recipe import Recipe
+
+VAL_SPLIT = 0.2
+"""Share of the training pictures that is held back where a dataset brings nothing to score on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked for, but for the recipe; saved in the run folder."""
+
+    data: str
+    """Folder, archive, address, table or registered name."""
+    sha1: str | None = None
+    sha256: str | None = None
+    source: str | None = None
+    """Name of the source model; none: the weights file says it, else the embedded one."""
+    weights: str | None = None
+    """A weights file, a run folder, `none` for random; none given: the source model's own."""
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    """Class name to source class, for heads that begin with source rows."""
+    seed: int = 0
+    val_split: float | None = None
+    """Share of the training pictures held back for scoring; none given: only where nothing else can be scored."""
+    strict: bool = False
+    """Whether an unreadable picture is an error."""
+    judge: str | None = None
+    """The split of the run's last number; none: the test split where there is one, else validation."""
+
+    def __post_init__(self) -> None:
+        if self.val_split is not None and not 0 < self.val_split < 1:
+            raise RecipeError(f"--val-split must be between 0 and 1, got {self.val_split}.")
+        if self.seed < 0:
+            raise RecipeError(f"--seed must be 0 or above, got {self.seed}.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; paths made absolute, so that a run can be resumed from anywhere."""
+        return {
+            **asdict(self),
+            "data": _absolute(self.data),
+            "weights": self.weights and _absolute(self.weights),
+            "mapping": dict(self.mapping),
+        }
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that could begin now."""
+
+    request: Request
+    recipe: Recipe
+    dataset: Dataset
+    survey: Survey
+    source: SourceModel
+    target: TargetModel
+    preprocessing: Preprocessing
+    identity: str
+    """64 hexadecimal digits; equal for runs that are the same."""
+
+    @property
+    def learn(self) -> Split:
+        """The pictures to learn from."""
+        return self.dataset.splits[TRAIN]
+
+    @property
+    def score_name(self) -> str:
+        """What is scored after every epoch: validation data where there is some, else, as in the book, test."""
+        return VALIDATION if VALIDATION in self.dataset.splits else TEST
+
+    @property
+    def final_name(self) -> str:
+        """What the run's last number is computed on: the test split where there is one, unless told otherwise."""
+        return self.request.judge or (TEST if TEST in self.dataset.splits else VALIDATION)
+
+
+def prepare(request: Request, recipe: Recipe, accelerator: Accelerator, progress: Progress) -> Prepared:
+    """Find and look over the pictures, load the source model, make the target model.
+
+    Raises:
+        DataError, ModelError, RecipeError, DownloadFailed: as the parts do.
+    """
+    # The first process downloads, extracts and looks over; the others find it done.
+    with accelerator.main_process_first():
+        found = prepare_data(request, progress)
+        return prepare_run(request, recipe, found, progress)
+
+
+def prepare_data(request: Request, progress: Progress) -> Survey:
+    """The pictures of a request, looked over, with something to score on.
+
+    Raises:
+        DataError: the layout is not understood, a picture is unreadable under `strict`, a class is too small to split.
+        DownloadFailed: an address that cannot be reached, or a wrong checksum.
+    """
+    dataset = find_dataset(request.data, sha1=request.sha1, sha256=request.sha256, progress=progress)
+    looked = survey(dataset, strict=request.strict, progress=progress)
+    alone = WHOLE in looked.dataset.splits or not {TEST, VALIDATION} & set(looked.dataset.splits)
+    if TRAIN not in looked.dataset.splits and not alone:
+        raise DataError(f"{request.data}: there is a split to score on but none to learn from.")
+    if request.val_split is None and not alone:
+        return looked
+    split = with_validation(looked.dataset, request.val_split or VAL_SPLIT, request.seed, looked.sha256)
+    return replace(looked, dataset=split)
+
+
+def prepare_run(request: Request, recipe: Recipe, looked: Survey, progress: Progress) -> Prepared:
+    """The target model of one recipe, for pictures that were looked over already.
+
+    Raises:
+        ModelError, RecipeError: the source model, its weights or the recipe do not fit.
+    """
+    random = recipe.start == "random"
+    # A run from chance takes the source model's design only: there is no need to fetch its weights.
+    weights = request.weights or ("none" if random else None)
+    source = load_source(request.source, weights, progress=progress)
+    target = make_target(
+        source,
+        looked.dataset.classes,
+        head_init=recipe.head,
+        seed=seeds.derive(request.seed, "target"),
+        mapping=request.mapping,
+        unmatched=recipe.unmatched,
+        random_weights=random,
+    )
+    freeze(target, recipe.freeze)
+    size = recipe.image_size or source.data_config.input_size[1]
+    how = book_preprocessing(size, source.data_config.mean, source.data_config.std)
+    _check_size(target, size)
+    return Prepared(
+        request, recipe, looked.dataset, looked, source, target, how, _identity(request, recipe, looked, source)
+    )
+
+
+def introduce(prepared: Prepared, progress: Progress) -> None:
+    """Say what will be learned, from what, starting where: the first lines of every run."""
+    dataset = prepared.dataset
+    counts = ", ".join(f"{name} {len(split)}" for name, split in dataset.splits.items())
+    progress.say(f"data    {dataset.name}: {counts} pictures")
+    progress.say(f"classes {_listed(dataset.classes)}")
+    for warning in dataset.warnings:
+        progress.warn(warning)
+    progress.say(f"source  {prepared.source.name}: {prepared.source.origin}")
+    for line in describe(prepared.target, learning_rates(prepared.recipe)):
+        progress.say(line)
+    how = prepared.preprocessing
+    progress.say(
+        f"input   {how.image_size} px; mean {_numbers(how.mean)}, std {_numbers(how.std)} ({_winner(prepared)})"
+    )
+
+
+def _check_size(target: TargetModel, size: int) -> None:
+    try:
+        with torch.inference_mode():
+            target.network.eval()(torch.zeros(1, 3, size, size))
+    except (RuntimeError, AssertionError) as error:
+        raise RecipeError(
+            f"{target.source.name} does not take pictures of {size} × {size} pixels ({str(error).splitlines()[0]}).",
+            hint="Leave --image-size away, or try 224.",
+        ) from error
+
+
+def _identity(request: Request, recipe: Recipe, looked: Survey, source: SourceModel) -> str:
+    dataset = looked.dataset
+    splits = {
+        name: sorted(
+            (dataset.label(path), dataset.classes[label], looked.sha256[path])
+            for path, label in zip(split.paths, split.labels.tolist(), strict=True)
+        )
+        for name, split in dataset.splits.items()
+    }
+    numbers = {key: value for key, value in recipe.as_dict().items() if key != "name"}
+    model = [source.library, source.architecture, source.model_args, source.sha256, recipe.start == "random"]
+    return fingerprint([numbers, request.seed, request.judge, splits, model, dict(request.mapping)])
+
+
+def _winner(prepared: Prepared) -> str:
+    origin = dict(prepared.source.data_config.origin)
+    if prepared.recipe.image_size:
+        origin["input_size"] = "user"
+    return ", ".join(
+        f"{name.replace('input_', '')} from {who}" for name, who in origin.items() if name != "interpolation"
+    )
+
+
+def _listed(classes: tuple[str, ...], most: int = 12) -> str:
+    shown = ", ".join(f"{number} {name}" for number, name in enumerate(classes[:most]))
+    return shown + (f" … {len(classes) - 1} {classes[-1]}" if len(classes) > most else "")
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "/".join(f"{value:g}" for value in values)
+
+
+def _absolute(given: str) -> str:
+    return str(Path(given).resolve()) if Path(given).exists() else given

@@ -1,0 +1,245 @@
+"""`sweep`: accuracy against a number of the recipe, for one recipe or several (the book's exercises 1 and 2).
+
+In:   pictures, which field to vary over which values, recipe names.
+Out:  a `Sweep`: a table, a plot, the best of each recipe, and whether these still differ.
+
+Every point is scored on validation data held back from the training pictures; the test split is looked at once, at the
+end, for the best point of each recipe alone. Picking the best of many on the test split would flatter it.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from accelerate import Accelerator
+
+from relish.core.devices import accelerator_for
+from relish.core.errors import RecipeError, nearest
+from relish.core.files import write_json, write_text
+from relish.core.fingerprints import fingerprint
+from relish.core.memory import keep_freed_memory
+from relish.core.progress import Progress
+from relish.data.dataset import TEST, VALIDATION, Split
+from relish.evaluation.comparison import mcnemar
+from relish.evaluation.curves import SweepPoint
+from relish.evaluation.metrics import Proportion, said_class
+from relish.evaluation.predictions import predict_split
+from relish.report.curves import draw_sweep
+from relish.report.tables import text_table
+from relish.tasks.classifier import Classifier
+from relish.tasks.preparing import VAL_SPLIT, Request, prepare_data
+from relish.tasks.running import RUNS
+from relish.tasks.studies import Outcome, carry_out, study_folder
+from relish.training.recipe import Recipe, named_recipe
+
+SHORT = {"lr": "learning_rate"}
+"""Other names of fields, as the command line has them."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What `sweep` found."""
+
+    field: str
+    outcomes: Mapping[str, tuple[Outcome, ...]]
+    """By recipe, in the order of the values."""
+    tests: Mapping[str, Proportion]
+    """Test accuracy of each recipe's best point; empty where the pictures have no test split."""
+    conclusion: str
+    folder: Path
+
+    def best(self, recipe: str) -> Outcome | None:
+        """The point with the highest validation accuracy, the smaller value of equals; None where all diverged."""
+        return best_of(self.outcomes[recipe])
+
+    def table(self) -> str:
+        """One row a point; the best of each recipe is marked."""
+        rows = [
+            [
+                name,
+                f"{getattr(outcome.recipe, self.field):g}",
+                *_judged(outcome),
+                "best" if outcome is self.best(name) else "",
+            ]
+            for name, outcomes in self.outcomes.items()
+            for outcome in outcomes
+        ]
+        return text_table(["recipe", self.field, "validation accuracy", "95% interval", ""], rows, right=(1, 2))
+
+    def lines(self) -> list[str]:
+        """The table, the tests of the best, the conclusion."""
+        tested = [f"test accuracy of the best {name}: {found.sentence()}" for name, found in self.tests.items()]
+        return [self.table(), *tested, self.conclusion]
+
+    def as_json(self) -> dict[str, Any]:
+        """Every point, the best of each recipe, and the conclusion."""
+        return {
+            "field": self.field,
+            "points": [
+                {
+                    "recipe": name,
+                    "value": getattr(outcome.recipe, self.field),
+                    "run": str(outcome.folder.path),
+                    "diverged": outcome.scores is None,
+                    "top1": outcome.scores and outcome.scores.top1.as_json(),
+                    "best": outcome is self.best(name),
+                }
+                for name, outcomes in self.outcomes.items()
+                for outcome in outcomes
+            ],
+            "test": {name: accuracy.as_json() for name, accuracy in self.tests.items()},
+            "conclusion": self.conclusion,
+        }
+
+
+def sweep(
+    data: str | Path,
+    *,
+    vary: str,
+    points: int = 7,
+    recipes: Sequence[str | Recipe] = ("book",),
+    source: str | None = None,
+    weights: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    mapping: Mapping[str, str | int] | None = None,
+    seed: int = 0,
+    val_split: float = VAL_SPLIT,
+    workers: int | None = None,
+    device: str = "auto",
+    runs: str | Path = RUNS,
+    progress: Progress | None = None,
+) -> Sweep | None:
+    """Train each recipe at each value, score on validation data, and test the best of each once.
+
+    Args:
+        data: anything `fit` takes.
+        vary: a field and its values: "lr=1e-5..1e-1" (evenly spaced on a log scale) or "epochs=1,2,5".
+        points: how many values a range has.
+        recipes: names or `Recipe`s.
+        settings: other recipe fields to change, in every recipe.
+        val_split: share of the training pictures held back, where the pictures bring no validation split.
+
+    Returns:
+        What was found; None in every process but the first.
+
+    Raises:
+        RecipeError: `vary` cannot be read, or names no number of a recipe.
+        RelishError: what `fit` raises.
+    """
+    keep_freed_memory()
+    accelerator = accelerator_for(device)
+    voice = progress if progress is not None and accelerator.is_main_process else Progress()
+    field, values = parse_vary(vary, points)
+    chosen = [(r if isinstance(r, Recipe) else named_recipe(r)).with_settings(settings or {}) for r in recipes]
+    rows = {name: str(row) for name, row in (mapping or {}).items()}
+    request = Request(
+        data=str(data), source=source, weights=None if weights is None else str(weights), mapping=rows, seed=seed,
+        val_split=val_split, judge=VALIDATION,
+    )  # fmt: skip
+    with accelerator.main_process_first():
+        looked = prepare_data(request, voice)
+    for warning in looked.dataset.warnings:
+        voice.warn(warning)
+    outcomes = {
+        recipe.name: tuple(
+            carry_out(
+                request, recipe.with_settings({field: value}), looked, Path(runs), accelerator, voice, workers=workers
+            )
+            for value in values
+        )
+        for recipe in chosen
+    }
+    test = looked.dataset.splits.get(TEST)
+    bests = {name: best for name, found in outcomes.items() if (best := best_of(found)) is not None}
+    right = {} if test is None else {name: _right(best, test, accelerator, voice) for name, best in bests.items()}
+    stem = f"{looked.dataset.name}-sweep"
+    identity = fingerprint([[str(o.folder.path) for o in found] for found in outcomes.values()])
+    result = Sweep(
+        field=field,
+        outcomes=outcomes,
+        tests={name: Proportion(int(r.sum()), len(r)) for name, r in right.items()},
+        conclusion=_conclusion(field, bests, right),
+        folder=study_folder(Path(runs), stem, identity),
+    )
+    if not accelerator.is_main_process:
+        return None
+    _write(result, identity)
+    return result
+
+
+def parse_vary(vary: str, points: int) -> tuple[str, list[float]]:
+    """The field and its values from "lr=1e-5..1e-1" or "lr=1e-4,1e-3".
+
+    Raises:
+        RecipeError: not of that form, not a number of a recipe, or a range without room.
+    """
+    name, equals, words = vary.partition("=")
+    field = SHORT.get(name.strip(), name.strip())
+    numbers = [f.name for f in fields(Recipe) if f.type in (int, float)]
+    if not equals or not words.strip():
+        raise RecipeError(f"--vary {vary}: not of the form field=low..high or field=a,b,c, such as lr=1e-5..1e-1.")
+    if field not in numbers:
+        known = [*SHORT, *numbers]
+        raise RecipeError(f'--vary: a recipe has no number "{name}".', hint=nearest(name, known) or ", ".join(known))
+    try:
+        if ".." not in words:
+            values = [float(word) for word in words.split(",")]
+        else:
+            low, high = (float(word) for word in re.split(r"\.\.", words, maxsplit=1))
+            if points < 2 or not 0 < low < high:
+                raise RecipeError(f"--vary {vary}: a range goes from above 0 up, over 2 points or more.")
+            values = [float(f"{value:.6g}") for value in np.geomspace(low, high, points)]
+    except ValueError:
+        raise RecipeError(f"--vary {vary}: {words} are no numbers.") from None
+    whole = next(f.type for f in fields(Recipe) if f.name == field) is int
+    return field, sorted({round(value) if whole else value for value in values})
+
+
+def best_of(outcomes: Sequence[Outcome]) -> Outcome | None:
+    """The highest validation accuracy, the first of equals; None where every run diverged."""
+    fine = [(outcome, outcome.scores.top1.value) for outcome in outcomes if outcome.scores is not None]
+    return max(fine, key=lambda pair: pair[1])[0] if fine else None
+
+
+def _judged(outcome: Outcome) -> list[str]:
+    if outcome.scores is None:
+        return ["diverged", ""]
+    top1 = outcome.scores.top1
+    low, high = top1.interval
+    return [f"{top1.value:.4f}", f"{low:.3f}–{high:.3f}"]
+
+
+def _right(best: Outcome, test: Split, accelerator: Accelerator, progress: Progress) -> npt.NDArray[np.bool_]:
+    """(N,) bool over the test split: this one time."""
+    model = Classifier.load(best.folder.path)
+    found = predict_split(model.network, test, model.preprocessing, accelerator, progress=progress, title="testing")
+    right: npt.NDArray[np.bool_] = said_class(found) == test.labels
+    return right
+
+
+def _conclusion(field: str, bests: Mapping[str, Outcome], right: Mapping[str, npt.NDArray[np.bool_]]) -> str:
+    """One sentence: do the recipes still differ, each at its best?"""
+    at = {name: f"{name} at {field} {getattr(best.recipe, field):g}" for name, best in bests.items()}
+    if len(bests) < 2:
+        return f"The best is {next(iter(at.values()))}." if at else "Every run diverged: try smaller values."
+    if not right:
+        return "These pictures have no test split, so the best of each recipe were not tested against each other."
+    (first, mine), (second, theirs), *_ = right.items()
+    found = mcnemar(mine, theirs)
+    verdict = "they still differ" if found.differs else "they no longer differ beyond chance"
+    return f"Each at its best, {verdict}: {found.sentence(at[first], at[second])}"
+
+
+def _write(result: Sweep, identity: str) -> None:
+    write_text(result.folder / "sweep.txt", "\n".join(result.lines()) + "\n")
+    write_json(result.folder / "study.json", {"identity": identity, **result.as_json()})
+    if result.field == "learning_rate":
+        points = {
+            name: [SweepPoint(o.recipe.learning_rate, o.scores.top1 if o.scores else None) for o in outcomes]
+            for name, outcomes in result.outcomes.items()
+        }
+        draw_sweep(points, result.folder / "sweep")
