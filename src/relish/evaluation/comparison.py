@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest  # type: ignore[attr-defined]  # untyped, and re-exported by a star
+from scipy.stats import binomtest
 
 from relish.core.errors import RunError
 
