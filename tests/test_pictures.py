@@ -60,7 +60,7 @@ def reason(source):
 
 @pytest.mark.parametrize(("kind", "options"), LOSSLESS)
 @given(array=colours)
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 def test_a_lossless_file_gives_back_its_pixels(kind, options, array):
     np.testing.assert_array_equal(pixels(encoded(array, kind, **options)), array)
 
@@ -72,7 +72,7 @@ def test_a_lossy_file_comes_close_to_its_pixels(kind):
 
 
 @given(array=greys)
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_grey_comes_out_as_three_equal_channels(array):
     np.testing.assert_array_equal(pixels(encoded(array)), np.stack([array] * 3, axis=2))
 
@@ -99,7 +99,7 @@ def test_what_comes_out_is_a_copy(tmp_path):
 
 
 @given(array=greys, data=st.data())
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_transparency_is_laid_over_white(array, data):
     alpha = data.draw(arrays.arrays(np.uint8, array.shape))
     rgba = np.dstack([array, array, array, alpha])
@@ -130,7 +130,7 @@ def test_the_transparent_colour_of_an_rgb_picture_is_white():
 
 
 @given(array=arrays.arrays(np.uint16, st.tuples(st.integers(1, 9), st.integers(1, 9))))
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_sixteen_bits_are_scaled_to_eight_and_not_cut_off(array):
     expected = np.rint(array / 257.0).astype(np.uint8)
     for kind in ("PNG", "TIFF"):

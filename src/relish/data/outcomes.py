@@ -39,7 +39,7 @@ class FileKey(NamedTuple):
     ctime_ns: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of reading a file."""
 

@@ -1,0 +1,220 @@
+"""From a CSV or Parquet table to a dataset: labels are the characters that stand there, and nothing is guessed."""
+
+import builtins
+import csv
+import io
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relish.core.errors import DataError
+from relish.data.tables import index_table
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six pictures, a.jpg to f.jpg; a table only looks whether they are there."""
+    for letter in "abcdef":
+        (tmp_path / f"{letter}.jpg").touch()
+    return tmp_path
+
+
+def index(folder, content, name="table.csv"):
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return index_table(path, name="pets", source=name)
+
+
+def refusal(folder, content, name="table.csv"):
+    with pytest.raises(DataError) as caught:
+        index(folder, content, name)
+    return str(caught.value)
+
+
+def labelled(dataset, split="all"):
+    found = dataset.splits[split]
+    return {dataset.label(p): dataset.classes[i] for p, i in zip(found.paths, found.labels, strict=True)}
+
+
+# ---- what is read ---------------------------------------------------------------------------------------------------
+
+
+def test_path_and_label_are_enough(folder):
+    dataset = index(folder, "path,label\nb.jpg,dog\na.jpg,cat\n")
+    assert labelled(dataset) == {"a.jpg": "cat", "b.jpg": "dog"}
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.root == folder
+    assert not dataset.warnings
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_spreadsheets_way_of_writing_makes_no_difference(folder, separator, ending, encoding):
+    rows = ["Label, Path ,split", "größe,a.jpg,Training", "b,b.jpg,train", "", "b,c.jpg,TEST"]
+    dataset = index(folder, ending.join(rows).replace(",", separator).encode(encoding))
+    assert labelled(dataset, "train") == {"a.jpg": "größe", "b.jpg": "b"}
+    assert labelled(dataset, "test") == {"c.jpg": "b"}
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["C"]), min_size=1), min_size=2, max_size=6, unique_by=str.strip)
+)
+@settings(max_examples=60, deadline=None)
+def test_labels_are_the_characters_that_stand_there(tmp_path_factory, names):
+    names = [name.strip() or "blank" for name in names]
+    folder = tmp_path_factory.mktemp("data")
+    file = io.StringIO()
+    table = csv.writer(file)
+    table.writerow(["path", "label"])
+    for number, name in enumerate(names):
+        (folder / f"{number}.jpg").touch()
+        table.writerow([f"{number}.jpg", name])
+    dataset = index(folder, file.getvalue())
+    assert labelled(dataset) == {f"{number}.jpg": name for number, name in enumerate(names)}
+    assert list(dataset.classes) == sorted(set(names))
+
+
+def test_numbers_dates_and_missing_value_words_stay_text(folder):
+    labels = ["007", "7", "NA", "1.0", "true", "2024-01-01"]
+    rows = [f"{letter}.jpg,{label}" for letter, label in zip("abcdef", labels, strict=True)]
+    assert set(index(folder, "\n".join(["path,label", *rows])).classes) == set(labels)
+
+
+def test_quotes_hold_separators_and_further_columns_are_of_no_account(folder):
+    (folder / "a, b.jpg").touch()
+    dataset = index(folder, 'width,path,label\n3,"a, b.jpg","cat, black"\n4,a.jpg,dog\n')
+    assert labelled(dataset) == {"a, b.jpg": "cat, black", "a.jpg": "dog"}
+
+
+def test_absolute_paths_and_paths_that_go_up_are_the_users_own_choice(folder):
+    inner = folder / "lists"
+    inner.mkdir()
+    dataset = index(inner, f"path,label\n../a.jpg,cat\n{folder}/b.jpg,dog\n")
+    assert [path.resolve() for path in dataset.splits["all"].paths] == [folder / "a.jpg", folder / "b.jpg"]
+
+
+def test_a_repeated_row_is_taken_once_and_told(folder):
+    dataset = index(folder, "path,label\na.jpg,cat\nb.jpg,dog\n./a.jpg,cat\n")
+    assert len(dataset) == 2
+    assert dataset.warnings == ("1 row repeats another one: left out.",)
+
+
+def test_a_split_column_that_is_empty_throughout_is_none(folder):
+    assert set(index(folder, "path,label,split\na.jpg,cat,\nb.jpg,dog,\n").splits) == {"all"}
+
+
+def test_a_class_missing_from_test_is_a_warning_and_labels_do_not_shift(folder):
+    dataset = index(folder, "path,label,split\na.jpg,cat,train\nb.jpg,dog,train\nc.jpg,dog,test\n")
+    assert labelled(dataset, "test") == {"c.jpg": "dog"}
+    assert 'test has no pictures of "cat"' in dataset.warnings[0]
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "the table is empty"),
+        ("path,label\n", "the table has no rows"),
+        ("filename,class\na.jpg,cat\n", "no column path and no column label; its columns are filename, class"),
+        ("path,label,label\na.jpg,cat,dog\n", "two columns are called label"),
+        ("path,label\na.jpg,cat\nb.jpg\n", "line 3: 1 cells, the first line has 2"),
+        ("path,label\na.jpg,cat,dog\n", "line 2: 3 cells"),
+        ('path,label\n"a.jpg,cat\n', "not a readable CSV"),
+        ("path,label\na.jpg,cat\nb.jpg, \n", "1 row has no label (line 3)"),
+        ("path,label\n,cat\n,dog\n", "2 rows have no path (line 2, 3)"),
+        ("path,label,split\na.jpg,cat,train\nb.jpg,dog,\n", "1 row has no split (line 3)"),
+        ("path,label,split\na.jpg,cat,trian\nb.jpg,dog,trian\n", 'line 2: unknown split "trian"'),
+        ("path,label\nx.jpg,cat\nb.jpg,dog\n", "1 of 2 files is missing: x.jpg"),
+        ("path,label\nhttps://x/a.jpg,cat\nb.jpg,dog\n", "Addresses are not fetched"),
+        ("path,label\nd\\a.jpg,cat\nb.jpg,dog\n", "Write / between folders"),
+        ("path,label\na.jpg,cat\na.jpg,dog\n", "1 picture has several labels: a.jpg (cat, dog)"),
+        ("path,label,split\na.jpg,cat,train\na.jpg,cat,test\n", "a.jpg is in train (line 2) and in test (line 3)"),
+        ("path,label,split\na.jpg,cat,train\nb.jpg,dog,train\nc.jpg,cta,test\n", '"cta" looks like "cat"'),
+        ("path,label,split\na.jpg,cat,train\nb.jpg,cat,train\n", "one class only"),
+        ("path,label\n\udcff,cat\n".encode("utf-8", "surrogateescape"), "line 2: not UTF-8"),
+    ],
+)
+def test_what_cannot_be_a_dataset_is_refused_where_it_stands(folder, content, expected):
+    words = refusal(folder, content)
+    assert expected in words
+    assert words.startswith(("table.csv", "pets"))
+
+
+def test_a_mistyped_split_is_answered_with_the_nearest(folder):
+    assert 'did you mean "train"?' in refusal(folder, "path,label,split\na.jpg,cat,trian\nb.jpg,dog,test\n")
+
+
+def test_missing_files_are_counted_and_the_first_named(folder):
+    rows = "".join(f"no/{number}.jpg,cat\n" for number in range(40))
+    words = refusal(folder, "path,label\na.jpg,dog\n" + rows)
+    assert "40 of 41 files are missing: no/0.jpg, no/1.jpg, no/2.jpg and 37 more" in words
+    assert str(folder) in words
+
+
+def test_a_missing_table_is_refused(folder):
+    with pytest.raises(DataError, match="cannot be read"):
+        index_table(folder / "no.csv", name="no", source="no.csv")
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=150, deadline=None)
+def test_any_bytes_give_a_data_error_and_no_other(tmp_path_factory, content):
+    with pytest.raises(DataError):
+        index(tmp_path_factory.mktemp("data"), b"path,label\n" + content)
+
+
+# ---- Parquet --------------------------------------------------------------------------------------------------------
+
+
+def parquet(folder, columns, name="table.parquet"):
+    arrow = pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    from pyarrow.parquet import write_table
+
+    write_table(arrow.table(columns), folder / name)
+    return index_table(folder / name, name="pets", source=name)
+
+
+def test_parquet_says_the_same_as_csv(folder):
+    content = {"path": ["a.jpg", "b.jpg", "c.jpg"], "label": ["cat", "dog", "cat"], "split": ["train", "train", "test"]}
+    rows = zip(*content.values(), strict=True)
+    table = index(folder, "\n".join([",".join(content), *map(",".join, rows)]))
+    same = parquet(folder, {**content, "width": [1.0, 2.0, 3.0]})
+    assert same.classes == table.classes
+    assert [labelled(same, s) for s in same.splits] == [labelled(table, s) for s in table.splits]
+
+
+def test_whole_numbers_and_dictionaries_are_labels_in_parquet(folder):
+    arrow = pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    assert parquet(folder, {"path": ["a.jpg", "b.jpg"], "label": [10, 9]}).classes == ("10", "9")
+    coded = arrow.array(["x", "y"]).dictionary_encode()
+    assert parquet(folder, {"path": ["a.jpg", "b.jpg"], "label": coded}).classes == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [([1.0, 2.0], "column label holds float, not text"), (["cat", None], r"1 row has no label \(line 2\)")],
+)
+def test_labels_that_are_no_text_are_refused_in_parquet(folder, labels, expected):
+    with pytest.raises(DataError, match=expected):
+        parquet(folder, {"path": ["a.jpg", "b.jpg"], "label": labels})
+
+
+def test_a_file_that_is_not_parquet_is_refused(folder):
+    pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    assert "not a readable Parquet file" in refusal(folder, b"PAR1 no", "table.parquet")
+
+
+def test_without_pyarrow_the_error_says_how_to_install_it(folder, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.startswith("pyarrow"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert 'pip install "relish-vision[parquet]"' in refusal(folder, b"", "table.parquet")
