@@ -303,9 +303,9 @@ def test_a_perfect_run_has_no_mistakes_to_show(folder, tmp_path):
 def test_a_probability_is_never_rounded_to_certainty(folder, tmp_path):
     nearly = np.where(np.eye(2)[1 - folder.splits["test"].labels] > 0, 0.9999, 0.0001)
     page = written(folder, tmp_path, nearly)
-    assert "over 99%" in page.text
-    assert "under 1%" in page.text
-    assert page.text.count("over 99%") + page.text.count("under 1%") == 4 * 10  # each is wrong, and shown twice
+    assert ">99%" in page.text
+    assert "<1%" in page.text
+    assert page.text.count(">99%") + page.text.count("<1%") == 4 * 10  # each is wrong, and shown twice
 
 
 def test_mistakes_come_surest_first():

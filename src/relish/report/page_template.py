@@ -57,6 +57,7 @@ figure { margin: 0; height: 100%; border: 1px solid var(--edge); border-radius: 
 .right .mark { color: var(--right); }
 .wrong .mark { color: var(--wrong); }
 .line { display: flex; justify-content: space-between; gap: .5rem; margin-top: .4rem; }
+.name { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; line-clamp: 3; overflow: hidden; }
 .line span:last-child { flex: none; font-variant-numeric: tabular-nums; }
 .track { height: .4rem; border-radius: .2rem; background: var(--track); overflow: hidden; }
 .track i { display: block; height: 100%; background: var(--bar); }
@@ -91,15 +92,15 @@ figure { margin: 0; height: 100%; border: 1px solid var(--edge); border-radius: 
  alt="Picture of class {{ card.truth }}, {{ "rightly" if card.right else "wrongly" }} taken for {{ card.said }}"></span>
 <figcaption class="words">
 <div class="mark">{{ "✓ right" if card.right else "✗ wrong" }}</div>
-<div class="line"><span>says <bdi>{{ card.said }}</bdi></span><span>{{ card.said_percent }}</span></div>
+<div class="line"><span class="name">says <bdi>{{ card.said }}</bdi></span><span>{{ card.said_percent }}</span></div>
 <div class="track" aria-hidden="true"><i style="width: {{ "%.1f"|format(100 * card.said_share) }}%"></i></div>
 {% if card.right %}
-<div class="soft line">and is <bdi>{{ card.truth }}</bdi></div>
+<div class="soft line"><span class="name">and is <bdi>{{ card.truth }}</bdi></span></div>
 {% else %}
-<div class="line"><span>is <bdi>{{ card.truth }}</bdi></span><span>{{ card.truth_percent }}</span></div>
+<div class="line"><span class="name">is <bdi>{{ card.truth }}</bdi></span><span>{{ card.truth_percent }}</span></div>
 <div class="track true" aria-hidden="true"><i style="width: {{ "%.1f"|format(100 * card.truth_share) }}%"></i></div>
 {% endif %}
-<div class="soft file"><bdi>{{ card.name }}</bdi></div>
+<div class="soft name file"><bdi>{{ card.name }}</bdi></div>
 </figcaption>
 </figure>
 </li>

@@ -145,8 +145,8 @@ def _embedded(path: Path) -> tuple[str, int, int]:
 def _percent(share: float) -> str:
     """Whole percent, except that neither certainty nor impossibility is claimed by rounding."""
     if 0.995 <= share < 1:
-        return "over 99%"
-    return "under 1%" if 0 < share < 0.005 else f"{share:.0%}"
+        return ">99%"
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
 
 
 def _words_on_mistakes(wrong: int, most: int) -> str:
