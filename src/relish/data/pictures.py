@@ -2,13 +2,13 @@
 
 In:   a path, bytes, an open binary file, a Pillow picture or a uint8 array.
 Out:  a Pillow picture in RGB, upright by its EXIF orientation, transparency laid over white, 16 bits brought to 8.
-Not here: resizing and all else that a network wants (the transforms), and finding the files (`folders.py`).
+Not here: resizing and all else that a network wants (the transforms), finding the files (`folders.py`), and naming
+      what a file is that is no picture (`kinds.py`).
 
 What a file is, its first bytes decide, never its suffix. The decoder is then called by its class and not through
 `Image.open`, which tries every format Pillow knows and warns of large pictures where we refuse or accept them.
 """
 
-import codecs
 import os
 import stat
 import warnings
@@ -28,6 +28,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from relish.core.errors import PictureError
+from relish.data.kinds import kind_of
 
 PICTURE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"]
@@ -67,25 +68,6 @@ _DECODERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
 
 _BMP_HEADERS = frozenset([12, 40, 52, 56, 64, 108, 124])
 """Sizes of a BMP's second header; its two letters alone would take a text on BMW for a picture."""
-
-_OTHER_KINDS: tuple[tuple[bytes, str], ...] = (
-    (b"%PDF", "PDF document"),
-    (b"%!PS", "PostScript document"),
-    (b"PK\x03\x04", "ZIP archive"),
-    (b"\x1f\x8b", "gzip archive"),
-    (b"7z\xbc\xaf", "7z archive"),
-    (b"Rar!", "RAR archive"),
-    (b"8BPS", "Photoshop file"),
-    (b"\0\0\1\0", "icon file"),
-    (b"\0\0\0\x0cjP  ", "JPEG 2000 file"),
-    (b"\xff\x0a", "JPEG XL file"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL file"),
-    (b"\x93NUMPY", "NumPy array"),
-    (b"\x89HDF", "HDF5 file"),
-    (b"SQLite format 3", "SQLite database"),
-    (b"\x7fELF", "program"),
-    (b"version https://git-lfs", "Git LFS pointer; `git lfs pull` brings the file itself"),
-)
 
 
 def open_picture(source: PictureSource, *, name: str | None = None) -> Image.Image:
@@ -189,7 +171,7 @@ def _from_file(file: BinaryIO) -> Image.Image:
         raise _Unusable("the file object gives text; open it in binary mode")
     decoder = _decoder(head)
     if decoder is None:
-        raise _Unusable(f"not a picture: {_kind(head)}")
+        raise _Unusable(f"not a picture: {kind_of(head, whole=len(head) < _HEAD_BYTES)}")
     _hush_pillow()
     file.seek(0)
     try:
@@ -221,48 +203,6 @@ def _hush_pillow() -> None:
     # `catch_warnings` does, is not safe among threads: two of them can leave every warning of the process silenced.
     if not warnings.filters or getattr(warnings.filters[0][3], "pattern", None) != _PILLOW:
         warnings.filterwarnings("ignore", category=UserWarning, module=_PILLOW)
-
-
-# ---- what a file is that is no picture ------------------------------------------------------------------------------
-
-
-def _kind(head: bytes) -> str:
-    if not head:
-        return "empty file"
-    for start, words in _OTHER_KINDS:
-        if head.startswith(start):
-            return words
-    if head[4:8] == b"ftyp":
-        return _iso_media(head[8:12])
-    if not any(head):
-        return "nothing but zero bytes"
-    return _text_kind(head) or "binary file of an unknown kind"
-
-
-def _iso_media(brand: bytes) -> str:
-    if brand in {b"heic", b"heix", b"mif1", b"msf1", b"hevc"}:
-        return "HEIC file; convert it to JPEG or PNG"
-    if brand in {b"avif", b"avis"}:
-        return "AVIF file; convert it to JPEG or PNG"
-    return "video"
-
-
-def _text_kind(head: bytes) -> str:
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "text file"
-    try:
-        # A full head may end within a character.
-        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head, len(head) < _HEAD_BYTES)
-    except UnicodeDecodeError:
-        return ""
-    if any(ord(c) < 32 and c not in "\t\n\r\f" for c in text):
-        return ""
-    start = text.lstrip().lower()
-    if start.startswith(("<!doctype html", "<html", "<head")):
-        return "HTML page"
-    if "<svg" in start:
-        return "SVG drawing; convert it to PNG"
-    return "XML file" if start.startswith("<?xml") else "text file"
 
 
 # ---- from whatever was decoded to RGB -------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def _read_parquet(path: Path, source: str) -> list[_Row]:
             hint='Install it with  pip install "relish-vision[parquet]"  or save the table as CSV.',
         ) from error
     try:
-        with parquet.ParquetFile(path) as file:  # type: ignore[no-untyped-call]
+        with parquet.ParquetFile(path) as file:
             names = list(file.schema_arrow.names)
             _refuse_missing_columns(names, source)
             wanted = {key: names[place] for key, place in _columns(names).items() if key in {*_NEEDED, "split"}}
