@@ -68,7 +68,7 @@ def _torchvision_weights(name: ZooName) -> Any:
     if name.tag is None:
         return known.DEFAULT if len(known) else None
     if name.tag not in known.__members__:
-        raise _unknown_tag(name, list(known.__members__))
+        raise _unknown_tag(name, [weights.name for weights in known])
     return known[name.tag]
 
 
@@ -126,7 +126,7 @@ def _timm_description(name: ZooName) -> ModelDescription:
     if not outputs:
         raise ModelError(
             f"{name} is published without a classifier, as features only.",
-            hint="Choose weights with one; relish models NAME lists the tags of a name.",
+            hint="Choose a name or a tag with one: relish models NAME lists them.",
         )
     return ModelDescription(
         library="timm",
@@ -234,7 +234,7 @@ def _unreachable(name: ZooName, address: str, error: BaseException) -> DownloadF
     reason = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
     return DownloadFailed(
         f"{name}: its weights cannot be fetched from {address} ({reason}).",
-        hint=_instead(name),
+        hint=f"Try again with a network. {_instead(name)}",
     )
 
 

@@ -1,0 +1,185 @@
+"""Everything is copied but the output layer, for one small network of each family."""
+
+import pytest
+import torch
+
+from relish.core.errors import RecipeError
+from relish.models.describe import describe, describe_source
+from relish.models.source import load_source
+from relish.models.target import make_target
+
+FAMILIES = [
+    "torchvision/resnet18",
+    "torchvision/mobilenet_v3_small",
+    "torchvision/efficientnet_b0",
+    "torchvision/convnext_tiny",
+    "torchvision/densenet121",
+    "torchvision/squeezenet1_1",
+    "torchvision/shufflenet_v2_x0_5",
+    "torchvision/regnet_y_400mf",
+    "torchvision/googlenet",
+    "torchvision/swin_t",
+    "timm/resnet10t",
+    "timm/mobilenetv3_small_050",
+    "timm/convnext_atto",
+    "timm/vit_tiny_patch16_224",
+    "timm/deit_tiny_distilled_patch16_224",
+    "timm/regnetx_002",
+    "timm/efficientvit_b0",
+]
+LARGER = [
+    "torchvision/vgg11",
+    "torchvision/alexnet",
+    "torchvision/vit_b_32",
+    "torchvision/inception_v3",
+    "torchvision/maxvit_t",
+    "torchvision/mnasnet0_5",
+    "torchvision/resnext50_32x4d",
+    "torchvision/mobilenet_v2",
+    "timm/swin_tiny_patch4_window7_224",
+    "timm/densenet121",
+    "timm/vgg11",
+    "timm/levit_128s",
+    "timm/resnetv2_50",
+    "timm/nfnet_l0",
+    "timm/xcit_nano_12_p16_224",
+    "timm/mixer_s32_224",
+    "timm/poolformer_s12",
+    "timm/maxvit_nano_rw_256",
+    "timm/coatnet_nano_rw_224",
+    "timm/edgenext_xx_small",
+    "timm/mobilevit_xxs",
+    "timm/ghostnet_050",
+    "timm/hrnet_w18_small",
+    "timm/dla34",
+    "timm/inception_v3",
+    "timm/mobilenetv4_conv_small",
+    "timm/fastvit_t8",
+    "timm/tiny_vit_5m_224",
+    "timm/beit_base_patch16_224",
+]
+ROWS = {"a": 5, "b": 17, "c": 2}
+
+
+def random_source(name="timm/resnet10t"):
+    return load_source(name, "none")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def check_family(name):
+    source = random_source(name)
+    before = {key: value.clone() for key, value in source.network.state_dict().items()}
+    target = make_target(source, list(ROWS), head_init="source", mapping=ROWS, seed=0)
+
+    copied = target.network.state_dict()
+    assert {key.rpartition(".")[0] for key in target.new} == set(target.head_names)
+    assert set(target.copied) | set(target.new) == set(copied)
+    assert all(torch.equal(copied[key], before[key]) for key in target.copied)
+    assert same(source.network.state_dict(), before)
+    assert not {t.data_ptr() for t in source.network.parameters()} & {t.data_ptr() for t in target.network.parameters()}
+
+    # With the source's own rows in the new head, each class scores what its source row scores.
+    pictures = torch.rand(2, *source.data_config.input_size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = source.network(pictures)[:, list(ROWS.values())]
+        torch.testing.assert_close(target.network(pictures), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_all_but_the_output_layer_is_copied(name):
+    check_family(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGER)
+def test_all_but_the_output_layer_is_copied_in_larger_networks_too(name):
+    check_family(name)
+
+
+def test_the_two_groups_of_parameters_are_the_whole_network_once():
+    target = make_target(random_source(), ["a", "b"], seed=0)
+    parts = [id(p) for p in [*target.head_parameters(), *target.backbone_parameters()]]
+    assert sorted(parts) == sorted(id(p) for p in target.network.parameters())
+    assert sum(p.numel() for p in target.head_parameters()) == 512 * 2 + 2
+
+
+def test_the_same_seed_gives_the_same_model_and_leaves_the_global_state():
+    source = random_source()
+    state = torch.random.get_rng_state()
+    first = make_target(source, ["a", "b"], seed=3).network.state_dict()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.rand(5)
+    assert same(make_target(source, ["a", "b"], seed=3).network.state_dict(), first)
+    assert not same(make_target(source, ["a", "b"], seed=4).network.state_dict(), first)
+
+
+def test_the_new_head_does_not_depend_on_the_sources_weights():
+    one, other = (make_target(load_source("timm/resnet10t", "none", seed=s), ["a", "b"], seed=0) for s in (1, 2))
+    assert torch.equal(one.heads[0].weight, other.heads[0].weight)
+    assert not same(one.network.state_dict(), other.network.state_dict())
+
+
+def test_random_weights_copy_nothing_and_are_what_the_library_draws():
+    source = random_source()
+    target = make_target(source, ["a", "b"], seed=0, random_weights=True)
+    assert target.copied == ()
+    assert target.head_init == "library"
+    # Whatever its weights, a batch norm starts at 1 and 0; everything drawn at random differs.
+    given = source.network.state_dict()
+    assert all(
+        not torch.equal(tensor, given[name])
+        for name, tensor in target.network.named_parameters()
+        if tensor.ndim == 4 and name in given
+    )
+    again = make_target(random_source(), ["a", "b"], seed=0, random_weights=True)
+    assert same(target.network.state_dict(), again.network.state_dict())
+
+
+def test_zeros_favour_no_class():
+    target = make_target(random_source(), ["a", "b", "c"], head_init="zeros", seed=0)
+    with torch.inference_mode():
+        assert not target.network(torch.rand(2, 3, 64, 64)).any()
+
+
+@pytest.mark.parametrize(
+    ("classes", "settings", "words"),
+    [
+        ([], {}, "needs classes"),
+        (["a", "a"], {}, "each named once"),
+        (["a", "b"], {"mapping": {"a": 1}}, "only read with --head-init source"),
+        (["a", "b"], {"head_init": "kaiming"}, 'got "kaiming"'),
+        (["a", "b"], {"head_init": "source", "random_weights": True}, "all weights are to be random"),
+        (["a", "b"], {"head_init": "source", "mapping": {"x": 1}}, 'no class "x"'),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(classes, settings, words):
+    with pytest.raises(RecipeError, match=words):
+        make_target(random_source(), classes, seed=0, **settings)
+
+
+def test_the_figure_shows_both_heads_what_is_copied_and_the_rates():
+    target = make_target(random_source("torchvision/resnet18"), ["a", "b"], seed=0)
+    figure = "\n".join(describe(target, {"backbone": 5e-5, "head": 5e-4}))
+    for words in ("fc: 512 → 1000", "fc: 512 → 2", "120 tensors", "11,176,512 parameters", "0.0005", "5e-05"):
+        assert words in figure
+
+
+def test_the_figure_says_when_nothing_is_copied():
+    target = make_target(random_source(), ["a", "b"], seed=0, random_weights=True)
+    assert "not copied" in "\n".join(describe(target))
+
+
+def test_the_figure_says_which_source_row_a_class_starts_from():
+    target = make_target(load_source(), ["hotdog", "not-hotdog"], head_init="source", seed=0)
+    figure = "\n".join(describe(target))
+    assert 'hotdog starts from source row 934 "hotdog, hot dog, red hot"' in figure
+    assert "not-hotdog starts from random" in figure
+
+
+def test_a_source_is_told_with_its_head_its_size_and_who_chose_its_input():
+    told = "\n".join(describe_source(load_source()))
+    for words in ("classifier: 1280 → 1000", "4,652,008 parameters", "224 × 224, mean 0.5", "from the weights"):
+        assert words in told
