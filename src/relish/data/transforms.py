@@ -9,13 +9,17 @@ by (seed, epoch, picture), so that a run can be resumed in mid-epoch, or spread 
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
+
+from relish.core.errors import ModelError
 
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -40,9 +44,27 @@ class Preprocessing:
     interpolation: Interpolation = "bilinear"
     """Filter of every scaling; always antialiased."""
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.image_size <= self.resize:
+            raise ModelError(f"preprocessing: a crop of {self.image_size} px does not fit into {self.resize} px.")
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+
+def preprocessing_from(header: Mapping[str, str], otherwise: Preprocessing) -> Preprocessing:
+    """The preprocessing that a model file carries; `otherwise` for a file that carries none, such as a source model.
+
+    Raises:
+        ModelError: the words under `preprocessing` are not what `as_dict` gave.
+    """
+    if "preprocessing" not in header:
+        return otherwise
+    try:
+        return TypeAdapter(Preprocessing).validate_json(header["preprocessing"])
+    except ValidationError as error:
+        raise ModelError(f"the model's preprocessing cannot be read ({error.errors()[0]['msg']}).") from None
 
 
 def book_preprocessing(
