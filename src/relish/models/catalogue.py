@@ -27,9 +27,9 @@ class Listed:
 
 
 def list_models(query: str = "") -> list[Listed]:
-    """Every name that contains the query, case aside: the embedded model, then torchvision's, then timm's."""
+    """Every name that contains the query or has a tag that does, case aside: embedded, torchvision's, then timm's."""
     wanted = query.casefold()
-    return [listed for listed in _all() if wanted in listed.name.casefold() or wanted in " ".join(listed.tags)]
+    return [listed for listed in _all() if wanted in " ".join([listed.name, *listed.tags]).casefold()]
 
 
 def _all() -> Iterator[Listed]:

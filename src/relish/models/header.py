@@ -27,6 +27,7 @@ from relish.models.weight_files import broken_file, check_fit, fill, is_safetens
 from relish.models.zoo import build_network, check_buildable, network_shapes
 
 FORMAT_VERSION = 1
+_KINDS = {dict: "an object", list: "a list", int: "a whole number"}
 _OURS = ("format_version", "library", "architecture", "model_args", "num_classes", "labels", *FIELDS)
 
 
@@ -83,7 +84,8 @@ def save_model(path: Path, network: nn.Module, description: ModelDescription, ex
         description.library, description.architecture, description.model_args, description.num_classes
     )
     given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    check_fit(given, wanted, "the network to save", description.network_name)
+    advice = "Describe the network that is saved."
+    check_fit(given, wanted, "the network to save", description.network_name, advice=advice)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         for part in _serialised(tensors, {**_header_of(description), **extra}):
             file.write(part)
@@ -165,7 +167,8 @@ def _check_before_building(path: Path, description: ModelDescription, given: Map
     wanted = network_shapes(
         description.library, description.architecture, description.model_args, description.num_classes
     )
-    check_fit(given, wanted, str(path), description.network_name)
+    advice = "The file's header and its tensors contradict each other; save it again."
+    check_fit(given, wanted, str(path), description.network_name, advice=advice)
 
 
 def _header_of(description: ModelDescription) -> dict[str, str]:
@@ -226,5 +229,5 @@ def _json(header: Mapping[str, str], key: str, kind: type, default: Any) -> Any:
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{key} in the header is not JSON: {header[key][:60]!r}.") from error
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise ModelError(f"{key} in the header must be a {kind.__name__} in JSON, got {header[key][:60]!r}.")
+        raise ModelError(f"{key} in the header must be {_KINDS[kind]} in JSON, got {header[key][:60]!r}.")
     return value

@@ -38,9 +38,11 @@ def imagenet_descriptions(label_set: str = "imagenet-1k") -> tuple[str, ...]:
 
 def label_set_of(labels: tuple[str, ...] | None) -> str | None:
     """The word for these labels where they are exactly one of ImageNet's lists, else None."""
-    if labels is None or len(labels) < 1000:
-        return None
-    return next((name for name in LABEL_SETS if imagenet_labels(name) == labels), None)
+    from timm.data.imagenet_info import infer_imagenet_subset
+
+    # No two of the lists are of the same length.
+    label_set: str | None = infer_imagenet_subset({"num_classes": len(labels)}) if labels else None
+    return label_set if label_set and imagenet_labels(label_set) == labels else None
 
 
 def names_of_rows(labels: tuple[str, ...]) -> list[list[str]]:

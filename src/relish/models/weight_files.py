@@ -9,6 +9,7 @@ A pickle can run code when it is read, so `.pth` files go through torch's reader
 
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,10 @@ def broken_file(path: Path, error: BaseException) -> ModelError:
 
 def _read_pickle(path: Path) -> Tensors:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # torch warns of what it refuses just below.
+            warnings.simplefilter("ignore")
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path}: holds pickled Python objects, which could run code when read, or is cut short.",
@@ -123,9 +127,14 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, told: str, networ
 
 
 def check_fit(
-    given: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], told: str, network_name: str
+    given: Mapping[str, tuple[int, ...]],
+    wanted: Mapping[str, tuple[int, ...]],
+    told: str,
+    network_name: str,
+    *,
+    advice: str = "Name the network they belong to with --source.",
 ) -> None:
-    """Compare names and shapes.
+    """Compare names and shapes; `advice` is what to do where they differ.
 
     Raises:
         ModelError: as `fill` says.
@@ -142,7 +151,7 @@ def check_fit(
     ]
     raise ModelError(
         f"{told}: these weights are not of {network_name}.",
-        hint="\n  ".join([*filter(None, lines), "Name the network they belong to with --source."]),
+        hint="\n  ".join([*filter(None, lines), advice]),
     )
 
 

