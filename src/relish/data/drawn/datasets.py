@@ -19,6 +19,7 @@ from relish.core.files import atomic_folder
 from relish.core.progress import Progress
 from relish.core.seeds import generator
 from relish.data.drawn import hotdog, long_foods, round_foods, side_views, things
+from relish.data.drawn.hand import draw_fingers, draw_palm
 from relish.data.drawn.light import photograph
 from relish.data.drawn.relief import Relief, Spot
 from relish.data.drawn.table import backdrop, lay_ground, serve
@@ -71,9 +72,10 @@ SUBJECTS: dict[str, Subject] = {
 """What source classes are taken from, in this order; a hot dog is not among them."""
 
 OTHERS: tuple[str, ...] = (
-    *("burger", "burger", "burger", "doughnut", "doughnut", "pizza", "pizza", "pizza", "fries", "fries", "taco"),
-    *("sausage", "sausage", "roll", "baguette", "banana", "carrot", "eclair", "salad", "sushi", "egg", "corn"),
-    *("cupcake", "cookie", "apple", "cucumber"),
+    *("burger", "doughnut", "pizza", "fries") * 4,
+    *("taco", "cupcake", "cookie", "salad", "egg") * 2,
+    *("apple", "orange", "sushi", "cucumber"),
+    *("sausage", "roll", "baguette", "banana", "carrot", "eclair", "corn"),
 )
 """What the other pictures of the hot-dog dataset are of; named twice means drawn twice as often."""
 
@@ -185,6 +187,11 @@ def _lie(relief: Relief, draw: Draw, wide: float, rng: np.random.Generator) -> N
     lay_ground(relief, rng)
     spot = _place(relief, wide, rng)
     _clutter(relief, spot, wide, rng)
+    if rng.random() < 0.12:
+        held, skin = draw_palm(relief, spot, wide, rng)
+        draw(relief, held, rng)
+        draw_fingers(relief, held, wide, skin, rng)
+        return
     spot = serve(relief, spot, wide, rng)
     if rng.random() < 0.3:
         things.draw_crumbs(relief, spot, rng)
@@ -207,21 +214,22 @@ def _place(relief: Relief, wide: float, rng: np.random.Generator) -> Spot:
     return Spot(float(x), float(y), float(fit * close), float(angle))
 
 
-CLUTTER: tuple[Draw, ...] = (
-    things.draw_fork,
-    things.draw_knife,
-    things.draw_spoon,
-    things.draw_glass,
-    things.draw_mug,
-    things.draw_leaf,
-    things.draw_bottle,
-    things.draw_bottle,
-    long_foods.draw_fries,
-    round_foods.draw_salad,
-    round_foods.draw_cookie,
-    round_foods.draw_apple,
-    long_foods.draw_cucumber_slice,
+CLUTTER: tuple[tuple[Draw, float], ...] = (
+    (things.draw_fork, 0.34),
+    (things.draw_knife, 0.36),
+    (things.draw_spoon, 0.32),
+    (things.draw_glass, 0.2),
+    (things.draw_mug, 0.2),
+    (things.draw_leaf, 0.2),
+    (things.draw_bottle, 0.34),
+    (things.draw_bottle, 0.34),
+    (long_foods.draw_fries, 0.28),
+    (round_foods.draw_salad, 0.26),
+    (round_foods.draw_cookie, 0.16),
+    (round_foods.draw_apple, 0.17),
+    (long_foods.draw_cucumber_slice, 0.1),
 )
+"""What stands about, and its half-length as a share of the picture's short side."""
 
 
 def _clutter(relief: Relief, spot: Spot, wide: float, rng: np.random.Generator) -> None:
@@ -231,8 +239,8 @@ def _clutter(relief: Relief, spot: Spot, wide: float, rng: np.random.Generator) 
         way, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.42, 0.62)
         x = columns * (0.5 + away * float(np.cos(way)) * 1.1)
         y = rows * (0.5 + away * float(np.sin(way)) * 1.1)
-        size = min(relief.shape) * rng.uniform(0.16, 0.34)
-        draw = CLUTTER[int(rng.integers(len(CLUTTER)))]
+        draw, share = CLUTTER[int(rng.integers(len(CLUTTER)))]
+        size = min(relief.shape) * share * rng.uniform(0.85, 1.3)
         draw(relief, Spot(x, y, size, rng.uniform(0, 2 * np.pi)), rng)
 
 

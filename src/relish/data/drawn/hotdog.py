@@ -6,7 +6,7 @@ Out:  the food stamped on the relief.
 All three are made of the same parts in the same colours: what tells a hot dog is that the sausage lies in the bun.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -92,7 +92,7 @@ def draw_sausage(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
         if patch.empty:
             continue
         _sausage(patch, 0.0, radius, rng.uniform(0.85, 1.0), radius * 0.8, rng, skin)
-        if rng.random() < 0.3:
+        if rng.random() < 0.25:
             _squeeze(patch, 0.0, radius * 0.5, 0.7, pick(MUSTARD if rng.random() < 0.5 else KETCHUP, rng), rng)
 
 
@@ -103,7 +103,7 @@ def draw_roll(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     patch = relief.patch(spot, 1.2, 0.5, bend)
     if patch.empty:
         return
-    if rng.random() < 0.35:
+    if rng.random() < 0.2:
         _half_bun(patch, -0.17, 0.22, 0.1, crust, inner=1.0)
         _half_bun(patch, 0.17, 0.22, 0.1, crust, inner=-1.0)
         return
@@ -177,7 +177,7 @@ def _bed(patch: Patch, middle: float, build: Build, rng: np.random.Generator) ->
 def _garnish(patch: Patch, middle: float, build: Build, top: float, rng: np.random.Generator) -> None:
     reach = min(build.length, 1.0) - 0.16
     kind = rng.random()
-    if kind < 0.12:
+    if kind < 0.09:
         return
     if kind > 0.72:
         _bits(patch, middle, build, reach, top, rng)
@@ -224,6 +224,7 @@ def _bits(patch: Patch, middle: float, build: Build, reach: float, top: float, r
 def lay_hotdogs(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     """One hot dog, or two or three side by side."""
     count = int(rng.choice([1, 1, 1, 1, 2, 2, 3]))
+    smaller = spot.at(0, 0, scale=(1.0, 0.85, 0.75)[count - 1])
     for number in range(count):
-        place = spot.at(rng.normal(0, 0.05) * (count > 1), (number - (count - 1) / 2) * 0.78, turn=rng.normal(0, 0.05))
-        draw_hotdog(relief, replace(place, level=spot.level), rng)
+        beside, slid = (number - (count - 1) / 2) * 0.78, rng.normal(0, 0.05)
+        draw_hotdog(relief, smaller.at(slid, beside, turn=rng.normal(0, 0.05)), rng)

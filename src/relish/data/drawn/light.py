@@ -92,7 +92,7 @@ def _expose(lit: Array, rng: np.random.Generator) -> Array:
     if rng.random() < 0.5:
         falloff = falloff * (1 - rng.uniform(0.1, 0.4) * (x * x + y * y) / 2)
     warmth = rng.normal(0, 0.07)
-    exposure = float(np.exp(rng.normal(0.0, 0.2)))
+    exposure = float(np.exp(rng.normal(-0.04, 0.18)))
     balance = np.array([1 + warmth, 1 + rng.normal(0, 0.015), 1 - warmth * 1.3], np.float32).reshape(3, 1, 1)
     bright = lit * falloff * (balance * np.float32(exposure))
     # A film's shoulder: highlights run out softly instead of being cut off.
@@ -119,7 +119,7 @@ def _film(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Blur of hand and lens, noise of the sensor."""
     if rng.random() < 0.3:
         picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.004 * min(picture.size) + 0.31)))
-    strength = rng.gamma(1.5, 1.8)
+    strength = rng.gamma(1.5, 1.5)
     pixels = np.asarray(picture, np.float32)
     noise = rng.standard_normal(pixels.shape[:2], np.float32) * np.float32(strength)
     return Image.fromarray(np.asarray(np.clip(pixels + noise[..., None] + 0.5, 0, 255), np.uint8))

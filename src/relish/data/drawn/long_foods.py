@@ -52,7 +52,7 @@ def draw_eclair(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     pale, baked = CRUSTS[int(rng.integers(2))]
     patch.stamp(distance, dome(distance, wide) * 0.9 + 0.04, mix(baked, pale, 0.5 + 0.3 * patch.mottle), 0.08)
     icing = pick(((0.25, 0.13, 0.07), (0.33, 0.17, 0.09), (0.93, 0.90, 0.86), (0.90, 0.62, 0.66)), rng)
-    top = capsule(patch.u, patch.v, 0.93 - wide, wide * 0.72) + 0.025 * np.sin(patch.u * 17 + 3 * patch.mottle)
+    top = capsule(patch.u, patch.v, 0.93 - wide, wide * 0.72) + 0.022 * np.sin(patch.u * 17 + patch.mottle)
     patch.coat(top, dome(top, 0.05), icing, 0.9)
     if rng.random() < 0.5:
         wave = rng.uniform(14, 24)
@@ -98,7 +98,7 @@ def draw_carrot(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
         if patch.empty:
             continue
         taper = np.clip((1 - patch.u) / 1.85, 0, 1) ** 0.6
-        distance, depth = _stick(patch, wide * taper * (1 + 0.06 * patch.mottle), 0.9)
+        distance, depth = _stick(patch, wide * taper * (1 + 0.02 * patch.mottle), 0.9)
         ring = np.clip(np.sin(patch.u * 38 + 9 * patch.mottle) * 2.5 - 1.7, 0, 1)
         colour = mix((0.93, 0.46, 0.09), (0.70, 0.29, 0.05), 0.5 * ring + 0.3 * patch.mottle)
         patch.stamp(distance, wide * taper * _round(depth) - 0.008 * ring + 0.02, colour, 0.2)
@@ -170,12 +170,12 @@ def draw_corn(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
 
 def draw_fries(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     """A heap of fries, sometimes with a blot of ketchup or mayonnaise."""
-    wide, colour = rng.uniform(0.07, 0.1), pick(((0.93, 0.75, 0.34), (0.88, 0.66, 0.26), (0.95, 0.82, 0.48)), rng)
+    wide, colour = rng.uniform(0.07, 0.1), pick(((1.0, 0.82, 0.38), (0.97, 0.74, 0.30), (1.0, 0.88, 0.55)), rng)
     lying = rng.uniform(0, np.pi)
-    for number in range(int(rng.integers(22, 34))):
+    for number in range(int(rng.integers(26, 40))):
         u, v = rng.normal(0, 0.34), rng.normal(0, 0.24)
         length = rng.uniform(0.3, 0.55)
-        draw_fry(relief, spot.at(u, v, turn=lying + rng.normal(0, 0.8)), length, wide, 0.03 * number**0.7, colour, rng)
+        draw_fry(relief, spot.at(u, v, turn=lying + rng.normal(0, 0.8)), length, wide, 0.022 * number**0.7, colour, rng)
     if rng.random() < 0.45:
         sauce = pick(((0.74, 0.09, 0.05), (0.96, 0.92, 0.78), (0.92, 0.72, 0.12)), rng)
         patch = relief.patch(spot.at(rng.normal(0, 0.3), rng.normal(0, 0.2)), 0.5)

@@ -156,10 +156,15 @@ def draw_cookie(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
         return
     distance = _disc(patch, 0.97, 0.04)
     dough = pick(((0.80, 0.56, 0.32), (0.70, 0.44, 0.22), (0.42, 0.25, 0.15)), rng)
-    brown = np.clip(1 + distance / 0.2, 0, 1) * 0.5 + 0.35 * patch.bump
-    patch.stamp(distance, dome(distance, 0.35, 0.2) + 0.03 * patch.bump, mix(dough, (0.42, 0.23, 0.1), brown), 0.05)
+    brown = np.clip(1 + distance / 0.2, 0, 1) * 0.5 + 0.15 * patch.bump
+    patch.stamp(
+        distance,
+        dome(distance, 0.35, 0.2) + 0.01 * patch.bump + 0.01 * patch.mottle,
+        mix(dough, (0.42, 0.23, 0.1), brown),
+        0.05,
+    )
     u, v, number = speckle(patch, 0.27, rng)
-    chip = np.where(number < 0.75, np.hypot(u, v * 1.3) - 0.04 - 0.05 * number, 1)
+    chip = np.where(number < 0.75, np.hypot(u, v * 1.2) - 0.06 - 0.05 * number, 1)
     chip = np.maximum(chip, distance + 0.1)
     patch.coat(chip, dome(chip, 0.06), pick(((0.20, 0.10, 0.06), (0.95, 0.90, 0.80)), rng), 0.5)
 
@@ -171,7 +176,9 @@ def draw_egg(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
         patch = relief.patch(place, 1.4)
         if patch.empty:
             continue
-        white = np.hypot(patch.u, patch.v) - 0.9 - 0.16 * patch.mottle
+        angle = np.arctan2(patch.v, patch.u)
+        lobes = 0.1 * np.sin(2 * angle + rng.uniform(0, 6)) + 0.07 * np.sin(5 * angle + rng.uniform(0, 6))
+        white = np.hypot(patch.u, patch.v) - 0.9 - 0.07 * patch.mottle - lobes
         crisp = np.clip(1 + white / 0.07, 0, 1) * rng.uniform(0, 0.9)
         patch.stamp(white, 0.04 + dome(white, 0.1) * 0.5, mix((0.97, 0.96, 0.93), (0.72, 0.46, 0.2), crisp), 0.5)
         patch = relief.patch(place.at(rng.normal(0, 0.1), rng.normal(0, 0.1), scale=rng.uniform(0.36, 0.44)), 1.1)
@@ -185,12 +192,11 @@ def draw_apple(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     patch = relief.patch(spot, 1.1)
     if patch.empty:
         return
-    reach, distance = np.hypot(patch.u, patch.v), _disc(patch, 0.95, 0.03)
+    reach, distance = np.hypot(patch.u, patch.v), _disc(patch, 0.95, 0.004)
     skins = (((0.72, 0.10, 0.10), (0.92, 0.70, 0.30)), ((0.46, 0.66, 0.18), (0.78, 0.84, 0.40)))
     skin = skins[int(rng.integers(2))]
-    streak = np.clip(
-        0.25 + 0.5 * np.sin(np.arctan2(patch.v, patch.u) * 14 + 4 * patch.mottle) * reach - patch.u * 0.4, 0, 1
-    )
+    rays = np.sin(np.arctan2(patch.v, patch.u) * 31 + patch.mottle) * np.sin(np.arctan2(patch.v, patch.u) * 13)
+    streak = np.clip(0.25 + 0.25 * rays * reach - patch.u * 0.45, 0, 1)
     dimple = np.exp(-((reach / 0.2) ** 2))
     patch.stamp(
         distance, 0.9 * dome(distance, 0.95) - 0.25 * dimple, mix(mix(*skin, streak), (0.5, 0.5, 0.2), dimple), 0.7
@@ -204,10 +210,10 @@ def draw_orange(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     patch = relief.patch(spot, 1.1)
     if patch.empty:
         return
-    reach, distance = np.hypot(patch.u, patch.v), _disc(patch, 0.96, 0.01)
+    reach, distance = np.hypot(patch.u, patch.v), _disc(patch, 0.96, 0.0)
     peel = pick(((0.95, 0.52, 0.06), (0.93, 0.75, 0.12), (0.86, 0.30, 0.16)), rng)
     if rng.random() < 0.35:
-        patch.stamp(distance, 0.9 * dome(distance, 0.96) + 0.008 * patch.bump, peel, 0.5)
+        patch.stamp(distance, 0.9 * dome(distance, 0.96) + 0.003 * patch.bump, peel, 0.5)
         return
     angle = np.arctan2(patch.v, patch.u)
     part = np.abs(((angle / (2 * np.pi) * 10) % 1) - 0.5) * 2
@@ -282,7 +288,7 @@ def _nigiri(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     )
     fish = capsule(patch.u, patch.v, 0.7, 0.27) + 0.015 * patch.mottle
     stripe = np.clip(np.sin((patch.u + 0.8 * patch.v) * 22 + patch.mottle) * 2 - 0.9, 0, 1)
-    flesh = pick(((0.95, 0.48, 0.26), (0.80, 0.20, 0.18), (0.96, 0.78, 0.62)), rng)
+    flesh = pick(((0.95, 0.48, 0.26), (0.80, 0.20, 0.18), (0.95, 0.80, 0.30)), rng)
     patch.stamp(fish, dome(fish, 0.27) * 0.9 + 0.16, mix(flesh, (0.98, 0.86, 0.76), stripe * 0.75), 0.6)
 
 

@@ -25,6 +25,7 @@ def side_plate(relief: Relief, spot: Spot, floor: float, rng: np.random.Generato
     if kind < 0.35:
         return
     wide = rng.uniform(1.2, 1.6)
+    contact_shadow(relief, spot, floor + 0.12, wide)
     patch = relief.patch(spot.at(0, floor), wide * 1.05, 0.4)
     if kind < 0.7:
         body = (np.hypot(patch.u / wide, patch.v / 0.2) - 1) * 0.2
@@ -113,7 +114,7 @@ def _crown(patch: Patch, foot: float, pale: Colour, baked: Colour, rng: np.rando
 def stand_fries(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     """Fries in a paper carton."""
     contact_shadow(relief, spot, 0.95, 0.7)
-    colour = pick(((0.93, 0.75, 0.34), (0.88, 0.66, 0.26), (0.95, 0.82, 0.48)), rng)
+    colour = pick(((1.0, 0.82, 0.38), (0.97, 0.74, 0.30), (1.0, 0.88, 0.55)), rng)
     for number in range(int(rng.integers(18, 26))):
         u = rng.uniform(-0.6, 0.6)
         turn = np.pi / 2 + 0.35 * u + rng.normal(0, 0.12)

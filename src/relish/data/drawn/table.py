@@ -18,6 +18,8 @@ from relish.data.drawn.relief import Array, Colour, Relief, Spot, fractal, mix, 
 def lay_ground(relief: Relief, rng: np.random.Generator) -> None:
     """Cover the whole relief with one kind of ground."""
     GROUNDS[int(rng.integers(len(GROUNDS)))](relief, rng)
+    # Level 0 is where things lie: on the highest folds and bars, which would stick out through them otherwise.
+    relief.height -= relief.height.max()
 
 
 def _axes(relief: Relief, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -62,13 +64,21 @@ _WOODS: list[tuple[Colour, Colour]] = [
 ]
 
 
+def _folds(relief: Relief, rng: np.random.Generator) -> Array:
+    """Soft waves in a cloth, in pixels."""
+    short = min(relief.shape)
+    wide = rng.uniform(0.25, 0.8) * short
+    waves = stretched(rng, relief.shape, wide, wide * rng.uniform(0.4, 2.5), octaves=2)
+    return np.asarray(rng.uniform(0.008, 0.028) * short * waves + 0.12 * relief.grit, np.float32)
+
+
 def _checks(relief: Relief, rng: np.random.Generator) -> None:
     u, v = _axes(relief, rng)
     period = rng.uniform(0.09, 0.28)
     stripes = sum(((along / period) % 1 < 0.5).astype(np.float32) for along in (u, v))
     cloth = _CLOTHS[int(rng.integers(len(_CLOTHS)))]
     colour = mix((0.94, 0.93, 0.9), cloth, (stripes) * 0.5)
-    _lay(relief, colour * (1 + 0.06 * relief.grit), 0.012 * min(relief.shape) * relief.mottle, 0.02)
+    _lay(relief, colour * (1 + 0.03 * relief.grit), _folds(relief, rng), 0.02)
 
 
 def _stripes(relief: Relief, rng: np.random.Generator) -> None:
@@ -78,12 +88,12 @@ def _stripes(relief: Relief, rng: np.random.Generator) -> None:
     first, second = rng.permutation(len(_CLOTHS))[:2]
     ground: Colour = (0.92, 0.9, 0.85) if rng.random() < 0.6 else _CLOTHS[int(second)]
     colour = mix(ground, _CLOTHS[int(first)], wide)
-    _lay(relief, colour * (1 + 0.06 * relief.grit), 0.012 * min(relief.shape) * relief.mottle, 0.02)
+    _lay(relief, colour * (1 + 0.03 * relief.grit), _folds(relief, rng), 0.02)
 
 
 def _cloth(relief: Relief, rng: np.random.Generator) -> None:
     colour = mix(_CLOTHS[int(rng.integers(len(_CLOTHS)))], (0.95, 0.94, 0.92), rng.uniform(0, 1))
-    _lay(relief, colour * (1 + 0.07 * relief.grit), 0.02 * min(relief.shape) * relief.mottle, 0.02)
+    _lay(relief, colour * (1 + 0.03 * relief.grit), _folds(relief, rng), 0.02)
 
 
 _CLOTHS: list[Colour] = [
@@ -112,14 +122,14 @@ def _slate(relief: Relief, rng: np.random.Generator) -> None:
     tone = rng.uniform(0.14, 0.5)
     base: Colour = (tone, tone * rng.uniform(0.97, 1.03), tone * rng.uniform(0.95, 1.12))
     colour = mix(base, (0.6, 0.6, 0.6), 0.12 + 0.14 * relief.mottle + 0.06 * relief.grit)
-    _lay(relief, colour, 0.01 * min(relief.shape) * relief.mottle + 0.4 * relief.bump, 0.08)
+    _lay(relief, colour, 0.006 * min(relief.shape) * relief.mottle + 0.3 * relief.bump, 0.08)
 
 
 def _grass(relief: Relief, rng: np.random.Generator) -> None:
     short = min(relief.shape)
     blades = stretched(rng, relief.shape, short / 12, short / 70, octaves=3)
-    other = stretched(rng, relief.shape, short / 60, short / 14, octaves=3)
-    mixed = np.maximum(blades, other)
+    other = stretched(rng, relief.shape, short / 20, short / 110, octaves=3)
+    mixed = np.maximum(blades, np.roll(other, int(short / 9), axis=0))
     colour = mix((0.10, 0.24, 0.05), (0.46, 0.62, 0.20), 0.35 + 0.45 * mixed + 0.15 * relief.mottle)
     _lay(relief, colour, 0.012 * short * mixed, 0.05)
 
@@ -233,7 +243,7 @@ def napkin(relief: Relief, spot: Spot, half: float, rng: np.random.Generator) ->
     patch = relief.patch(turned, half * 1.05)
     distance = rounded_box(patch.u, patch.v, half, half * rng.uniform(0.75, 1.0), 0.02) + 0.012 * patch.bump
     tone = mix(_CLOTHS[int(rng.integers(len(_CLOTHS)))], (0.95, 0.94, 0.91), rng.choice([0.1, 0.9, 1.0]))
-    crease = 0.004 * (np.abs(patch.u) < 0.01) + 0.012 * patch.mottle
+    crease = 0.006 * (np.abs(patch.u) < 0.01) + 0.006 * patch.mottle
     patch.stamp(distance, 0.025 + crease, tone * (1 + 0.04 * patch.grit), 0.03)
     return replace(spot, level=spot.level + 0.025 * spot.size)
 
@@ -243,6 +253,7 @@ def backdrop(relief: Relief, rng: np.random.Generator) -> float:
     lay_ground(relief, rng)
     rows, columns = relief.shape
     edge = rng.uniform(0.3, 0.55) * rows
+    _recede(relief, edge)
     y = np.arange(rows, dtype=np.float32)[:, None]
     x = np.arange(columns, dtype=np.float32)[None, :]
     wall: Array = mix(_CLOTHS[int(rng.integers(len(_CLOTHS)))], (0.75, 0.72, 0.66), rng.uniform(0.3, 1.0))
@@ -257,3 +268,16 @@ def backdrop(relief: Relief, rng: np.random.Generator) -> float:
     relief.height[:] = 0
     relief.gloss *= 1 - behind
     return float(edge)
+
+
+def _recede(relief: Relief, edge: float) -> None:
+    """Bend the ground back to a horizon at row `edge`: the further away, the smaller its pattern."""
+    rows, columns = relief.shape
+    near = np.clip((np.arange(rows, dtype=np.float32) - edge) / (rows - edge), 0, 1)
+    depth = (1 / (0.3 + 0.7 * near))[:, None]
+    x = columns / 2 + (np.arange(columns, dtype=np.float32)[None, :] - columns / 2) * depth * 0.8
+    y = rows - 1 - (depth - 1) * 0.45 * rows
+    # Past its border the pattern goes on mirrored, so that no seam shows.
+    across = np.abs((x + columns) % (2 * columns) - columns).astype(np.intp).clip(0, columns - 1)
+    down = np.abs((y + rows) % (2 * rows) - rows).astype(np.intp).clip(0, rows - 1)
+    relief.colour[:] = relief.colour[:, down, across]

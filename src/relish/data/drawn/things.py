@@ -7,7 +7,7 @@ Out:  the thing stamped on the relief.
 import numpy as np
 
 from relish.data.drawn.hotdog import pick
-from relish.data.drawn.relief import Array, Colour, Patch, Relief, Spot, capsule, dome, mix, rounded_box
+from relish.data.drawn.relief import Array, Colour, Patch, Relief, Spot, capsule, dome, mix, rounded_box, speckle
 
 METALS: tuple[Colour, ...] = ((0.72, 0.73, 0.75), (0.62, 0.63, 0.66), (0.80, 0.70, 0.48), (0.22, 0.22, 0.24))
 
@@ -80,8 +80,10 @@ def draw_glass(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
         return
     drink = pick(((0.95, 0.86, 0.52), (0.24, 0.10, 0.05), (0.90, 0.62, 0.15), (0.85, 0.90, 0.92)), rng)
     reach = np.hypot(patch.u, patch.v)
-    cube = np.maximum(np.abs(patch.u % 0.5 - 0.25), np.abs(patch.v % 0.6 - 0.3)) - 0.17
-    colour = mix(drink, (1.0, 1.0, 1.0), 0.35 * (cube < 0) + 0.3 * np.clip(patch.bump, 0, 1))
+    u, v, number = speckle(patch, 0.75, rng)
+    cube = np.maximum(rounded_box(u, v, 0.26, 0.24, 0.06), np.where(number < 0.7, reach - 0.85, 1))
+    ice = np.clip(1.2 - np.abs(cube) * 16, 0.25, 1) * (cube < 0)
+    colour = mix(drink, (1.0, 1.0, 1.0), 0.55 * ice + 0.25 * np.clip(patch.bump, 0, 1))
     patch.stamp(reach - 0.95, 0.5, colour, 0.8)
     rim = np.abs(reach - 0.93) - 0.05
     patch.stamp(rim, 0.9, mix(drink, (0.95, 0.97, 0.98), 0.75), 1.0)
@@ -175,8 +177,8 @@ def draw_pencil(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
 def draw_crumbs(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     """Crumbs, salt or pepper scattered about."""
     colour = pick(((0.85, 0.64, 0.36), (0.95, 0.93, 0.90), (0.25, 0.18, 0.12), (0.35, 0.55, 0.2)), rng)
-    for _ in range(int(rng.integers(8, 24))):
-        patch = relief.patch(spot.at(rng.normal(0, 0.8), rng.normal(0, 0.8), scale=rng.uniform(0.02, 0.06)), 1.3)
+    for _ in range(int(rng.integers(8, 20))):
+        patch = relief.patch(spot.at(rng.normal(0, 0.8), rng.normal(0, 0.8), scale=rng.uniform(0.012, 0.032)), 1.3)
         grain = np.hypot(patch.u, patch.v * 1.3) - 1
         patch.coat(grain, dome(grain, 1.0), colour, 0.1)
 
