@@ -51,7 +51,7 @@ CHUNK = 2**20
 LARGEST_READ = 2**24
 """Bytes of one tar header, or of padding after the end mark: far more than any honest archive has."""
 DAMAGE = (
-    *(OSError, EOFError, ValueError, RuntimeError, OverflowError, struct.error),
+    *(OSError, EOFError, ValueError, LookupError, RuntimeError, OverflowError, struct.error),
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
 )
 """What the standard library raises on bytes that are not what they claim to be."""
@@ -156,7 +156,7 @@ class _Gate:
         except UnicodeEncodeError as error:
             raise self.refusal(member, "has a name that is not UTF-8") from error
         nameless = member.kind == "file" and not parts
-        if nameless or "\0" in name or max(lengths, default=0) > 255 or sum(lengths) > MAX_NAME:
+        if nameless or "\0" in name or max(lengths, default=0) > 255 or sum(lengths) + len(parts) > MAX_NAME:
             raise self.refusal(member, "has a name that no file can have")
         return parts
 
@@ -240,14 +240,29 @@ def _members(archive: Path) -> Generator[_Member, None, None]:
 
 
 def _zip_members(raw: IO[bytes], archive: Path) -> Iterator[_Member]:
+    counted = _zip_count(raw)
     with zipfile.ZipFile(raw) as opened:
         members = opened.infolist()
+        if counted is not None and counted != len(members) % 2**16:
+            raise zipfile.BadZipFile(f"it lists {len(members)} of {counted} members")
         total = sum(info.file_size for info in members)
         if total <= _allowed(archive):  # a bomb is the gate's to name
             _make_sure_of_space(archive, total)
         for info in members:
             opener = partial(opened.open, info)
             yield _Member(info.orig_filename, _zip_kind(info), info.file_size, info.compress_size, opener)
+
+
+def _zip_count(raw: IO[bytes]) -> int | None:
+    """How many members the end of a zip file counts, modulo 2**16; None where it leaves that to zip64.
+
+    zipfile does not look at it: a damaged length in the list of members may hide those that follow.
+    """
+    raw.seek(max(0, raw.seek(0, os.SEEK_END) - 2**16 - 22))
+    tail = raw.read()
+    end = tail.rfind(b"PK\5\6")
+    count = int.from_bytes(tail[end + 10 : end + 12], "little")
+    return None if end < 0 or count == 0xFFFF else count
 
 
 def _zip_kind(info: zipfile.ZipInfo) -> str:

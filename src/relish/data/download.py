@@ -28,6 +28,7 @@ import httpx
 
 from relish.core.errors import DataError, DownloadFailed, WriteFailed
 from relish.core.files import write_json
+from relish.core.fingerprints import sha256_of_file
 from relish.core.home import relish_home
 from relish.core.progress import Progress
 
@@ -370,6 +371,8 @@ def _accept(partial: _Partial, place: Path, wanted: dict[str, str], url: httpx.U
     except OSError as error:
         raise _cannot_write(place, error) from error
     progress.say(f"downloaded {place.name}, {size_words(place.stat().st_size)}, to {place}")
+    if not wanted:
+        progress.say(f"to be sure of the same file elsewhere: --sha256 {sha256_of_file(place)}")
 
 
 def _url(address: str) -> httpx.URL:

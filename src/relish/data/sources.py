@@ -48,8 +48,7 @@ def find_dataset(
     if not text.strip():
         raise DataError("The name of the dataset is empty.", hint=_WHAT)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
-        archive = download(text, sha1=sha1, sha256=sha256, progress=progress)
-        return _unpacked(archive, shown(text), progress)
+        return _downloaded(text, shown(text), sha1, sha256, progress)
     path = Path(text).expanduser()
     if _exists(path):
         found = _local(path, text, wanted, progress)
@@ -75,17 +74,22 @@ def _local(path: Path, text: str, wanted: dict[str, str], progress: Progress) ->
         return index_table(path, name=short_name(path.name), source=text)
     if wrong := mismatch(path, wanted):
         raise DataError(f"{text} is not the archive it should be: {wrong}.", hint="Get it again, or mend the checksum.")
-    return _unpacked(path, text, progress)
+    return index_folder(extract(path, progress=progress), name=short_name(path.name), source=text)
 
 
 def _registered(name: str, sha1: str | None, sha256: str | None, progress: Progress) -> Dataset:
     known = REGISTERED[name]
-    archive = download(known.address, sha1=sha1 or known.sha1, sha256=sha256 or known.sha256, progress=progress)
-    return replace(_unpacked(archive, name, progress), name=name)
+    found = _downloaded(known.address, name, sha1 or known.sha1, sha256 or known.sha256, progress)
+    return replace(found, name=name)
 
 
-def _unpacked(archive: Path, source: str, progress: Progress) -> Dataset:
-    return index_folder(extract(archive, progress=progress), name=short_name(archive.name), source=source)
+def _downloaded(address: str, source: str, sha1: str | None, sha256: str | None, progress: Progress) -> Dataset:
+    archive = download(address, sha1=sha1, sha256=sha256, progress=progress)
+    try:
+        unpacked = extract(archive, progress=progress)
+    except DataError as error:  # without a checksum, a page that says "log in" is kept like any other file
+        raise DataError(error.message, hint=f"To download it again, remove {archive} first.") from error
+    return index_folder(unpacked, name=short_name(archive.name), source=source)
 
 
 def _warn_of_namesake(found: Dataset, path: Path) -> Dataset:
@@ -110,7 +114,8 @@ def _nothing_there(text: str, path: Path) -> DataError:
     except OSError:
         known = []
     part = f", since {missing} does not exist" if missing != path else ""
-    guess = nearest(missing.name, [*REGISTERED, *known])
+    names = REGISTERED if len(path.parts) == 1 else ()
+    guess = nearest(missing.name, [*names, *known])
     return DataError(
         f'"{text}" is neither a file, a folder nor a registered name{part}.',
         hint=f"{guess[0].upper()}{guess[1:]}" if guess else _WHAT,
