@@ -8,6 +8,9 @@ Not here: bringing the archive (`download.py`), making sense of the folders in i
 The archive is read with the standard library, but every file is written by us: what a member can do is then to name a
 new file below the target and to fill it. Links, devices, modes and owners have no way in; they are refused, not
 skipped, since an archive of pictures that holds them is not what it claims to be.
+
+Damage is noticed by the checksums that zip, gzip, bzip2 and xz carry. A plain .tar has one for its names only: damaged
+pixels in it show when the pictures are opened, or against the archive's own checksum, where that was given.
 """
 
 import bz2
