@@ -38,34 +38,36 @@ class Subject:
     standing: Draw | None = None
     floor: float = 0.5
     """How far its foot is under its centre when it stands."""
+    in_hand: bool = False
+    """Whether people hold it in one hand."""
 
 
-HOTDOG = Subject(hotdog.lay_hotdogs, 0.5, side_views.stand_hotdog, 0.32)
+HOTDOG = Subject(hotdog.lay_hotdogs, 0.5, side_views.stand_hotdog, 0.32, in_hand=True)
 SUBJECTS: dict[str, Subject] = {
-    "banana": Subject(long_foods.draw_banana, 0.5),
-    "burger": Subject(round_foods.draw_burger, ROUND, side_views.stand_burger, 0.66),
-    "carrot": Subject(long_foods.draw_carrot, LONG),
-    "doughnut": Subject(round_foods.draw_doughnut, ROUND),
+    "banana": Subject(long_foods.draw_banana, 0.5, in_hand=True),
+    "burger": Subject(round_foods.draw_burger, ROUND, side_views.stand_burger, 0.66, in_hand=True),
+    "carrot": Subject(long_foods.draw_carrot, LONG, in_hand=True),
+    "doughnut": Subject(round_foods.draw_doughnut, ROUND, in_hand=True),
     "fries": Subject(long_foods.draw_fries, 0.7, side_views.stand_fries, 0.95),
     "mug": Subject(things.draw_mug, ROUND),
     "pizza": Subject(round_foods.draw_pizza, ROUND),
-    "sausage": Subject(hotdog.draw_sausage, LONG),
-    "baguette": Subject(long_foods.draw_baguette, LONG),
+    "sausage": Subject(hotdog.draw_sausage, LONG, in_hand=True),
+    "baguette": Subject(long_foods.draw_baguette, LONG, in_hand=True),
     "leaf": Subject(things.draw_leaf, 0.6),
-    "roll": Subject(hotdog.draw_roll, LONG),
+    "roll": Subject(hotdog.draw_roll, LONG, in_hand=True),
     "fish": Subject(things.draw_fish, 0.5),
     "taco": Subject(None, ROUND, side_views.stand_taco, 0.45),
     "cupcake": Subject(None, ROUND, side_views.stand_cupcake, 0.95),
-    "cucumber": Subject(long_foods.draw_cucumber, LONG),
+    "cucumber": Subject(long_foods.draw_cucumber, LONG, in_hand=True),
     "egg": Subject(round_foods.draw_egg, ROUND),
-    "cookie": Subject(round_foods.draw_cookie, ROUND),
+    "cookie": Subject(round_foods.draw_cookie, ROUND, in_hand=True),
     "salad": Subject(round_foods.draw_salad, ROUND),
     "sushi": Subject(round_foods.draw_sushi, ROUND),
-    "corn": Subject(long_foods.draw_corn, LONG),
-    "eclair": Subject(long_foods.draw_eclair, LONG),
+    "corn": Subject(long_foods.draw_corn, LONG, in_hand=True),
+    "eclair": Subject(long_foods.draw_eclair, LONG, in_hand=True),
     "fork": Subject(things.draw_fork, LONG),
-    "apple": Subject(round_foods.draw_apple, ROUND),
-    "orange": Subject(round_foods.draw_orange, ROUND),
+    "apple": Subject(round_foods.draw_apple, ROUND, in_hand=True),
+    "orange": Subject(round_foods.draw_orange, ROUND, in_hand=True),
     "key": Subject(things.draw_key, LONG),
     "pencil": Subject(things.draw_pencil, 0.2),
 }
@@ -170,7 +172,7 @@ def compose(subject: Subject, rng: np.random.Generator) -> Image.Image:
     if standing is not None:
         _stand(relief, standing, subject.floor, rng)
     elif subject.lying is not None:
-        _lie(relief, subject.lying, subject.wide, rng)
+        _lie(relief, subject.lying, subject, rng)
     return photograph(relief, size, rng, tilted=standing is None, shadows=1.0 if standing is None else 0.45)
 
 
@@ -182,12 +184,13 @@ def _size(rng: np.random.Generator) -> tuple[int, int]:
     return (short, long) if rng.random() < 0.3 else (long, short)
 
 
-def _lie(relief: Relief, draw: Draw, wide: float, rng: np.random.Generator) -> None:
-    """The subject on a table seen from above."""
+def _lie(relief: Relief, draw: Draw, subject: Subject, rng: np.random.Generator) -> None:
+    """The subject on a table, or held over it, seen from above."""
+    wide = subject.wide
     lay_ground(relief, rng)
     spot = _place(relief, wide, rng)
     _clutter(relief, spot, wide, rng)
-    if rng.random() < 0.12:
+    if subject.in_hand and rng.random() < 0.14:
         held, skin = draw_palm(relief, spot, wide, rng)
         draw(relief, held, rng)
         draw_fingers(relief, held, wide, skin, rng)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from relish.data.drawn.hotdog import pick
-from relish.data.drawn.relief import Colour, Relief, Spot, capsule, dome, mix
+from relish.data.drawn.relief import Colour, Relief, Spot, capsule, dome, hypot, mix
 
 SKINS: tuple[Colour, ...] = (
     (0.93, 0.73, 0.61),
@@ -27,7 +27,7 @@ def draw_palm(relief: Relief, spot: Spot, half_v: float, rng: np.random.Generato
     patch = relief.patch(arm, 0.9, 4.5)
     sleeve = pick(((0.25, 0.32, 0.5), (0.6, 0.18, 0.18), (0.85, 0.84, 0.8), (0.2, 0.2, 0.22)), rng)
     forearm = capsule(patch.v - half_v - 2.6, patch.u, 2.1, 0.3)
-    palm = np.hypot(patch.u / 1.15, (patch.v - half_v * 0.55) / 1.05) - 0.5
+    palm = hypot(patch.u / 1.15, (patch.v - half_v * 0.55) / 1.05) - 0.5
     # The smaller of two distances, blended where they are close, so that the wrist has no corner.
     both = -np.log(np.exp(-8 * forearm) + np.exp(-8 * palm)) / 8
     flesh = mix(skin, (0.62, 0.25, 0.2), 0.12 + 0.1 * patch.mottle)
@@ -51,8 +51,8 @@ def _finger(relief: Relief, spot: Spot, radius: float, skin: Colour) -> None:
     if patch.empty:
         return
     distance = capsule(patch.u + 0.12, patch.v, 0.2, radius * (1 - 0.12 * np.clip(patch.u * 3, 0, 1)))
-    nail = np.hypot((patch.u - 0.1) / 1.35, patch.v) - radius * 0.5
+    nail = hypot((patch.u - 0.1) / 1.35, patch.v) - radius * 0.5
     knuckle = np.clip(1 - np.abs(np.abs(patch.u + 0.12) - 0.012) / 0.012, 0, 1) * 0.3
     flesh = mix(skin, (0.55, 0.22, 0.18), 0.1 + knuckle + 0.15 * np.clip(patch.u * 2, 0, 1))
-    patch.stamp(distance, 0.25 + dome(distance, radius), flesh, 0.2)
-    patch.coat(nail, 0.004, mix(skin, (0.98, 0.82, 0.78), 0.6), 0.6)
+    flesh = mix(flesh, mix(skin, (0.98, 0.82, 0.78), 0.6), 0.5 - nail * spot.size)
+    patch.stamp(distance, 0.25 + dome(distance, radius), flesh, 0.25)

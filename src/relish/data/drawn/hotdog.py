@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from relish.data.drawn.relief import Array, Colour, Patch, Relief, Spot, capsule, mix, speckle
+from relish.data.drawn.relief import Array, Colour, Patch, Relief, Spot, capsule, hypot, mix, speckle
 
 MUSTARD: tuple[Colour, ...] = ((0.93, 0.74, 0.10), (0.86, 0.62, 0.08), (0.96, 0.82, 0.25))
 KETCHUP: tuple[Colour, ...] = ((0.74, 0.09, 0.05), (0.62, 0.06, 0.05))
@@ -113,6 +113,7 @@ def draw_roll(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     patch.stamp(distance, wide * 0.9 * np.sqrt(depth * (2 - depth)) + 0.05, colour, 0.14)
     if rng.random() < 0.5:
         slit = np.abs(patch.v + 0.01 * patch.mottle) - 0.012 * np.clip(1 - patch.u**2, 0, 1)
+        slit = np.maximum(slit, distance + 0.05)
         patch.coat(slit, -0.04, mix(crust[1], CRUMB, 0.5), 0.02, soft=2)
 
 
@@ -195,7 +196,7 @@ def _squeeze(patch: Patch, middle: float, swing: float, reach: float, colour: Co
     along = patch.v - middle - swing * np.sin(wave)
     slope = swing * waves * np.cos(wave)
     distance = np.abs(along) / np.sqrt(1 + slope * slope)
-    distance = np.hypot(distance, np.maximum(np.abs(patch.u) - reach, 0)) - width * (1 + 0.25 * patch.mottle)
+    distance = hypot(distance, np.maximum(np.abs(patch.u) - reach, 0)) - width * (1 + 0.25 * patch.mottle)
     patch.coat(distance, _rope(distance, width), colour, 0.6)
 
 
@@ -216,7 +217,7 @@ def _bits(patch: Patch, middle: float, build: Build, reach: float, top: float, r
     for spacing in (0.085, 0.07):
         u, v, number = speckle(patch, spacing, rng)
         grain = np.maximum(np.abs(u) / 1.3, np.abs(v)) - 0.027
-        near = np.hypot(np.maximum(np.abs(patch.u) - reach, 0), patch.v - middle) - build.sausage * 0.8
+        near = hypot(np.maximum(np.abs(patch.u) - reach, 0), patch.v - middle) - build.sausage * 0.8
         distance = np.maximum(np.maximum(grain, near - 0.02 * patch.bump), np.where(number < 0.85, -1.0, 1.0))
         patch.coat(distance, 0.025, mix(*pair, number), 0.25)
 

@@ -9,13 +9,13 @@ Each is one stick in bent coordinates whose radius, colour and surface change al
 import numpy as np
 
 from relish.data.drawn.hotdog import CRUMB, CRUSTS, pick
-from relish.data.drawn.relief import Array, Colour, Patch, Relief, Spot, capsule, dome, mix, rounded_box, speckle
+from relish.data.drawn.relief import Array, Colour, Patch, Relief, Spot, capsule, dome, hypot, mix, rounded_box, speckle
 
 
 def _stick(patch: Patch, radius: Array, half: float = 1.0) -> tuple[Array, Array]:
     """Signed distance to, and depth (0 edge, 1 axis) in, a stick of changing radius."""
     over = np.maximum(np.abs(patch.u) - half, 0)
-    distance = np.hypot(over * 2, patch.v) - radius
+    distance = hypot(over * 2, patch.v) - radius
     depth = np.clip(-distance / np.maximum(radius, 0.02), 0, 1)
     return distance, depth
 
@@ -136,9 +136,9 @@ def draw_cucumber_slice(relief: Relief, spot: Spot, rng: np.random.Generator) ->
     patch = relief.patch(spot, 1.1)
     if patch.empty:
         return
-    reach = np.hypot(patch.u, patch.v)
+    reach = hypot(patch.u, patch.v)
     u, v, _ = speckle(patch, 0.3, rng)
-    seeds = (np.hypot(u / 2, v) < 0.05) * (reach < 0.6)
+    seeds = (hypot(u / 2, v) < 0.05) * (reach < 0.6)
     flesh = mix((0.80, 0.89, 0.58), (0.92, 0.95, 0.76), np.clip(1.2 - reach * 1.3, 0, 1))
     flesh = mix(flesh, (0.96, 0.95, 0.80), seeds.astype(np.float32))
     colour = mix(flesh, (0.10, 0.30, 0.10), (reach > 0.9).astype(np.float32))
@@ -179,7 +179,7 @@ def draw_fries(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     if rng.random() < 0.45:
         sauce = pick(((0.74, 0.09, 0.05), (0.96, 0.92, 0.78), (0.92, 0.72, 0.12)), rng)
         patch = relief.patch(spot.at(rng.normal(0, 0.3), rng.normal(0, 0.2)), 0.5)
-        blot = np.hypot(patch.u, patch.v) - 0.26 * (1 + 0.35 * patch.mottle)
+        blot = hypot(patch.u, patch.v) - 0.26 * (1 + 0.35 * patch.mottle)
         patch.coat(blot, dome(blot, 0.08), sauce, 0.7)
 
 

@@ -168,15 +168,20 @@ def speckle(patch: Patch, spacing: float, rng: np.random.Generator) -> tuple[Arr
     return u * cos + v * sin, v * cos - u * sin, tables[3][at]
 
 
+def hypot(x: Array, y: Array) -> Array:
+    """The distance of (x, y) from the origin; NumPy's own guards against overflow and takes five times as long."""
+    return np.asarray(np.sqrt(x * x + y * y), np.float32)
+
+
 def capsule(u: Array, v: Array, half: float, radius: Array | float) -> Array:
     """Signed distance to a stick with round ends, `half` long on each side before the ends."""
-    return np.asarray(np.hypot(np.maximum(np.abs(u) - half, 0), v) - radius, np.float32)
+    return np.asarray(hypot(np.maximum(np.abs(u) - half, 0), v) - radius, np.float32)
 
 
 def rounded_box(u: Array, v: Array, half_u: float, half_v: float, radius: float) -> Array:
     """Signed distance to a rectangle with rounded corners."""
     over_u, over_v = np.abs(u) - (half_u - radius), np.abs(v) - (half_v - radius)
-    outside = np.hypot(np.maximum(over_u, 0), np.maximum(over_v, 0))
+    outside = hypot(np.maximum(over_u, 0), np.maximum(over_v, 0))
     return np.asarray(outside + np.minimum(np.maximum(over_u, over_v), 0) - radius, np.float32)
 
 

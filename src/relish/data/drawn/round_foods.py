@@ -8,7 +8,7 @@ import numpy as np
 
 from relish.data.drawn.hotdog import CRUSTS, KETCHUP, MUSTARD, pick
 from relish.data.drawn.long_foods import draw_cucumber_slice
-from relish.data.drawn.relief import Array, Colour, Patch, Relief, Spot, capsule, dome, mix, rounded_box, speckle
+from relish.data.drawn.relief import Array, Colour, Patch, Relief, Spot, capsule, dome, hypot, mix, rounded_box, speckle
 
 SPRINKLES = np.asarray(
     [[0.9, 0.2, 0.3], [0.95, 0.85, 0.2], [0.25, 0.6, 0.85], [0.98, 0.97, 0.95], [0.4, 0.75, 0.3], [0.95, 0.5, 0.15]],
@@ -17,7 +17,7 @@ SPRINKLES = np.asarray(
 
 
 def _disc(patch: Patch, radius: float = 1.0, wobble: float = 0.03) -> Array:
-    return np.asarray(np.hypot(patch.u, patch.v) - radius * (1 + wobble * patch.mottle), np.float32)
+    return np.asarray(hypot(patch.u, patch.v) - radius * (1 + wobble * patch.mottle), np.float32)
 
 
 def draw_burger(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
@@ -27,7 +27,7 @@ def draw_burger(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     if frill.empty:
         return
     angle = np.arctan2(frill.v, frill.u)
-    ruffle = np.hypot(frill.u, frill.v) - 0.98 - 0.07 * np.sin(angle * 11 + 4 * frill.mottle) - 0.05 * frill.bump
+    ruffle = hypot(frill.u, frill.v) - 0.98 - 0.07 * np.sin(angle * 11 + 4 * frill.mottle) - 0.05 * frill.bump
     if rng.random() < 0.8:
         green = mix((0.24, 0.46, 0.10), (0.62, 0.78, 0.28), 0.5 + 0.5 * frill.bump)
         frill.stamp(ruffle, 0.16 + 0.05 * frill.bump, green, 0.25)
@@ -52,7 +52,7 @@ def _top_bun(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     patch.stamp(distance, 0.35 + 0.5 * np.sqrt(depth * (2 - depth)), colour, 0.3)
     if rng.random() < 0.75:
         u, v, number = speckle(patch, rng.uniform(0.13, 0.19), rng)
-        seed = np.maximum(np.hypot(u / 1.9, v) - 0.02, np.hypot(patch.u, patch.v) - 0.78)
+        seed = np.maximum(hypot(u / 1.9, v) - 0.02, hypot(patch.u, patch.v) - 0.78)
         seed = np.where(number < 0.75, seed, 1).astype(np.float32)
         patch.coat(seed, dome(seed, 0.02), (0.97, 0.91, 0.74), 0.3)
 
@@ -64,7 +64,7 @@ def draw_doughnut(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
         return
     hole = rng.uniform(0.24, 0.36)
     middle, radius = (1 + hole) / 2, (1 - hole) / 2
-    reach = np.hypot(patch.u, patch.v)
+    reach = hypot(patch.u, patch.v)
     ring = np.abs(reach - middle) - radius * (1 + 0.02 * patch.mottle)
     pale, baked = CRUSTS[int(rng.integers(2))]
     dough = mix(mix(pale, (0.97, 0.90, 0.70), 0.5), baked, np.clip(-ring / radius * 2, 0, 1) + 0.15 * patch.mottle)
@@ -113,7 +113,7 @@ def _wedge(patch: Patch, half_angle: float) -> Array:
 def _pizza(patch: Patch, kept: Array, rng: np.random.Generator) -> None:
     if patch.empty:
         return
-    reach = np.hypot(patch.u, patch.v)
+    reach = hypot(patch.u, patch.v)
     disc = np.maximum(reach - 1 - 0.02 * patch.mottle, kept)
     pale, baked = CRUSTS[int(rng.integers(len(CRUSTS)))]
     crust = np.clip(1 - np.abs(reach - 0.92) / 0.1, 0, 1)
@@ -132,7 +132,7 @@ def _pizza(patch: Patch, kept: Array, rng: np.random.Generator) -> None:
 def _topping(patch: Patch, inside: Array, rng: np.random.Generator) -> None:
     u, v, number = speckle(patch, rng.uniform(0.24, 0.34), rng)
     kind, size = rng.random(), rng.uniform(0.09, 0.13)
-    reach = np.hypot(u, v)
+    reach = hypot(u, v)
     kept = np.where(number < 0.7, inside, 1)
     if kind < 0.45:
         slice_ = np.maximum(reach - size, kept)
@@ -142,7 +142,7 @@ def _topping(patch: Patch, inside: Array, rng: np.random.Generator) -> None:
         ring = np.maximum(np.abs(reach - 0.05) - 0.028, kept)
         patch.coat(ring, dome(ring, 0.03), (0.09, 0.08, 0.09), 0.8)
     elif kind < 0.8:
-        leaf = np.maximum(np.hypot(u / 1.8, v) - 0.05, kept)
+        leaf = np.maximum(hypot(u / 1.8, v) - 0.05, kept)
         patch.coat(leaf, dome(leaf, 0.04), mix((0.10, 0.32, 0.08), (0.30, 0.52, 0.14), 0.5 + patch.bump), 0.3)
     else:
         piece = np.maximum(capsule(u, v, 0.05, 0.03), kept)
@@ -154,17 +154,17 @@ def draw_cookie(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     patch = relief.patch(spot, 1.1)
     if patch.empty:
         return
-    distance = _disc(patch, 0.97, 0.04)
+    distance = _disc(patch, 0.97, 0.02)
     dough = pick(((0.80, 0.56, 0.32), (0.70, 0.44, 0.22), (0.42, 0.25, 0.15)), rng)
     brown = np.clip(1 + distance / 0.2, 0, 1) * 0.5 + 0.15 * patch.bump
     patch.stamp(
         distance,
-        dome(distance, 0.35, 0.2) + 0.01 * patch.bump + 0.01 * patch.mottle,
+        dome(distance, 0.35, 0.2) + 0.006 * patch.bump + 0.006 * patch.mottle,
         mix(dough, (0.42, 0.23, 0.1), brown),
         0.05,
     )
     u, v, number = speckle(patch, 0.27, rng)
-    chip = np.where(number < 0.75, np.hypot(u, v * 1.2) - 0.06 - 0.05 * number, 1)
+    chip = np.where(number < 0.75, hypot(u, v * 1.2) - 0.06 - 0.05 * number, 1)
     chip = np.maximum(chip, distance + 0.1)
     patch.coat(chip, dome(chip, 0.06), pick(((0.20, 0.10, 0.06), (0.95, 0.90, 0.80)), rng), 0.5)
 
@@ -178,7 +178,7 @@ def draw_egg(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
             continue
         angle = np.arctan2(patch.v, patch.u)
         lobes = 0.1 * np.sin(2 * angle + rng.uniform(0, 6)) + 0.07 * np.sin(5 * angle + rng.uniform(0, 6))
-        white = np.hypot(patch.u, patch.v) - 0.9 - 0.07 * patch.mottle - lobes
+        white = hypot(patch.u, patch.v) - 0.9 - 0.07 * patch.mottle - lobes
         crisp = np.clip(1 + white / 0.07, 0, 1) * rng.uniform(0, 0.9)
         patch.stamp(white, 0.04 + dome(white, 0.1) * 0.5, mix((0.97, 0.96, 0.93), (0.72, 0.46, 0.2), crisp), 0.5)
         patch = relief.patch(place.at(rng.normal(0, 0.1), rng.normal(0, 0.1), scale=rng.uniform(0.36, 0.44)), 1.1)
@@ -192,7 +192,7 @@ def draw_apple(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     patch = relief.patch(spot, 1.1)
     if patch.empty:
         return
-    reach, distance = np.hypot(patch.u, patch.v), _disc(patch, 0.95, 0.004)
+    reach, distance = hypot(patch.u, patch.v), _disc(patch, 0.95, 0.004)
     skins = (((0.72, 0.10, 0.10), (0.92, 0.70, 0.30)), ((0.46, 0.66, 0.18), (0.78, 0.84, 0.40)))
     skin = skins[int(rng.integers(2))]
     rays = np.sin(np.arctan2(patch.v, patch.u) * 31 + patch.mottle) * np.sin(np.arctan2(patch.v, patch.u) * 13)
@@ -210,7 +210,7 @@ def draw_orange(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     patch = relief.patch(spot, 1.1)
     if patch.empty:
         return
-    reach, distance = np.hypot(patch.u, patch.v), _disc(patch, 0.96, 0.0)
+    reach, distance = hypot(patch.u, patch.v), _disc(patch, 0.96, 0.0)
     peel = pick(((0.95, 0.52, 0.06), (0.93, 0.75, 0.12), (0.86, 0.30, 0.16)), rng)
     if rng.random() < 0.35:
         patch.stamp(distance, 0.9 * dome(distance, 0.96) + 0.003 * patch.bump, peel, 0.5)
@@ -228,7 +228,7 @@ def draw_salad(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     bowl = relief.patch(spot, 1.1)
     if bowl.empty:
         return
-    reach = np.hypot(bowl.u, bowl.v)
+    reach = hypot(bowl.u, bowl.v)
     rim = np.clip((reach - 0.82) / 0.14, 0, 1)
     bowl.stamp(
         _disc(bowl, 1.0, 0.0),
@@ -247,19 +247,19 @@ def _salad_piece(relief: Relief, spot: Spot, rise: float, rng: np.random.Generat
     lifted = Spot(spot.x, spot.y, spot.size, spot.angle, spot.level + rise * spot.size)
     if kind < 0.6:
         patch = relief.patch(lifted, 0.4, 0.3, rng.normal(0, 0.4))
-        leaf = np.hypot(patch.u / 1.4, patch.v) - 0.2 - 0.07 * patch.bump
+        leaf = hypot(patch.u / 1.4, patch.v) - 0.2 - 0.07 * patch.bump
         vein = np.clip(1 - np.abs(patch.v) / 0.02, 0, 1) * 0.5
         green = mix((0.16, 0.36, 0.07), (0.58, 0.74, 0.26), 0.4 + 0.4 * patch.mottle + 0.3 * patch.bump + vein)
         patch.stamp(leaf, 0.05 + 0.06 * patch.bump, green, 0.25)
     elif kind < 0.8:
         patch = relief.patch(lifted, 0.25)
-        tomato = np.hypot(patch.u, patch.v) - 0.16
+        tomato = hypot(patch.u, patch.v) - 0.16
         patch.stamp(tomato, dome(tomato, 0.16), (0.82, 0.14, 0.07), 0.9)
     elif kind < 0.92:
         draw_cucumber_slice(relief, lifted.at(0, 0, scale=0.2), rng)
     else:
         patch = relief.patch(lifted, 0.25)
-        ring = np.abs(np.hypot(patch.u, patch.v) - 0.17) - 0.025
+        ring = np.abs(hypot(patch.u, patch.v) - 0.17) - 0.025
         patch.stamp(ring, 0.08, (0.86, 0.74, 0.82), 0.4)
 
 
@@ -296,7 +296,7 @@ def _roll(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     patch = relief.patch(spot, 1.1)
     if patch.empty:
         return
-    reach = np.hypot(patch.u, patch.v)
+    reach = hypot(patch.u, patch.v)
     rice = mix((0.95, 0.94, 0.90), (0.85, 0.83, 0.77), 0.5 + 0.5 * patch.grit)
     heart = pick(((0.95, 0.48, 0.26), (0.50, 0.70, 0.25), (0.93, 0.76, 0.20), (0.80, 0.20, 0.18)), rng)
     colour = mix(rice, heart, np.clip((0.42 + 0.1 * patch.mottle - reach) * 20, 0, 1))

@@ -8,13 +8,13 @@ import numpy as np
 
 from relish.data.drawn.hotdog import CRUMB, CRUSTS, KETCHUP, MUSTARD, draw_hotdog, pick
 from relish.data.drawn.long_foods import draw_fry
-from relish.data.drawn.relief import Array, Colour, Patch, Relief, Spot, capsule, dome, mix, rounded_box, speckle
+from relish.data.drawn.relief import Array, Colour, Patch, Relief, Spot, capsule, dome, hypot, mix, rounded_box, speckle
 
 
 def contact_shadow(relief: Relief, spot: Spot, floor: float, wide: float = 1.0) -> None:
     """Darken the table where a thing stands: `floor` is how far under the centre, in half-widths."""
     patch = relief.patch(spot.at(0, floor), wide * 1.4, 0.4)
-    far = np.hypot(patch.u / wide, patch.v / 0.16)
+    far = hypot(patch.u / wide, patch.v / 0.16)
     shade = 1 - 0.6 * np.clip(1.25 - far, 0, 1)
     relief.colour[(slice(None), *patch.window)] *= shade
 
@@ -28,10 +28,9 @@ def side_plate(relief: Relief, spot: Spot, floor: float, rng: np.random.Generato
     contact_shadow(relief, spot, floor + 0.12, wide)
     patch = relief.patch(spot.at(0, floor), wide * 1.05, 0.4)
     if kind < 0.7:
-        body = (np.hypot(patch.u / wide, patch.v / 0.2) - 1) * 0.2
-        patch.stamp(
-            body, 0.01, mix((0.94, 0.94, 0.92), (0.74, 0.74, 0.74), np.hypot(patch.u / wide, patch.v / 0.2) > 0.8), 0.3
-        )
+        share = hypot(patch.u / wide, patch.v / 0.2)
+        rim = (share > 0.8).astype(np.float32)
+        patch.stamp((share - 1) * 0.2, 0.01, mix((0.94, 0.94, 0.92), (0.74, 0.74, 0.74), rim), 0.3)
     else:
         body = rounded_box(patch.u, patch.v - 0.05, wide, 0.13, 0.03)
         grain = 0.5 + 0.4 * np.sin(patch.v * 90 + 3 * patch.mottle)
@@ -101,12 +100,12 @@ def _lettuce(patch: Patch, middle: float) -> None:
 def _crown(patch: Patch, foot: float, pale: Colour, baked: Colour, rng: np.random.Generator) -> None:
     tall = rng.uniform(0.5, 0.62)
     up = foot - patch.v
-    body = np.maximum((np.hypot(patch.u / 0.93, up / tall) - 1) * 0.6, -up - 0.02)
+    body = np.maximum((hypot(patch.u / 0.93, up / tall) - 1) * 0.6, -up - 0.02)
     colour = mix(pale, baked, up / tall * 1.8 + 0.12 * patch.mottle)
     patch.stamp(body, 0.2 + dome(body, 0.55), colour, 0.35)
     if rng.random() < 0.75:
         u, v, number = speckle(patch, 0.13, rng)
-        seed = np.maximum(np.hypot(u / 1.8, v) - 0.018, body + 0.06)
+        seed = np.maximum(hypot(u / 1.8, v) - 0.018, body + 0.06)
         seed = np.maximum(np.where(number < 0.7, seed, 1), 0.18 - up)
         patch.coat(seed, dome(seed, 0.02), (0.97, 0.91, 0.74), 0.3)
 
@@ -143,9 +142,9 @@ def stand_taco(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
         (0.02, ((0.30, 0.15, 0.08), (0.50, 0.28, 0.15)), 0.2),
     ):
         edge = 0.06 * patch.mottle + 0.05 * patch.bump + 0.03 * np.sin(patch.u * 30)
-        body = np.maximum(np.hypot(patch.u, low) - 0.92 - grow + edge, low)
+        body = np.maximum(hypot(patch.u, low) - 0.92 - grow + edge, low)
         patch.stamp(body, rise + 0.06 * patch.bump, mix(*pair, 0.5 + patch.bump), 0.25)
-    front = np.maximum(np.hypot(patch.u, low * 1.12) - 0.95 + 0.02 * patch.mottle, low)
+    front = np.maximum(hypot(patch.u, low * 1.12) - 0.95 + 0.02 * patch.mottle, low)
     brown = 0.35 * np.clip(patch.bump, 0, 1) + 0.3 * np.clip(1 + front / 0.1, 0, 1)
     patch.stamp(front, 0.3 + 0.2 * np.clip(low + 0.95, 0, 1), mix(shell, (0.55, 0.32, 0.12), brown), 0.15)
 
@@ -179,5 +178,5 @@ def stand_cupcake(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
         )
     if rng.random() < 0.5:
         cherry = relief.patch(spot.at(0, -0.98, scale=0.17), 1.1)
-        ball = np.hypot(cherry.u, cherry.v) - 1
+        ball = hypot(cherry.u, cherry.v) - 1
         cherry.stamp(ball, 3.0 + dome(ball, 1.0), (0.72, 0.05, 0.08), 1.0)

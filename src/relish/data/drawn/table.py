@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from PIL import Image
 
-from relish.data.drawn.relief import Array, Colour, Relief, Spot, fractal, mix, rounded_box, stretched
+from relish.data.drawn.relief import Array, Colour, Relief, Spot, enlarge, fractal, hypot, mix, rounded_box, stretched
 
 
 def lay_ground(relief: Relief, rng: np.random.Generator) -> None:
@@ -189,7 +190,7 @@ def serve(relief: Relief, spot: Spot, half_v: float, rng: np.random.Generator) -
 def plate(relief: Relief, spot: Spot, radius: float, rng: np.random.Generator) -> Spot:
     """A round plate with a raised rim, plain or with rings."""
     patch = relief.patch(spot, radius * 1.02)
-    reach = np.hypot(patch.u, patch.v)
+    reach = hypot(patch.u, patch.v)
     share = reach / radius
     rim = np.clip((share - 0.72) / 0.28, 0, 1)
     rise = 0.03 + 0.1 * rim * rim * (3 - 2 * rim)
@@ -260,7 +261,7 @@ def backdrop(relief: Relief, rng: np.random.Generator) -> float:
     wall = wall * rng.uniform(0.4, 1.0) * (0.8 + 0.3 * y / rows) * np.ones_like(x)
     for _ in range(int(rng.integers(3, 14))):
         radius = rng.uniform(0.02, 0.12) * min(relief.shape)
-        far = np.hypot(x - rng.uniform(0, columns), y - rng.uniform(0, edge)) - radius
+        far = hypot(x - rng.uniform(0, columns), y - rng.uniform(0, edge)) - radius
         glow: Colour = (rng.uniform(0.6, 1.0), rng.uniform(0.5, 0.95), rng.uniform(0.3, 0.9))
         wall = mix(wall, glow, np.clip(0.5 - far / (0.3 * radius), 0, 1) * rng.uniform(0.15, 0.6))
     behind = np.clip((edge - y) / (0.012 * rows) + 0.5, 0, 1)
@@ -280,4 +281,6 @@ def _recede(relief: Relief, edge: float) -> None:
     # Past its border the pattern goes on mirrored, so that no seam shows.
     across = np.abs((x + columns) % (2 * columns) - columns).astype(np.intp).clip(0, columns - 1)
     down = np.abs((y + rows) % (2 * rows) - rows).astype(np.intp).clip(0, rows - 1)
-    relief.colour[:] = relief.colour[:, down, across]
+    for plane in relief.colour:
+        half = Image.fromarray(plane[down, across]).resize((columns // 2, rows // 2), Image.Resampling.BOX)
+        plane[:] = enlarge(np.asarray(half, np.float32), relief.shape)

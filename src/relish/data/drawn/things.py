@@ -7,7 +7,7 @@ Out:  the thing stamped on the relief.
 import numpy as np
 
 from relish.data.drawn.hotdog import pick
-from relish.data.drawn.relief import Array, Colour, Patch, Relief, Spot, capsule, dome, mix, rounded_box, speckle
+from relish.data.drawn.relief import Array, Colour, Patch, Relief, Spot, capsule, dome, hypot, mix, rounded_box, speckle
 
 METALS: tuple[Colour, ...] = ((0.72, 0.73, 0.75), (0.62, 0.63, 0.66), (0.80, 0.70, 0.48), (0.22, 0.22, 0.24))
 
@@ -23,7 +23,7 @@ def draw_fork(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     if patch.empty:
         return
     metal = pick(METALS, rng)
-    head = np.hypot((patch.u + 0.42) / 1.8, patch.v) - 0.12
+    head = hypot((patch.u + 0.42) / 1.8, patch.v) - 0.12
     row = patch.v / 0.068
     tine = np.abs((row % 1) - 0.5) * 0.068 - 0.019
     tines = np.maximum(np.maximum(tine, np.abs(patch.v) - 0.136), np.abs(patch.u + 0.7) - 0.28)
@@ -36,7 +36,7 @@ def draw_knife(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     patch = relief.patch(spot, 1.1, 0.2)
     if patch.empty:
         return
-    blade = np.maximum(np.hypot((patch.u + 0.35) / 5.5, patch.v) - 0.115, -patch.v - 0.07)
+    blade = np.maximum(hypot((patch.u + 0.35) / 5.5, patch.v) - 0.115, -patch.v - 0.07)
     metal = pick(METALS, rng)
     patch.stamp(blade, 0.03, (0.78, 0.79, 0.81), 0.9)
     handle = _handle(patch, 0.2, 0.085)
@@ -48,7 +48,7 @@ def draw_spoon(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     patch = relief.patch(spot, 1.1, 0.3)
     if patch.empty:
         return
-    bowl = np.hypot((patch.u + 0.66) / 1.55, patch.v) - 0.2
+    bowl = hypot((patch.u + 0.66) / 1.55, patch.v) - 0.2
     body = np.minimum(bowl, _handle(patch, -0.4, 0.06))
     hollow = 0.12 * np.clip(-bowl / 0.2, 0, 1)
     patch.stamp(body, 0.09 + dome(body, 0.03) - hollow, pick(METALS, rng), 0.9)
@@ -62,9 +62,9 @@ def draw_mug(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     colour = pick(
         ((0.94, 0.93, 0.91), (0.70, 0.16, 0.15), (0.20, 0.38, 0.58), (0.25, 0.26, 0.28), (0.86, 0.68, 0.2)), rng
     )
-    handle = np.abs(np.hypot((patch.u - 0.85) / 1.1, patch.v / 0.75) - 0.36) - 0.075
+    handle = np.abs(hypot((patch.u - 0.85) / 1.1, patch.v / 0.75) - 0.36) - 0.075
     patch.stamp(handle, 0.6 + dome(handle, 0.08), colour, 0.6)
-    reach = np.hypot(patch.u, patch.v)
+    reach = hypot(patch.u, patch.v)
     wall = np.abs(reach - 0.87) - 0.07
     patch.stamp(reach - 0.9, 0.7, colour, 0.5)
     drink = pick(((0.22, 0.12, 0.06), (0.60, 0.40, 0.24), (0.62, 0.28, 0.06)), rng)
@@ -79,7 +79,7 @@ def draw_glass(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     if patch.empty:
         return
     drink = pick(((0.95, 0.86, 0.52), (0.24, 0.10, 0.05), (0.90, 0.62, 0.15), (0.85, 0.90, 0.92)), rng)
-    reach = np.hypot(patch.u, patch.v)
+    reach = hypot(patch.u, patch.v)
     u, v, number = speckle(patch, 0.75, rng)
     cube = np.maximum(rounded_box(u, v, 0.26, 0.24, 0.06), np.where(number < 0.7, reach - 0.85, 1))
     ice = np.clip(1.2 - np.abs(cube) * 16, 0.25, 1) * (cube < 0)
@@ -127,7 +127,7 @@ def draw_fish(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
         patch.u - 0.98 + 0.3 * (1 - np.abs(patch.v) * 3).clip(0, 1),
     )
     tail = np.maximum(tail, 0.55 - patch.u)
-    fin = np.maximum(np.hypot((patch.u + 0.05) / 1.9, (patch.v + 0.22)) - 0.2, -patch.u - 0.35)
+    fin = np.maximum(hypot((patch.u + 0.05) / 1.9, (patch.v + 0.22)) - 0.2, -patch.u - 0.35)
     patch.stamp(np.minimum(tail, fin), 0.05, fin_shade, 0.2)
     wide = 0.29 * np.sin(np.pi * np.clip((patch.u + 1) / 1.75, 0, 1) ** 0.72) + 0.045 * (np.abs(patch.u) < 0.75)
     body = np.maximum(np.abs(patch.v) - wide, patch.u - 0.72)
@@ -135,9 +135,9 @@ def draw_fish(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     scale = np.clip(np.sin(patch.u * 50) * np.sin(patch.v * 50) + 0.2, 0, 1)
     colour = mix(mix(back, belly, (patch.v + 0.15) * 3.2), (0.95, 0.95, 0.95), 0.3 * scale)
     patch.stamp(body, 0.05 + 0.27 * np.sqrt(depth * (2 - depth)) + 0.006 * scale, colour, 0.7)
-    gill = np.abs(np.hypot(patch.u + 0.85, patch.v) - 0.33) - 0.012
+    gill = np.abs(hypot(patch.u + 0.85, patch.v) - 0.33) - 0.012
     patch.coat(np.maximum(gill, body + 0.04), -0.01, (0.35, 0.22, 0.2), 0.2)
-    eye = np.hypot(patch.u + 0.76, patch.v + 0.05)
+    eye = hypot(patch.u + 0.76, patch.v + 0.05)
     patch.coat(eye - 0.06, 0.01, (0.92, 0.86, 0.6), 0.6)
     patch.coat(eye - 0.033, 0.0, (0.04, 0.04, 0.05), 0.9)
 
@@ -147,7 +147,7 @@ def draw_key(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     patch = relief.patch(spot, 1.1, 0.4)
     if patch.empty:
         return
-    bow = np.abs(np.hypot(patch.u + 0.68, patch.v * 1.1) - 0.23) - 0.065
+    bow = np.abs(hypot(patch.u + 0.68, patch.v * 1.1) - 0.23) - 0.065
     shaft = capsule(patch.u - 0.25, patch.v, 0.68, 0.055)
     teeth = np.minimum(
         rounded_box(patch.u - 0.82, patch.v - 0.14, 0.06, 0.15, 0.01),
@@ -179,7 +179,7 @@ def draw_crumbs(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     colour = pick(((0.85, 0.64, 0.36), (0.95, 0.93, 0.90), (0.25, 0.18, 0.12), (0.35, 0.55, 0.2)), rng)
     for _ in range(int(rng.integers(8, 20))):
         patch = relief.patch(spot.at(rng.normal(0, 0.8), rng.normal(0, 0.8), scale=rng.uniform(0.012, 0.032)), 1.3)
-        grain = np.hypot(patch.u, patch.v * 1.3) - 1
+        grain = hypot(patch.u, patch.v * 1.3) - 1
         patch.coat(grain, dome(grain, 1.0), colour, 0.1)
 
 
