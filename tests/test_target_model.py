@@ -5,6 +5,7 @@ import torch
 
 from relish.core.errors import RecipeError
 from relish.models.describe import describe, describe_source
+from relish.models.header import load_model, save_model
 from relish.models.source import load_source
 from relish.models.target import make_target
 
@@ -69,7 +70,7 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def check_family(name):
+def check_family(name, folder):
     source = random_source(name)
     before = {key: value.clone() for key, value in source.network.state_dict().items()}
     target = make_target(source, list(ROWS), head_init="source", mapping=ROWS, seed=0)
@@ -87,16 +88,22 @@ def check_family(name):
         expected = source.network(pictures)[:, list(ROWS.values())]
         torch.testing.assert_close(target.network(pictures), expected, rtol=1e-4, atol=1e-5)
 
+    # The file it is saved to builds it again.
+    saved = folder / "m.safetensors"
+    save_model(saved, target.network, target.description(), {})
+    assert same(load_model(saved)[0].state_dict(), copied)
+    saved.unlink()  # pytest would keep some hundred megabytes
+
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_all_but_the_output_layer_is_copied(name):
-    check_family(name)
+def test_all_but_the_output_layer_is_copied(name, tmp_path):
+    check_family(name, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LARGER)
-def test_all_but_the_output_layer_is_copied_in_larger_networks_too(name):
-    check_family(name)
+def test_all_but_the_output_layer_is_copied_in_larger_networks_too(name, tmp_path):
+    check_family(name, tmp_path)
 
 
 def test_the_two_groups_of_parameters_are_the_whole_network_once():

@@ -344,3 +344,8 @@ def test_the_header_is_text_and_json_as_documented(saved):
     assert json.loads(header["labels"]) == ["hot dog", "møøse"]
     assert json.loads(header["input_size"]) == [3, 224, 224]
     assert header["library"] == "timm"
+
+
+def test_a_file_in_a_place_that_cannot_be_named_is_one_clear_error(tmp_path):
+    with pytest.raises(ModelError, match="cannot read the weights"):
+        load_source(weights=tmp_path / ("x" * 5000))

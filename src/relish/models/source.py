@@ -98,11 +98,11 @@ def load_source(
     return _from_file(source, _weights_file(Path(weights)))
 
 
-def source_model(name: str = EMBEDDED, weights: str | Path | None = None) -> nn.Module:
+def source_model(name: str | None = None, weights: str | Path | None = None) -> nn.Module:
     """A source network with its own head, in eval mode, ready to be asked about pictures.
 
     Args:
-        name: as `--source` takes it, such as `embedded` or `timm/resnet18`.
+        name: as `--source` takes it, such as `timm/resnet18`; None for what the file says, or `embedded`.
         weights: as `--weights` takes it; None for the published ones.
 
     Returns:
@@ -215,7 +215,11 @@ def _refuse_another(source: str | None, description: ModelDescription, path: Pat
 
 
 def _weights_file(path: Path) -> Path:
-    if path.is_dir():
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read the weights ({error.strerror or error}).") from error
+    if is_folder:
         inside = path / "model.safetensors"
         if not inside.is_file():
             raise ModelError(
@@ -223,7 +227,7 @@ def _weights_file(path: Path) -> Path:
                 hint="Give a file of weights or a run folder; relish fit --resume finishes a run.",
             )
         return inside
-    if not path.exists():
+    if not exists:
         raise ModelError(
             f"{path}: no such file of weights.", hint='Give a file, a run folder, or "none" for random weights.'
         )

@@ -115,8 +115,12 @@ def network_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor that `build_network` would make, without taking the memory for it."""
     check_buildable(library, architecture, model_args, num_classes)
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        network = _construct(library, architecture, model_args, num_classes)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            network = _construct(library, architecture, model_args, num_classes)
+    except ModelError:
+        # A few constructors, torchvision's RegNets among them, compute their widths with tensors that must hold data.
+        network = build_network(library, architecture, model_args, num_classes)
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
