@@ -7,6 +7,7 @@ Not here: what the numbers do (`loop.py`, `optimiser.py`).
 A recipe changes numbers, never the loop: two runs with equal recipes, seeds, pictures and weights are the same run.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
@@ -56,10 +57,10 @@ class Recipe:
     """Side of the square the network sees, in pixels; none: the source model's own."""
 
     def __post_init__(self) -> None:
-        _check(self.learning_rate > 0, "learning_rate", "above 0", self.learning_rate)
-        _check(self.head_multiplier > 0, "head_multiplier", "above 0", self.head_multiplier)
+        _check(0 < self.learning_rate < math.inf, "learning_rate", "above 0 and finite", self.learning_rate)
+        _check(0 < self.head_multiplier < math.inf, "head_multiplier", "above 0 and finite", self.head_multiplier)
         _check(0 <= self.momentum < 1, "momentum", "from 0 up to but not 1", self.momentum)
-        _check(self.weight_decay >= 0, "weight_decay", "0 or above", self.weight_decay)
+        _check(0 <= self.weight_decay < math.inf, "weight_decay", "0 or above and finite", self.weight_decay)
         _check(self.batch_size >= 1, "batch_size", "1 or above", self.batch_size)
         _check(self.epochs >= 0, "epochs", "0 or above", self.epochs)
         _check(self.image_size is None or 16 <= self.image_size <= 4096, "image_size", "16 to 4096", self.image_size)

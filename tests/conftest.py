@@ -1,0 +1,83 @@
+"""What every test stands on: a home of its own, small pictures, a tiny source model, no network.
+
+Pictures are noise around a colour per class: a tiny network learns them in a few steps.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+SHARED = Path(os.environ.get("RELISH_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+"""Real pictures and weights, where there are any."""
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory, monkeypatch):
+    """No test sees what another one, or the user, has cached."""
+    monkeypatch.setenv("RELISH_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real data, or a skip that says so."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the real pictures in {SHARED} (RELISH_SHARED)")
+    return SHARED
+
+
+def draw(path: Path, colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (40, 32)) -> Path:
+    """A noisy picture around a colour; PNG, so that its pixels are what was drawn."""
+    noise = np.random.default_rng(seed).normal(0, 30, (size[1], size[0], 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+COLOURS = {"blue": (60, 60, 190), "green": (60, 180, 60), "red": (190, 60, 60)}
+
+
+def draw_dataset(root: Path, train: int = 10, test: int = 6, classes: tuple[str, ...] = ("blue", "red")) -> Path:
+    """`train/` and `test/` of class folders, so many pictures a class."""
+    for part, count in (("train", train), ("test", test)):
+        for place, name in enumerate(classes):
+            for number in range(count):
+                seed = number + 1000 * place + (500_000 if part == "test" else 0)
+                draw(root / part / name / f"{number:03}.png", COLOURS[name], seed)
+    return root
+
+
+@pytest.fixture
+def colours(tmp_path) -> Path:
+    """A dataset of two classes: 20 training and 12 test pictures."""
+    return draw_dataset(tmp_path / "colours")
+
+
+@pytest.fixture(scope="session")
+def tiny_source(tmp_path_factory) -> Path:
+    """A source model file, built by its header alone: timm's `test_resnet` with random weights and three classes."""
+    from relish.models.header import ModelDescription, save_model
+    from relish.models.source import load_source
+
+    source = load_source("timm/test_resnet", "none", seed=3)
+    description = ModelDescription(
+        library="timm", architecture="test_resnet", num_classes=3, labels=("red", "apple", "pear")
+    )
+    torch.manual_seed(3)
+    source.network.reset_classifier(3)  # type: ignore[operator]
+    path = tmp_path_factory.mktemp("source") / "tiny.safetensors"
+    save_model(path, source.network, description, {})
+    return path
+
+
+SMALL = {"image_size": 32, "batch_size": 8, "epochs": 2}
+"""Settings for runs that only have to run."""
+
+
+def read_json(path: Path):
+    """What a JSON file holds."""
+    return json.loads(path.read_text())

@@ -1,0 +1,176 @@
+"""The numbers of the book, step by step, against a plain PyTorch loop that shares no code with ours."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from relish.core import seeds
+from relish.core.errors import Diverged
+from relish.core.progress import Progress
+from relish.core.run_folder import RunFolder
+from relish.data.batches import epoch_batches, evaluation_batches, training_batches
+from relish.data.folders import index_folder
+from relish.data.transforms import book_preprocessing, normalise
+from relish.models.freezing import freeze
+from relish.models.source import load_source
+from relish.models.target import make_target
+from relish.training import loop
+from relish.training.loop import Lesson, train
+from relish.training.recipe import named_recipe
+from tests.conftest import draw_dataset
+
+MEAN = STD = (0.5, 0.5, 0.5)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """21 training pictures: two batches of 8 and a last one of 5."""
+    root = draw_dataset(tmp_path / "colours", train=7, test=4, classes=("blue", "green", "red"))
+    return index_folder(root, name="colours", source=str(root))
+
+
+def lesson_for(pictures, recipe, weights, seed=0):
+    source = load_source(None, weights)
+    target = make_target(
+        source, pictures.classes, head_init=recipe.head, seed=seeds.derive(seed, "target"),
+        random_weights=recipe.start == "random",
+    )  # fmt: skip
+    freeze(target, recipe.freeze)
+    return Lesson(
+        target=target, recipe=recipe, learn=pictures.splits["train"], score=pictures.splits["test"],
+        score_name="test", preprocessing=book_preprocessing(32, MEAN, STD), seed=seed,
+    )  # fmt: skip
+
+
+def run_folder(tmp_path, recipe, name="run"):
+    return RunFolder.create(tmp_path / name, {}, recipe.as_dict())
+
+
+def plain_loop(network, head, lesson, recipe, *, head_rate, weight_decay):
+    """Thirty lines of plain PyTorch: the book's recipe on the same pictures in the same order."""
+    in_head = set(map(id, head.parameters()))
+    groups = [
+        {"params": [p for p in network.parameters() if id(p) not in in_head], "lr": recipe.learning_rate},
+        {"params": [p for p in network.parameters() if id(p) in in_head], "lr": head_rate},
+    ]
+    optimiser = torch.optim.SGD(groups, lr=recipe.learning_rate, weight_decay=weight_decay)
+    criterion = nn.CrossEntropyLoss(reduction="none")
+    after_each_step = []
+    for epoch in range(recipe.epochs):
+        network.train()
+        batches = epoch_batches(len(lesson.learn), recipe.batch_size, lesson.seed, epoch)
+        for batch in training_batches(lesson.learn, lesson.preprocessing, batches, seed=lesson.seed, epoch=epoch):
+            optimiser.zero_grad()
+            loss = criterion(network(normalise(batch.images, lesson.preprocessing)), batch.labels)
+            loss.sum().backward()
+            optimiser.step()
+            after_each_step.append({name: value.clone() for name, value in network.state_dict().items()})
+    return after_each_step
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The network's tensors after each step of our loop."""
+    seen, original = [], loop._step
+
+    def watched(network, *arguments):
+        result = original(network, *arguments)
+        seen.append({name: value.clone() for name, value in network.state_dict().items()})
+        return result
+
+    monkeypatch.setattr(loop, "_step", watched)
+    return seen
+
+
+@pytest.mark.parametrize("name", ["book", "book-scratch"])
+def test_every_step_equals_a_plain_loops(name, pictures, tiny_source, tmp_path, steps):
+    """Head at ten times the rate, decay on every parameter, summed loss, last batch of 5 kept."""
+    recipe = named_recipe(name).with_settings({"epochs": 2, "batch_size": 8, "learning_rate": 1e-3})
+    lesson = lesson_for(pictures, recipe, tiny_source)
+    twin = copy.deepcopy(lesson.target.network)
+    head_rate = 1e-2 if name == "book" else 1e-3
+    theirs = plain_loop(twin, twin.get_classifier(), lesson, recipe, head_rate=head_rate, weight_decay=1e-3)
+    train(lesson, run_folder(tmp_path, recipe), Accelerator(cpu=True), Progress())
+    assert len(steps) == len(theirs) == 6
+    for ours, plain in zip(steps, theirs, strict=True):
+        for key, value in plain.items():
+            torch.testing.assert_close(ours[key], value, rtol=1e-6, atol=1e-6, msg=lambda m, key=key: f"{key}: {m}")
+
+
+@pytest.mark.parametrize("wrong", [{"head_rate": 1e-3, "weight_decay": 1e-3}, {"head_rate": 1e-2, "weight_decay": 0}])
+def test_the_comparison_with_the_plain_loop_can_fail(wrong, pictures, tiny_source, tmp_path, steps):
+    """Without the head's multiplier, or without decay, the weights part by more than the tolerance."""
+    recipe = named_recipe("book").with_settings({"epochs": 2, "batch_size": 8, "learning_rate": 1e-3})
+    lesson = lesson_for(pictures, recipe, tiny_source)
+    twin = copy.deepcopy(lesson.target.network)
+    theirs = plain_loop(twin, twin.get_classifier(), lesson, recipe, **wrong)
+    train(lesson, run_folder(tmp_path, recipe), Accelerator(cpu=True), Progress())
+    assert any(not torch.allclose(steps[-1][key], value, rtol=1e-6, atol=1e-6) for key, value in theirs[-1].items())
+
+
+def test_frozen_leaves_every_backbone_tensor_bitwise_as_it_was(pictures, tiny_source, tmp_path):
+    """Batch-norm statistics and their counters too."""
+    recipe = named_recipe("frozen").with_settings({"epochs": 2, "batch_size": 8, "learning_rate": 1e-2})
+    lesson = lesson_for(pictures, recipe, tiny_source)
+    before = copy.deepcopy(lesson.target.network.state_dict())
+    train(lesson, run_folder(tmp_path, recipe), Accelerator(cpu=True), Progress())
+    after = lesson.target.network.state_dict()
+    head = [name for name in after if any(name.startswith(h + ".") for h in lesson.target.head_names)]
+    assert all(torch.equal(after[name], before[name]) for name in after if name not in head)
+    assert any("running_mean" in name for name in after)
+    assert not torch.equal(after[head[0]], before[head[0]])
+
+
+def test_curves_are_running_means_with_a_point_every_batch_of_a_short_epoch(pictures, tiny_source, tmp_path):
+    recipe = named_recipe("book").with_settings({"epochs": 2, "batch_size": 8})
+    folder = run_folder(tmp_path, recipe)
+    train(lesson_for(pictures, recipe, tiny_source), folder, Accelerator(cpu=True), Progress())
+    events = folder.records()
+    points = [e for e in events if e["event"] == "train"]
+    assert [e["at"] for e in points] == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2])
+    scores = [e for e in events if e["event"] == "score"]
+    assert [(e["at"], e["split"], e["count"]) for e in scores] == [(1, "test", 12), (2, "test", 12)]
+
+
+@pytest.mark.parametrize(("batches", "points"), [(16, 6), (5, 5), (3, 3), (10, 5), (1, 1)])
+def test_an_epoch_has_five_points_as_in_the_book(batches, points):
+    """`(i + 1) % (batches // 5) == 0 or i == batches - 1`: 16 batches give 3, 6, 9, 12, 15 and 16."""
+    assert sum(loop._is_point(number, batches) for number in range(batches)) == points
+
+
+def test_a_run_that_diverges_says_so_and_is_marked(pictures, tiny_source, tmp_path):
+    recipe = named_recipe("book").with_settings({"epochs": 3, "batch_size": 8, "learning_rate": 1e20})
+    folder = run_folder(tmp_path, recipe)
+    with pytest.raises(Diverged, match="too high"):
+        train(lesson_for(pictures, recipe, tiny_source), folder, Accelerator(cpu=True), Progress())
+    assert folder.records()[-1]["event"] == "diverged"
+
+
+@pytest.mark.parametrize("count", [1, 5, 16, 17])
+def test_an_epoch_shows_every_picture_once_and_epochs_differ(count):
+    first, second = (epoch_batches(count, 4, seed=0, epoch=e) for e in (0, 1))
+    assert sorted(position for batch in first for position in batch) == list(range(count))
+    assert [len(b) for b in first] == [4] * (count // 4) + [count % 4] * (count % 4 > 0)
+    assert first == epoch_batches(count, 4, seed=0, epoch=0)
+    assert count < 5 or first != second
+
+
+def test_worker_processes_change_nothing(pictures):
+    split, how = pictures.splits["train"], book_preprocessing(32, MEAN, STD)
+    batches = epoch_batches(len(split), 8, 0, 0)
+    alone = list(training_batches(split, how, batches, seed=0, epoch=0))
+    helped = list(training_batches(split, how, batches, seed=0, epoch=0, workers=2))
+    for one, other in zip(alone, helped, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_batches_carry_the_labels_of_their_pictures(pictures):
+    split = pictures.splits["test"]
+    batches = [[3, 0], [11]]
+    found = list(evaluation_batches(split, book_preprocessing(32, MEAN, STD), batches))
+    assert [b.positions.tolist() for b in found] == batches
+    assert [b.labels.tolist() for b in found] == [split.labels[np.array(b)].tolist() for b in batches]

@@ -1,0 +1,119 @@
+"""What the network sees is what torchvision would show it, and every draw has its place."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms import v2
+
+from relish.core import seeds
+from relish.core.errors import ModelError
+from relish.data.transforms import (
+    Preprocessing,
+    as_evaluated,
+    as_trained,
+    book_preprocessing,
+    denormalise,
+    normalise,
+    preprocessing_from,
+    random_crop,
+)
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+BOOK = book_preprocessing(224, MEAN, STD)
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def test_the_book_scales_both_sides_to_256_and_cuts_224():
+    assert (BOOK.resize, BOOK.image_size) == (256, 224)
+
+
+@pytest.mark.parametrize(("width", "height"), [(320, 240), (100, 333), (17, 500), (224, 224), (1, 1)])
+def test_an_evaluated_picture_equals_torchvisions(width, height):
+    theirs = v2.Compose([v2.Resize([256, 256]), v2.CenterCrop(224), v2.PILToTensor()])(picture(width, height))
+    assert torch.equal(as_evaluated(picture(width, height), BOOK), theirs)
+
+
+def test_a_training_picture_equals_torchvisions_at_the_same_crop():
+    shown = picture(320, 240)
+    for number in range(8):
+        top, left, height, width = random_crop(240, 320, seeds.generator(0, "t", number))
+        theirs = v2.functional.pil_to_tensor(
+            v2.functional.resized_crop(shown, top, left, height, width, [224, 224], antialias=True)
+        )
+        chance = seeds.generator(0, "t", number)
+        ours = as_trained(shown, BOOK, chance)
+        assert torch.equal(ours, theirs) or torch.equal(ours, theirs.flip(2))
+
+
+def test_normalising_equals_torchvisions_and_can_be_undone():
+    images = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+    theirs = v2.Normalize(MEAN, STD)(images.float() / 255)
+    assert torch.equal(normalise(images, BOOK), theirs)
+    assert torch.equal(denormalise(normalise(images, BOOK), BOOK), images)
+
+
+@settings(max_examples=200, deadline=None)
+@given(height=st.integers(1, 3000), width=st.integers(1, 3000), seed=st.integers(0, 2**31))
+def test_a_random_crop_lies_inside_the_picture(height, width, seed):
+    top, left, h, w = random_crop(height, width, seeds.generator(seed, "crop"))
+    assert h >= 1
+    assert w >= 1
+    assert 0 <= top <= height - h
+    assert 0 <= left <= width - w
+
+
+def test_random_crops_are_distributed_as_torchvisions():
+    """Area, width over height, and place, over 4,000 draws each; three standard errors of the difference."""
+    torch.manual_seed(0)
+    blank = torch.zeros(3, 240, 320)
+    draw = v2.RandomResizedCrop(224).make_params
+    theirs = [draw([blank]) for _ in range(4000)]
+    theirs = np.array([[p["top"], p["left"], p["height"], p["width"]] for p in theirs], dtype=float)
+    ours = np.array([random_crop(240, 320, seeds.generator(1, "c", i)) for i in range(4000)], dtype=float)
+    for measure in (
+        lambda c: c[:, 2] * c[:, 3],
+        lambda c: np.log(c[:, 3] / c[:, 2]),
+        lambda c: c[:, 0] + c[:, 2] / 2,
+        lambda c: c[:, 1] + c[:, 3] / 2,
+    ):
+        a, b = measure(ours), measure(theirs)
+        error = np.hypot(a.std(), b.std()) / np.sqrt(4000)
+        assert abs(a.mean() - b.mean()) < 3 * error
+        assert a.std() == pytest.approx(b.std(), rel=0.06)
+
+
+def test_half_of_the_training_pictures_are_flipped():
+    wide = Image.fromarray(np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None].repeat(64, 0).repeat(3, 2))
+    how = book_preprocessing(32, MEAN, STD)
+    flipped = [
+        int(pixels[0, 0, 0]) > int(pixels[0, 0, -1])
+        for pixels in (as_trained(wide, how, seeds.generator(0, "f", i)) for i in range(400))
+    ]
+    assert 160 < sum(flipped) < 240  # four standard errors
+
+
+def test_a_draw_depends_on_its_place_alone():
+    one, again = (as_trained(picture(90, 60), BOOK, seeds.generator(5, "picture", 2, 7)) for _ in range(2))
+    other = as_trained(picture(90, 60), BOOK, seeds.generator(5, "picture", 2, 8))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_preprocessing_travels_in_a_header():
+    import json
+
+    how = Preprocessing(image_size=96, resize=110, mean=MEAN, std=STD, interpolation="bicubic")
+    assert preprocessing_from({"preprocessing": json.dumps(how.as_dict())}, BOOK) == how
+    assert preprocessing_from({}, BOOK) == BOOK
+
+
+@pytest.mark.parametrize("words", ["{", "{}", '{"image_size": "a lot"}', "[1]"])
+def test_preprocessing_that_cannot_be_read_is_an_error(words):
+    with pytest.raises(ModelError, match="preprocessing"):
+        preprocessing_from({"preprocessing": words}, BOOK)
