@@ -38,17 +38,19 @@ class Subject:
     standing: Draw | None = None
     floor: float = 0.5
     """How far its foot is under its centre when it stands."""
+    tall: float = 1.0
+    """How far its top is over its foot when it stands."""
     in_hand: bool = False
     """Whether people hold it in one hand."""
 
 
-HOTDOG = Subject(hotdog.lay_hotdogs, 0.5, side_views.stand_hotdog, 0.32, in_hand=True)
+HOTDOG = Subject(hotdog.lay_hotdogs, 0.5, side_views.stand_hotdog, 0.32, 0.75, in_hand=True)
 SUBJECTS: dict[str, Subject] = {
     "banana": Subject(long_foods.draw_banana, 0.5, in_hand=True),
-    "burger": Subject(round_foods.draw_burger, ROUND, side_views.stand_burger, 0.66, in_hand=True),
+    "burger": Subject(round_foods.draw_burger, ROUND, side_views.stand_burger, 0.66, 1.5, in_hand=True),
     "carrot": Subject(long_foods.draw_carrot, LONG, in_hand=True),
     "doughnut": Subject(round_foods.draw_doughnut, ROUND, in_hand=True),
-    "fries": Subject(long_foods.draw_fries, 0.7, side_views.stand_fries, 0.95),
+    "fries": Subject(long_foods.draw_fries, 0.7, side_views.stand_fries, 0.95, 1.9),
     "mug": Subject(things.draw_mug, ROUND),
     "pizza": Subject(round_foods.draw_pizza, ROUND),
     "sausage": Subject(hotdog.draw_sausage, LONG, in_hand=True),
@@ -56,8 +58,8 @@ SUBJECTS: dict[str, Subject] = {
     "leaf": Subject(things.draw_leaf, 0.6),
     "roll": Subject(hotdog.draw_roll, LONG, in_hand=True),
     "fish": Subject(things.draw_fish, 0.5),
-    "taco": Subject(None, ROUND, side_views.stand_taco, 0.45),
-    "cupcake": Subject(None, ROUND, side_views.stand_cupcake, 0.95),
+    "taco": Subject(None, ROUND, side_views.stand_taco, 0.45, 1.55),
+    "cupcake": Subject(None, ROUND, side_views.stand_cupcake, 0.95, 2.0),
     "cucumber": Subject(long_foods.draw_cucumber, LONG, in_hand=True),
     "egg": Subject(round_foods.draw_egg, ROUND),
     "cookie": Subject(round_foods.draw_cookie, ROUND, in_hand=True),
@@ -170,10 +172,10 @@ def compose(subject: Subject, rng: np.random.Generator) -> Image.Image:
     relief = Relief(width, height, rng)
     standing = subject.standing if subject.lying is None or rng.random() < 0.3 else None
     if standing is not None:
-        _stand(relief, standing, subject.floor, rng)
+        _stand(relief, standing, subject, rng)
     elif subject.lying is not None:
         _lie(relief, subject.lying, subject, rng)
-    return photograph(relief, size, rng, tilted=standing is None, shadows=1.0 if standing is None else 0.45)
+    return photograph(relief, size, rng, tilted=standing is None, shadows=1.0 if standing is None else 0.3)
 
 
 def _size(rng: np.random.Generator) -> tuple[int, int]:
@@ -247,13 +249,14 @@ def _clutter(relief: Relief, spot: Spot, wide: float, rng: np.random.Generator) 
         draw(relief, Spot(x, y, size, rng.uniform(0, 2 * np.pi)), rng)
 
 
-def _stand(relief: Relief, draw: Draw, floor: float, rng: np.random.Generator) -> None:
+def _stand(relief: Relief, draw: Draw, subject: Subject, rng: np.random.Generator) -> None:
     """The subject on a table seen from the side."""
     edge = backdrop(relief, rng)
     rows, columns = relief.shape
-    size = min(columns * 0.42, rows * 0.42 / max(floor, 0.5)) * rng.uniform(0.75, 1.1)
-    foot = min(max(edge + rng.uniform(0.1, 0.4) * (rows - edge), edge + 0.1 * size), rows * 0.92)
-    x = columns * rng.uniform(0.38, 0.62)
-    spot = Spot(float(x), float(foot - floor * size), float(size), float(rng.normal(0, 0.05)))
-    side_views.side_plate(relief, spot, floor, rng)
+    foot = edge + rng.uniform(0.25, 0.75) * (rows - edge)
+    size = min(columns * 0.42, foot / subject.tall) * rng.uniform(0.75, 1.08)
+    spot = Spot(
+        x=columns * rng.uniform(0.38, 0.62), y=foot - subject.floor * size, size=size, angle=rng.normal(0, 0.05)
+    )
+    side_views.side_plate(relief, spot, subject.floor, rng)
     draw(relief, replace(spot, level=0.02 * size), rng)

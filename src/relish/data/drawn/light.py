@@ -59,9 +59,7 @@ def _lit(relief: Relief, rng: np.random.Generator, shadows: float) -> Array:
 
 def _hollow(height: Array) -> Array:
     """How far each point lies below its surroundings, in pixels."""
-    rows, columns = height.shape
-    small = Image.fromarray(height).resize((max(columns // 10, 1), max(rows // 10, 1)), Image.Resampling.BOX)
-    return enlarge(np.asarray(small, np.float32), height.shape) - height
+    return _smooth(height, 10) - height
 
 
 def _shadow(height: Array, lamp: tuple[float, float, float]) -> Array:
@@ -69,11 +67,18 @@ def _shadow(height: Array, lamp: tuple[float, float, float]) -> Array:
     flat = float(np.hypot(lamp[0], lamp[1]))
     rise, reach = lamp[2] / flat, 0.3 * min(height.shape)
     hidden = np.zeros_like(height)
-    for share in (0.03, 0.08, 0.15, 0.25, 0.4, 0.6, 0.9):
+    for share in (0.03, 0.07, 0.12, 0.18, 0.26, 0.36, 0.5, 0.68, 0.9):
         step = share * reach
         higher = _shifted(height, step * lamp[0] / flat, step * lamp[1] / flat) - height - step * rise
         np.maximum(hidden, np.clip(higher / (1 + 0.12 * step) + 0.2, 0, 1), out=hidden)
-    return hidden
+    return _smooth(hidden, 3)
+
+
+def _smooth(plane: Array, cell: int) -> Array:
+    """A plane without what is finer than `cell` pixels."""
+    rows, columns = plane.shape
+    small = Image.fromarray(plane).resize((max(columns // cell, 1), max(rows // cell, 1)), Image.Resampling.BOX)
+    return enlarge(np.asarray(small, np.float32), plane.shape)
 
 
 def _shifted(height: Array, x: float, y: float) -> Array:

@@ -76,7 +76,7 @@ def draw_doughnut(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     icings = ((0.93, 0.50, 0.62), (0.30, 0.16, 0.09), (0.96, 0.94, 0.90), (0.40, 0.22, 0.12), (0.92, 0.72, 0.20))
     icing = pick(icings, rng)
     angle = np.arctan2(patch.v, patch.u)
-    edge = 0.04 * np.sin(angle * rng.integers(5, 9) + 2 * patch.mottle) + 0.03 * patch.mottle
+    edge = 0.04 * np.sin(angle * rng.integers(5, 9) + patch.mottle) + 0.015 * patch.mottle
     glaze = np.abs(reach - middle) - radius * 0.8 - edge
     patch.coat(glaze, dome(glaze, 0.06), icing, 0.85)
     if kind < 0.65:

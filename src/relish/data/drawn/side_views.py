@@ -114,18 +114,20 @@ def stand_fries(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     """Fries in a paper carton."""
     contact_shadow(relief, spot, 0.95, 0.7)
     colour = pick(((1.0, 0.82, 0.38), (0.97, 0.74, 0.30), (1.0, 0.88, 0.55)), rng)
-    for number in range(int(rng.integers(18, 26))):
-        u = rng.uniform(-0.6, 0.6)
-        turn = np.pi / 2 + 0.35 * u + rng.normal(0, 0.12)
-        place = spot.at(u, -0.3 - rng.uniform(0, 0.35) + 0.25 * abs(u), turn=float(turn))
-        draw_fry(relief, place, rng.uniform(0.4, 0.55), 0.075, 0.1 + 0.015 * number, colour, rng)
     patch = relief.patch(spot.at(0, 0.35), 1.0, 0.75)
+    if patch.empty:
+        return
     wide = 0.62 - 0.2 * (patch.v + 0.6) / 1.2
+    walls = np.maximum(np.abs(patch.u) - wide, patch.v - 0.6)
+    patch.stamp(np.maximum(walls, -0.5 - patch.v), 0.02, (0.45, 0.26, 0.14), 0.05)
+    for number in range(int(rng.integers(22, 32))):
+        u = rng.uniform(-0.5, 0.5)
+        place = spot.at(u, -0.15 - rng.uniform(0, 0.4) + 0.25 * abs(u), turn=np.pi / 2 + 0.35 * u + rng.normal(0, 0.1))
+        draw_fry(relief, place, rng.uniform(0.4, 0.55), 0.08, 0.05 + 0.01 * number, colour, rng)
     lip = -0.42 + 0.3 * np.clip(1 - (patch.u / 0.7) ** 2, 0, 1)
-    body = np.maximum(np.maximum(np.abs(patch.u) - wide, patch.v - 0.6), lip - patch.v)
     paper = pick(((0.78, 0.10, 0.10), (0.95, 0.94, 0.90), (0.90, 0.70, 0.15), (0.76, 0.60, 0.42)), rng)
     stripe = ((patch.u / wide * 3.5) % 1 < 0.5).astype(np.float32) * (rng.random() < 0.5)
-    patch.stamp(body, 0.55, mix(paper, (0.95, 0.93, 0.9), stripe), 0.15)
+    patch.stamp(np.maximum(walls, lip - patch.v), 0.55, mix(paper, (0.95, 0.93, 0.9), stripe), 0.15)
 
 
 def stand_taco(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:

@@ -275,8 +275,8 @@ def _recede(relief: Relief, edge: float) -> None:
     """Bend the ground back to a horizon at row `edge`: the further away, the smaller its pattern."""
     rows, columns = relief.shape
     near = np.clip((np.arange(rows, dtype=np.float32) - edge) / (rows - edge), 0, 1)
-    depth = (1 / (0.3 + 0.7 * near))[:, None]
-    x = columns / 2 + (np.arange(columns, dtype=np.float32)[None, :] - columns / 2) * depth * 0.8
+    depth = (1 / (0.4 + 0.6 * near))[:, None]
+    x = columns / 2 + (np.arange(columns, dtype=np.float32)[None, :] - columns / 2) * depth * 0.5
     y = rows - 1 - (depth - 1) * 0.45 * rows
     # Past its border the pattern goes on mirrored, so that no seam shows.
     across = np.abs((x + columns) % (2 * columns) - columns).astype(np.intp).clip(0, columns - 1)
