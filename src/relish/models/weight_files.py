@@ -10,6 +10,7 @@ A pickle can run code when it is read, so `.pth` files go through torch's reader
 import pickle
 import re
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -120,9 +121,13 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, told: str, networ
     Raises:
         ModelError: names missing, unexpected or of another shape, a few of each with their counts.
     """
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    fitted = _renamed(tensors, wanted)
+    current: Any = network.state_dict()
+    wanted = {name: tuple(tensor.shape) for name, tensor in current.items()}
+    fitted: Any = OrderedDict(_renamed(tensors, wanted))
     check_fit({name: tuple(tensor.shape) for name, tensor in fitted.items()}, wanted, told, network_name)
+    # Some networks (MNASNet) ask for their format's version, which safetensors has no place for. Names and shapes have
+    # just been found to be of this version.
+    fitted._metadata = current._metadata
     network.load_state_dict(fitted, strict=False)
 
 
