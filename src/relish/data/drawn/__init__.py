@@ -4,7 +4,8 @@ In:   a folder to make, counts, a seed.
 Out:  a class-folder dataset of JPEG pictures.
 
 `relief` holds a scene before it is lit, `light` lights and photographs it, `table` lays it; `hotdog`, `long_foods`,
-`round_foods`, `side_views` and `things` are what can lie on it; `datasets` writes the folders.
+`round_foods`, `side_views`, `things` and `hand` are what can be on it; `scene` composes one picture, `datasets` writes
+the folders.
 """
 
 from relish.data.drawn.datasets import draw_hotdogs, draw_source_classes

@@ -74,11 +74,11 @@ def draw_hotdog(relief: Relief, spot: Spot, rng: np.random.Generator, lean: floa
     _half_bun(patch, -build.gap - 0.05 * build.lean, build.bun, rise + 0.05 * build.lean, crust, inner=1.0)
     patch.stamp(capsule(patch.u, patch.v, 0.8, build.gap), 0.1, CRUMB, 0.02)
     middle = -0.09 * build.lean
-    top = _sausage(patch, middle, build.sausage, build.length, rise + 0.12 + 0.02 * build.lean, rng)
+    _sausage(patch, middle, build.sausage, build.length, rise + 0.12 + 0.02 * build.lean, rng)
     if rng.random() < 0.25:
         _bed(patch, middle, build, rng)
     _half_bun(patch, build.gap + 0.02 * build.lean, build.bun, rise + 0.12 * build.lean, crust, inner=-1.0)
-    _garnish(patch, middle - 0.02 * build.lean, build, top, rng)
+    _garnish(patch, middle - 0.02 * build.lean, build, rng)
 
 
 def draw_sausage(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
@@ -124,7 +124,7 @@ def _half_bun(
     v = patch.v - middle
     distance = capsule(patch.u, v, 1.0 - radius, radius) + 0.006 * patch.mottle
     depth = np.clip(-distance / radius, 0, 1)
-    cut = np.clip((v * inner / radius - 0.25) * 4 + 0.6 * patch.mottle * 0.4, 0, 1)
+    cut = np.clip((v * inner / radius - 0.25) * 4 + 0.24 * patch.mottle, 0, 1)
     baked = mix(crust[0], crust[1], depth * 1.35 - 0.15 + 0.12 * patch.mottle + 0.05 * patch.bump)
     colour = mix(baked, CRUMB, cut)
     surface = rise + radius * 0.85 * np.sqrt(depth * (2 - depth)) - 0.05 * cut + 0.004 * patch.bump * cut
@@ -139,8 +139,8 @@ def _sausage(
     rise: float,
     rng: np.random.Generator,
     skin: Colour | None = None,
-) -> float:
-    """One sausage along u; returns how high its top is."""
+) -> None:
+    """One sausage along u."""
     skin = pick(SAUSAGES, rng) if skin is None else skin
     v = patch.v - middle
     distance = capsule(patch.u, v, length - radius, radius * (1 + 0.02 * patch.mottle))
@@ -162,7 +162,6 @@ def _sausage(
         opened = np.clip(1 - slash / 0.02, 0, 1) * (np.abs(v) < radius * 0.6)
         colour, surface = mix(colour, (0.88, 0.62, 0.48), opened * 0.8), surface - 0.02 * opened
     patch.stamp(distance, surface, colour, rng.uniform(0.45, 0.95))
-    return rise + radius
 
 
 def _bed(patch: Patch, middle: float, build: Build, rng: np.random.Generator) -> None:
@@ -175,13 +174,13 @@ def _bed(patch: Patch, middle: float, build: Build, rng: np.random.Generator) ->
     patch.stamp(distance, build.bun * 0.85 + 0.09 + 0.03 * patch.bump, mix(*leaf, 0.5 + 0.5 * patch.bump), 0.2)
 
 
-def _garnish(patch: Patch, middle: float, build: Build, top: float, rng: np.random.Generator) -> None:
+def _garnish(patch: Patch, middle: float, build: Build, rng: np.random.Generator) -> None:
     reach = min(build.length, 1.0) - 0.16
     kind = rng.random()
     if kind < 0.09:
         return
     if kind > 0.72:
-        _bits(patch, middle, build, reach, top, rng)
+        _bits(patch, middle, build, reach, rng)
     swing = build.sausage * rng.uniform(0.35, 0.85)
     if kind < 0.55 or kind > 0.85:
         _squeeze(patch, middle, swing, reach, pick(MUSTARD, rng), rng)
@@ -205,7 +204,7 @@ def _rope(distance: Array, width: float) -> Array:
     return np.asarray(width * 1.1 * np.sqrt(depth * (2 - depth)), np.float32)
 
 
-def _bits(patch: Patch, middle: float, build: Build, reach: float, top: float, rng: np.random.Generator) -> None:
+def _bits(patch: Patch, middle: float, build: Build, reach: float, rng: np.random.Generator) -> None:
     """Chopped onions, relish or fried onions along the sausage."""
     kinds: tuple[tuple[Colour, Colour], ...] = (
         ((0.95, 0.92, 0.85), (0.82, 0.76, 0.70)),
