@@ -37,7 +37,20 @@ _HOMES = {
     "source_model": "relish.models.source",
     "sweep": "relish.tasks.sweep",
 }
-__all__ = ["Classifier", "Prediction", "Recipe", "RelishError", "compare", "evaluate", "fit", "load", "pretrain", "show", "source_model", "sweep"]  # fmt: skip
+__all__ = [
+    "Classifier",
+    "Prediction",
+    "Recipe",
+    "RelishError",
+    "compare",
+    "evaluate",
+    "fit",
+    "load",
+    "pretrain",
+    "show",
+    "source_model",
+    "sweep",
+]
 
 
 def load(path: str, *, device: str = "auto") -> "Classifier":

@@ -1,0 +1,102 @@
+"""`demo`: the four steps on drawn pictures, with no network and nothing but what is installed.
+
+In:   a folder to make.
+Out:  pictures, runs, a table, curves, a page of predictions, in that folder; every figure measured on the spot.
+
+The recipes are the book's with other numbers: for 200 small pictures instead of 2,000, the batch is smaller and the
+rates are higher, all by the same factor, so that what is compared stays comparable.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from relish.core.errors import WriteFailed
+from relish.core.files import atomic_path
+from relish.core.progress import Progress
+from relish.data.dataset import TEST, TRAIN
+from relish.data.drawn import draw_hotdogs
+from relish.data.folders import index_folder
+from relish.models.describe import describe
+from relish.models.source import load_source
+from relish.models.target import make_target
+from relish.report.grid import first_and_last
+from relish.report.predictions_page import write_predictions_page
+from relish.tasks.compare import Comparison, compare
+from relish.training.optimiser import learning_rates
+from relish.training.recipe import Recipe, named_recipe
+
+TRAIN_PICTURES, TEST_PICTURES = 100, 100
+"""Drawn of each class."""
+FASTER = 8.0
+"""The rates over the book's."""
+NUMBERS = {"image_size": 128, "batch_size": 16, "epochs": 4}
+"""Small enough for two slow cores: three runs in about two minutes."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo made."""
+
+    folder: Path
+    comparison: Comparison
+    wrote: tuple[Path, ...]
+
+
+def demo(folder: str | Path = "relish-demo", *, seed: int = 0, progress: Progress | None = None) -> Demo:
+    """Draw pictures, fine-tune on them, compare with the same network from scratch and with a frozen backbone.
+
+    Args:
+        folder: made anew; where it exists, the next free number is added to its name.
+        seed: of the pictures and of the training.
+
+    Raises:
+        WriteFailed: no space, no permission.
+    """
+    voice = progress or Progress()
+    root = _next_free(Path(folder))
+    voice.say(f"Everything this demo makes goes to {root}/, and every figure is measured now.\n")
+    voice.say(
+        f"Drawing pictures: {TRAIN_PICTURES} of hot dogs and of other foods to learn from, {TEST_PICTURES} to test."
+    )
+    pictures = draw_hotdogs(root / "pictures", train=TRAIN_PICTURES, test=TEST_PICTURES, seed=seed, progress=voice)
+    dataset = index_folder(pictures, name="hotdogs", source=str(pictures))
+    grid = root / "pictures.png"
+    with atomic_path(grid) as temporary:
+        first_and_last(dataset.splits[TRAIN], dataset.classes, rows=4).save(temporary, format="PNG")
+
+    recipes = [_scaled(name) for name in ("book", "book-scratch", "frozen")]
+    source = load_source()
+    voice.say(f"\nStep 1  A source model: {source.name}, {source.origin}")
+    voice.say("Steps 2 and 3  The target model: everything copied, and a new output layer for the new classes")
+    for line in describe(make_target(source, dataset.classes, seed=seed), learning_rates(recipes[0])):
+        voice.say(line)
+    voice.say("\nStep 4  Fine-tune it; beside it the same network from scratch, and with a frozen backbone")
+    found = compare(pictures, recipes=recipes, runs=root / "runs", progress=voice)
+    if found is None:
+        raise RuntimeError("the demo runs in one process")
+    page = root / "predictions.html"
+    with np.load(found.sides[0].outcomes[0].folder.predictions, allow_pickle=False) as kept:
+        write_predictions_page(page, dataset, dataset.splits[TEST], kept["probabilities"], title="Drawn hot dogs")
+    return Demo(root, found, (grid, found.folder / "curves.png", found.folder / "compare.txt", page))
+
+
+def _next_free(folder: Path) -> Path:
+    """The folder itself, or with the smallest number from 2 that is free; made here, so that it is nobody else's."""
+    number = 1
+    while True:
+        root = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            root.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise WriteFailed(f"{root}: cannot be made ({error.strerror}).", hint="Name another --out.") from error
+        else:
+            return root
+
+
+def _scaled(name: str) -> Recipe:
+    recipe = named_recipe(name)
+    return recipe.with_settings({**NUMBERS, "learning_rate": recipe.learning_rate * FASTER})
