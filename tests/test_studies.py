@@ -1,0 +1,155 @@
+"""`compare` and `sweep`: one table, paired tests, and nothing trained twice."""
+
+import json
+
+import numpy as np
+import pytest
+
+import relish
+from relish.core.errors import RecipeError
+from relish.evaluation.comparison import mcnemar
+from relish.tasks.sweep import parse_vary
+from tests.conftest import SMALL, read_json
+from tests.test_fit import Heard
+
+QUICK = {**SMALL, "epochs": 1}
+
+
+@pytest.fixture
+def compared(colours, tiny_source, tmp_path):
+    def once(**more):
+        heard = Heard()
+        arguments = {
+            "recipes": ["book", "frozen"],
+            "weights": tiny_source,
+            "settings": QUICK,
+            "runs": tmp_path / "runs",
+        }
+        return relish.compare(colours, progress=heard, **{**arguments, **more}), heard
+
+    return once
+
+
+def test_a_comparison_is_one_table_with_a_paired_test(compared, tmp_path):
+    found, _ = compared()
+    table = found.table()
+    assert all(word in table for word in ("book", "frozen", "95% interval", "p = "))
+    rows = found.as_json()["recipes"]
+    kept = [np.load(tmp_path / "runs" / f"colours-{name}-1" / "predictions.npz") for name in ("book", "frozen")]
+    book, frozen = (k["probabilities"].argmax(1) == k["labels"] for k in kept)
+    assert rows[0]["top1"]["correct"] == book.sum()
+    assert rows[1]["against_first"]["p_value"] == pytest.approx(mcnemar(frozen, book).p_value)
+    assert {path.name for path in found.folder.iterdir()} == {"compare.txt", "study.json", "curves.png", "curves.svg"}
+
+
+def test_a_second_comparison_trains_nothing_and_says_the_same(compared):
+    first, _ = compared()
+    again, heard = compared()
+    assert again.as_json() == first.as_json()
+    assert again.folder == first.folder
+    assert sum(line.startswith("kept") for line in heard.lines) == 2
+    assert not any(line.startswith("training") for line in heard.lines)
+
+
+def test_a_comparison_with_more_recipes_trains_only_the_new_one(compared):
+    first, _ = compared()
+    second, heard = compared(recipes=["book", "frozen", "book-scratch"])
+    assert [line.split()[0] for line in heard.lines if line.startswith(("kept", "training"))] == [
+        "kept",
+        "kept",
+        "training",
+    ]
+    assert second.folder != first.folder
+
+
+def test_a_finished_fit_is_reused_by_compare(compared, colours, tiny_source, tmp_path):
+    relish.fit(colours, weights=tiny_source, settings=QUICK, out=tmp_path / "runs" / "mine")
+    found, heard = compared(recipes=["book"])
+    assert "mine" in found.as_json()["recipes"][0]["seeds"][0]["run"]
+    assert any(line.startswith("kept") for line in heard.lines)
+
+
+@pytest.mark.parametrize("change", [{"settings": {**QUICK, "learning_rate": 1e-4}}, {"seeds": 2}])
+def test_what_is_not_the_same_run_is_trained(compared, change):
+    compared(recipes=["book"])
+    _, heard = compared(recipes=["book"], **change)
+    assert any(line.startswith("training") for line in heard.lines)
+
+
+def test_an_interrupted_run_of_a_comparison_is_gone_on_with(compared, tmp_path):
+    compared(recipes=["book"])
+    whole = (tmp_path / "runs" / "colours-book-1" / "model.safetensors").read_bytes()
+    (tmp_path / "runs" / "colours-book-1" / "evaluation.json").unlink()
+    (tmp_path / "runs" / "colours-book-1" / "model.safetensors").unlink()
+    _, heard = compared(recipes=["book"])
+    assert any(line.startswith("going on") for line in heard.lines)
+    assert (tmp_path / "runs" / "colours-book-1" / "model.safetensors").read_bytes() == whole
+    assert len(list((tmp_path / "runs").glob("colours-book-*"))) == 1
+
+
+def test_several_seeds_show_their_spread(compared):
+    found, _ = compared(seeds=2)
+    assert "over 2 seeds" in found.table()
+    seeds = found.as_json()["recipes"][0]["seeds"]
+    assert [row["seed"] for row in seeds] == [0, 1]
+
+
+def test_a_recipe_twice_or_none_is_refused(compared):
+    for recipes in (["book", "book"], []):
+        with pytest.raises(RecipeError, match="recipes"):
+            compared(recipes=recipes)
+
+
+def swept(colours, tiny_source, tmp_path, **more):
+    heard = Heard()
+    arguments = {"vary": "lr=1e-4..1e-2", "points": 2, "recipes": ["book", "book-scratch"], "settings": QUICK}
+    found = relish.sweep(colours, weights=tiny_source, runs=tmp_path / "runs", progress=heard, **{**arguments, **more})
+    return found, heard
+
+
+def test_a_sweep_is_scored_on_validation_and_tests_the_best_alone(colours, tiny_source, tmp_path):
+    found, _ = swept(colours, tiny_source, tmp_path)
+    document = found.as_json()
+    assert [(p["recipe"], p["value"]) for p in document["points"]] == [
+        ("book", 1e-4), ("book", 1e-2), ("book-scratch", 1e-4), ("book-scratch", 1e-2),
+    ]  # fmt: skip
+    assert {p["top1"]["count"] for p in document["points"]} == {4}  # a fifth of 20 training pictures
+    assert {accuracy["count"] for accuracy in document["test"].values()} == {12}
+    assert sum(p["best"] for p in document["points"]) == 2
+    for point in document["points"]:
+        assert read_json(tmp_path / "runs" / point["run"].split("/")[-1] / "evaluation.json")["split"] == "validation"
+    assert "differ" in document["conclusion"]
+    assert {path.name for path in found.folder.iterdir()} == {"sweep.txt", "study.json", "sweep.png", "sweep.svg"}
+
+
+def test_a_sweep_goes_on_where_it_was(colours, tiny_source, tmp_path):
+    first, _ = swept(colours, tiny_source, tmp_path)
+    again, heard = swept(colours, tiny_source, tmp_path)
+    assert json.dumps(again.as_json()) == json.dumps(first.as_json())
+    assert sum(line.startswith("kept") for line in heard.lines) == 4
+
+
+def test_a_run_that_diverges_is_a_point_marked_so(colours, tiny_source, tmp_path):
+    found, _ = swept(
+        colours, tiny_source, tmp_path, vary="lr=1e-4,1e20", recipes=["book"], settings={**QUICK, "epochs": 2}
+    )
+    assert [p["diverged"] for p in found.as_json()["points"]] == [False, True]
+    assert "diverged" in found.table()
+    again, heard = swept(
+        colours, tiny_source, tmp_path, vary="lr=1e-4,1e20", recipes=["book"], settings={**QUICK, "epochs": 2}
+    )
+    assert sum(line.startswith("kept") for line in heard.lines) == 2  # a diverged run is not tried again
+    assert again.folder == found.folder
+
+
+def test_a_range_is_even_on_a_log_scale():
+    assert parse_vary("lr=1e-5..1e-1", 5) == ("learning_rate", [1e-5, 1e-4, 1e-3, 1e-2, 1e-1])
+    assert parse_vary("epochs=5,1,2", 7) == ("epochs", [1, 2, 5])
+
+
+@pytest.mark.parametrize(
+    "vary", ["lr", "lr=", "lr=a..b", "lr=1..1", "lr=-1..1", "lr=1e-2..1e-5", "freeze=1,2", "rl=1,2"]
+)
+def test_a_vary_that_cannot_be_read_is_refused(vary):
+    with pytest.raises(RecipeError, match="vary"):
+        parse_vary(vary, 3)
