@@ -156,7 +156,7 @@ def test_zeros_favour_no_class():
     [
         ([], {}, "needs classes"),
         (["a", "a"], {}, "each named once"),
-        (["a", "b"], {"mapping": {"a": 1}}, "only read with --head-init source"),
+        (["a", "b"], {"mapping": {"a": 1}}, "only read where the head starts from source rows"),
         (["a", "b"], {"head_init": "kaiming"}, 'got "kaiming"'),
         (["a", "b"], {"head_init": "source", "random_weights": True}, "all weights are to be random"),
         (["a", "b"], {"head_init": "source", "mapping": {"x": 1}}, 'no class "x"'),

@@ -1,12 +1,17 @@
 """The `relish` command: gathers the commands, and turns every error into words and an exit code."""
 
+import io
+import os
 import sys
+from typing import NoReturn
 
 import typer
 from rich.console import Console
 
 from relish.cli import compare, demo, evaluate, fit, models, predict, pretrain, show, sweep
 from relish.core.errors import RelishError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="relish",
@@ -22,13 +27,38 @@ for module in (demo, show, fit, evaluate, predict, compare, sweep, models, pretr
 
 def main() -> None:
     """Run one command; exit code 0 when done, 1 when it failed, 2 for bad input, 130 when stopped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A file name that is not UTF-8, or a terminal that knows no arrows, is no reason to fail.
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
     except RelishError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False, style="red")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("stopped.", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
+        _end(str(error), error.exit_code)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        _drop_output()
         sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            _drop_output()
+        _end(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # Ctrl-C where no run is under way; typer has made an exit code of it
+            print("stopped.", file=sys.stderr)
+        raise
+
+
+def _end(words: str, exit_code: int) -> NoReturn:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {words}", markup=False, style="red")
+    sys.exit(exit_code)
+
+
+def _drop_output() -> None:
+    """Keep Python from trying to write the rest once more when it ends (its documentation of SIGPIPE)."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return  # not a real file, such as a test's

@@ -1,5 +1,6 @@
 """`relish demo`: the four steps on drawn pictures, offline."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,6 @@ def demo(
     for path in made.wrote:
         print(f"  {path}")
     print("\nAsk the model about a picture")
-    print(f"  relish predict {best} {made.folder / 'pictures' / 'test' / 'hotdog' / '000.jpg'}")
+    print(f"  {shlex.join(['relish', 'predict', str(best), str(made.folder / 'pictures/test/hotdog/000.jpg')])}")
     print("With your own pictures, in one folder a class")
     print("  relish fit photos/")

@@ -1,5 +1,6 @@
 """`relish fit DATA`: fine-tune a source model on labelled pictures."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -67,4 +68,5 @@ def fit(
         resume=resume,
         progress=progress,
     )
-    progress.say(f"next    relish predict {made.path} PICTURE…    or:  relish evaluate {made.path} DATA")
+    run_words = shlex.quote(str(made.path))
+    progress.say(f"next    relish predict {run_words} PICTURE…    or:  relish evaluate {run_words} DATA")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from relish.core.progress import Progress, Screen
+from relish.core.progress import Progress, Screen, Warnings
 
 Data = Annotated[
     str, Argument(metavar="DATA", help="Folder, archive, address or table of pictures, or a name such as hotdog.")
@@ -53,12 +53,12 @@ Sha256 = Annotated[str | None, Option(help="SHA-256 that the archive must have."
 Strict = Annotated[bool, Option("--strict", help="An unreadable picture is an error.")]
 Json = Annotated[bool, Option("--json", help="One JSON document on standard output, and nothing else there.")]
 Runs = Annotated[Path, Option(help="Folder where runs are kept and looked for.")]
-Quiet = Annotated[bool, Option("--quiet", help="Say nothing on the way.")]
+Quiet = Annotated[bool, Option("--quiet", help="Say nothing on the way but warnings.")]
 
 
 def voice(quiet: bool = False) -> Progress:
-    """What the command says on standard error while it works."""
-    return Progress() if quiet else Screen()
+    """What the command says on standard error while it works; warnings it always says."""
+    return Warnings() if quiet else Screen()
 
 
 def recipe_settings(words: list[str] | None, **short: object) -> dict[str, object]:

@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     run: o.Run,
-    paths: Annotated[list[str], Argument(metavar="PATH…", help="Files, folders, globs, or - for standard input.")],
+    paths: Annotated[list[str], Argument(metavar="PATH", help="Files, folders, globs, or - for standard input.")],
     device: o.Device = "auto",
     json: o.Json = False,
 ) -> None:

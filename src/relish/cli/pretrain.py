@@ -1,5 +1,6 @@
 """`relish pretrain DATA`: step 1, a source model of one's own."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -50,4 +51,4 @@ def pretrain(
         resume=resume,
         progress=progress,
     )
-    progress.say(f"next    relish fit DATA --weights {made.path}")
+    progress.say(f"next    relish fit DATA --weights {shlex.quote(str(made.path))}")

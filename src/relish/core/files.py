@@ -7,6 +7,7 @@ Each write goes to a temporary file beside its target, is forced to disk, then r
 within one file system, which is why the temporary file is not in /tmp.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from relish.core.errors import WriteFailed
+from relish.core.errors import RelishError, WriteFailed
 
 
 @contextmanager
@@ -41,8 +42,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
         _force_to_disk(target.parent)
-    except OSError as error:
-        raise _cannot_write(target, error) from error
+    except Exception as error:
+        behind = _behind(error)
+        if behind is None:
+            raise
+        raise _cannot_write(target, behind) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -96,12 +100,17 @@ def write_yaml(target: Path, content: Any) -> None:
 def append_line(target: Path, line: str) -> None:
     """Add one line to a log, in one write, so that a kill can cut at most the last line.
 
+    A line that a full disk cut short is ended first: the new one stands alone.
+
     Raises:
         WriteFailed: the disk is full or the folder cannot be written to.
     """
     try:
-        with target.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with target.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else f"\n{line}"
+            file.write(f"{line}\n".encode())
     except OSError as error:
         raise _cannot_write(target, error) from error
 
@@ -123,8 +132,22 @@ def _umask() -> int:
     return mask
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _behind(error: Exception) -> OSError | None:
+    """The system's error that this one is or hides: torch and zipfile answer a full disk with one of their own."""
+    if isinstance(error, OSError):
+        return error
+    met: BaseException | None = None if isinstance(error, RelishError) else error.__context__
+    while met is not None and not (isinstance(met, OSError) and met.errno in _FULL):
+        met = met.__context__
+    return met
+
+
 def _cannot_write(target: Path, error: OSError) -> WriteFailed:
     reason = error.strerror or str(error)
     return WriteFailed(
-        f"{target}: cannot write ({reason}).", hint="Free some space or name another folder, then again."
+        f"{target}: cannot write ({reason}).",
+        hint="Free some space, then again." if error.errno in _FULL else "Name a place where you may write.",
     )

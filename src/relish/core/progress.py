@@ -1,7 +1,8 @@
 """How long jobs tell where they are.
 
-Work is written against `Progress`, which says nothing; `Screen` shows lines and live bars. What a person sees is
-chosen once, at the edge: `Screen` on the command line, silence from Python and in every process but the first.
+Work is written against `Progress`, which says nothing; `Warnings` shows what should not be missed, `Screen` lines and
+live bars too. What a person sees is chosen once, at the edge: `Screen` on the command line (`Warnings` with `--quiet`
+or `--json`), silence from Python and in every process but the first.
 Everything goes to standard error, so that standard output stays what a command returns.
 """
 
@@ -35,17 +36,21 @@ class Progress:
         yield Bar()
 
 
-class Screen(Progress):
-    """Lines and live bars on standard error; bars are left out where it is not a terminal."""
+class Warnings(Progress):
+    """Warnings on standard error, and nothing else: what was left out is never left out in silence."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
 
-    def say(self, line: str = "") -> None:
-        self.console.print(line, markup=False)
-
     def warn(self, line: str) -> None:
         self.console.print(f"warning: {line}", style="yellow", markup=False)
+
+
+class Screen(Warnings):
+    """Lines and live bars on standard error; bars are left out where it is not a terminal."""
+
+    def say(self, line: str = "") -> None:
+        self.console.print(line, markup=False)
 
     @contextmanager
     def bar(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:

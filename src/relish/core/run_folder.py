@@ -17,6 +17,7 @@ Out:  paths, and the few files whose form belongs to the folder itself.
 """
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from relish.core.errors import RunError, WriteFailed
+from relish.core.errors import RunError, WriteFailed, nearest
 from relish.core.files import append_line, atomic_folder, write_json, write_yaml
 
 
@@ -54,15 +55,25 @@ class RunFolder:
             RunError: something stands at `path` already; it is never overwritten.
             WriteFailed: it cannot be written.
         """
-        if path.exists():
-            raise RunError(
-                f"{path} exists already, and a run is never overwritten.",
-                hint=f"Name another folder with --out, or go on with it: relish fit --resume {path}",
-            )
+        cls.refuse_existing(path)
         with atomic_folder(path) as made:
             write_json(made / "request.json", request)
             write_yaml(made / "recipe.yaml", recipe)
         return cls(path)
+
+    @classmethod
+    def refuse_existing(cls, path: Path) -> None:
+        """Nothing, where a new run can be made at `path`.
+
+        Raises:
+            RunError: something stands there already.
+        """
+        if path.exists():
+            going_on = f", or go on with it: {cls(path).resume_command}" if cls(path).request.is_file() else "."
+            raise RunError(
+                f"{path} exists already, and a run is never overwritten.",
+                hint=f"Name another folder with --out{going_on}",
+            )
 
     @classmethod
     def create_next(cls, parent: Path, stem: str, request: dict[str, Any], recipe: dict[str, Any]) -> "RunFolder":
@@ -87,16 +98,27 @@ class RunFolder:
         """
         folder = cls(path)
         if not path.exists():
-            others = sorted(p.parent.name for p in path.parent.glob("*/request.json")) if path.parent.is_dir() else []
-            raise RunError(f"{path}: there is no such run.", hint=f"Runs there: {', '.join(others)}." if others else "")
+            raise RunError(f"{path}: there is no such run.", hint=_runs_beside(path))
         if not folder.request.is_file() or not folder.recipe.is_file():
-            raise RunError(f"{path} is not a run folder: it has no request.json and recipe.yaml.")
+            raise RunError(
+                f"{path} is not a run folder: it has no request.json and recipe.yaml.", hint=_runs_beside(path / "any")
+            )
         return folder
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on with this run."""
+        return f"relish fit --resume {shlex.quote(str(self.path))}"
 
     @property
     def finished(self) -> bool:
         """Whether the run came to its end; `evaluation.json` is its last file."""
         return self.evaluation.is_file()
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the run ended because its loss was no number any more."""
+        return any(event["event"] == "diverged" for event in self.records())
 
     def read_request(self) -> dict[str, Any]:
         """What was asked for."""
@@ -112,8 +134,10 @@ class RunFolder:
         Raises:
             RunError: the run is not finished.
         """
+        if not self.finished and self.diverged:
+            raise RunError(f"{self.path} has no model: its training diverged.", hint="Fit again with a lower --lr.")
         if not self.finished:
-            raise RunError(f"{self.path} is not finished.", hint=f"Go on with it: relish fit --resume {self.path}")
+            raise RunError(f"{self.path} is not finished.", hint=f"Go on with it: {self.resume_command}")
         return _mapping(self.evaluation, json.loads)
 
     def record(self, **event: Any) -> None:
@@ -152,6 +176,15 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+
+def _runs_beside(path: Path, most: int = 8) -> str:
+    """Which runs lie beside a path that is none: the nearest by name, or the first few."""
+    found = sorted(request.parent.name for request in path.parent.glob("*/request.json"))
+    if not found:
+        return "Give the folder that relish fit made, such as runs/photos-book-1."
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return nearest(path.name, found) or f"Runs in {path.parent}: {', '.join(found[:most])}{more}."
 
 
 def _mapping(path: Path, read: Any) -> dict[str, Any]:

@@ -145,12 +145,13 @@ def _check(classes: tuple[str, ...], head_init: str, mapping: Mapping[str, str |
         raise RecipeError(f'head_init must be xavier, zeros, source or library, got "{head_init}".')
     if mapping and head_init != "source":
         raise RecipeError(
-            f"--map is only read with --head-init source, not with {head_init}.", hint="Add --head-init source."
+            f"--map is only read where the head starts from source rows, not with head={head_init}.",
+            hint="Add --recipe source-head, or --set head=source.",
         )
     if random_weights and head_init == "source":
         raise RecipeError(
-            "--head-init source starts the head from the source's, but all weights are to be random.",
-            hint="Take another --head-init, or a recipe that copies the source.",
+            "head=source starts the head from the source's, but all weights are to be random.",
+            hint="Take another --set head=…, or a recipe that copies the source.",
         )
 
 

@@ -31,7 +31,7 @@ from relish.data.survey import survey
 from relish.data.transforms import Preprocessing, as_evaluated, book_preprocessing, preprocessing_from
 from relish.evaluation.metrics import Scores, score
 from relish.evaluation.predictions import BATCH_SIZE, predict_split, probabilities
-from relish.models.header import load_model
+from relish.models.header import load_model, read_header, says_how_to_build
 
 Picture = str | Path | bytes | BinaryIO | Image.Image | npt.NDArray[np.uint8]
 """Whatever holds one picture."""
@@ -104,6 +104,11 @@ class Classifier:
             top1 = evaluation["top1"]
             accuracy = f"{evaluation['split']} accuracy {top1['value']:.4f} ({top1['correct']} of {top1['count']})"
             file = folder.model
+        if not says_how_to_build(read_header(file)):
+            raise ModelError(
+                f"{file} is not a model saved by relish.",
+                hint="Give the folder that relish fit made, or its model.safetensors.",
+            )
         network, description, extra = load_model(file)
         if description.labels is None:
             raise ModelError(f"{file} does not name its classes.", hint="A model saved by relish does.")
@@ -135,13 +140,20 @@ class Classifier:
         """
         return list(self.stream(_several(pictures)))
 
-    def stream(self, pictures: Iterable[Picture]) -> Iterator[Prediction]:
-        """As `predict`, one by one, holding one batch of pictures in memory and no more."""
+    def stream(self, pictures: Iterable[Picture | PictureError]) -> Iterator[Prediction]:
+        """As `predict`, one by one, holding one batch of pictures in memory and no more.
+
+        Args:
+            pictures: as there; a `PictureError` among them is a picture that could not be found.
+        """
         names: list[str] = []
         ready: list[torch.Tensor | str] = []
         for number, picture in enumerate(pictures):
             names.append(str(picture) if isinstance(picture, str | Path) else f"picture {number + 1}")
             try:
+                if isinstance(picture, PictureError):
+                    names[-1] = picture.name
+                    raise picture
                 ready.append(as_evaluated(open_picture(picture), self.preprocessing))
             except PictureError as error:
                 ready.append(error.reason)
@@ -162,10 +174,13 @@ class Classifier:
         Raises:
             DataError: no such split, or a class that the model does not know.
         """
-        dataset = survey(find_dataset(data, progress=progress or Progress()), progress=progress or Progress()).dataset
+        voice = progress or Progress()
+        dataset = survey(find_dataset(data, progress=voice), progress=voice).dataset
         for warning in dataset.warnings:
-            (progress or Progress()).warn(warning)
+            voice.warn(warning)
         chosen = _labelled_as(self.classes, dataset, _chosen(dataset, split))
+        part = split or (TEST if TEST in dataset.splits else "every picture")
+        voice.say(f"data    {dataset.name}: {part}, {len(chosen)} pictures")
         found = predict_split(
             self.network, chosen, self.preprocessing, self._accelerator, workers=workers, progress=progress
         )

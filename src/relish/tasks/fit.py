@@ -91,11 +91,13 @@ def fit(
             return Classifier.load(begun.path, device=device)
         folder: RunFolder | None = begun
     elif data is None:
-        raise RunError("fit needs pictures: name a folder, or a run to --resume.")
+        raise RunError("there are no pictures to learn from: name a folder, or a run to --resume.")
     else:
         folder, request = None, Request(**asked)
         named = recipe if isinstance(recipe, Recipe) else named_recipe(recipe or DEFAULT_RECIPE)
         chosen = named.with_settings(settings or {})
+        if out is not None:
+            RunFolder.refuse_existing(Path(out))  # now, not after every picture has been read
     prepared = prepare(request, chosen, accelerator, progress)
     introduce(prepared, progress)
     if folder is None:
@@ -120,12 +122,14 @@ def _resumed(
     request = Request(**{key: value for key, value in folder.read_request().items() if key != "identity"})
     recipe = recipe_from_dict(folder.read_recipe())
     again = replace(request, **asked).as_dict()
-    differ = [key for key, value in request.as_dict().items() if again[key] != value]
-    differ += [key for key, value in settings.items() if recipe.with_settings({key: value}) != recipe]
+    differ = [f"{key} ({value}, not {again[key]})" for key, value in request.as_dict().items() if again[key] != value]
+    for key, value in settings.items():
+        if recipe.with_settings({key: value}) != recipe:
+            differ.append(f"{key} ({getattr(recipe, key)}, not {value})")
     if named is not None and named not in (recipe, recipe.name):
-        differ.append("recipe")
+        differ.append(f"recipe ({recipe.name}, not {named if isinstance(named, str) else named.name})")
     if out is not None and Path(out).resolve() != folder.path.resolve():
-        differ.append("out")
+        differ.append(f"out ({folder.path}, not {out})")
     if differ:
         raise RunError(
             f"{folder.path} was begun with another {', '.join(differ)}.",

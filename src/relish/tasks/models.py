@@ -4,6 +4,7 @@ In:   part of a name, or a whole one.
 Out:  a list, or lines of text.
 """
 
+import shlex
 from pathlib import Path
 
 from relish.core.errors import ModelError, nearest
@@ -23,6 +24,11 @@ def find_models(query: str) -> list[Listed]:
     """
     found = list_models(query)
     if not found:
+        if Path(query).exists():
+            raise ModelError(
+                f'"{query}" is no name of a source model, but there is such a file.',
+                hint=f"To see what is in it: relish models --weights {shlex.quote(query)}",
+            )
         names = [listed.name.partition("/")[2] or listed.name for listed in list_models()]
         raise ModelError(f'there is no source model like "{query}".', hint=nearest(query, names))
     return found

@@ -6,11 +6,12 @@ Out:  one `Prediction` for each picture found, in order; what is no picture gets
 
 import glob
 import io
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from relish.core.errors import DataError
+from relish.core.errors import DataError, PictureError
 from relish.data.pictures import PICTURE_SUFFIXES
 from relish.tasks.classifier import Classifier, Picture, Prediction
 
@@ -20,43 +21,57 @@ def predict(run: str | Path, paths: Iterable[str], *, device: str = "auto") -> I
 
     Raises:
         RunError, ModelError: the model cannot be loaded.
-        DataError: a folder or a glob in which there is no picture.
+        DataError: nothing is named.
     """
     given = list(paths)
-    if not given:
-        raise DataError("predict needs pictures: name a file, a folder, a glob or - for standard input.")
+    if not given or "" in given:
+        raise DataError(
+            "predict needs pictures" + (", and one of the names given is empty." if given else "."),
+            hint="Name files, folders, globs, or - for standard input.",
+        )
     return Classifier.load(run, device=device).stream(_found(given))
 
 
-def _found(paths: list[str]) -> Iterator[Picture]:
+def _found(paths: list[str]) -> Iterator[Picture | PictureError]:
+    """Every picture named; a name that stands for none is handed on as its error, and stops nothing."""
     for path in paths:
         if path == "-":
             yield from _standard_input()
-        elif Path(path).is_dir():
-            yield from _any(_inside(Path(path)), f"{path}: there is no picture in this folder.")
-        elif glob.has_magic(path) and not Path(path).exists():
-            yield from _any(sorted(map(Path, glob.iglob(path, recursive=True))), f"{path}: matches no file.")
+        elif glob.has_magic(path) and not os.path.lexists(path):
+            matches = sorted(glob.iglob(path, recursive=True))
+            for match in matches:
+                yield from _one(Path(match))
+            if not matches:
+                yield PictureError(path, "matches no file")
         else:
-            yield Path(path)
+            yield from _one(Path(path))
 
 
-def _inside(folder: Path) -> list[Path]:
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
-    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+def _one(path: Path) -> Iterator[Picture | PictureError]:
+    if not os.path.isdir(path):
+        yield path
+        return
+    found = (p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+    pictures = sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(path).parts))
+    yield from pictures
+    if not pictures:
+        yield PictureError(str(path), "there is no picture in this folder")
 
 
-def _any(found: list[Path], otherwise: str) -> list[Path]:
-    if not found:
-        raise DataError(otherwise)
-    return found
-
-
-def _standard_input() -> Iterator[Picture]:
+def _standard_input() -> Iterator[Picture | PictureError]:
     """One picture's bytes, or one path a line."""
     content = sys.stdin.buffer.read()
-    try:
-        lines = content.decode().splitlines()
-    except UnicodeDecodeError:
+    if not content.strip():
+        yield PictureError("-", "standard input is empty")
+    elif _is_text(content):
+        yield from (Path(line.strip()) for line in content.decode().splitlines() if line.strip())
+    else:
         yield io.BytesIO(content)
-        return
-    yield from (Path(line.strip()) for line in lines if line.strip())
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in content  # no path has one, and nearly every picture does

@@ -59,6 +59,9 @@ class Request:
     """The split of the run's last number; none: the test split where there is one, else validation."""
 
     def __post_init__(self) -> None:
+        for name in ("source", "weights"):
+            if getattr(self, name) == "":
+                raise RecipeError(f"--{name} is empty.", hint="Leave it away, or say which.")
         if self.val_split is not None and not 0 < self.val_split < 1:
             raise RecipeError(f"--val-split must be between 0 and 1, got {self.val_split}.")
         if self.seed < 0:

@@ -23,6 +23,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from relish.core.devices import processor_name
+from relish.core.errors import Failed, Stopped, WriteFailed
 from relish.core.files import atomic_path, write_json
 from relish.core.fingerprints import sha256_of_file
 from relish.core.memory import give_memory_back
@@ -65,14 +66,27 @@ def run(
 
     Raises:
         Diverged, Stopped, PictureError: as the loop does.
+        WriteFailed: the disk is full; what was saved before can be gone on from.
+        Failed: the device has too little memory.
         RunError: another process works in the folder.
     """
-    if not accelerator.is_main_process:
-        _train_and_judge(prepared, folder, accelerator, progress, workers)
-        return
-    with folder.locked():
-        _describe_run(prepared, folder, accelerator)
-        _train_and_judge(prepared, folder, accelerator, progress, workers)
+    try:
+        if not accelerator.is_main_process:
+            _train_and_judge(prepared, folder, accelerator, progress, workers)
+            return
+        with folder.locked():
+            _describe_run(prepared, folder, accelerator)
+            _train_and_judge(prepared, folder, accelerator, progress, workers)
+    except KeyboardInterrupt as error:  # outside the loop, or a second one in it
+        raise Stopped("stopped.", hint=f"Go on with: {folder.resume_command}") from error
+    except WriteFailed as error:
+        raise WriteFailed(error.message, hint=f"{error.hint}\n  Go on with: {folder.resume_command}") from error
+    except torch.OutOfMemoryError as error:
+        raise Failed(
+            f"{accelerator.device}: too little memory for batches of {prepared.recipe.batch_size} pictures "
+            f"of {prepared.preprocessing.image_size} pixels.",
+            hint="Fit again with half the --batch-size, or a smaller --image-size.",
+        ) from error
 
 
 def _train_and_judge(

@@ -70,7 +70,7 @@ def carry_out(
     prepared = prepare_run(request, recipe, looked, progress)
     folder, known = _place(prepared, runs, accelerator)
     words = f"{recipe.name}, rate {recipe.learning_rate:g}, seed {request.seed}: {folder.path}"
-    if folder.finished or _diverged(folder):
+    if folder.finished or folder.diverged:
         progress.say(f"kept     {words}")
     else:
         progress.say(f"{'going on' if known else 'training'} {words}")
@@ -81,7 +81,7 @@ def carry_out(
         except Stopped as stopped:
             raise Stopped(stopped.message, hint="The same command again goes on from here.") from stopped
         give_memory_back()
-    scores = None if _diverged(folder) else Scores.from_json(folder.read_evaluation())
+    scores = None if folder.diverged else Scores.from_json(folder.read_evaluation())
     return Outcome(recipe, request.seed, folder, scores)
 
 
@@ -117,7 +117,3 @@ def _identity(path: Path) -> str | None:
     except RunError:
         return None
     return str(identity)
-
-
-def _diverged(folder: RunFolder) -> bool:
-    return any(event["event"] == "diverged" for event in folder.records())

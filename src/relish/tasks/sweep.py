@@ -7,6 +7,7 @@ Every point is scored on validation data held back from the training pictures; t
 end, for the best point of each recipe alone. Picking the best of many on the test split would flatter it.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -135,6 +136,8 @@ def sweep(
     voice = progress if progress is not None and accelerator.is_main_process else Progress()
     field, values = parse_vary(vary, points)
     chosen = [(r if isinstance(r, Recipe) else named_recipe(r)).with_settings(settings or {}) for r in recipes]
+    if not chosen or len({r.name for r in chosen}) < len(chosen):
+        raise RecipeError("--recipes needs at least one recipe, each named once.")
     rows = {name: str(row) for name, row in (mapping or {}).items()}
     request = Request(
         data=str(data), source=source, weights=None if weights is None else str(weights), mapping=rows, seed=seed,
@@ -190,12 +193,14 @@ def parse_vary(vary: str, points: int) -> tuple[str, list[float]]:
             values = [float(word) for word in words.split(",")]
         else:
             low, high = (float(word) for word in re.split(r"\.\.", words, maxsplit=1))
-            if points < 2 or not 0 < low < high:
+            if points < 2 or not 0 < low < high < math.inf:
                 raise RecipeError(f"--vary {vary}: a range goes from above 0 up, over 2 points or more.")
             values = [float(f"{value:.6g}") for value in np.geomspace(low, high, points)]
     except ValueError:
         raise RecipeError(f"--vary {vary}: {words} are no numbers.") from None
     whole = next(f.type for f in fields(Recipe) if f.name == field) is int
+    if whole and ".." not in words and not all(value.is_integer() for value in values):
+        raise RecipeError(f"--vary {vary}: {field} takes whole numbers.")
     return field, sorted({round(value) if whole else value for value in values})
 
 

@@ -46,8 +46,9 @@ def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optim
         "optimiser": optimiser.state_dict(),
         "place": dataclasses.asdict(place),
     }
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    # Given a name, torch writes by itself, and a full disk is an error without a reason.
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
 
 
 def load_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> Place | None:
