@@ -52,7 +52,17 @@ def main() -> None:
 def printed(block: str, work: Path) -> str:
     """The block's commands, each with what it prints."""
     commands = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
-    return "".join(f"$ {command}\n{run(command, work)}" for command in commands)
+    return "".join(f"$ {command}\n{abridged(run(command, work))}" for command in commands)
+
+
+def abridged(text: str) -> str:
+    """Without the epochs of every run but the first: a sweep has many."""
+    kept, runs = [], 0
+    for line in text.splitlines(keepends=True):
+        runs += line.startswith("training ")
+        if runs < 2 or not line.startswith("epoch "):
+            kept.append(line)
+    return "".join(kept)
 
 
 def run(command: str, work: Path) -> str:

@@ -1,0 +1,239 @@
+"""The documents say what is true: their commands run, their tables agree with the code, their links lead somewhere.
+
+How a document is marked, always on the line before a block:
+
+    <!-- needs: photos/ new.jpg -->      once, at the top: what lies in the folder its commands run in (`THINGS`)
+    <!-- not run: REASON -->             the block is only read
+    <!-- exits 2, printing this -->      the command fails with that code, in exactly these words
+
+Every other `bash`, `console` (lines after `$ `) and `python` block runs, from top to bottom, on a handful of pictures.
+A command is run as a user types it, but for the options of `SMALLER` at its end.
+"""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pytest
+import torch
+
+from relish.cli import app
+from relish.data.drawn import draw_hotdogs, draw_source_classes
+from relish.tasks import demo as demo_task
+from relish.training.recipe import RECIPES, Recipe
+from tests.conftest import draw
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
+
+SMALLER = {
+    "fit": "--image-size 64 --epochs 1",
+    "pretrain": "--image-size 64 --epochs 1",
+    "compare": "--image-size 64 --epochs 1",
+    "sweep": "--image-size 64",
+}
+"""Put at the end of a command, where they win over the same options before; never behind `--resume`."""
+
+LARGEST_IMAGE = 200_000
+"""Bytes; a page of documents should open at once."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block, and the comment on the line before it."""
+
+    language: str
+    mark: str
+    text: str
+
+    @property
+    def commands(self) -> list[str]:
+        lines = self.text.splitlines()
+        return lines if self.language == "bash" else [line[2:] for line in lines if line.startswith("$ ")]
+
+
+def blocks(document: Path) -> list[Block]:
+    fenced = re.compile(r"(?:<!-- ([^\n]*) -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
+    return [Block(m[2], m[1] or "", m[3]) for m in fenced.finditer(document.read_text(encoding="utf-8"))]
+
+
+# ---- the commands run -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    return draw_hotdogs(tmp_path_factory.mktemp("drawn") / "photos", train=4, test=2)
+
+
+def make_things(folder: Path, photos: Path, needed: list[str]) -> None:
+    """Put what a document needs into the folder its commands run in."""
+    one = photos / "test" / "hotdog" / "000.jpg"
+    for thing in needed:
+        match thing:
+            case "photos/":
+                shutil.copytree(photos, folder / "photos")
+            case "photos.zip":
+                shutil.make_archive(str(folder / "photos"), "zip", photos)
+            case "flowers/":
+                for number in range(6):
+                    draw(folder / "flowers" / "rose" / f"{number}.png", (200, 40, 60), number)
+                    draw(folder / "flowers" / "tulip" / f"{number}.png", (220, 200, 40), 100 + number)
+            case "pictures.csv":
+                found = sorted(photos.glob("*/*/*.jpg"))
+                rows = [f"{path},{path.parent.name},{path.parent.parent.name}" for path in found]
+                (folder / "pictures.csv").write_text("\n".join(["path,label,split", *rows]))
+            case "things/":
+                draw_source_classes(folder / "things", train=4, test=2, classes=2)
+            case "holiday/":
+                shutil.copytree(photos / "test" / "hotdog", folder / "holiday")
+            case "new.jpg":
+                shutil.copy(one, folder / "new.jpg")
+            case "notes.txt":
+                (folder / "notes.txt").write_text("mustard, buns, napkins\n")
+            case "resnet18.pth":
+                import timm
+
+                torch.save(timm.create_model("resnet18").state_dict(), folder / "resnet18.pth")
+            case "runs/photos-book-1":
+                assert (folder / "photos").is_dir(), "a run needs photos/ before it"
+                assert relish("relish fit photos/") == 0
+            case _:
+                raise AssertionError(f"no test knows how to make {thing}")
+
+
+def relish(command: str) -> int:
+    """Run one command in this process, which spares it a start of its own; its exit code."""
+    words = shlex.split(command)[1:]
+    if "--resume" not in words:
+        words += shlex.split(SMALLER.get(words[0], ""))
+    sys.argv = ["relish", *words]
+    try:
+        app.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def in_a_shell(command: str) -> int:
+    path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+    return subprocess.run(["env", f"PATH={path}", "bash", "-o", "pipefail", "-c", command]).returncode
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_commands_of_this_document_do_what_it_says(document, photos, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(demo_task, "TRAIN_PICTURES", 4)
+    monkeypatch.setattr(demo_task, "TEST_PICTURES", 2)
+    monkeypatch.setattr(demo_task, "NUMBERS", {"image_size": 64, "batch_size": 16, "epochs": 1})
+    needed = re.search(r"<!-- needs: (.*) -->", document.read_text(encoding="utf-8"))
+    make_things(tmp_path, photos, needed[1].split() if needed and needed[1] != "nothing" else [])
+    for block in blocks(document):
+        if block.mark.startswith("not run"):
+            continue
+        if block.language == "python":
+            exec(compile(block.text, document.name, "exec"), {})  # noqa: S102 - our own documents
+        elif block.language in ("bash", "console"):
+            for command in block.commands:
+                run_one(command, block, capfd)
+
+
+def run_one(command: str, block: Block, capfd: pytest.CaptureFixture[str]) -> None:
+    """Run a command of a document, and compare what it says with what the block promises."""
+    capfd.readouterr()
+    plain = command.startswith("relish ") and not re.search(r"[|<>&]", command)
+    code = relish(command) if plain else in_a_shell(command)
+    out, err = capfd.readouterr()
+    wanted = re.fullmatch(r"exits (\d), printing this", block.mark)
+    assert code == (int(wanted[1]) if wanted else 0), f"$ {command}\n{out}{err}"
+    if wanted:
+        assert err == block.text.partition("\n")[2], command
+
+
+# ---- the marks are understood ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_block_is_marked_in_a_way_the_tests_know(document):
+    """A mark with a slip in it would silently leave its commands untested, or test what cannot run."""
+    for block in blocks(document):
+        assert block.language in ("bash", "console", "python", "text"), block.text
+        assert re.fullmatch(
+            r"|not run: .+|exits \d, printing this|printed by docs/make_images.py|needs: .+", block.mark
+        ), block.mark
+        if block.language in ("bash", "console"):
+            assert block.commands, block.text
+        if block.mark.startswith("exits"):
+            assert len(block.commands) == 1, block.text
+
+
+# ---- the words agree with the code ----------------------------------------------------------------------------------
+
+
+def table_after(heading: str) -> list[list[str]]:
+    """The rows, without the heads, of the first tables below a heading of fine-tuning.md."""
+    section = (ROOT / "docs" / "fine-tuning.md").read_text(encoding="utf-8").partition(heading)[2].partition("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip(" `") for cell in row] for row in rows if not set(row[0]) <= set("-: ")]
+
+
+def test_every_field_of_a_recipe_is_documented_with_its_default():
+    rows = {row[0]: row[1] for row in table_after("## Every field") if len(row) == 4}
+    del rows["field"]
+    assert list(rows) == [field.name for field in fields(Recipe) if field.name != "name"]
+    for name, told in rows.items():
+        assert told == ("the model's" if name == "image_size" else told)
+        default = getattr(Recipe(), name)
+        if default is not None:
+            assert type(default)(told) == default, name
+
+
+def test_what_each_recipe_changes_is_documented():
+    (head, *rows) = [row for row in table_after("The other recipes change these:") if len(row) == 5]
+    assert {"book", *head[1:]} == set(RECIPES)
+    book = RECIPES["book"].as_dict()
+    for place, recipe in enumerate(head[1:], 1):
+        told = {row[0]: row[place] for row in rows if row[place]}
+        changed = {k: v for k, v in RECIPES[recipe].as_dict().items() if v != book[k] and k != "name"}
+        assert {key: type(changed.get(key, ""))(value) for key, value in told.items()} == changed, recipe
+
+
+def test_every_command_is_documented():
+    text = "".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
+    commands = [command.callback.__name__ for command in app.app.registered_commands if command.callback]
+    assert len(commands) >= 9
+    for name in commands:
+        assert f"relish {name}" in text, name
+
+
+# ---- the links lead somewhere ---------------------------------------------------------------------------------------
+
+
+def anchors(document: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_and_picture_of_this_document_is_there(document):
+    links = re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8"))
+    for link in links:
+        if link.startswith(("http://", "https://")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (document.parent / file).resolve() if file else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_picture_is_shown_and_small():
+    shown = {name for document in DOCUMENTS for name in re.findall(r"images/([\w.-]+)", document.read_text("utf-8"))}
+    kept = sorted((ROOT / "docs" / "images").iterdir())
+    assert {path.name for path in kept} == shown
+    assert [path.name for path in kept if path.stat().st_size > LARGEST_IMAGE] == []
