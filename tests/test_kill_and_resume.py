@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+import relish
+from relish.core.errors import RunError
 from relish.core.run_folder import RunFolder
-from tests.conftest import draw_dataset, read_json
+from tests.conftest import SMALL, draw_dataset, read_json
 
 KILLS = int(os.environ.get("RELISH_TORTURE", "2"))
 SETTINGS = ["--set", "batch_size=4", "--epochs", "6", "--image-size", "32", "--lr", "1e-3"]
@@ -94,14 +96,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(pictures, tiny_source, tmp_path):
     assert (run / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
-@pytest.mark.slow
 def test_two_processes_cannot_work_on_one_run(pictures, tiny_source, tmp_path):
-    home, run = tmp_path / "home", tmp_path / "run"
-    process = started(["fit", str(pictures), "--weights", str(tiny_source), *SETTINGS, "--out", str(run)], home)
-    while process.poll() is None and moments(run / "metrics.jsonl") < 1:
-        time.sleep(0.002)
-    second = started(["fit", "--resume", str(run)], home)
-    words = second.communicate(timeout=60)[1]
-    assert second.returncode == 2
-    assert "another process" in words
-    finish(process)
+    relish.fit(pictures, weights=tiny_source, settings={**SMALL, "epochs": 0}, out=tmp_path / "run")
+    (tmp_path / "run" / "evaluation.json").unlink()
+    with RunFolder.open(tmp_path / "run").locked(), pytest.raises(RunError, match="another process"):
+        relish.fit(resume=tmp_path / "run")
+    relish.fit(resume=tmp_path / "run")

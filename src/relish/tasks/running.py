@@ -123,6 +123,7 @@ def _train_and_judge(
     if accelerator.is_main_process:
         _write_results(prepared, folder, scores, found)
         progress.say(f"{prepared.final_name} accuracy {scores.sentence()}, computed from the saved model")
+    accelerator.wait_for_everyone()  # so that no process looks for results that are being written
 
 
 def _say_before(
