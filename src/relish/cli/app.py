@@ -33,7 +33,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
-            app()
+            app(prog_name="relish")
         finally:
             sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
     except RelishError as error:

@@ -12,7 +12,10 @@ from relish.cli import options as o
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="example:  relish compare photos/ --recipes book,frozen --seeds 3")(compare)
+    app.command(
+        short_help="Train several recipes on the same pictures.",
+        epilog="example:  relish compare photos/ --recipes book,frozen --seeds 3",
+    )(compare)
 
 
 def compare(

@@ -12,7 +12,10 @@ from relish.cli import options as o
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="then, with your own pictures in a folder a class:  relish fit photos/")(demo)
+    app.command(
+        short_help="Fine-tune on drawn pictures, offline: try this first.",
+        epilog="then, with your own pictures in a folder a class:  relish fit photos/",
+    )(demo)
 
 
 def demo(

@@ -11,7 +11,10 @@ from relish.cli import options as o
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="example:  relish evaluate runs/photos-book-1 photos/ --split test")(evaluate)
+    app.command(
+        short_help="Judge a model on labelled pictures.",
+        epilog="example:  relish evaluate runs/photos-book-1 photos/ --split test",
+    )(evaluate)
 
 
 def evaluate(

@@ -12,9 +12,10 @@ from relish.cli import options as o
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="example:  relish fit photos/ --epochs 3    then:  relish predict runs/photos-book-1 new.jpg")(
-        fit
-    )
+    app.command(
+        short_help="Fine-tune a source model on labelled pictures.",
+        epilog="example:  relish fit photos/ --epochs 3    then:  relish predict runs/photos-book-1 new.jpg",
+    )(fit)
 
 
 def fit(

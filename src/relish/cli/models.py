@@ -11,11 +11,16 @@ from relish.cli import options as o
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="example:  relish models resnet    or:  relish models resnet18 --weights none")(models)
+    app.command(
+        short_help="List source models, or look into one.",
+        epilog="example:  relish models resnet    or:  relish models resnet18 --weights none",
+    )(models)
 
 
 def models(
-    query: Annotated[str, Argument(help="Part of a name, or the whole name of one.", show_default=False)] = "",
+    query: Annotated[
+        str, Argument(metavar="QUERY", help="Part of a name, or the whole name of one.", show_default=False)
+    ] = "",
     weights: o.Weights = None,
     classes: Annotated[int, Option(help="Classes of the target model in the figure.", min=1)] = 2,
     json: o.Json = False,

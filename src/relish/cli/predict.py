@@ -12,7 +12,10 @@ from relish.cli import options as o
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="example:  relish predict runs/photos-book-1 new.jpg holiday/ 'more/*.png'")(predict)
+    app.command(
+        short_help="Say the class of pictures.",
+        epilog="example:  relish predict runs/photos-book-1 new.jpg holiday/ 'more/*.png'",
+    )(predict)
 
 
 def predict(

@@ -13,7 +13,8 @@ from relish.cli import options as o
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
-        epilog="example:  relish pretrain things/    then:  relish fit photos/ --weights runs/things-pretrain-1"
+        short_help="Train a source model from random weights.",
+        epilog="example:  relish pretrain things/    then:  relish fit photos/ --weights runs/things-pretrain-1",
     )(pretrain)
 
 

@@ -12,7 +12,8 @@ from relish.cli import options as o
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
-        epilog="example:  relish show photos/    or, as the network sees them:  relish show photos/ --recipe book"
+        short_help="Write a grid of the pictures: look before training.",
+        epilog="example:  relish show photos/    or, as the network sees them:  relish show photos/ --recipe book",
     )(show)
 
 

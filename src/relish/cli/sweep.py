@@ -12,9 +12,10 @@ from relish.cli import options as o
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog="example:  relish sweep photos/ --vary lr=1e-5..1e-2 --points 4 --recipes book,book-scratch")(
-        sweep
-    )
+    app.command(
+        short_help="Train at several values of a number, such as the rate.",
+        epilog="example:  relish sweep photos/ --vary lr=1e-5..1e-2 --points 4 --recipes book,book-scratch",
+    )(sweep)
 
 
 def sweep(
