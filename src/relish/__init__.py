@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from relish.tasks.classifier import Classifier as Classifier
     from relish.tasks.classifier import Prediction as Prediction
     from relish.tasks.compare import compare as compare
+    from relish.tasks.demo import demo as demo
     from relish.tasks.evaluate import evaluate as evaluate
     from relish.tasks.fit import fit as fit
+    from relish.tasks.predict import predict as predict
     from relish.tasks.pretrain import pretrain as pretrain
     from relish.tasks.show import show as show
     from relish.tasks.sweep import sweep as sweep
@@ -31,7 +33,9 @@ _HOMES = {
     "RelishError": "relish.core.errors",
     "compare": "relish.tasks.compare",
     "evaluate": "relish.tasks.evaluate",
+    "demo": "relish.tasks.demo",
     "fit": "relish.tasks.fit",
+    "predict": "relish.tasks.predict",
     "pretrain": "relish.tasks.pretrain",
     "show": "relish.tasks.show",
     "source_model": "relish.models.source",
@@ -43,9 +47,11 @@ __all__ = [
     "Recipe",
     "RelishError",
     "compare",
+    "demo",
     "evaluate",
     "fit",
     "load",
+    "predict",
     "pretrain",
     "show",
     "source_model",

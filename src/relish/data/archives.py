@@ -36,8 +36,9 @@ from relish.core.errors import DataError, WriteFailed
 from relish.core.files import atomic_folder
 from relish.core.fingerprints import sha256_of_file
 from relish.core.home import relish_home
+from relish.core.locks import one_at_a_time
 from relish.core.progress import Progress
-from relish.data.download import one_at_a_time, size_words
+from relish.data.download import size_words
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 """What archives are usually called; what one is, its first bytes decide."""

@@ -10,16 +10,12 @@ take turns under a lock of the kernel, which is simpler than partial files for e
 once per process; a killed process lets go of it.
 """
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -30,7 +26,9 @@ from relish.core.errors import DataError, DownloadFailed, WriteFailed
 from relish.core.files import write_json
 from relish.core.fingerprints import sha256_of_file
 from relish.core.home import relish_home
+from relish.core.locks import one_at_a_time
 from relish.core.progress import Progress
+from relish.data.checksums import checksums, mismatch
 
 TRIES = 5
 """Connections made for one file before giving up."""
@@ -98,73 +96,6 @@ def kept_at(address: str, folder: Path | None = None) -> Path:
     return (folder or relish_home() / "downloads") / key / name
 
 
-def checksums(sha1: str | None, sha256: str | None) -> dict[str, str]:
-    """The checksums that were given, as lower-case digits by algorithm.
-
-    Raises:
-        DataError: one of them cannot be a checksum of its kind.
-    """
-    given = {"sha1": (sha1, 40), "sha256": (sha256, 64)}
-    wanted = {kind: text.strip().lower() for kind, (text, _) in given.items() if text is not None}
-    for kind, text in wanted.items():
-        digits = given[kind][1]
-        if not re.fullmatch(f"[0-9a-f]{{{digits}}}", text):
-            raise DataError(f'--{kind} "{text}" is not a {_NAMES[kind]}: it needs {digits} digits from 0 to f.')
-    return wanted
-
-
-def mismatch(path: Path, wanted: dict[str, str]) -> str:
-    """How a file differs from the checksums it should have, in words; empty where it does not.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            for kind, expected in wanted.items():
-                file.seek(0)
-                got = hashlib.file_digest(file, kind).hexdigest()
-                if got != expected:
-                    return f"{_NAMES[kind]} expected {expected}, got {got}"
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
-    return ""
-
-
-@contextmanager
-def one_at_a_time(lock: Path, what: str, progress: Progress) -> Iterator[bool]:
-    """Keep other processes of this computer from the same work; waits for its turn.
-
-    Yields:
-        Whether they are in fact kept out; False on the few network file systems that know no locks.
-
-    Raises:
-        WriteFailed: the folder of the lock cannot be made or written to.
-    """
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise _cannot_write(lock.parent, error) from error
-    try:
-        yield _take(handle, what, progress)
-    finally:
-        os.close(handle)  # lets go of the lock; the empty file stays, since removing it would let two in at once
-
-
-def _take(handle: int, what: str, progress: Progress) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        progress.say(f"another process is at work on {what}; waiting for it")
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}:
-            raise
-        return False
-    return True
-
-
 def shown(url: httpx.URL | str) -> str:
     """An address without what may be secret: user, password, query and fragment."""
     return str(httpx.URL(url).copy_with(username=None, password=None, query=None, fragment=None))
@@ -176,9 +107,6 @@ def size_words(count: int) -> str:
         if count >= 10**power:
             return f"{count / 10**power:.1f} {unit}"
     return f"{count} bytes"
-
-
-_NAMES = {"sha1": "SHA-1", "sha256": "SHA-256"}
 
 
 @dataclass(frozen=True)

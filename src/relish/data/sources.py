@@ -15,8 +15,9 @@ from pathlib import Path
 from relish.core.errors import DataError, nearest
 from relish.core.progress import Progress
 from relish.data.archives import extract, short_name
+from relish.data.checksums import checksums, mismatch
 from relish.data.dataset import Dataset
-from relish.data.download import checksums, download, mismatch, shown
+from relish.data.download import download, shown
 from relish.data.folders import index_folder
 from relish.data.registry import REGISTERED
 from relish.data.tables import index_table
