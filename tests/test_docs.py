@@ -35,7 +35,7 @@ SMALLER = {
     "fit": "--image-size 64 --epochs 1",
     "pretrain": "--image-size 64 --epochs 1",
     "compare": "--image-size 64 --epochs 1",
-    "sweep": "--image-size 64",
+    "sweep": "--image-size 64 --epochs 1",
 }
 """Put at the end of a command, where they win over the same options before; never behind `--resume`."""
 
