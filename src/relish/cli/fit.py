@@ -32,6 +32,9 @@ def fit(
     lr: o.LearningRate = None,
     image_size: o.ImageSize = None,
     freeze: o.Freeze = None,
+    head_init: Annotated[
+        str | None, Option(help="How the head begins: xavier, zeros, source or library.", show_default="the recipe's")
+    ] = None,
     map_: o.Mappings = None,
     val_split: o.ValSplit = None,
     sha1: o.Sha1 = None,
@@ -46,7 +49,13 @@ def fit(
 ) -> None:
     """Fine-tune a source model on labelled pictures, into a run folder."""
     chosen = o.recipe_settings(
-        settings, epochs=epochs, batch_size=batch_size, learning_rate=lr, image_size=image_size, freeze=freeze
+        settings,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=lr,
+        image_size=image_size,
+        freeze=freeze,
+        head=head_init,
     )
     from relish.tasks.fit import fit as run
 
