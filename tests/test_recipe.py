@@ -39,7 +39,7 @@ def test_a_recipe_survives_yaml(recipe):
 
 
 def test_settings_are_read_as_the_type_of_their_field():
-    changed = named_recipe("book").with_settings(parse_settings(["learning_rate=1e-4", "epochs=3", "image_size=none"]))
+    changed = named_recipe("book").with_settings(parse_settings(["lr=1e-4", "epochs=3", "image_size=none"]))
     assert (changed.learning_rate, changed.epochs, changed.image_size) == (1e-4, 3, None)
 
 

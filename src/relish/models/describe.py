@@ -46,8 +46,9 @@ def describe_source(source: SourceModel) -> list[str]:
 
     total = sum(parameter.numel() for parameter in source.network.parameters())
     heads = ", ".join(head_words(source.network, name) for name in head_names(source.network, source.num_classes))
+    network = f"{source.library}/{source.architecture}"
     return [
-        f"source   {source.name} ({source.library}/{source.architecture})",
+        f"source   {source.name}" + (f" ({network})" if source.name != network else ""),
         f"weights  {source.origin}",
         f"head     {heads}",
         f"size     {len(source.network.state_dict())} tensors, {total:,} parameters",

@@ -152,6 +152,9 @@ def draw_sweep(
             _sweep_line(axes, sorted(points, key=lambda p: p.learning_rate), aside, floor, _words(name), colour, marker)
         rates = [point.learning_rate for points in points_by_recipe.values() for point in points] or [1e-5, 1e-1]
         axes.set_xlim(min(rates) / 1.7, max(rates) * 1.7)
+        rates = [point.learning_rate for points in points_by_recipe.values() for point in points]
+        if rates:
+            axes.set_xlim(min(rates) / 2, max(rates) * 2)  # has room even where there is one rate alone
         axes.set_ylim(floor - 0.02, 1.01)
         axes.set_xlabel("learning rate")
         axes.set_ylabel(f"{scored_on} accuracy, 95% interval")

@@ -35,10 +35,7 @@ from relish.tasks.classifier import Classifier
 from relish.tasks.preparing import VAL_SPLIT, Request, prepare_data
 from relish.tasks.running import RUNS
 from relish.tasks.studies import Outcome, carry_out, study_folder
-from relish.training.recipe import Recipe, named_recipe
-
-SHORT = {"lr": "learning_rate"}
-"""Other names of fields, as the command line has them."""
+from relish.training.recipe import SHORT, Recipe, named_recipe
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
                 if stop:
                     raise Stopped(
                         f"stopped in epoch {epoch + 1} of {recipe.epochs}; the work so far is saved.",
-                        hint=f"Go on with: relish fit --resume {folder.path}",
+                        hint=f"Go on with: {folder.resume_command}",
                     )
             _score(lesson, folder, place, accelerator, progress)
             place.next_epoch()

@@ -23,6 +23,10 @@ LossReduction = Literal["sum", "mean"]
 Schedule = Literal["constant", "cosine"]
 
 
+SHORT: Mapping[str, str] = {"lr": "learning_rate"}
+"""Other names of fields, as the command line has them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What a run does with the pictures it is given; the defaults are the book's."""
@@ -77,6 +81,7 @@ class Recipe:
         Raises:
             RecipeError: an unknown key (the nearest is offered), or a value of the wrong type or range.
         """
+        settings = {SHORT.get(key, key): value for key, value in settings.items()}
         known = [field.name for field in fields(self) if field.name != "name"]
         for key in settings:
             if key not in known:
