@@ -236,6 +236,15 @@ def test_evaluate_refuses_a_class_the_model_does_not_know(run, tmp_path):
         run.evaluate(tmp_path / "d")
 
 
+def test_evaluating_on_pictures_it_learned_from_is_said(run, colours):
+    heard = Heard()
+    run.evaluate(colours / "train", progress=heard)
+    assert any("learned from 20 of these" in line for line in heard.warnings)
+    fine = Heard()
+    run.evaluate(colours, progress=fine)
+    assert not fine.warnings
+
+
 def test_evaluate_refuses_a_split_that_is_not_there(run, colours):
     with pytest.raises(DataError, match="validation"):
         run.evaluate(colours, "validation")

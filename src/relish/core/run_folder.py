@@ -128,6 +128,10 @@ class RunFolder:
         """The fields of the recipe."""
         return _mapping(self.recipe, yaml.safe_load)
 
+    def read_dataset(self) -> dict[str, Any]:
+        """Every picture's path, class, split and SHA-256."""
+        return _mapping(self.dataset, json.loads)
+
     def read_evaluation(self) -> dict[str, Any]:
         """The final figures.
 

@@ -20,10 +20,7 @@ from relish.data.dataset import Dataset
 from relish.data.download import download, shown
 from relish.data.folders import index_folder
 from relish.data.registry import REGISTERED
-from relish.data.tables import index_table
-
-TABLE_SUFFIXES = frozenset({".csv", ".parquet"})
-"""Files with these endings are tables of pictures; every other file has to be an archive."""
+from relish.data.tables import TABLE_SUFFIXES, index_table
 
 _SILENT = Progress()
 

@@ -70,8 +70,8 @@ def draw_curves(curves: Curves, stem: Path, *, title: str, scored_on: str = "tes
         _line(axes, curves, lambda p: p.train_accuracy, "train accuracy", color=COLOURS[3], linestyle="--")
         name = f"{scored_on} accuracy"
         _line(axes, curves, lambda p: p.test_accuracy, name, color=COLOURS[2], linestyle="-.", marker="o")
-        left = _epoch_axis(axes, curves)
-        highest = max((y for x, y in _xy(curves, lambda p: p.loss) if x >= left), default=0.0)
+        _epoch_axis(axes, curves)
+        highest = max((y for _, y in _xy(curves, lambda p: p.loss)), default=0.0)
         axes.set_ylim(0, max(1.0, min(highest, LOSS_CEILING)) * 1.04)
         _title(axes, title, pad=12 if highest <= LOSS_CEILING else 24)
         if highest > LOSS_CEILING:
@@ -102,9 +102,9 @@ def draw_comparison(
             _line(axes, curves, lambda p: p.train_accuracy, "", color=colour, linestyle="--", linewidth=1.4, alpha=0.8)
             _line(axes, curves, lambda p: p.test_accuracy, name, color=colour, marker=marker)
         everything = [point for curves in curves_by_name.values() for point in curves]
-        left = _epoch_axis(axes, everything)
+        _epoch_axis(axes, everything)
         seen = [*_xy(everything, lambda p: p.train_accuracy), *_xy(everything, lambda p: p.test_accuracy)]
-        lowest = min((y for x, y in seen if x >= left), default=0.0)
+        lowest = min((y for _, y in seen), default=0.0)
         floor = max(0.0, math.floor(lowest * 20) / 20 - 0.02)
         axes.set_ylim(floor, 1.0 + (1.0 - floor) * 0.02)
         axes.set_ylabel("accuracy")
@@ -214,14 +214,12 @@ def _looks() -> Iterator[tuple[str, str]]:
     return zip(cycle(COLOURS), cycle(MARKERS), strict=False)
 
 
-def _epoch_axis(axes: Axes, curves: Sequence[CurvePoint]) -> float:
-    """Set the horizontal axis, from epoch 1 as in the book wherever there is more than one; returns where it begins."""
+def _epoch_axis(axes: Axes, curves: Sequence[CurvePoint]) -> None:
+    """Set the horizontal axis from 0; the book's begins at epoch 1, which hides the epoch in which most happens."""
     last = max((point.epoch for point in curves), default=1.0)
-    left = 1.0 if last > 1 else 0.0
-    axes.set_xlim(left - (last - left) * 0.015, last + (last - left) * 0.015)
+    axes.set_xlim(-last * 0.015, last * 1.015)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
     axes.set_xlabel("epoch")
-    return left
 
 
 def _note_cut_loss(axes: Axes, highest: float) -> None:

@@ -24,7 +24,7 @@ from relish.core.errors import DataError, ModelError, PictureError
 from relish.core.memory import keep_freed_memory
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.data.dataset import TEST, Dataset, Split
+from relish.data.dataset import TEST, TRAIN, Dataset, Split
 from relish.data.pictures import open_picture
 from relish.data.sources import find_dataset
 from relish.data.survey import survey
@@ -175,16 +175,28 @@ class Classifier:
             DataError: no such split, or a class that the model does not know.
         """
         voice = progress or Progress()
-        dataset = survey(find_dataset(data, progress=voice), progress=voice).dataset
+        looked = survey(find_dataset(data, progress=voice), progress=voice)
+        dataset = looked.dataset
         for warning in dataset.warnings:
             voice.warn(warning)
         chosen = _labelled_as(self.classes, dataset, _chosen(dataset, split))
         part = split or (TEST if TEST in dataset.splits else "every picture")
         voice.say(f"data    {dataset.name}: {part}, {len(chosen)} pictures")
+        learned = self._learned_from()
+        known = sum(looked.sha256[path] in learned for path in chosen.paths)
+        if known and split != TRAIN:
+            voice.warn(f"the model learned from {known} of these pictures: it looks better here than it is.")
         found = predict_split(
             self.network, chosen, self.preprocessing, self._accelerator, workers=workers, progress=progress
         )
         return score(found, chosen.labels, self.classes)
+
+    def _learned_from(self) -> set[str]:
+        """SHA-256 of the pictures the model was trained on; empty where it came as a file, which does not tell."""
+        if self.path is None or not self.path.is_dir():
+            return set()
+        splits = RunFolder.open(self.path).read_dataset()["splits"]
+        return {row["sha256"] for row in splits[TRAIN]}
 
     def _answer(self, names: list[str], ready: list[torch.Tensor | str]) -> Iterator[Prediction]:
         tensors = [item for item in ready if isinstance(item, torch.Tensor)]
