@@ -20,12 +20,12 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/relish demo
 
-# The fast tests; `make test-slow` runs the others.
+# The fast tests; `make test-slow` runs the others. One thread a worker: more of them get in each other's way.
 test: $(READY)
-	$(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow
 
 # Style, types and import directions.
 check: $(READY)
