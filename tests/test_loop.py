@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from relish.core import seeds
-from relish.core.errors import Diverged
+from relish.core.errors import Diverged, PictureError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.batches import epoch_batches, evaluation_batches, training_batches
@@ -166,6 +166,14 @@ def test_worker_processes_change_nothing(pictures):
     helped = list(training_batches(split, how, batches, seed=0, epoch=0, workers=2))
     for one, other in zip(alone, helped, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_vanishes_in_mid_run_is_named_whoever_reads_it(workers, pictures):
+    split, how = pictures.splits["train"], book_preprocessing(32, MEAN, STD)
+    split.paths[3].unlink()
+    with pytest.raises(PictureError, match=split.paths[3].name):
+        list(training_batches(split, how, [[0, 3]], seed=0, epoch=0, workers=workers))
 
 
 def test_batches_carry_the_labels_of_their_pictures(pictures):

@@ -31,9 +31,13 @@ def accelerator_for(device: str = "auto") -> Accelerator:
         raise BadInput("--device mps: this machine has no Metal device.", hint="Try: auto.")
     on_cpu = device == "cpu"
     # Accelerate keeps one state a process; it is made anew only where another device is asked for than it has.
-    if PartialState._shared_state and (PartialState().device.type == "cpu") != on_cpu and torch.cuda.is_available():
+    if PartialState._shared_state and (PartialState().device.type == "cpu") != on_cpu and _has_accelerator():
         AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=on_cpu)
+    return Accelerator(cpu=on_cpu, mixed_precision="no")
+
+
+def _has_accelerator() -> bool:
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
 def place(network: nn.Module, device: torch.device | str) -> None:

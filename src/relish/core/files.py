@@ -118,7 +118,7 @@ def append_line(target: Path, line: str) -> None:
 def _force_to_disk(path: Path) -> None:
     if path.is_dir() and os.name != "posix":
         return  # only POSIX lets a folder be opened; elsewhere the rename itself has to do
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:

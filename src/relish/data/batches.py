@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from relish.core import seeds
+from relish.core.errors import PictureError
 from relish.data.dataset import Split
 from relish.data.pictures import open_picture
 from relish.data.transforms import Preprocessing, as_evaluated, as_trained
@@ -61,14 +62,24 @@ def evaluation_batches(
     return _read(_Pictures(split, how, None, 0), batches, workers)
 
 
-class _Pictures(Dataset[tuple[Tensor, int, int]]):
+class _Unreadable(NamedTuple):
+    """A picture that cannot be opened any more, told as words: an error itself does not come whole from a worker."""
+
+    name: str
+    reason: str
+
+
+class _Pictures(Dataset["tuple[Tensor, int, int] | _Unreadable"]):
     """What a `DataLoader` asks for: one picture by its position."""
 
     def __init__(self, split: Split, how: Preprocessing, seed: int | None, epoch: int) -> None:
         self.split, self.how, self.seed, self.epoch = split, how, seed, epoch
 
-    def __getitem__(self, position: int) -> tuple[Tensor, int, int]:
-        picture = open_picture(self.split.paths[position])
+    def __getitem__(self, position: int) -> "tuple[Tensor, int, int] | _Unreadable":
+        try:
+            picture = open_picture(self.split.paths[position])
+        except PictureError as error:
+            return _Unreadable(error.name, error.reason)
         if self.seed is None:
             pixels = as_evaluated(picture, self.how)
         else:
@@ -85,9 +96,15 @@ def _read(pictures: _Pictures, batches: Sequence[Sequence[int]], workers: int) -
         collate_fn=_stack,
         pin_memory=torch.cuda.is_available(),
     )
-    return iter(loader)
+    for batch in loader:
+        if isinstance(batch, _Unreadable):
+            raise PictureError(batch.name, batch.reason)
+        yield batch
 
 
-def _stack(items: list[tuple[Tensor, int, int]]) -> Batch:
+def _stack(items: "list[tuple[Tensor, int, int] | _Unreadable]") -> Batch | _Unreadable:
+    for item in items:
+        if isinstance(item, _Unreadable):
+            return item
     images, labels, positions = zip(*items, strict=True)
     return Batch(torch.stack(images), torch.from_numpy(np.array(labels)), torch.from_numpy(np.array(positions)))

@@ -78,6 +78,7 @@ def carry_out(
             run(prepared, folder, accelerator, progress, workers=workers)
         except Diverged as error:
             progress.warn(error.message)
+            accelerator.wait_for_everyone()  # the first process writes down what all read next
         except Stopped as stopped:
             raise Stopped(stopped.message, hint="The same command again goes on from here.") from stopped
         give_memory_back()
@@ -103,7 +104,8 @@ def _place(prepared: Prepared, runs: Path, accelerator: Accelerator) -> tuple[Ru
     """The folder of this very run if there is one, else a new one; the same in every process."""
     found = [""]
     if accelerator.is_main_process:
-        found = [str(path) for path in sorted(runs.glob("*/")) if _identity(path) == prepared.identity][:1] or [""]
+        same = [path for path in sorted(runs.glob("*/")) if _identity(path) == prepared.identity]
+        found = [str(path) for path in sorted(same, key=lambda path: not RunFolder(path).finished)][:1] or [""]
     if accelerator.num_processes > 1:
         broadcast_object_list(found)
     if found[0]:

@@ -10,7 +10,7 @@ end, for the best point of each recipe alone. Picking the best of many on the te
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,7 @@ def sweep(
         raise RecipeError("--recipes needs at least one recipe, each named once.")
     rows = {name: str(row) for name, row in (mapping or {}).items()}
     request = Request(
-        data=str(data), source=source, weights=None if weights is None else str(weights), mapping=rows, seed=seed,
+        data=str(data), source=source, weights=None if weights is None else str(weights), seed=seed,
         val_split=val_split, judge=VALIDATION,
     )  # fmt: skip
     with accelerator.main_process_first():
@@ -147,7 +147,13 @@ def sweep(
     outcomes = {
         recipe.name: tuple(
             carry_out(
-                request, recipe.with_settings({field: value}), looked, Path(runs), accelerator, voice, workers=workers
+                replace(request, mapping=rows if recipe.head == "source" else {}),
+                recipe.with_settings({field: value}),
+                looked,
+                Path(runs),
+                accelerator,
+                voice,
+                workers=workers,
             )
             for value in values
         )
@@ -155,7 +161,9 @@ def sweep(
     }
     test = looked.dataset.splits.get(TEST)
     bests = {name: best for name, found in outcomes.items() if (best := best_of(found)) is not None}
-    right = {} if test is None else {name: _right(best, test, accelerator, voice) for name, best in bests.items()}
+    right = (
+        {} if test is None else {name: _right(best, test, accelerator, voice, device) for name, best in bests.items()}
+    )
     stem = f"{looked.dataset.name}-sweep"
     identity = fingerprint([[str(o.folder.path) for o in found] for found in outcomes.values()])
     result = Sweep(
@@ -215,9 +223,11 @@ def _judged(outcome: Outcome) -> list[str]:
     return [f"{top1.value:.4f}", f"{low:.3f}–{high:.3f}"]
 
 
-def _right(best: Outcome, test: Split, accelerator: Accelerator, progress: Progress) -> npt.NDArray[np.bool_]:
+def _right(
+    best: Outcome, test: Split, accelerator: Accelerator, progress: Progress, device: str
+) -> npt.NDArray[np.bool_]:
     """(N,) bool over the test split: this one time."""
-    model = Classifier.load(best.folder.path)
+    model = Classifier.load(best.folder.path, device=device)
     found = predict_split(model.network, test, model.preprocessing, accelerator, progress=progress, title="testing")
     right: npt.NDArray[np.bool_] = said_class(found) == test.labels
     return right

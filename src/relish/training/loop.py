@@ -105,10 +105,11 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
                 bar.advance(count, _words(place, count / (time.perf_counter() - began)))
                 if main and _is_point(number, len(batches)):
                     _record_training(folder, place, len(batches))
-                if stop or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                stopping = _any_asked(stop, accelerator)
+                if stopping or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                     save()
                     saved_at = time.monotonic()
-                if stop:
+                if stopping:
                     raise Stopped(
                         f"stopped in epoch {epoch + 1} of {recipe.epochs}; the work so far is saved.",
                         hint=f"Go on with: {folder.resume_command}",
@@ -132,13 +133,21 @@ def _step(
     outputs = network(normalise(batch.images.to(accelerator.device), lesson.preprocessing))
     losses = cross_entropy(outputs, labels) * (0.0 if padding else 1.0)
     optimiser.zero_grad()
-    accelerator.backward(batch_loss(losses, lesson.recipe, count, accelerator.num_processes))
+    # Not `accelerator.backward`: scaling or accumulation asked for in the environment is no part of a recipe.
+    batch_loss(losses, lesson.recipe, count, accelerator.num_processes).backward()  # type: ignore[no-untyped-call]
     optimiser.step()
     right = 0 if padding else int((outputs.argmax(1) == labels).sum())
     sums = torch.tensor([losses.sum().item(), right], device=accelerator.device)
     if accelerator.num_processes > 1:
         sums = accelerator.reduce(sums)
     return float(sums[0]), int(sums[1])
+
+
+def _any_asked(stop: StopFlag, accelerator: Accelerator) -> bool:
+    """Whether any process was asked to stop: all have to agree, or the others wait for it in the next step."""
+    if accelerator.num_processes == 1:
+        return bool(stop)
+    return bool(accelerator.reduce(torch.tensor([float(bool(stop))], device=accelerator.device))[0] > 0)
 
 
 def _share(batch: list[int], process: int, processes: int) -> list[int]:
@@ -170,6 +179,10 @@ def _record_training(folder: RunFolder, place: Place, batches: int) -> None:
 
 
 def _score(lesson: Lesson, folder: RunFolder, place: Place, accelerator: Accelerator, progress: Progress) -> None:
+    if accelerator.num_processes > 1:
+        # Each process has moved its own batch-norm statistics since; the first one's are saved, so they are scored.
+        for buffer in lesson.target.network.buffers():
+            torch.distributed.broadcast(buffer, 0)
     found = predict_split(
         lesson.target.network,
         lesson.score,
