@@ -7,7 +7,7 @@ Not here: training it, and keeping parts of it still (`freezing.py`).
 The target is built afresh for its own number of classes, so that the file it is saved to can be built the same way.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -187,8 +187,3 @@ def _copy(source: SourceModel, network: nn.Module, heads: Sequence[str]) -> tupl
 
 def _belongs(tensor: str, heads: Sequence[str]) -> bool:
     return any(tensor.startswith(f"{head}.") for head in heads)
-
-
-def frozen_names(network: nn.Module) -> Iterator[str]:
-    """Names of the parameters that do not learn."""
-    return (name for name, parameter in network.named_parameters() if not parameter.requires_grad)

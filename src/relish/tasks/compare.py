@@ -26,8 +26,8 @@ from relish.report.curves import draw_comparison
 from relish.report.tables import text_table
 from relish.tasks.preparing import Request, prepare_data
 from relish.tasks.running import RUNS
-from relish.tasks.studies import Outcome, carry_out, study_folder
-from relish.training.recipe import Recipe, named_recipe
+from relish.tasks.studies import Outcome, carry_out, chosen_recipes, study_folder
+from relish.training.recipe import Recipe
 
 RECIPES = ("book", "book-scratch", "frozen", "source-head")
 """The book's fine-tuning, what it is compared with, and its exercises 3 and 4."""
@@ -173,14 +173,16 @@ def compare(
     keep_freed_memory()
     accelerator = accelerator_for(device)
     voice = progress if progress is not None and accelerator.is_main_process else Progress()
-    chosen = [(r if isinstance(r, Recipe) else named_recipe(r)).with_settings(settings or {}) for r in recipes]
-    if not chosen or len({r.name for r in chosen}) < len(chosen):
-        raise RecipeError("--recipes needs at least one recipe, each named once.")
+    chosen = chosen_recipes(recipes, settings or {})
     if seeds < 1:
         raise RecipeError(f"--seeds must be 1 or above, got {seeds}.")
     rows = {name: str(row) for name, row in (mapping or {}).items()}
     request = Request(
-        data=str(data), source=source, weights=None if weights is None else str(weights), val_split=val_split
+        data=str(data),
+        source=source,
+        weights=None if weights is None else str(weights),
+        mapping=rows,
+        val_split=val_split,
     )
     with accelerator.main_process_first():
         looked = prepare_data(request, voice)
@@ -190,7 +192,7 @@ def compare(
     for recipe in chosen:
         outcomes = tuple(
             carry_out(
-                replace(request, seed=seed, mapping=rows if recipe.head == "source" else {}),
+                replace(request, seed=seed),
                 recipe, looked, Path(runs), accelerator, voice, workers=workers,
             )
             for seed in range(seeds)

@@ -8,15 +8,17 @@ seed, pictures, split, weights, picture size), whichever command made them.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from relish.core.errors import Diverged, RunError, Stopped
+from relish.core.errors import Diverged, RecipeError, RunError, Stopped
 from relish.core.memory import give_memory_back
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
@@ -25,7 +27,7 @@ from relish.evaluation.curves import Curves
 from relish.evaluation.metrics import Scores
 from relish.tasks.preparing import Prepared, Request, prepare_run
 from relish.tasks.running import curve_points, open_folder, run
-from relish.training.recipe import Recipe
+from relish.training.recipe import Recipe, named_recipe
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,18 @@ class Outcome:
         return curve_points(self.folder)
 
 
+def chosen_recipes(recipes: Sequence[str | Recipe], settings: Mapping[str, Any]) -> list[Recipe]:
+    """The recipes of a study, each with the same settings changed.
+
+    Raises:
+        RecipeError: there is none, one is named twice, or a setting is unknown or out of range.
+    """
+    chosen = [(r if isinstance(r, Recipe) else named_recipe(r)).with_settings(settings) for r in recipes]
+    if not chosen or len({r.name for r in chosen}) < len(chosen):
+        raise RecipeError("--recipes needs at least one recipe, each named once.")
+    return chosen
+
+
 def carry_out(
     request: Request,
     recipe: Recipe,
@@ -67,6 +81,8 @@ def carry_out(
         Stopped: SIGINT or SIGTERM came; the same command goes on.
         RelishError: what `fit` raises, but for a run that diverges, which is an outcome.
     """
+    if recipe.head != "source":
+        request = replace(request, mapping={})  # one mapping for all recipes; only heads of source rows read it
     prepared = prepare_run(request, recipe, looked, progress)
     folder, known = _place(prepared, runs, accelerator)
     words = f"{recipe.name}, rate {recipe.learning_rate:g}, seed {request.seed}: {folder.path}"

@@ -10,7 +10,7 @@ end, for the best point of each recipe alone. Picking the best of many on the te
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ from relish.report.tables import text_table
 from relish.tasks.classifier import Classifier
 from relish.tasks.preparing import VAL_SPLIT, Request, prepare_data
 from relish.tasks.running import RUNS
-from relish.tasks.studies import Outcome, carry_out, study_folder
-from relish.training.recipe import SHORT, Recipe, named_recipe
+from relish.tasks.studies import Outcome, carry_out, chosen_recipes, study_folder
+from relish.training.recipe import SHORT, Recipe
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,10 @@ def sweep(
     accelerator = accelerator_for(device)
     voice = progress if progress is not None and accelerator.is_main_process else Progress()
     field, values = parse_vary(vary, points)
-    chosen = [(r if isinstance(r, Recipe) else named_recipe(r)).with_settings(settings or {}) for r in recipes]
-    if not chosen or len({r.name for r in chosen}) < len(chosen):
-        raise RecipeError("--recipes needs at least one recipe, each named once.")
+    chosen = chosen_recipes(recipes, settings or {})
     rows = {name: str(row) for name, row in (mapping or {}).items()}
     request = Request(
-        data=str(data), source=source, weights=None if weights is None else str(weights), seed=seed,
+        data=str(data), source=source, weights=None if weights is None else str(weights), mapping=rows, seed=seed,
         val_split=val_split, judge=VALIDATION,
     )  # fmt: skip
     with accelerator.main_process_first():
@@ -147,7 +145,7 @@ def sweep(
     outcomes = {
         recipe.name: tuple(
             carry_out(
-                replace(request, mapping=rows if recipe.head == "source" else {}),
+                request,
                 recipe.with_settings({field: value}),
                 looked,
                 Path(runs),
