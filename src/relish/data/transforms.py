@@ -11,7 +11,7 @@ by (seed, epoch, picture), so that a run can be resumed in mid-epoch, or spread 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 from relish.core.errors import ModelError
 
 Interpolation = Literal["bilinear", "bicubic"]
+Framing = Literal["squash", "crop", "letterbox"]
 
 BOOK_RESIZE = 256 / 224
 """Test pictures are scaled to this times the crop (Dive into Deep Learning, section 14.2: 256 for a crop of 224)."""
@@ -36,17 +37,22 @@ class Preprocessing:
     image_size: int
     """Side of the square the network sees, in pixels."""
     resize: int
-    """Side of the square that a picture is scaled to, both sides, before the centre crop, in pixels."""
+    """What a picture's sides are scaled to before the centre crop, in pixels; with framing `crop`, the shorter one."""
     mean: tuple[float, float, float]
     """Per channel, of values from 0 to 1."""
     std: tuple[float, float, float]
     """Per channel, of values from 0 to 1."""
     interpolation: Interpolation = "bilinear"
     """Filter of every scaling; always antialiased."""
+    framing: Framing = "squash"
+    """How a picture that is no square fits one: `squash` scales both sides to `resize`, as the book does; `crop` keeps
+    their ratio and cuts more off the longer one; `letterbox` keeps it too, and fills up with the mean colour."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.image_size <= self.resize:
             raise ModelError(f"preprocessing: a crop of {self.image_size} px does not fit into {self.resize} px.")
+        if self.framing not in get_args(Framing):
+            raise ModelError(f'preprocessing: framing must be squash, crop or letterbox, got "{self.framing}".')
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -75,14 +81,32 @@ def book_preprocessing(
 
 
 def as_evaluated(picture: Image.Image, how: Preprocessing) -> Tensor:
-    """A picture as the network sees it outside training: both sides scaled to `resize`, then a centre crop.
+    """A picture as the network sees it outside training: scaled as `framing` says, then a centre crop.
 
     Returns:
         (3, S, S) uint8.
     """
-    edge = round((how.resize - how.image_size) / 2)
+    size = how.image_size
+    if how.framing == "letterbox":
+        return _pixels(_letterboxed(picture, how))
+    if how.framing == "crop":
+        # Cut first: a picture a thousand times as long as wide is never scaled whole.
+        side = max(1, round(min(picture.size) * size / how.resize))
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        return _pixels(picture.crop((left, top, left + side, top + side)).resize((size, size), _filter(how)))
+    edge = round((how.resize - size) / 2)
     scaled = picture.resize((how.resize, how.resize), _filter(how))
-    return _pixels(scaled.crop((edge, edge, edge + how.image_size, edge + how.image_size)))
+    return _pixels(scaled.crop((edge, edge, edge + size, edge + size)))
+
+
+def _letterboxed(picture: Image.Image, how: Preprocessing) -> Image.Image:
+    longer = max(picture.size)
+    width, height = (max(1, round(how.image_size * side / longer)) for side in picture.size)
+    square = Image.new("RGB", (how.image_size, how.image_size), tuple(round(255 * value) for value in how.mean))
+    square.paste(
+        picture.resize((width, height), _filter(how)), ((how.image_size - width) // 2, (how.image_size - height) // 2)
+    )
+    return square
 
 
 def as_trained(picture: Image.Image, how: Preprocessing, chance: np.random.Generator) -> Tensor:
