@@ -26,7 +26,7 @@ from relish.core.fingerprints import fingerprint
 from relish.core.home import relish_home
 from relish.core.progress import Progress
 from relish.core.row_store import RowStore
-from relish.data.batches import evaluation_batches
+from relish.data.batches import view_batches
 from relish.data.dataset import Split
 from relish.data.transforms import Preprocessing, normalise
 from relish.evaluation.predictions import BATCH_SIZE
@@ -94,6 +94,7 @@ def features_of(
     sha256: Mapping[Path, str],
     accelerator: Accelerator,
     *,
+    view: int = 0,
     workers: int = 0,
     progress: Progress | None = None,
     title: str = "features",
@@ -102,6 +103,7 @@ def features_of(
 
     Args:
         sha256: of each picture's file.
+        view: 0 as the picture is evaluated; above, see `as_viewed`.
 
     Returns:
         (N, D) float32, in the order of the split; the same in every process.
@@ -111,7 +113,7 @@ def features_of(
         PictureError: a picture cannot be opened any more.
         WriteFailed: the cache cannot be written to.
     """
-    store = RowStore(relish_home() / "features" / _key(backbone, how)[:32], backbone.width)
+    store = RowStore(relish_home() / "features" / _key(backbone, how, view)[:32], backbone.width)
     keys = [sha256[path] for path in split.paths]
     place_of = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     rows = np.full((len(place_of), backbone.width), np.nan, dtype=np.float32)
@@ -120,7 +122,7 @@ def features_of(
         rows[place_of[key]] = row
         missing.discard(key)
     with (progress or Progress()).bar(title, len(keys), len(keys) - sum(key in missing for key in keys)) as bar:
-        for fresh in _computed(backbone, split, how, keys, missing, accelerator, workers):
+        for fresh in _computed(backbone, split, how, keys, missing, accelerator, view, workers):
             if accelerator.is_main_process:
                 store.add(fresh)
             for key, row in fresh.items():
@@ -136,6 +138,7 @@ def _computed(
     keys: Sequence[str],
     missing: set[str],
     accelerator: Accelerator,
+    view: int,
     workers: int,
 ) -> Iterator[dict[str, Features]]:
     """The rows that are missing, a few batches at a time, the same in every process."""
@@ -147,7 +150,7 @@ def _computed(
     for i in range(0, len(needed), step):
         mine = needed[i : i + step][accelerator.process_index :: accelerator.num_processes]
         fresh: dict[str, Features] = {}
-        for batch in evaluation_batches(split, how, mine, workers=workers):
+        for batch in view_batches(split, how, mine, view=view, contents=keys, workers=workers):
             found = backbone(batch.images, how).cpu().numpy()
             fresh.update((keys[p], row) for p, row in zip(batch.positions.tolist(), found, strict=True))
         if accelerator.num_processes > 1:
@@ -161,5 +164,5 @@ def _is_head_of(said: Tensor, features: Tensor, head: Any) -> bool:
     return said.shape == again.shape and torch.allclose(said, again, rtol=1e-3, atol=1e-3)
 
 
-def _key(backbone: Backbone, how: Preprocessing) -> str:
-    return fingerprint([_RULES, backbone.digest(), how.as_dict(), backbone.device.type, torch.__version__])
+def _key(backbone: Backbone, how: Preprocessing, view: int) -> str:
+    return fingerprint([_RULES, backbone.digest(), how.as_dict(), view, backbone.device.type, torch.__version__])

@@ -51,10 +51,12 @@ class Lesson:
     preprocessing: Preprocessing
     seed: int
     workers: int = 0
+    deadline: float = math.inf
+    """When to end at the latest, even in mid-epoch, by `time.monotonic`."""
 
 
 def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> None:
-    """Train to the recipe's end, from the folder's checkpoint if it has one.
+    """Train to the recipe's end, or to the deadline, from the folder's checkpoint if it has one.
 
     Raises:
         Diverged: the loss is no finite number any more.
@@ -87,9 +89,10 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
             batches = epoch_batches(len(lesson.learn), recipe.batch_size, lesson.seed, epoch)
             share = [_share(b, accelerator.process_index, accelerator.num_processes) for b in batches[place.batch :]]
             pictures = training_batches(
-                lesson.learn, lesson.preprocessing, share, seed=lesson.seed, epoch=epoch, workers=lesson.workers
-            )
-            set_train_mode(network, lesson.target)
+                lesson.learn, lesson.preprocessing, share, seed=lesson.seed, epoch=epoch,
+                smallest=recipe.smallest_crop, workers=lesson.workers,
+            )  # fmt: skip
+            set_train_mode(network, lesson.target, still_norms=recipe.batch_norm == "still")
             for number in range(place.batch, len(batches)):
                 began = time.perf_counter()
                 batch, count = next(pictures), len(batches[number])
@@ -105,10 +108,13 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
                 bar.advance(count, _words(place, count / (time.perf_counter() - began)))
                 if main and _is_point(number, len(batches)):
                     _record_training(folder, place, len(batches))
-                stopping = _any_asked(stop, accelerator)
+                stopping = _any(bool(stop), accelerator)
                 if stopping or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                     save()
                     saved_at = time.monotonic()
+                if lesson.deadline < math.inf and _any(time.monotonic() > lesson.deadline, accelerator):
+                    save()
+                    return
                 if stopping:
                     raise Stopped(
                         f"stopped in epoch {epoch + 1} of {recipe.epochs}; the work so far is saved.",
@@ -143,11 +149,11 @@ def _step(
     return float(sums[0]), int(sums[1])
 
 
-def _any_asked(stop: StopFlag, accelerator: Accelerator) -> bool:
-    """Whether any process was asked to stop: all have to agree, or the others wait for it in the next step."""
+def _any(here: bool, accelerator: Accelerator) -> bool:
+    """Whether it is so in any process: all have to agree, or the others wait for one in the next step."""
     if accelerator.num_processes == 1:
-        return bool(stop)
-    return bool(accelerator.reduce(torch.tensor([float(bool(stop))], device=accelerator.device))[0] > 0)
+        return here
+    return bool(accelerator.reduce(torch.tensor([float(here)], device=accelerator.device))[0] > 0)
 
 
 def _share(batch: list[int], process: int, processes: int) -> list[int]:

@@ -73,7 +73,7 @@ class Problem:
 
     def __init__(self, features: Floats, labels: Labels, classes: int) -> None:
         self.mean, spread = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
-        # Without a floor, a feature that is nearly always 0 in a few pictures would outweigh all others in the next one.
+        # Without a floor, a feature that is nearly always 0 in a few pictures would outweigh all others in another.
         self.spread = np.sqrt(spread**2 + FLOOR**2 * max(float(np.mean(spread**2)), 1e-12))
         scaled = features - self.mean.astype(np.float32)
         scaled *= (1.0 / self.spread).astype(np.float32)
