@@ -44,3 +44,24 @@ def usable_folds(labels: Labels, contents: Sequence[str], most: int) -> int:
     for content, label in zip(contents, labels.tolist(), strict=True):
         different.setdefault(label, set()).add(content)
     return max(2, min(most, min(map(len, different.values()), default=2)))
+
+
+def stratified_sample(labels: Labels, contents: Sequence[str], count: int, seed: int) -> Labels:
+    """The positions of about so many pictures, each class in its share and at least once, drawn from the seed.
+
+    Returns:
+        (n,) int64, ascending; all of them where there are no more. A class is never left out, so n may be above
+        `count` where classes are many.
+    """
+    if len(labels) <= count:
+        return np.arange(len(labels), dtype=np.int64)
+    order = sorted(range(len(labels)), key=lambda i: (derive(seed, f"sample/{contents[i]}"), contents[i], i))
+    sizes, met = np.bincount(labels), np.zeros(int(labels.max()) + 1)
+    rank = np.empty(len(labels))
+    for i in order:
+        # 0 for the first of a class, so that none is left out; from there on in the class's own share.
+        rank[i] = 0.0 if met[labels[i]] == 0 else (met[labels[i]] + 0.5) / sizes[labels[i]]
+        met[labels[i]] += 1
+    least = int((rank == 0.0).sum())
+    chosen = np.argsort(rank, kind="stable")[: max(count, least)]
+    return np.sort(chosen).astype(np.int64)

@@ -9,8 +9,10 @@ used.
 """
 
 import json
+import math
 import platform
 import sys
+import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -147,7 +149,11 @@ def _climb(prepared: Prepared, folder: RunFolder, accelerator: Accelerator, prog
         contents=prepared.survey.sha256,
         preprocessing=prepared.preprocessing,
         seed=prepared.request.seed,
+        judged=len(prepared.dataset.splits[prepared.final_name]),
         workers=workers,
+        budget=prepared.request.budget or math.inf,
+        target_accuracy=prepared.request.target_accuracy,
+        began=time.monotonic(),
     )
 
     def keep(how: Preprocessing) -> None:

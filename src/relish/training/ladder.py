@@ -2,7 +2,7 @@
 
 In:   a target model as its source left it, the pictures to learn from, a recipe, a folder.
 Out:  the network, as the best rung left it; every rung's figures in the run's `metrics.jsonl`.
-Not here: the loop that fine-tunes (`loop.py`), the probe (`probe.py`), saving and judging (`tasks/running.py`).
+Not here: the rungs themselves (`probing.py`, `fine_tuning.py`), saving and judging (`tasks/running.py`).
 
 What is compared are answers on pictures that were held out: a fifth of them, or, where that is too few to tell two
 models apart, every picture once, held out from one of several models, which are averaged in the end. Everything is
@@ -13,43 +13,34 @@ Source: fine-tuning from a probe: Kumar et al. 2022, arXiv:2202.10054. Averaging
 arXiv:2109.01903; averaging models of one origin: Wortsman et al. 2022, arXiv:2203.05482.
 """
 
+import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from accelerate import Accelerator
-from torch import Tensor
 
-from relish.core.errors import Stopped
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.folds import stratified_folds, usable_folds
 from relish.data.transforms import Preprocessing
-from relish.evaluation.predictions import predict_split
-from relish.evaluation.selection import Verdict, judge, tempered_losses
-from relish.models.target import TargetModel
-from relish.training.loop import Lesson, train
-from relish.training.probe import Probe
+from relish.evaluation.metrics import Proportion
+from relish.evaluation.selection import judge, tempered_losses
+from relish.training.averaging import between, mean_of, state_of
+from relish.training.fine_tuning import SHARES, Fold, fine_tune, set_head
+from relish.training.planning import UpperPlan
+from relish.training.plans import Plans
 from relish.training.probing import Climb, Probed, probe_of
-from relish.training.rules import epochs_for, folds_for
-
-Floats = npt.NDArray[np.float32]
-State = dict[str, Tensor]
-
-SHARES = (0.25, 0.5, 0.75, 1.0)
-"""How far from the probe to the fine-tuned model: averages that are tried."""
-
+from relish.training.rules import HELD_SHARE
 
 Keep = Callable[[Preprocessing], None]
 """Called whenever the network has become the best so far, to save it; with how it wants its pictures."""
 
 
 def climb(job: Climb, folder: RunFolder, keep: Keep, accelerator: Accelerator, progress: Progress) -> list[RunFolder]:
-    """Climb as far as the recipe goes and as each rung is better than the one below.
+    """Climb as far as the recipe and the time go, and as each rung is better than the one below.
 
     Returns:
         Where each fine-tuning was recorded; none where there was only the probe.
@@ -58,34 +49,56 @@ def climb(job: Climb, folder: RunFolder, keep: Keep, accelerator: Accelerator, p
         ModelError: no probe can be trained for this network.
         Diverged, Stopped, PictureError: as the loop does.
     """
-    began = time.perf_counter()
-    probed = probe_of(job, accelerator, progress)
-    origin = _state(job.target)
-    _set_head(job.target, probed.probe)
+    plans = Plans(job, folder, accelerator, progress)
+    probed = probe_of(job, plans.lower(), accelerator, progress)
+    origin = state_of(job.target.network)
+    set_head(job.target, probed.probe)
     progress.say(f"rung    {probed.words()}")
-    _record(folder, accelerator, "probe", began, **probed.as_json())
+    _record(job, folder, accelerator, "probe", **probed.as_json())
     keep(probed.preprocessing)
-    if job.recipe.method == "probe":
+    if job.recipe.method == "probe" or _reached(job, probed.right, progress):
         return []
-    folds = [_fine_tuned(job, probed, origin, number, folder, accelerator, progress) for number in _folds(job)]
-    labels = np.concatenate([job.learn.labels[fold.held] for fold in folds])
-    standing = np.concatenate([fold.said[0.0] for fold in folds])
-    said = {share: np.concatenate([fold.said[share] for fold in folds]) for share in SHARES}
-    share = min(SHARES, key=lambda s: float(tempered_losses(said[s], labels).mean()))
-    verdict = judge(said[share], standing, labels)
-    name = "fine-tuned" if share == 1 else f"average, {share:g} of the way from the probe to the fine-tuned"
-    progress.say(f"rung    {name}: {verdict.sentence()}")
-    _record(
-        folder, accelerator, "average", began, share=share, gain=verdict.gain, error=verdict.error, kept=verdict.better
-    )
-    if verdict.better:
-        job.target.network.load_state_dict(_mean([_between(fold.probe, fold.tuned, share) for fold in folds]))
+    plan = plans.upper(probed)
+    stages = [_stage(folder, number) for number in range(plan.folds)]
+    folds: list[Fold] = []
+    for stage, out in zip(stages, _held_out(job, plan, probed), strict=True):
+        until = _deadline(job, plan, len(folds), plans.forward, int(out.sum()))
+        folds.append(fine_tune(job, probed, origin, out, plan.epochs, until, stage, folder, accelerator, progress))
+        progress.say(_tuned_words(folds, plan))
+    if folds and _choose(job, folds, folder, accelerator, progress):
         keep(probed.preprocessing)
     else:
         job.target.network.load_state_dict(origin)
-        _set_head(job.target, probed.probe)
-    progress.say(_won(name, verdict))
-    return [_stage(folder, number) for number in range(len(folds))]
+        set_head(job.target, probed.probe)
+    return stages
+
+
+def _choose(job: Climb, folds: list[Fold], folder: RunFolder, accelerator: Accelerator, progress: Progress) -> bool:
+    """Put the best average into the network where it is better than the probe; whether it is."""
+    labels = np.concatenate([fold.labels for fold in folds])
+    said = {share: np.concatenate([fold.said[share] for fold in folds]) for share in (0.0, *SHARES)}
+    share = min(SHARES, key=lambda s: float(tempered_losses(said[s], labels).mean()))
+    verdict = judge(said[share], said[0.0], labels)
+    name = "fine-tuned" if share == 1 else f"average of probe and fine-tuned, {share:g} of the way"
+    progress.say(f"rung    {name}: {verdict.sentence()}")
+    figures = {"share": share, "gain": verdict.gain, "error": verdict.error, "kept": verdict.better}
+    right, count = int((said[share].argmax(1) == labels).sum()), len(labels)
+    _record(job, folder, accelerator, "average", **Proportion(right, count).as_json(), **figures)
+    if not verdict.better:
+        progress.say("won     probe")
+        return False
+    job.target.network.load_state_dict(mean_of([between(fold.probe, fold.tuned, share) for fold in folds]))
+    progress.say(f"won     {name}")
+    return True
+
+
+def _reached(job: Climb, right: Proportion, progress: Progress) -> bool:
+    if job.target_accuracy is None or right.value < job.target_accuracy:
+        return False
+    progress.say(
+        f"won     probe: it reaches {job.target_accuracy:g} on held-out pictures, so there is no need to climb on"
+    )
+    return True
 
 
 def _stage(folder: RunFolder, number: int) -> RunFolder:
@@ -94,95 +107,32 @@ def _stage(folder: RunFolder, number: int) -> RunFolder:
     return stage
 
 
-@dataclass(frozen=True)
-class _Fold:
-    """One fine-tuned model, and what it and its averages with its probe say of the pictures held out from it."""
-
-    held: npt.NDArray[np.int64]
-    probe: State
-    tuned: State
-    said: Mapping[float, Floats]
-    """By share: 0 is the probe, 1 the fine-tuned model."""
+def _held_out(job: Climb, plan: UpperPlan, probed: Probed) -> list[npt.NDArray[np.bool_]]:
+    """For each model that is fine-tuned the pictures held out from it, (N,) bool."""
+    learn = probed.learn
+    contents = [job.contents[path] for path in learn.paths]
+    count = usable_folds(learn.labels, contents, plan.folds if plan.folds > 1 else round(1 / HELD_SHARE))
+    fold_of = stratified_folds(learn.labels, contents, count, job.seed)
+    return [fold_of == number % count for number in range(plan.folds)]
 
 
-def _folds(job: Climb) -> list[tuple[int, npt.NDArray[np.bool_]]]:
-    """The pictures held out from each model that is fine-tuned, (N,) bool."""
-    contents = [job.contents[path] for path in job.learn.paths]
-    few = folds_for(len(job.learn))
-    count = usable_folds(job.learn.labels, contents, few if few > 1 else 5)
-    fold_of = stratified_folds(job.learn.labels, contents, count, job.seed)
-    return [(number, fold_of == number) for number in range(count if few > 1 else 1)]
+def _deadline(job: Climb, plan: UpperPlan, done: int, forward: float, held: int) -> float:
+    """By `time.monotonic`: what is left after all that follows, shared among the models that are still to come."""
+    if not math.isfinite(job.budget):
+        return math.inf
+    coming = plan.folds - done
+    after = forward * (job.judged + coming * held * (len(SHARES) + 1))
+    return time.monotonic() + (job.left - after) / coming
 
 
-def _fine_tuned(
-    job: Climb,
-    probed: Probed,
-    origin: State,
-    fold: tuple[int, npt.NDArray[np.bool_]],
-    folder: RunFolder,
-    accelerator: Accelerator,
-    progress: Progress,
-) -> _Fold:
-    number, out = fold
-    held, network = np.flatnonzero(out), job.target.network
-    network.load_state_dict(origin)
-    _set_head(job.target, probed.without(out))
-    before = _state(job.target)
-    learn = job.learn.take(np.flatnonzero(~out))
-    recipe = replace(job.recipe, epochs=job.recipe.epochs or epochs_for(len(learn), job.recipe.batch_size))
-    lesson = Lesson(
-        job.target, recipe, learn, job.learn.take(held), "held-out", probed.preprocessing, job.seed, job.workers
-    )
-    try:
-        train(lesson, _stage(folder, number), accelerator, progress)
-    except Stopped as stopped:
-        raise Stopped(stopped.message, hint=f"Go on with: {folder.resume_command}") from stopped
-    tuned = _state(job.target)
-    said = {}
-    for share in (0.0, *SHARES):
-        network.load_state_dict(_between(before, tuned, share))
-        said[share] = predict_split(
-            network, lesson.score, probed.preprocessing, accelerator, workers=job.workers, progress=progress,
-            title=f"average {share:g}",
-        )  # fmt: skip
-    return _Fold(held, before, tuned, said)
+def _tuned_words(folds: list[Fold], plan: UpperPlan) -> str:
+    fold = folds[-1]
+    right = Proportion(int((fold.said[1.0].argmax(1) == fold.labels).sum()), len(fold.labels))
+    which = f"tuned   model {len(folds)} of {plan.folds}" if plan.folds > 1 else "tuned   model"
+    return f"{which}: {right.correct} of {right.count} held-out pictures right"
 
 
-def _set_head(target: TargetModel, probe: Probe) -> None:
-    (head,) = target.heads
-    with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(probe.weight).view_as(head.weight))
-        if head.bias is not None:
-            head.bias.copy_(torch.from_numpy(probe.bias))
-
-
-def _state(target: TargetModel) -> State:
-    return {name: tensor.detach().clone() for name, tensor in target.network.state_dict().items()}
-
-
-def _between(first: State, second: State, share: float) -> State:
-    """`share` of the way from one model to another, every number of them; counters are the second's."""
-    return {
-        name: torch.lerp(first[name], tensor, share) if tensor.is_floating_point() else tensor
-        for name, tensor in second.items()
-    }
-
-
-def _mean(states: list[State]) -> State:
-    return {
-        name: torch.stack([state[name] for state in states]).mean(0) if tensor.is_floating_point() else tensor
-        for name, tensor in states[0].items()
-    }
-
-
-def _record(folder: RunFolder, accelerator: Accelerator, rung: str, began: float, **figures: Any) -> None:
+def _record(job: Climb, folder: RunFolder, accelerator: Accelerator, rung: str, **figures: Any) -> None:
     if accelerator.is_main_process:
-        seconds = time.perf_counter() - began
+        seconds = time.monotonic() - job.began
         folder.record(event="rung", epoch=0, batch=0, rung=rung, seconds=seconds, **figures)
-
-
-def _won(name: str, verdict: Verdict) -> str:
-    points = 100 * (verdict.right - verdict.right_before) / verdict.count
-    if verdict.better:
-        return f"won     {name}: {points:+.1f} points on held-out pictures against the probe"
-    return "won     probe: fine-tuning did not help on held-out pictures"
