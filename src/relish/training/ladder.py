@@ -81,9 +81,11 @@ def _choose(job: Climb, folds: list[Fold], folder: RunFolder, accelerator: Accel
     verdict = judge(said[share], said[0.0], labels)
     name = "fine-tuned" if share == 1 else f"average of probe and fine-tuned, {share:g} of the way"
     progress.say(f"rung    {name}: {verdict.sentence()}")
-    figures = {"share": share, "gain": verdict.gain, "error": verdict.error, "kept": verdict.better}
-    right, count = int((said[share].argmax(1) == labels).sum()), len(labels)
-    _record(job, folder, accelerator, "average", **Proportion(right, count).as_json(), **figures)
+    figures = {
+        "probe_correct": verdict.right_before, "share": share, "gain": verdict.gain, "error": verdict.error,
+        "kept": verdict.better,
+    }  # fmt: skip
+    _record(job, folder, accelerator, "average", **Proportion(verdict.right, verdict.count).as_json(), **figures)
     if not verdict.better:
         progress.say("won     probe")
         return False
