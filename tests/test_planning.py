@@ -36,13 +36,13 @@ def test_more_time_never_means_fewer_or_smaller_pictures(count, forward, budget,
     assert (long.image_size, long.pictures) >= (short.image_size, short.pictures) or long.image_size > short.image_size
 
 
-def upper(count, left, step=0.04, forward=0.01, epochs=0):
+def upper(count, left, step=0.04, forward=0.01, epochs=None):
     return plan_fine_tuning(
         pictures=count, judged=100, batch_size=32, epochs=epochs, shares=5, forward=forward, step=step, left=left
     )
 
 
-@given(pictures, seconds_each, st.floats(-10, 7200), st.integers(0, 20))
+@given(pictures, seconds_each, st.floats(-10, 7200), st.none() | st.integers(0, 20))
 def test_the_upper_plan_fits_into_what_is_left(count, step, left, epochs):
     plan = upper(count, left, step, step / 3, epochs)
     assert plan.folds == 0 or plan.seconds <= left + 1e-6

@@ -111,7 +111,7 @@ def fit(
         progress.say(f"run     {folder.path}")
     else:
         _check_same(folder, prepared)
-        if not folder.checkpoint.is_file():
+        if chosen.method == "train" and not folder.checkpoint.is_file():
             progress.say(f"{folder.path} has no checkpoint yet: starting over.")
     run(prepared, folder, accelerator, progress, workers=workers)
     return Classifier.load(folder.path, device=device)

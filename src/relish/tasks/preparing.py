@@ -190,7 +190,9 @@ def introduce(prepared: Prepared, progress: Progress) -> None:
     for warning in dataset.warnings:
         progress.warn(warning)
     progress.say(f"source  {prepared.source.name}: {prepared.source.origin}")
-    for line in describe(prepared.target, learning_rates(prepared.recipe)):
+    probed = prepared.recipe.method != "train"
+    rates = {} if prepared.recipe.method == "probe" else learning_rates(prepared.recipe)
+    for line in describe(prepared.target, rates, start="solved for on the backbone's features" if probed else ""):
         progress.say(line)
     how = prepared.preprocessing
     progress.say(

@@ -210,8 +210,8 @@ def _write_results(prepared: Prepared, folder: RunFolder, scores: Scores, found:
         np.savez_compressed(file, labels=final.labels, probabilities=found)
     records = folder.records()
     seconds = max((r["seconds"] for r in records if r["event"] in ("train", "rung")), default=0.0)
-    pictures = prepared.recipe.epochs * len(prepared.learn)
     looped = seconds and prepared.recipe.method == "train"
+    pictures = prepared.recipe.passes * len(prepared.learn) if looped else 0
     write_json(
         folder.evaluation,
         {

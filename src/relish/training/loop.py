@@ -72,7 +72,7 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
     steps_per_epoch = math.ceil(len(lesson.learn) / recipe.batch_size)
     main = accelerator.is_main_process
     if place.epoch or place.batch:
-        progress.say(f"going on from epoch {place.epoch + place.batch / steps_per_epoch:.2f} of {recipe.epochs}")
+        progress.say(f"going on from epoch {place.epoch + place.batch / steps_per_epoch:.2f} of {recipe.passes}")
     if main and folder.metrics.is_file():
         folder.record(event="resumed", epoch=place.epoch, batch=place.batch)
 
@@ -83,9 +83,9 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
     saved_at = time.monotonic()
     with (
         StopFlag() as stop,
-        progress.bar("training", recipe.epochs * len(lesson.learn), _pictures_done(place, lesson)) as bar,
+        progress.bar("training", recipe.passes * len(lesson.learn), _pictures_done(place, lesson)) as bar,
     ):
-        for epoch in range(place.epoch, recipe.epochs):
+        for epoch in range(place.epoch, recipe.passes):
             batches = epoch_batches(len(lesson.learn), recipe.batch_size, lesson.seed, epoch)
             share = [_share(b, accelerator.process_index, accelerator.num_processes) for b in batches[place.batch :]]
             pictures = training_batches(
@@ -97,7 +97,7 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
                 began = time.perf_counter()
                 batch, count = next(pictures), len(batches[number])
                 padding = len(batches[number]) <= accelerator.process_index
-                set_rates(optimiser, recipe, epoch * steps_per_epoch + number, recipe.epochs * steps_per_epoch)
+                set_rates(optimiser, recipe, epoch * steps_per_epoch + number, recipe.passes * steps_per_epoch)
                 # Dropout draws by its place in the run too, differently in every process.
                 torch.manual_seed(seeds.derive(lesson.seed, "step", epoch, number, accelerator.process_index))
                 loss, right = _step(parallel, optimiser, batch, lesson, accelerator, count, padding)
@@ -117,7 +117,7 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
                     return
                 if stopping:
                     raise Stopped(
-                        f"stopped in epoch {epoch + 1} of {recipe.epochs}; the work so far is saved.",
+                        f"stopped in epoch {epoch + 1} of {recipe.passes}; the work so far is saved.",
                         hint=f"Go on with: {folder.resume_command}",
                     )
             _score(lesson, folder, place, accelerator, progress)
@@ -200,7 +200,7 @@ def _score(lesson: Lesson, folder: RunFolder, place: Place, accelerator: Acceler
     )
     right = int((found.argmax(1) == lesson.score.labels).sum())
     progress.say(
-        f"epoch {place.epoch + 1}/{lesson.recipe.epochs}  loss {place.loss / place.seen:.3f}  "
+        f"epoch {place.epoch + 1}/{lesson.recipe.passes}  loss {place.loss / place.seen:.3f}  "
         f"train {place.right / place.seen:.3f}  {lesson.score_name} {right / len(lesson.score):.4f}  "
         f"({place.seconds:.0f} s of training so far)"
     )

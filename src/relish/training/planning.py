@@ -91,14 +91,22 @@ def plan_probe(*, pictures: int, judged: int, classes: int, size: int, forward: 
 
 
 def plan_fine_tuning(
-    *, pictures: int, judged: int, batch_size: int, epochs: int, shares: int, forward: float, step: float, left: float
+    *,
+    pictures: int,
+    judged: int,
+    batch_size: int,
+    epochs: int | None,
+    shares: int,
+    forward: float,
+    step: float,
+    left: float,
 ) -> UpperPlan:
     """As many models and epochs as the rules say, or as there is time for.
 
     Args:
         pictures: to learn from and to choose by.
         judged: pictures of the final split.
-        epochs: asked for; 0 lets the rule decide.
+        epochs: asked for; None lets the rule decide.
         shares: averages that are tried on the pictures held out.
         forward: seconds to read a picture and pass it through the network.
         step: seconds to learn from a picture.
@@ -107,7 +115,7 @@ def plan_fine_tuning(
     for folds in dict.fromkeys((folds_for(pictures), 1)):
         held = pictures / folds if folds > 1 else pictures / 5
         learned = pictures - held
-        wanted = epochs or epochs_for(round(learned), batch_size)
+        wanted = epochs_for(round(learned), batch_size) if epochs is None else epochs
         fixed = folds * held * forward * shares + judged * forward
         each = folds * (learned * step + held * forward)
         affordable = int(min(wanted, (left - fixed) / each)) if math.isfinite(left) else wanted

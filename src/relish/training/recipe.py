@@ -72,8 +72,8 @@ class Recipe:
     """Random crops in training keep at least this share of a picture's area, above 0 up to 1."""
     batch_size: int = 128
     """Pictures in a batch, over all processes; the last batch of an epoch may be smaller."""
-    epochs: int = 5
-    """Passes over the training pictures; with method=ladder 0 lets their number follow from that of the pictures."""
+    epochs: int | None = 5
+    """Passes over the training pictures; none, with method=ladder alone: as many as suit the number of pictures."""
     image_size: int | None = None
     """Side of the square the network sees, in pixels; none: the source model's own."""
 
@@ -86,10 +86,18 @@ class Recipe:
         _check(0 <= self.momentum < 1, "momentum", "from 0 up to but not 1", self.momentum)
         _check(0 <= self.weight_decay < math.inf, "weight_decay", "0 or above and finite", self.weight_decay)
         _check(self.batch_size >= 1, "batch_size", "1 or above", self.batch_size)
-        _check(self.epochs >= 0, "epochs", "0 or above", self.epochs)
+        given = self.epochs is not None or self.method == "ladder"
+        _check(given and (self.epochs or 0) >= 0, "epochs", "0 or above", self.epochs)
         _check(self.image_size is None or 16 <= self.image_size <= 4096, "image_size", "16 to 4096", self.image_size)
         frozen = self.freeze in ("none", "backbone") or (self.freeze.isascii() and self.freeze.isdigit())
         _check(frozen, "freeze", "none, backbone or a number of layer groups", self.freeze)
+
+    @property
+    def passes(self) -> int:
+        """`epochs`, where they are given."""
+        if self.epochs is None:
+            raise RecipeError("epochs must be given for the loop; only a ladder chooses them.")
+        return self.epochs
 
     def as_dict(self) -> dict[str, Any]:
         """Every field by name, in order, as plain values for YAML."""
@@ -109,7 +117,7 @@ class Recipe:
                     f'recipe {self.name} has no "{key}".', hint=nearest(key, known) or f"It has: {', '.join(known)}."
                 )
         wanted = {
-            key: None if str(value).lower() == "none" and key == "image_size" else value
+            key: None if str(value).lower() == "none" and key in ("image_size", "epochs") else value
             for key, value in settings.items()
         }
         return recipe_from_dict({**self.as_dict(), **wanted})
@@ -182,7 +190,7 @@ RECIPES: Mapping[str, Recipe] = {
         # Its exercise 4: the head begins with the source model's own rows.
         replace(_BOOK, name="source-head", head="source"),
         # The probe alone: nothing of the loop's numbers is read.
-        replace(_BOOK, name="probe", method="probe"),
+        replace(_BOOK, name="probe", method="probe", freeze="backbone"),
         # The ladder. The numbers are those of its fine-tuning, each measured (docs/ladder.md).
         replace(
             _BOOK,
@@ -199,7 +207,7 @@ RECIPES: Mapping[str, Recipe] = {
             batch_norm="still",
             smallest_crop=0.35,
             batch_size=32,
-            epochs=0,
+            epochs=None,
         ),
         # Step 1. Rates of ImageNet training scaled to small batches: 0.1 for 256 pictures, linearly down with the
         # batch (Goyal et al. 2017, arXiv:1706.02677), momentum and decay as He et al. 2016 (arXiv:1512.03385).
