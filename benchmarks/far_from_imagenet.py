@@ -1,0 +1,56 @@
+"""Far from ImageNet: scans whose test pictures come from other machines than the ones to learn from.
+
+    python benchmarks/far_from_imagenet.py DATA WORK [--seeds 3] [--image-size 128]
+
+DATA is anything `relish fit` takes. `book` and `frozen` are each given three rates and judged at the one that is best
+on the test pictures, which flatters them; `probe` and `auto` choose for themselves. Writes
+`results/far_from_imagenet.json`.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from relish.report.tables import text_table
+from study import Result, mean_and_spread, result_of, write_results
+
+RATES = {"book": (5e-5, 2e-4, 8e-4), "frozen": (5e-5, 2e-4, 8e-4)}
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("data", type=Path)
+    ask.add_argument("work", type=Path)
+    ask.add_argument("--seeds", type=int, default=3)
+    ask.add_argument("--image-size", type=int, default=128)
+    asked = ask.parse_args()
+    found: dict[str, list[Result]] = {}
+    for seed in range(asked.seeds):
+        for recipe in ("auto", "probe"):
+            out = asked.work / "runs" / f"{recipe}-{seed}"
+            found.setdefault(recipe, []).append(result_of(asked.data, out, recipe, seed, image_size=asked.image_size))
+        for recipe, rates in RATES.items():
+            for rate in rates:
+                out = asked.work / "runs" / f"{recipe}-{rate:g}-{seed}"
+                one = result_of(asked.data, out, recipe, seed, image_size=asked.image_size, learning_rate=rate)
+                found.setdefault(f"{recipe}, rate {rate:g}", []).append(one)
+    rows = [
+        [name, mean_and_spread([o.macro_f1 for o in ones]), mean_and_spread([o.accuracy for o in ones]),
+         f"{np.mean([o.held_out for o in ones if o.held_out]):.3f}" if ones[0].held_out else "",
+         f"{np.mean([o.seconds for o in ones]):.0f} s"]
+        for name, ones in found.items()
+    ]  # fmt: skip
+    print(text_table(["recipe", "macro-F1", "accuracy", "held-out accuracy", "training"], rows, right=(4,)))
+    record = {
+        name: {
+            "macro_f1": [o.macro_f1 for o in ones], "accuracy": [o.accuracy for o in ones],
+            "held_out": [o.held_out for o in ones], "seconds": [o.seconds for o in ones],
+        }
+        for name, ones in found.items()
+    }  # fmt: skip
+    write_results("far_from_imagenet", {"image_size": asked.image_size, "recipes": record})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Few pictures: what each recipe makes of 10 to 100 pictures a class.
+
+    python benchmarks/few_pictures.py PICTURES WORK [--sizes 10,25,50,100] [--draws 3] [--image-size 128]
+
+PICTURES holds `train/` and `test/` of class folders. For each size and draw so many training pictures of each class are
+linked into a folder of WORK, and every recipe learns from the same ones; all are judged on the whole test split. Writes
+`results/few_pictures.json` and the learning curve `docs/images/few_pictures.png`.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from relish.core.seeds import generator
+from relish.report.tables import text_table
+from study import Result, mean_and_spread, result_of, write_results
+
+RECIPES = ("book", "frozen", "probe", "auto")
+
+
+def drawn(pictures: Path, work: Path, size: int, draw: int) -> Path:
+    """A dataset of so many training pictures of each class, and every test picture."""
+    root = work / f"pictures-{size}-{draw}"
+    for folder in sorted((pictures / "train").iterdir()):
+        files = sorted(folder.iterdir())
+        chosen = generator(draw, f"few/{folder.name}").permutation(len(files))[:size]
+        link(root / "train" / folder.name, [files[i] for i in chosen])
+    for folder in sorted((pictures / "test").iterdir()):
+        link(root / "test" / folder.name, sorted(folder.iterdir()))
+    return root
+
+
+def link(folder: Path, files: list[Path]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        if not (folder / file.name).exists():
+            (folder / file.name).hardlink_to(file.resolve())
+
+
+def gap(ours: list[Result], theirs: list[Result]) -> tuple[float, float]:
+    """How much better we are, in points, and one paired standard error of that over all pictures and draws."""
+    differences = np.concatenate([a.right.astype(float) - b.right for a, b in zip(ours, theirs, strict=True)])
+    return 100 * differences.mean(), 100 * differences.std(ddof=1) / np.sqrt(len(differences))
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("pictures", type=Path)
+    ask.add_argument("work", type=Path)
+    ask.add_argument("--sizes", default="10,25,50,100")
+    ask.add_argument("--draws", type=int, default=3)
+    ask.add_argument("--image-size", type=int, default=128)
+    asked = ask.parse_args()
+    sizes = [int(word) for word in asked.sizes.split(",")]
+    found: dict[tuple[str, int], list[Result]] = {}
+    for draw in range(asked.draws):
+        for size in sizes:
+            root = drawn(asked.pictures, asked.work, size, draw)
+            for recipe in RECIPES:
+                out = asked.work / "runs" / f"{recipe}-{size}-{draw}"
+                one = result_of(root, out, recipe, seed=draw, image_size=asked.image_size)
+                found.setdefault((recipe, size), []).append(one)
+    rows, record = [], []
+    for size in sizes:
+        means = {r: float(np.mean([one.accuracy for one in found[r, size]])) for r in RECIPES}
+        best = max(RECIPES[:-1], key=means.__getitem__)
+        points, error = gap(found["auto", size], found[best, size])
+        cells = [mean_and_spread([one.accuracy for one in found[r, size]]) for r in RECIPES]
+        rows.append([str(size), *cells, f"{points:+.1f} ± {error:.1f} against {best}"])
+        seconds = {r: float(np.mean([one.seconds for one in found[r, size]])) for r in RECIPES}
+        record.append(
+            {"size": size, "accuracy": means, "seconds": seconds, "gap": points, "error": error, "best": best}
+        )
+    print(text_table(["a class", *RECIPES, "auto, in points"], rows, right=(0,)))
+    over_all = {
+        r: gap([x for s in sizes for x in found["auto", s]], [x for s in sizes for x in found[r, s]])
+        for r in RECIPES[:-1]
+    }
+    for recipe, (points, error) in over_all.items():
+        print(f"over all sizes: auto against {recipe} {points:+.2f} ± {error:.2f} points")
+    write_results(
+        "few_pictures", {"image_size": asked.image_size, "draws": asked.draws, "sizes": record, "pooled": over_all}
+    )
+    draw_curve({r: [(s, [one.accuracy for one in found[r, s]]) for s in sizes] for r in RECIPES})
+
+
+def draw_curve(curves: dict[str, list[tuple[int, list[float]]]]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for (recipe, points), style in zip(curves.items(), ("s-", "^-", "D-", "o-"), strict=True):
+        sizes, means = [size for size, _ in points], [float(np.mean(values)) for _, values in points]
+        low, high = [min(v) for _, v in points], [max(v) for _, v in points]
+        (line,) = axes.plot(sizes, means, style, label=recipe, linewidth=2 if recipe == "auto" else 1.2)
+        axes.fill_between(sizes, low, high, color=line.get_color(), alpha=0.12)
+    axes.set(xscale="log", xlabel="training pictures a class", ylabel="test accuracy")
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(Path(__file__).parents[1] / "docs" / "images" / "few_pictures.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
