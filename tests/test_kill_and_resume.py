@@ -80,6 +80,32 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(pictures, tiny
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_climb_killed_at_any_rung_leaves_a_model_and_ends_with_the_same_weights(pictures, tiny_source, tmp_path):
+    """-9 after a random time: while features are computed, in the first or the last fine-tuning, while averaging."""
+    common = [str(pictures), "--weights", str(tiny_source), "--image-size", "32", "--epochs", "3", "--batch-size", "4"]
+    began = time.monotonic()
+    finish(started(["fit", *common, "--out", str(tmp_path / "whole")], tmp_path / "home"))
+    lasted = time.monotonic() - began
+    whole = (tmp_path / "whole" / "model.safetensors").read_bytes()
+    chance, loaded = random.Random(11), 0
+    for number in range(KILLS):
+        run, home = tmp_path / f"killed-{number}", tmp_path / f"home-{number}"
+        process = started(["fit", *common, "--out", str(run)], home)
+        time.sleep(lasted * chance.uniform(0.45, 0.95))
+        process.kill()
+        process.communicate()
+        if not (run / "request.json").is_file():
+            continue
+        if (run / "model.safetensors").is_file():
+            assert relish.load(run).predict(pictures / "test" / "red" / "000.png")[0].class_name in ("blue", "red")
+            loaded += 1
+        finish(started(["fit", "--resume", str(run)], home))
+        assert (run / "model.safetensors").read_bytes() == whole, f"kill {number}"
+    print(f"\nkilled {KILLS} climbs; {loaded} of them had a model already, and it could be used")
+
+
+@pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_go_on(pictures, tiny_source, tmp_path):
     home, run = tmp_path / "home", tmp_path / "run"
     common = [str(pictures), "--weights", str(tiny_source), *SETTINGS]

@@ -57,7 +57,8 @@ def test_a_step_of_two_processes_equals_a_step_of_one(loss, tmp_path):
     (pictures / "train" / "blue" / "000.png").unlink()
     (pictures / "train" / "green" / "000.png").unlink()  # 25 pictures: three batches of 8 and one of 1
     rate = "1e-3" if loss == "sum" else "1e-2"
-    asked = ["fit", str(pictures), "--source", "timm/test_vit", "--weights", "none", "--image-size", "160"]
+    asked = ["fit", str(pictures), "--recipe", "book", "--source", "timm/test_vit", "--weights", "none"]
+    asked += ["--image-size", "160"]
     asked += ["--epochs", "1", "--batch-size", "8", "--lr", rate, "--set", f"loss={loss}", "--device", "cpu"]
     for processes in (1, 2):
         launched(processes, [*asked, "--out", str(tmp_path / f"by-{processes}")])
@@ -72,3 +73,21 @@ def test_a_step_of_two_processes_equals_a_step_of_one(loss, tmp_path):
     assert read_json(tmp_path / "by-1" / "environment.json")["processes"] == 1
     assert read_json(tmp_path / "by-2" / "environment.json")["processes"] == 2
     assert read_header(tmp_path / "by-1" / "model.safetensors") == read_header(tmp_path / "by-2" / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_two_processes_climb_as_one_does(tiny_source, tmp_path, monkeypatch):
+    """The same plan, the same probe, and models that both hold; each process computes half of the features."""
+    pictures = draw_dataset(tmp_path / "pictures", train=9, test=3)
+    asked = ["fit", str(pictures), "--weights", str(tiny_source), "--image-size", "32", "--epochs", "2"]
+    rungs = []
+    for processes in (1, 2):
+        out = tmp_path / f"by-{processes}"
+        monkeypatch.setenv("RELISH_HOME", str(tmp_path / f"home-{processes}"))
+        launched(processes, [*asked, "--device", "cpu", "--out", str(out)])
+        events = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        rungs.append([event for event in events if event["event"] == "rung"])
+    assert [rung["rung"] for rung in rungs[0]] == [rung["rung"] for rung in rungs[1]] == ["probe", "average"]
+    probes = [found[0] for found in rungs]
+    assert probes[0]["correct"] == probes[1]["correct"]
+    assert probes[0]["loss"] == pytest.approx(probes[1]["loss"], rel=1e-3)
