@@ -28,7 +28,9 @@ def freeze(target: TargetModel, what: str | int) -> None:
 
     Args:
         target: a target model in which nothing was frozen yet; changed in place.
-        what: `none`; `backbone`, all but the output layer; or a number N, the first N groups of `layer_groups`.
+        what: `none`; `backbone`, all but the output layer; a number N, the first N groups of `layer_groups`; or
+            `early`, the first third of them: edges and textures, which serve any pictures (Yosinski et al. 2014,
+            arXiv:1411.1792).
 
     Raises:
         RecipeError: another word, or more groups than there are.
@@ -39,7 +41,8 @@ def freeze(target: TargetModel, what: str | int) -> None:
         still = target.backbone_parameters()
     else:
         groups = layer_groups(target)
-        still = [parameter for group in groups[: _checked(what, len(groups))] for parameter in group]
+        count = len(groups) // 3 if what == "early" else _checked(what, len(groups))
+        still = [parameter for group in groups[:count] for parameter in group]
     for parameter in still:
         parameter.requires_grad_(False)
 
@@ -100,7 +103,7 @@ def _with_norms(groups: list[list[nn.Parameter]]) -> list[list[nn.Parameter]]:
 
 def _checked(what: str | int, groups: int) -> int:
     if not re.fullmatch(r"\d+", str(what), re.ASCII):
-        raise RecipeError(f'--freeze must be none, backbone or a number of layer groups, got "{what}".')
+        raise RecipeError(f'--freeze must be none, backbone, early or a number of layer groups, got "{what}".')
     if int(what) > groups:
         raise RecipeError(
             f"--freeze {what}: this network has {groups} layer groups before its output layer.",

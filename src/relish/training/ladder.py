@@ -77,7 +77,10 @@ def _choose(job: Climb, folds: list[Fold], folder: RunFolder, accelerator: Accel
     """Put the best average into the network where it is better than the probe; whether it is."""
     labels = np.concatenate([fold.labels for fold in folds])
     said = {share: np.concatenate([fold.said[share] for fold in folds]) for share in (0.0, *SHARES)}
-    share = min(SHARES, key=lambda s: float(tempered_losses(said[s], labels).mean()))
+    right = {share: int((found.argmax(1) == labels).sum()) for share, found in said.items()}
+    # One that is right less often than the probe cannot win, however small its loss.
+    fit = [share for share in SHARES if right[share] >= right[0.0]] or list(SHARES)
+    share = min(fit, key=lambda s: float(tempered_losses(said[s], labels).mean()))
     verdict = judge(said[share], said[0.0], labels)
     name = "fine-tuned" if share == 1 else f"average of probe and fine-tuned, {share:g} of the way"
     progress.say(f"rung    {name}: {verdict.sentence()}")

@@ -46,7 +46,7 @@ class Recipe:
     unmatched: Unmatched = "random"
     """With head=source: what a class without a source row starts from, chance or the mean of the source rows."""
     freeze: str = "none"
-    """What does not learn: `none`, `backbone`, or a number N, the first N groups of layers."""
+    """What does not learn: `none`, `backbone`, `early`, the first third of the groups of layers, or N, the first N."""
     learning_rate: float = 5e-5
     """Base rate of every layer but the head, per loss as `loss` takes it (a sum, in the book)."""
     head_multiplier: float = 10.0
@@ -89,8 +89,8 @@ class Recipe:
         given = self.epochs is not None or self.method == "ladder"
         _check(given and (self.epochs or 0) >= 0, "epochs", "0 or above", self.epochs)
         _check(self.image_size is None or 16 <= self.image_size <= 4096, "image_size", "16 to 4096", self.image_size)
-        frozen = self.freeze in ("none", "backbone") or (self.freeze.isascii() and self.freeze.isdigit())
-        _check(frozen, "freeze", "none, backbone or a number of layer groups", self.freeze)
+        frozen = self.freeze in ("none", "backbone", "early") or (self.freeze.isascii() and self.freeze.isdigit())
+        _check(frozen, "freeze", "none, backbone, early or a number of layer groups", self.freeze)
 
     @property
     def passes(self) -> int:
@@ -196,7 +196,8 @@ RECIPES: Mapping[str, Recipe] = {
             _BOOK,
             name="auto",
             method="ladder",
-            learning_rate=1e-4,
+            freeze="early",
+            learning_rate=5e-4,
             head_multiplier=1.0,
             layer_decay=0.75,
             optimiser="adamw",

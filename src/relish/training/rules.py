@@ -8,10 +8,9 @@ Pure functions, each with where it comes from.
 
 import math
 
-STEPS = (60, 400)
-"""Steps of fine-tuning, at least and at most, before the number of epochs is rounded."""
-EPOCHS = (3, 12)
-"""Epochs of fine-tuning, at least and at most."""
+STEPS, EPOCHS = 150, (3, 10)
+"""Steps of fine-tuning that are aimed at, and epochs at least and at most. With 20 pictures, 60 epochs cost 5 to 10
+points of accuracy on held-out ones; with 800, 100 steps at twice the rate did no better than these."""
 HELD_SHARE, HELD_ENOUGH = 0.2, 200
 """Share of the pictures that is held out to choose rungs by, and how many make one such set enough."""
 FEW_FOLDS = 3
@@ -32,6 +31,4 @@ def views_for(pictures: int) -> int:
 
 def epochs_for(pictures: int, batch_size: int) -> int:
     """Passes over so many pictures: few pictures are passed over more often, many less often."""
-    steps = math.ceil(pictures / batch_size)
-    wanted = max(EPOCHS[0], min(EPOCHS[1], STEPS[1] // steps))
-    return max(wanted, math.ceil(STEPS[0] / steps)) if steps < STEPS[0] // EPOCHS[1] else wanted
+    return max(EPOCHS[0], min(EPOCHS[1], round(STEPS / math.ceil(pictures / batch_size))))
