@@ -33,7 +33,7 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.transforms import Preprocessing, preprocessing_from
 from relish.evaluation.curves import CurvePoint
-from relish.evaluation.metrics import Scores, score
+from relish.evaluation.metrics import Proportion, Scores, score
 from relish.evaluation.predictions import predict_split
 from relish.models.header import ModelDescription, load_model, save_model
 from relish.report.curves import draw_curves
@@ -117,6 +117,7 @@ def _train_and_judge(
     if accelerator.is_main_process:
         _write_results(prepared, folder, scores, found)
         progress.say(f"{prepared.final_name} accuracy {scores.sentence()}, computed from the saved model")
+        _say_gap(folder, scores.top1, prepared.final_name, progress)
     accelerator.wait_for_everyone()  # so that no process looks for results that are being written
 
 
@@ -178,6 +179,26 @@ def _say_before(
     progress.say(f"before training, the head of source rows scores {prepared.score_name} {scores.sentence()}")
     if accelerator.is_main_process:
         folder.record(event="before", epoch=0, batch=0, split=prepared.score_name, **scores.as_json()["top1"])
+
+
+def _say_gap(folder: RunFolder, judged: Proportion, split: str, progress: Progress) -> None:
+    """How far the final figure lies from the one that the winning rung was chosen by."""
+    kept = [r for r in folder.records() if r["event"] == "rung" and r.get("kept", True)]
+    if not kept:
+        return
+    held = Proportion(kept[-1]["correct"], kept[-1]["count"])
+    points = 100 * (judged.value - held.value)
+    if judged.interval[1] < held.interval[0]:
+        progress.warn(
+            f"{split} accuracy is {-points:.1f} points lower than on held-out training pictures ({held.sentence()}): "
+            f"the {split} pictures are of another kind. Expect no more than the {split} figure in use."
+        )
+    else:
+        progress.say(f"held-out accuracy was {held.value:.3f}: {split} is {abs(points):.1f} points {_side(points)}")
+
+
+def _side(points: float) -> str:
+    return "higher" if points >= 0 else "lower, within what chance explains"
 
 
 def _save(prepared: Prepared, folder: RunFolder, how: Preprocessing) -> None:
