@@ -3,9 +3,9 @@
     python benchmarks/probe_speed.py DATA [--image-size 224] [--rounds 5]
 
 Features of DATA's training pictures by the embedded backbone, scaled as the probe scales them. In turn, for one
-strength: relish's solver, and scikit-learn's with its default solver on the same numbers (float32 and float64), each to
-its own default tolerance; then the whole path of strengths in cross-validation against `LogisticRegressionCV` over the same
-strengths and folds. Loss is the objective in float64, accuracy that on the test pictures. Writes
+strength: relish's solver, and scikit-learn's with its default solver on the same numbers (float32 and float64), each
+to its own default tolerance; then the whole path of strengths in cross-validation against `LogisticRegressionCV` over
+the same strengths and folds. Loss is the objective in float64, accuracy that on the test pictures. Writes
 `results/probe_speed.json`.
 """
 

@@ -4,9 +4,9 @@
 
 ARCHIVE is a zip of `NAME/train/` and `NAME/test/` class folders. First the plain loop of `book_loop.py`, as a user
 would write it (default layout and allocator), from unpacked pictures to its last test accuracy; --book takes the
-figures of an earlier run on the same machine. Then `relish fit ARCHIVE --target-accuracy A`, A being that accuracy, in a process of
-its own with an empty cache: everything counts, from starting Python and unpacking to the judged model. The worst seed
-counts. Writes `results/time_to_accuracy.json`.
+figures of an earlier run on the same machine. Then `relish fit ARCHIVE --target-accuracy A`, A being that accuracy, in
+a process of its own with an empty cache: everything counts, from starting Python and unpacking to the judged model.
+The worst seed counts. Writes `results/time_to_accuracy.json`.
 """
 
 import argparse
@@ -67,9 +67,8 @@ def main() -> None:
     print(f"plain loop: {target:.4f} ({last['test_correct']} of {last['test_count']}) after {plain['seconds']:.0f} s")
     for row in rows:
         print(f"relish, seed {row['seed']}: {row['correct']} of {row['count']} after {row['seconds']:.0f} s")
-    print(
-        f"worst seed: 1/{plain['seconds'] / worst:.1f} of the time; {'every' if reached else 'not every'} seed reaches it"
-    )
+    which = "every" if reached else "not every"
+    print(f"worst seed: 1/{plain['seconds'] / worst:.1f} of the time; {which} seed reaches it")
     figures = {"accuracy": target, "seconds": plain["seconds"], "correct": last["test_correct"]}
     write_results("time_to_accuracy", {"plain": figures, "relish": rows, "ratio": plain["seconds"] / worst})
 
