@@ -80,7 +80,10 @@ def _state(target: TargetModel, rates: Mapping[str, float]) -> tuple[str, str]:
 
 
 def _start(target: TargetModel) -> str:
-    words = {"xavier": "Xavier-uniform", "zeros": "zeros", "library": "as its library starts it"}
+    words = {
+        "xavier": "Xavier-uniform", "xavier-zero": "Xavier-uniform, biases zero", "zeros": "zeros",
+        "library": "as its library starts it",
+    }  # fmt: skip
     return words.get(target.head_init, "from the source head")
 
 
