@@ -25,7 +25,10 @@ def fit(
     ] = None,
     source: o.Source = None,
     weights: o.Weights = None,
-    recipe: Annotated[str | None, Option(help="book, book-scratch, frozen, source-head.", show_default="book")] = None,
+    recipe: Annotated[
+        str | None,
+        Option(help="book, book-scratch, frozen, source-head, book-mxnet, book-mxnet-scratch.", show_default="book"),
+    ] = None,
     settings: o.Settings = None,
     epochs: o.Epochs = None,
     batch_size: o.BatchSize = None,
@@ -33,7 +36,8 @@ def fit(
     image_size: o.ImageSize = None,
     freeze: o.Freeze = None,
     head_init: Annotated[
-        str | None, Option(help="How the head begins: xavier, zeros, source or library.", show_default="the recipe's")
+        str | None,
+        Option(help="How the head begins: xavier, xavier-zero, zeros, source or library.", show_default="the recipe's"),
     ] = None,
     map_: o.Mappings = None,
     val_split: o.ValSplit = None,

@@ -195,6 +195,4 @@ def _another_format(content: bytes, told: str) -> ModelError:
             f"{told}: is a zip archive, as MXNet 2 saves parameters, not a .params file of MXNet 1.",
             hint="Save it from MXNet 1, or convert it to safetensors with a header.",
         )
-    if content[8:9] == b"{":
-        return ModelError(f"{told}: is a safetensors file under another name.", hint="Rename it to .safetensors.")
     return ModelError(f"{told}: is not a Gluon .params file.", hint=hint)
