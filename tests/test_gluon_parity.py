@@ -35,7 +35,7 @@ FAMILIES = {
     "v2_basic": ("resnet18_v2", {"layers": [2, 1, 1], "channels": [4, 4, 6, 8]}),
     "v2_bottleneck": ("resnet50_v2", {"layers": [1, 2], "channels": [4, 8, 12]}),
     "mobilenet": ("mobilenet1.0", {"multiplier": 0.0625}),
-    "mobilenetv2": ("mobilenetv2_1.0", {"multiplier": 0.0625}),
+    "mobilenetv2": ("mobilenetv2_1.0", {"multiplier": 0.125}),
 }
 OTHER_FORMS = ("counted", "exported", "numpy", "book")
 
@@ -63,7 +63,7 @@ def test_names_and_shapes_alone_say_which_network_a_file_is_of(family):
         k: v.shape for k, v in source.network.state_dict().items()
     }
     if "multiplier" in model_args:
-        assert int(32 * source.model_args["multiplier"]) == 2
+        assert int(32 * source.model_args["multiplier"]) == int(32 * model_args["multiplier"])
     else:
         assert dict(source.model_args) == model_args
 
@@ -72,7 +72,7 @@ def test_names_and_shapes_alone_say_which_network_a_file_is_of(family):
 def test_it_answers_as_mxnet_does(family):
     found = answers(source_model(weights=FIXTURES / f"{family}.params"))
     np.testing.assert_allclose(found, EXPECTED[f"{family}/eval"], rtol=1e-4, atol=1e-4)
-    assert np.abs(EXPECTED[f"{family}/eval"]).max() > 0.1  # not a comparison of nothing with nothing
+    assert EXPECTED[f"{family}/eval"].std(0).min() > 0.05  # what is compared depends on the pictures
 
 
 def after_one_step(family):
@@ -157,7 +157,7 @@ def test_halves_are_read_as_halves():
     del plain["features.0.gamma"], half["features.0.gamma"]  # not used; MXNet writes ones there when it computes
     assert same({name: tensor.half().float() for name, tensor in plain.items()}, half)
     found = answers(source_model(weights=FIXTURES / "v2_basic-half.params"))
-    np.testing.assert_allclose(found, EXPECTED["v2_basic/eval"], atol=0.02)
+    np.testing.assert_allclose(found, EXPECTED["v2_basic/eval"], rtol=0.02, atol=0.05)
 
 
 @pytest.mark.parametrize("version", [0, 1, 2, 3])
