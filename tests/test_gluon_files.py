@@ -78,7 +78,8 @@ def head(magic, *shape, dimensions=None, storage=0, letter="q"):
 CPU_FLOAT = struct.pack("<iii", 1, 0, 0)
 
 HOSTILE = {
-    "nothing": (b"", "not a Gluon|too early"),
+    "nothing": (b"", "is not a Gluon .params file"),
+    "a word": (b"hello", "is not a Gluon .params file"),
     "text": (b"Dear reader, these are my weights.", "is not a Gluon .params file"),
     "a zip archive": (b"PK\x03\x04" + bytes(60), "zip archive, as MXNet 2 saves"),
     "the magic alone": (struct.pack("<Q", LIST_MAGIC), "too early"),

@@ -17,6 +17,7 @@ from torch import nn
 
 from relish.models.freezing import frozen_modules
 from relish.models.head import head_words
+from relish.models.matching import Match
 from relish.models.source import SourceModel
 from relish.models.target import TargetModel
 
@@ -92,9 +93,13 @@ def _matches(target: TargetModel) -> list[str]:
         return []
     rest = "random" if target.unmatched == "random" else "the mean of all source rows"
     return [
-        f'  {name} starts from source row {found[0][0]} "{found[0][1]}"' if found else f"  {name} starts from {rest}"
+        f"  {name} starts from source row {_told(found[0])}" if found else f"  {name} starts from {rest}"
         for name, found in target.matches.items()
     ]
+
+
+def _told(match: Match) -> str:
+    return f'{match[0]} "{match[1]}"' if match[1] else str(match[0])
 
 
 def _row(left: str, arrow: str, right: str, note: str) -> str:

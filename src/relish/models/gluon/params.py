@@ -32,6 +32,7 @@ from torch import Tensor
 from relish.core.errors import ModelError
 
 LIST_MAGIC = 0x112
+_MAGIC = struct.pack("<Q", LIST_MAGIC)
 V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 """Of one array: whole-number shapes of 64 bits; a storage type too; shapes as numpy means them."""
 MOST_DIMENSIONS = 32
@@ -58,7 +59,7 @@ def is_params(path: Path) -> bool:
             start = file.read(8)
     except OSError as error:
         raise ModelError(f"{path}: cannot read the weights ({error.strerror or error}).") from error
-    return start == struct.pack("<Q", LIST_MAGIC) or path.suffix == ".params"
+    return start == _MAGIC or path.suffix == ".params"
 
 
 def read_params(path: Path) -> dict[str, Tensor]:
@@ -82,9 +83,9 @@ def parse_params(content: bytes, told: str) -> dict[str, Tensor]:
         ModelError: as `read_params` says.
     """
     reader = _Reader(content, told)
-    if reader.number("Q") != LIST_MAGIC:
+    if not content.startswith(_MAGIC):
         raise _another_format(content, told)
-    reader.number("Q")
+    reader.numbers("QQ")
     arrays = [_array(reader) for _ in range(reader.count("arrays", smallest=8))]
     names = [_name(reader) for _ in range(reader.count("names", smallest=8))]
     if reader.left:
