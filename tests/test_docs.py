@@ -101,7 +101,7 @@ def make_things(folder: Path, photos: Path, needed: list[str]) -> None:
 
                 torch.save(timm.create_model("resnet18").state_dict(), folder / "resnet18.pth")
             case "resnet18_v2.params":
-                write_gluon(folder / thing, "resnet18_v2", layers=[1, 1, 1, 1], channels=[8, 8, 16, 16, 16])
+                write_gluon(folder / thing, "resnet18_v2", layers=[1, 1, 1, 1], channels=[8, 8, 16, 24, 32])
             case "broken.params":
                 whole = write_gluon(folder / thing, "resnet18_v2", 5, layers=[1], channels=[8, 8])
                 whole.write_bytes(whole.read_bytes()[:1000])

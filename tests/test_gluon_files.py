@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -412,6 +413,28 @@ def test_convert_writes_a_file_that_needs_nothing_else(tmp_path):
     assert "exists already" in refused("convert", given, out)
     done("convert", given, out, "--overwrite", "--source", "gluon/resnet18_v2")
     assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model_args": '{"layers": [99, 99], "channels": [4, 4, 8]}'}, "are not of gluon/resnet18_v2"),
+        ({"model_args": '{"layers": [1, 1], "channels": [4, 4, 16384]}'}, "another shape"),
+        ({"model_args": '{"layers": [1e9]}'}, "layers must be"),
+        ({"model_args": '{"layers": "many"}'}, "layers must be"),
+        ({"model_args": '{"pretrained": true}'}, "may not set pretrained"),
+        ({"architecture": "resnet18_v9"}, "no architecture"),
+        ({"architecture": "mobilenet1.0"}, "has no model_args"),
+    ],
+)
+def test_a_hostile_header_of_a_converted_file_is_one_clear_error(changes, words, tmp_path):
+    given = write_gluon(tmp_path / "x.params", "resnet18_v2", 5, **NARROW)
+    relish.convert(given, tmp_path / "y.safetensors")
+    header = {**read_header(tmp_path / "y.safetensors"), **changes}
+    tensors = safetensors.torch.load_file(tmp_path / "y.safetensors")
+    safetensors.torch.save_file(tensors, tmp_path / "y.safetensors", header)
+    with pytest.raises(ModelError, match=words):
+        load_source(weights=tmp_path / "y.safetensors")
 
 
 def test_convert_of_a_thousand_classes_says_that_their_order_is_a_claim(tmp_path):
