@@ -16,6 +16,7 @@ from tests.commands import Ended, done, files_below, refused, relish
 from tests.conftest import draw_dataset, read_json
 
 SMALL = ("--image-size", 32, "--batch-size", 8)
+BOOK = ("--recipe", "book", *SMALL)
 COMMANDS = ("demo", "show", "fit", "evaluate", "predict", "compare", "sweep", "models", "pretrain")
 
 
@@ -26,7 +27,7 @@ def made(tiny_source, tmp_path_factory):
     draw_dataset(folder / "colours")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RELISH_HOME", str(tmp_path_factory.mktemp("home")))
-        done("fit", folder / "colours", "--weights", tiny_source, *SMALL, "--epochs", 1, "--out", folder / "run")
+        done("fit", folder / "colours", "--weights", tiny_source, *BOOK, "--epochs", 1, "--out", folder / "run")
     return folder
 
 
@@ -148,7 +149,7 @@ def test_a_device_this_machine_lacks_is_refused(inside, monkeypatch):
 
 def test_fit_ends_by_saying_what_to_type_next_and_that_works(inside, tiny_source):
     name = "o ut [red] ünï"
-    said = done("fit", "colours", "--weights", tiny_source, *SMALL, "--epochs", 0, "--out", inside / name).err
+    said = done("fit", "colours", "--weights", tiny_source, *BOOK, "--epochs", 0, "--out", inside / name).err
     assert f"relish evaluate '{inside / name}' DATA" in said, "brackets stay, and the name is quoted for the shell"
     assert "accuracy" in done("evaluate", inside / name, "colours").out
 
@@ -173,7 +174,7 @@ def test_a_folder_that_is_no_run_is_not_resumed(inside):
 
 def test_a_run_on_relative_paths_is_resumed_from_anywhere(inside, tmp_path, tiny_source, monkeypatch):
     (inside / "source.safetensors").write_bytes(tiny_source.read_bytes())
-    done("fit", "colours", "--weights", "source.safetensors", *SMALL, "--epochs", 0, "--out", tmp_path / "run")
+    done("fit", "colours", "--weights", "source.safetensors", *BOOK, "--epochs", 0, "--out", tmp_path / "run")
     (tmp_path / "run" / "evaluation.json").unlink()
     monkeypatch.chdir(tmp_path)
     done("fit", "--resume", "run")
@@ -181,7 +182,7 @@ def test_a_run_on_relative_paths_is_resumed_from_anywhere(inside, tmp_path, tiny
 
 
 def test_quiet_says_warnings_and_nothing_else(inside, tmp_path, tiny_source):
-    words = ("--weights", tiny_source, *SMALL, "--epochs", 0, "--quiet")
+    words = ("--weights", tiny_source, *BOOK, "--epochs", 0, "--quiet")
     quiet = done("fit", "colours", *words, "--out", tmp_path / "a")
     assert (quiet.out, quiet.err) == ("", "")
     root = draw_dataset(tmp_path / "beside", train=2, test=1)
@@ -192,7 +193,7 @@ def test_quiet_says_warnings_and_nothing_else(inside, tmp_path, tiny_source):
 
 
 def test_a_run_that_diverges_says_so_and_what_to_try(inside, tmp_path, tiny_source):
-    words = ("--weights", tiny_source, *SMALL, "--epochs", 1, "--lr", "1e30")
+    words = ("--weights", tiny_source, *BOOK, "--epochs", 1, "--lr", "1e30")
     assert "--lr" in refused("fit", "colours", *words, "--out", tmp_path / "run", code=1)
     assert "diverged" in refused("predict", tmp_path / "run", "colours")
 
@@ -203,7 +204,7 @@ def test_ctrl_c_outside_the_loop_names_the_command_that_goes_on(inside, tmp_path
 
     monkeypatch.setattr("relish.tasks.running.train", interrupted)
     out = tmp_path / "a run"
-    ended = relish("fit", "colours", "--weights", tiny_source, *SMALL, "--epochs", 1, "--out", out)
+    ended = relish("fit", "colours", "--weights", tiny_source, *BOOK, "--epochs", 1, "--out", out)
     assert ended.code == 130
     assert f"relish fit --resume '{out}'" in ended.err
     monkeypatch.undo()
@@ -227,7 +228,7 @@ def test_too_little_memory_on_a_device_is_told_with_the_batch_size(inside, tmp_p
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     monkeypatch.setattr("relish.tasks.running.train", too_large)
-    words = ("--weights", tiny_source, *SMALL, "--epochs", 1, "--out", tmp_path / "run")
+    words = ("--weights", tiny_source, *BOOK, "--epochs", 1, "--out", tmp_path / "run")
     assert "batches of 8 pictures" in refused("fit", "colours", *words, code=1)
 
 
@@ -350,7 +351,7 @@ def test_a_stop_of_the_python_api_is_no_exit_of_the_interpreter(inside, tiny_sou
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("relish.tasks.running.train", interrupted)
+    monkeypatch.setattr("relish.tasks.running.climb", interrupted)
     settings = {"image_size": 32, "epochs": 1}
     with pytest.raises(Stopped):
         package.fit("colours", weights=tiny_source, settings=settings, out=tmp_path / "run")

@@ -32,7 +32,7 @@ class Heard(Progress):
 def run(colours, tiny_source, tmp_path):
     """A finished run on two colours."""
     settings = {**SMALL, "epochs": 4, "batch_size": 2, "learning_rate": 1e-3}
-    return relish.fit(colours, weights=tiny_source, settings=settings, out=tmp_path / "run")
+    return relish.fit(colours, recipe="book", weights=tiny_source, settings=settings, out=tmp_path / "run")
 
 
 def test_a_run_folder_holds_everything_the_run_made(run, tmp_path):
@@ -112,23 +112,23 @@ def test_repr_says_source_classes_and_accuracy(run):
 
 def test_the_same_run_twice_gives_the_same_bytes(colours, tiny_source, tmp_path):
     for name in ("a", "b"):
-        relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / name)
+        relish.fit(colours, recipe="book", weights=tiny_source, settings=SMALL, out=tmp_path / name)
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
-    relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "c", seed=1)
+    relish.fit(colours, recipe="book", weights=tiny_source, settings=SMALL, out=tmp_path / "c", seed=1)
     assert (tmp_path / "a" / "model.safetensors").read_bytes() != (tmp_path / "c" / "model.safetensors").read_bytes()
 
 
 def test_an_existing_run_is_never_overwritten(run, colours, tiny_source, tmp_path):
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
     with pytest.raises(RunError, match="never overwritten"):
-        relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
+        relish.fit(colours, recipe="book", weights=tiny_source, settings=SMALL, out=tmp_path / "run")
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
 
 
 def test_runs_are_numbered(colours, tiny_source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = {**SMALL, "epochs": 0}
-    names = [relish.fit(colours, weights=tiny_source, settings=settings).path.name for _ in range(2)]
+    names = [relish.fit(colours, recipe="book", weights=tiny_source, settings=settings).path.name for _ in range(2)]
     assert names == ["colours-book-1", "colours-book-2"]
 
 
@@ -153,7 +153,7 @@ def test_arguments_that_agree_with_the_run_are_fine(run, colours, tiny_source, t
 
 
 def test_pictures_that_changed_since_are_refused_on_resuming(colours, tiny_source, tmp_path):
-    relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
+    relish.fit(colours, recipe="book", weights=tiny_source, settings=SMALL, out=tmp_path / "run")
     (tmp_path / "run" / "evaluation.json").unlink()
     draw(colours / "train" / "red" / "003.png", (1, 2, 3), 77)
     with pytest.raises(RunError, match="have changed"):
@@ -161,7 +161,7 @@ def test_pictures_that_changed_since_are_refused_on_resuming(colours, tiny_sourc
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_over_and_says_so(colours, tiny_source, tmp_path):
-    relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
+    relish.fit(colours, recipe="book", weights=tiny_source, settings=SMALL, out=tmp_path / "run")
     whole = (tmp_path / "run" / "model.safetensors").read_bytes()
     for name in ("evaluation.json", "model.safetensors", "checkpoints/latest.pt"):
         (tmp_path / "run" / name).unlink()
@@ -179,14 +179,14 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over_and_says_so(colour
 
 def test_a_folder_without_splits_is_split_and_scored_on_validation(tiny_source, tmp_path):
     root = draw_dataset(tmp_path / "d", train=10, test=0) / "train"
-    relish.fit(root, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
+    relish.fit(root, recipe="book", weights=tiny_source, settings=SMALL, out=tmp_path / "run")
     rows = read_json(tmp_path / "run" / "dataset.json")["splits"]
     assert {name: len(pictures) for name, pictures in rows.items()} == {"train": 16, "validation": 4}
     assert read_json(tmp_path / "run" / "evaluation.json")["split"] == "validation"
 
 
 def test_held_back_pictures_are_scored_and_the_test_split_is_judged(colours, tiny_source, tmp_path):
-    relish.fit(colours, weights=tiny_source, settings=SMALL, val_split=0.2, out=tmp_path / "run")
+    relish.fit(colours, recipe="book", weights=tiny_source, settings=SMALL, val_split=0.2, out=tmp_path / "run")
     events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert {e["split"] for e in events if e["event"] == "score"} == {"validation"}
     assert read_json(tmp_path / "run" / "evaluation.json")["split"] == "test"
@@ -195,13 +195,13 @@ def test_held_back_pictures_are_scored_and_the_test_split_is_judged(colours, tin
 def test_an_unreadable_picture_is_named_and_left_out(colours, tiny_source, tmp_path):
     (colours / "train" / "red" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut short")
     heard = Heard()
-    relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run", progress=heard)
+    relish.fit(colours, recipe="book", weights=tiny_source, settings=SMALL, out=tmp_path / "run", progress=heard)
     assert any("train/red/broken.jpg" in line for line in heard.warnings)
     rows = read_json(tmp_path / "run" / "dataset.json")
     assert len(rows["splits"]["train"]) == 20
     assert rows["unreadable"][0][0] == "train/red/broken.jpg"
     with pytest.raises(DataError, match=r"broken\.jpg"):
-        relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "strict", strict=True)
+        relish.fit(colours, recipe="book", weights=tiny_source, settings=SMALL, out=tmp_path / "strict", strict=True)
     assert not (tmp_path / "strict").exists()
 
 
@@ -211,7 +211,7 @@ def test_a_class_missing_from_test_does_not_shift_the_later_ones(tiny_source, tm
         path.unlink()
     (root / "test" / "green").rmdir()
     heard = Heard()
-    made = relish.fit(root, weights=tiny_source, settings=SMALL, out=tmp_path / "run", progress=heard)
+    made = relish.fit(root, recipe="book", weights=tiny_source, settings=SMALL, out=tmp_path / "run", progress=heard)
     assert any("green" in line for line in heard.warnings)
     found = made.evaluate(root).as_json()
     assert [row["count"] for row in found["per_class"]] == [6, 0, 6]
@@ -278,7 +278,9 @@ def test_a_class_can_be_mapped_to_a_source_row(colours, tiny_source, tmp_path):
 def test_a_run_folder_is_a_source_model_by_itself(run, tmp_path):
     """Step 1 and the rest: what one run made, another starts from, its own head replaced."""
     root = draw_dataset(tmp_path / "next", classes=("blue", "green", "red"))
-    made = relish.fit(root, weights=tmp_path / "run", settings={**SMALL, "epochs": 0}, out=tmp_path / "second")
+    made = relish.fit(
+        root, recipe="book", weights=tmp_path / "run", settings={**SMALL, "epochs": 0}, out=tmp_path / "second"
+    )
     assert made.network.get_classifier().out_features == 3
     first = {k: v for k, v in run.network.state_dict().items() if not k.startswith("fc")}
     assert all(torch.equal(made.network.state_dict()[k], v) for k, v in first.items())
@@ -286,14 +288,21 @@ def test_a_run_folder_is_a_source_model_by_itself(run, tmp_path):
 
 def test_a_source_name_that_is_not_the_files_is_refused(colours, tiny_source, tmp_path):
     with pytest.raises(ModelError, match="test_resnet"):
-        relish.fit(colours, source="timm/resnet18", weights=tiny_source, settings=SMALL, out=tmp_path / "run")
+        relish.fit(
+            colours, recipe="book", source="timm/resnet18", weights=tiny_source, settings=SMALL, out=tmp_path / "run"
+        )
     assert not (tmp_path / "run").exists()
 
 
 def test_a_picture_size_the_network_does_not_take_is_refused(colours, tmp_path):
     with pytest.raises(RecipeError, match="224"):
         relish.fit(
-            colours, source="timm/test_vit", weights="none", settings={**SMALL, "image_size": 17}, out=tmp_path / "r"
+            colours,
+            recipe="book",
+            source="timm/test_vit",
+            weights="none",
+            settings={**SMALL, "image_size": 17},
+            out=tmp_path / "r",
         )
 
 

@@ -36,7 +36,21 @@ def fit(tiny_source, tmp_path):
     """`relish fit` of nothing but the head's first state, into `run`."""
 
     def words(data: object, *more: object) -> tuple[object, ...]:
-        return ("fit", data, "--weights", tiny_source, "--image-size", 32, "--epochs", 0, "--out", "run", *more)
+        return (
+            "fit",
+            data,
+            "--recipe",
+            "book",
+            "--weights",
+            tiny_source,
+            "--image-size",
+            32,
+            "--epochs",
+            0,
+            "--out",
+            "run",
+            *more,
+        )
 
     return words
 

@@ -19,7 +19,7 @@ from relish.core.run_folder import RunFolder
 from tests.conftest import SMALL, draw_dataset, read_json
 
 KILLS = int(os.environ.get("RELISH_TORTURE", "2"))
-SETTINGS = ["--set", "batch_size=4", "--epochs", "6", "--image-size", "32", "--lr", "1e-3"]
+SETTINGS = ["--recipe", "book", "--set", "batch_size=4", "--epochs", "6", "--image-size", "32", "--lr", "1e-3"]
 
 
 def started(arguments: list[str], home: Path) -> subprocess.Popen:
@@ -97,7 +97,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(pictures, tiny_source, tmp_path):
 
 
 def test_two_processes_cannot_work_on_one_run(pictures, tiny_source, tmp_path):
-    relish.fit(pictures, weights=tiny_source, settings={**SMALL, "epochs": 0}, out=tmp_path / "run")
+    relish.fit(pictures, recipe="book", weights=tiny_source, settings={**SMALL, "epochs": 0}, out=tmp_path / "run")
     (tmp_path / "run" / "evaluation.json").unlink()
     with RunFolder.open(tmp_path / "run").locked(), pytest.raises(RunError, match="another process"):
         relish.fit(resume=tmp_path / "run")

@@ -35,7 +35,7 @@ def test_one_two_and_three_processes_count_the_same_on_2801_pictures(tiny_source
 
     learn = draw_dataset(tmp_path / "learn")
     settings = {"image_size": 32, "batch_size": 4, "epochs": 2, "learning_rate": 1e-3}
-    relish.fit(learn, weights=tiny_source, settings=settings, out=tmp_path / "run")
+    relish.fit(learn, recipe="book", weights=tiny_source, settings=settings, out=tmp_path / "run")
     rng = np.random.default_rng(0)
     for name, count in (("blue", 1400), ("red", 1401)):
         (tmp_path / "many" / name).mkdir(parents=True)

@@ -63,7 +63,7 @@ def test_a_comparison_with_more_recipes_trains_only_the_new_one(compared):
 
 
 def test_a_finished_fit_is_reused_by_compare(compared, colours, tiny_source, tmp_path):
-    relish.fit(colours, weights=tiny_source, settings=QUICK, out=tmp_path / "runs" / "mine")
+    relish.fit(colours, recipe="book", weights=tiny_source, settings=QUICK, out=tmp_path / "runs" / "mine")
     found, heard = compared(recipes=["book"])
     assert "mine" in found.as_json()["recipes"][0]["seeds"][0]["run"]
     assert any(line.startswith("kept") for line in heard.lines)

@@ -27,7 +27,17 @@ def fit(
     weights: o.Weights = None,
     recipe: Annotated[
         str | None,
-        Option(help="book, book-scratch, frozen, source-head, book-mxnet, book-mxnet-scratch.", show_default="book"),
+        Option(
+            help="auto, probe, book, book-scratch, frozen, source-head, book-mxnet, book-mxnet-scratch.",
+            show_default="auto",
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None, Option(help="How long recipe auto may take: 90s, 2m, 1h.", show_default="as long as it helps")
+    ] = None,
+    target_accuracy: Annotated[
+        float | None,
+        Option(help="Recipe auto ends at the first rung that reaches it on held-out pictures.", show_default=False),
     ] = None,
     settings: o.Settings = None,
     epochs: o.Epochs = None,
@@ -73,6 +83,8 @@ def fit(
         mapping=o.mappings(map_),
         seed=seed,
         val_split=val_split,
+        budget=o.seconds("--budget", budget),
+        target_accuracy=target_accuracy,
         sha1=sha1,
         sha256=sha256,
         strict=strict,

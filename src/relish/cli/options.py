@@ -1,5 +1,6 @@
 """Arguments and options that several commands share, each written once."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -78,6 +79,22 @@ def recipe_settings(words: list[str] | None, **short: object) -> dict[str, objec
             raise RecipeError(f"--set {name} and its own option are both given.", hint="Leave one away.")
         settings[name] = value
     return settings
+
+
+def seconds(option: str, words: str | None) -> float | None:
+    """`90s`, `2m`, `1.5h` or plain seconds as a number.
+
+    Raises:
+        RecipeError: none of these.
+    """
+    from relish.core.errors import RecipeError
+
+    if words is None:
+        return None
+    met = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", words.strip().lower(), re.ASCII)
+    if met is None:
+        raise RecipeError(f"{option} {words}: not a length of time.", hint="Such as 90s, 2m or 1h.")
+    return float(met[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[met[2]]
 
 
 def names(words: str) -> list[str]:

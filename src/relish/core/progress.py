@@ -36,6 +36,21 @@ class Progress:
         yield Bar()
 
 
+class Muted(Progress):
+    """Another voice's bars and warnings, but none of its lines."""
+
+    def __init__(self, voice: Progress) -> None:
+        self.voice = voice
+
+    def warn(self, line: str) -> None:
+        self.voice.warn(line)
+
+    @contextmanager
+    def bar(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:
+        with self.voice.bar(title, total, done) as shown:
+            yield shown
+
+
 class Warnings(Progress):
     """Warnings on standard error, and nothing else: what was left out is never left out in silence."""
 

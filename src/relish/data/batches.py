@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -20,7 +21,7 @@ from relish.core import seeds
 from relish.core.errors import PictureError
 from relish.data.dataset import Split
 from relish.data.pictures import open_picture
-from relish.data.transforms import Preprocessing, as_evaluated, as_trained
+from relish.data.transforms import CROP_AREA, Preprocessing, as_evaluated, as_trained, as_viewed
 
 
 class Batch(NamedTuple):
@@ -41,14 +42,24 @@ def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[li
 
 
 def training_batches(
-    split: Split, how: Preprocessing, batches: Sequence[Sequence[int]], *, seed: int, epoch: int, workers: int = 0
+    split: Split,
+    how: Preprocessing,
+    batches: Sequence[Sequence[int]],
+    *,
+    seed: int,
+    epoch: int,
+    smallest: float = CROP_AREA[0],
+    workers: int = 0,
 ) -> Iterator[Batch]:
     """Augmented pictures, batch by batch; the same (seed, epoch, position) gives the same pixels.
+
+    Args:
+        smallest: see `as_trained`.
 
     Raises:
         PictureError: a picture cannot be opened any more.
     """
-    return _read(_Pictures(split, how, seed, epoch), batches, workers)
+    return _read(_Pictures(split, how, seed, epoch, smallest), batches, workers)
 
 
 def evaluation_batches(
@@ -62,6 +73,23 @@ def evaluation_batches(
     return _read(_Pictures(split, how, None, 0), batches, workers)
 
 
+def view_batches(
+    split: Split,
+    how: Preprocessing,
+    batches: Sequence[Sequence[int]],
+    *,
+    view: int,
+    contents: Sequence[str],
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """One view of every picture, see `as_viewed`; what is drawn depends on the view and the picture's content alone.
+
+    Raises:
+        PictureError: a picture cannot be opened any more.
+    """
+    return _read(_Views(split, how, view, contents), batches, workers)
+
+
 class _Unreadable(NamedTuple):
     """A picture that cannot be opened any more, told as words: an error itself does not come whole from a worker."""
 
@@ -72,20 +100,36 @@ class _Unreadable(NamedTuple):
 class _Pictures(Dataset["tuple[Tensor, int, int] | _Unreadable"]):
     """What a `DataLoader` asks for: one picture by its position."""
 
-    def __init__(self, split: Split, how: Preprocessing, seed: int | None, epoch: int) -> None:
-        self.split, self.how, self.seed, self.epoch = split, how, seed, epoch
+    def __init__(
+        self, split: Split, how: Preprocessing, seed: int | None, epoch: int, smallest: float = CROP_AREA[0]
+    ) -> None:
+        self.split, self.how, self.seed, self.epoch, self.smallest = split, how, seed, epoch, smallest
 
     def __getitem__(self, position: int) -> "tuple[Tensor, int, int] | _Unreadable":
         try:
             picture = open_picture(self.split.paths[position])
         except PictureError as error:
             return _Unreadable(error.name, error.reason)
+        return self.pixels(picture, position), int(self.split.labels[position]), position
+
+    def pixels(self, picture: Image.Image, position: int) -> Tensor:
+        """(3, S, S) uint8."""
         if self.seed is None:
-            pixels = as_evaluated(picture, self.how)
-        else:
-            chance = seeds.generator(self.seed, "picture", self.epoch, position)
-            pixels = as_trained(picture, self.how, chance)
-        return pixels, int(self.split.labels[position]), position
+            return as_evaluated(picture, self.how)
+        chance = seeds.generator(self.seed, "picture", self.epoch, position)
+        return as_trained(picture, self.how, chance, self.smallest)
+
+
+class _Views(_Pictures):
+    """One view of each picture."""
+
+    def __init__(self, split: Split, how: Preprocessing, view: int, contents: Sequence[str]) -> None:
+        super().__init__(split, how, None, 0)
+        self.view, self.contents = view, contents
+
+    def pixels(self, picture: Image.Image, position: int) -> Tensor:
+        """(3, S, S) uint8."""
+        return as_viewed(picture, self.how, self.view, seeds.generator(0, f"view/{self.contents[position]}", self.view))
 
 
 def _read(pictures: _Pictures, batches: Sequence[Sequence[int]], workers: int) -> Iterator[Batch]:

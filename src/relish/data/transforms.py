@@ -11,7 +11,7 @@ by (seed, epoch, picture), so that a run can be resumed in mid-epoch, or spread 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -22,11 +22,14 @@ from torch import Tensor
 from relish.core.errors import ModelError
 
 Interpolation = Literal["bilinear", "bicubic"]
+Framing = Literal["squash", "crop", "letterbox"]
 
 BOOK_RESIZE = 256 / 224
 """Test pictures are scaled to this times the crop (Dive into Deep Learning, section 14.2: 256 for a crop of 224)."""
 CROP_AREA, CROP_RATIO, CROP_TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
 """Random crops: share of the picture's area, width over height, tries (Szegedy et al. 2015, arXiv:1409.4842)."""
+VIEW_AREA = 0.35
+"""Crops for a probe keep at least this share of a picture: its features are averaged over, not trained through."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +39,29 @@ class Preprocessing:
     image_size: int
     """Side of the square the network sees, in pixels."""
     resize: int
-    """Side of the square that a picture is scaled to, both sides, before the centre crop, in pixels."""
+    """What a picture's sides are scaled to before the centre crop, in pixels; with framing `crop`, the shorter one."""
     mean: tuple[float, float, float]
     """Per channel, of values from 0 to 1."""
     std: tuple[float, float, float]
     """Per channel, of values from 0 to 1."""
     interpolation: Interpolation = "bilinear"
     """Filter of every scaling; always antialiased."""
+    framing: Framing = "squash"
+    """How a picture that is no square fits one: `squash` scales both sides to `resize`, as the book does; `crop` keeps
+    their ratio and cuts more off the longer one; `letterbox` keeps it too, and fills up with the mean colour."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.image_size <= self.resize:
             raise ModelError(f"preprocessing: a crop of {self.image_size} px does not fit into {self.resize} px.")
+        if self.framing not in get_args(Framing):
+            raise ModelError(f'preprocessing: framing must be squash, crop or letterbox, got "{self.framing}".')
+
+    @property
+    def framing_words(self) -> str:
+        """How a picture that is no square fits one, in a word or two."""
+        if self.framing == "squash":
+            return "squashed" if self.resize == self.image_size else "squashed and cropped"
+        return {"crop": "cropped", "letterbox": "letterboxed"}[self.framing]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -75,28 +90,53 @@ def book_preprocessing(
 
 
 def as_evaluated(picture: Image.Image, how: Preprocessing) -> Tensor:
-    """A picture as the network sees it outside training: both sides scaled to `resize`, then a centre crop.
+    """A picture as the network sees it outside training: scaled as `framing` says, then a centre crop.
 
     Returns:
         (3, S, S) uint8.
     """
-    edge = round((how.resize - how.image_size) / 2)
+    size = how.image_size
+    if how.framing == "letterbox":
+        return _pixels(_letterboxed(picture, how))
+    if how.framing == "crop":
+        # Cut first: a picture a thousand times as long as wide is never scaled whole.
+        side = max(1, round(min(picture.size) * size / how.resize))
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        return _pixels(picture.crop((left, top, left + side, top + side)).resize((size, size), _filter(how)))
+    edge = round((how.resize - size) / 2)
     scaled = picture.resize((how.resize, how.resize), _filter(how))
-    return _pixels(scaled.crop((edge, edge, edge + how.image_size, edge + how.image_size)))
+    return _pixels(scaled.crop((edge, edge, edge + size, edge + size)))
 
 
-def as_trained(picture: Image.Image, how: Preprocessing, chance: np.random.Generator) -> Tensor:
+def _letterboxed(picture: Image.Image, how: Preprocessing) -> Image.Image:
+    longer = max(picture.size)
+    width, height = (max(1, round(how.image_size * side / longer)) for side in picture.size)
+    square = Image.new("RGB", (how.image_size, how.image_size), tuple(round(255 * value) for value in how.mean))
+    square.paste(
+        picture.resize((width, height), _filter(how)), ((how.image_size - width) // 2, (how.image_size - height) // 2)
+    )
+    return square
+
+
+def as_trained(
+    picture: Image.Image, how: Preprocessing, chance: np.random.Generator, smallest: float = CROP_AREA[0]
+) -> Tensor:
     """A picture as the network sees it in training: a random crop scaled to S, flipped half of the time.
 
+    Args:
+        smallest: share of the picture's area that a crop has at least.
+
     Returns:
         (3, S, S) uint8.
     """
-    top, left, height, width = random_crop(picture.height, picture.width, chance)
+    top, left, height, width = random_crop(picture.height, picture.width, chance, smallest)
     cut = picture.crop((left, top, left + width, top + height)).resize((how.image_size, how.image_size), _filter(how))
     return _pixels(cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if chance.random() < 0.5 else cut)
 
 
-def random_crop(height: int, width: int, chance: np.random.Generator) -> tuple[int, int, int, int]:
+def random_crop(
+    height: int, width: int, chance: np.random.Generator, smallest: float = CROP_AREA[0]
+) -> tuple[int, int, int, int]:
     """A crop of random area, shape and place: (top, left, height, width) in pixels, inside the picture.
 
     The distribution is that of torchvision's `RandomResizedCrop`: area uniform, log of the ratio uniform; after ten
@@ -106,7 +146,7 @@ def random_crop(height: int, width: int, chance: np.random.Generator) -> tuple[i
     """
     low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
     for _ in range(CROP_TRIES):
-        area = height * width * chance.uniform(*CROP_AREA)
+        area = height * width * chance.uniform(smallest, CROP_AREA[1])
         ratio = math.exp(chance.uniform(low, high))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
@@ -114,6 +154,21 @@ def random_crop(height: int, width: int, chance: np.random.Generator) -> tuple[i
     ratio = min(max(width / height, CROP_RATIO[0]), CROP_RATIO[1])
     w, h = min(width, max(1, round(height * ratio))), min(height, max(1, round(width / ratio)))
     return (height - h) // 2, (width - w) // 2, h, w
+
+
+def as_viewed(picture: Image.Image, how: Preprocessing, view: int, chance: np.random.Generator) -> Tensor:
+    """A picture as a probe learns from it besides its plain view: view 1 is that one flipped, the others are crops.
+
+    Args:
+        view: 0 or above; 0 is the plain view.
+
+    Returns:
+        (3, S, S) uint8.
+    """
+    if view > 1:
+        return as_trained(picture, how, chance, VIEW_AREA)
+    plain = as_evaluated(picture, how)
+    return plain.flip(2) if view == 1 else plain
 
 
 def normalise(images: Tensor, how: Preprocessing) -> Tensor:

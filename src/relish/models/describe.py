@@ -25,18 +25,19 @@ _LEFT, _ARROW, _RIGHT = 30, 20, 30
 """Columns of the figure, in characters."""
 
 
-def describe(target: TargetModel, rates: Mapping[str, float] | None = None) -> list[str]:
+def describe(target: TargetModel, rates: Mapping[str, float] | None = None, *, start: str = "") -> list[str]:
     """The figure, then one line for each class that starts from a source row.
 
     Args:
         target: frozen already, if anything is to be.
         rates: learning rate of `backbone` and `head`; left out where None.
+        start: what the new output layer starts from, in words; empty says what the target model knows of it.
     """
     source, rates = target.source, rates or {}
     lines = [_row(f"{source.library}/{source.architecture}", "", "target model", "")]
     for name in target.head_names:
-        start = f"new, {_start(target)}{_rate(rates, 'head')}"
-        lines.append(_row(head_words(source.network, name), "replaced", head_words(target.network, name), start))
+        note = f"new, {start or _start(target)}{_rate(rates, 'head')}"
+        lines.append(_row(head_words(source.network, name), "replaced", head_words(target.network, name), note))
     lines.append(_row("─" * (_LEFT - 2), "", "─" * (_RIGHT - 2), ""))
     return [*lines, *_backbone(target, rates), *_matches(target)]
 

@@ -45,16 +45,21 @@ def freeze(target: TargetModel, what: str | int) -> None:
         parameter.requires_grad_(False)
 
 
-def set_train_mode(network: nn.Module, target: TargetModel) -> None:
+def set_train_mode(network: nn.Module, target: TargetModel, *, still_norms: bool = False) -> None:
     """Put a network into train mode, all but its frozen modules.
 
     Args:
         network: the target's own network, or a wrapper around it.
         target: its frozen parameters say which modules are frozen.
+        still_norms: keep the running statistics of batch norm still in layers that learn too.
     """
     network.train()
     for module in frozen_modules(target.network):
         module.eval()
+    if still_norms:
+        for module in target.network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
 
 def frozen_modules(network: nn.Module) -> Iterator[nn.Module]:

@@ -100,10 +100,7 @@ class Classifier:
         file = path
         if not path.is_file():
             folder = RunFolder.open(path)
-            evaluation = folder.read_evaluation()
-            top1 = evaluation["top1"]
-            accuracy = f"{evaluation['split']} accuracy {top1['value']:.4f} ({top1['correct']} of {top1['count']})"
-            file = folder.model
+            accuracy, file = _accuracy(folder), folder.model
         if not says_how_to_build(read_header(file)):
             raise ModelError(
                 f"{file} is not a model saved by relish.",
@@ -211,6 +208,15 @@ class Classifier:
         best = int(row.argmax())
         each = {known: float(p) for known, p in zip(self.classes, row, strict=True)}
         return Prediction(name, self.classes[best], float(row[best]), each)
+
+
+def _accuracy(folder: RunFolder) -> str:
+    """What is known of a run's model, in words; a climb has a model before it is finished."""
+    if folder.model.is_file() and not folder.finished:
+        return f"not finished, the best rung so far; go on with: {folder.resume_command}"
+    evaluation = folder.read_evaluation()
+    top1 = evaluation["top1"]
+    return f"{evaluation['split']} accuracy {top1['value']:.4f} ({top1['correct']} of {top1['count']})"
 
 
 def _several(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:

@@ -22,7 +22,7 @@ from relish.tasks.preparing import Prepared, Request, introduce, prepare
 from relish.tasks.running import open_folder, run
 from relish.training.recipe import Recipe, named_recipe, recipe_from_dict
 
-DEFAULT_RECIPE = "book"
+DEFAULT_RECIPE = "auto"
 
 
 def fit(
@@ -35,6 +35,8 @@ def fit(
     mapping: Mapping[str, str | int] | None = None,
     seed: int | None = None,
     val_split: float | None = None,
+    budget: float | None = None,
+    target_accuracy: float | None = None,
     sha1: str | None = None,
     sha256: str | None = None,
     strict: bool = False,
@@ -55,6 +57,8 @@ def fit(
         mapping: class name to source class, for a head that begins with source rows.
         seed: of every random draw; None is 0.
         val_split: share of the training pictures to hold back, between 0 and 1.
+        budget: seconds that recipe `auto` may take, 60 or more, from the first picture it computes on to the end.
+        target_accuracy: on held-out pictures, above 0 to 1; recipe `auto` ends at the first rung that reaches it.
         sha1, sha256: checksum that the archive must have.
         strict: an unreadable picture is an error instead of being left out.
         workers: processes that read pictures; None chooses.
@@ -78,6 +82,8 @@ def fit(
         "mapping": mapping and {name: str(row) for name, row in mapping.items()},
         "seed": seed,
         "val_split": val_split,
+        "budget": budget,
+        "target_accuracy": target_accuracy,
         "sha1": sha1,
         "sha256": sha256,
         "strict": strict or None,
@@ -105,7 +111,7 @@ def fit(
         progress.say(f"run     {folder.path}")
     else:
         _check_same(folder, prepared)
-        if not folder.checkpoint.is_file():
+        if chosen.method == "train" and not folder.checkpoint.is_file():
             progress.say(f"{folder.path} has no checkpoint yet: starting over.")
     run(prepared, folder, accelerator, progress, workers=workers)
     return Classifier.load(folder.path, device=device)

@@ -8,6 +8,7 @@ Two runs of the same identity are the same run, whichever command asked for them
 instead of training it again.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -32,6 +33,8 @@ from relish.models.target import TargetModel, make_target
 from relish.training.optimiser import learning_rates
 from relish.training.recipe import Recipe
 
+SMALLEST_BUDGET = 60
+"""Seconds; less than that would be spent on measuring."""
 VAL_SPLIT = 0.2
 """Share of the training pictures that is held back where a dataset brings nothing to score on."""
 
@@ -57,6 +60,10 @@ class Request:
     """Whether an unreadable picture is an error."""
     judge: str | None = None
     """The split of the run's last number; none: the test split where there is one, else validation."""
+    budget: float | None = None
+    """Seconds a climb may take, from the first picture that is computed on to the end."""
+    target_accuracy: float | None = None
+    """On held-out pictures, 0 to 1: a climb ends at the first rung that reaches it."""
 
     def __post_init__(self) -> None:
         for name in ("source", "weights"):
@@ -64,6 +71,10 @@ class Request:
                 raise RecipeError(f"--{name} is empty.", hint="Leave it away, or say which.")
         if self.val_split is not None and not 0 < self.val_split < 1:
             raise RecipeError(f"--val-split must be between 0 and 1, got {self.val_split}.")
+        if self.budget is not None and not SMALLEST_BUDGET <= self.budget < math.inf:
+            raise RecipeError(f"--budget must be {SMALLEST_BUDGET} seconds or more, got {self.budget:g}.")
+        if self.target_accuracy is not None and not 0 < self.target_accuracy <= 1:
+            raise RecipeError(f"--target-accuracy must be above 0 and at most 1, got {self.target_accuracy:g}.")
         if self.seed < 0:
             raise RecipeError(f"--seed must be 0 or above, got {self.seed}.")
 
@@ -144,6 +155,11 @@ def prepare_run(request: Request, recipe: Recipe, looked: Survey, progress: Prog
         ModelError, RecipeError: the source model, its weights or the recipe do not fit.
     """
     random = recipe.start == "random"
+    if recipe.method != "ladder" and (request.budget is not None or request.target_accuracy is not None):
+        raise RecipeError(
+            f"--budget and --target-accuracy are for a climb, not for recipe {recipe.name}.",
+            hint="Leave them away, or take --recipe auto.",
+        )
     # A run from chance takes the source model's design only: there is no need to fetch its weights.
     weights = request.weights or ("none" if random else None)
     source = load_source(request.source, weights, progress=progress)
@@ -174,7 +190,9 @@ def introduce(prepared: Prepared, progress: Progress) -> None:
     for warning in dataset.warnings:
         progress.warn(warning)
     progress.say(f"source  {prepared.source.name}: {prepared.source.origin}")
-    for line in describe(prepared.target, learning_rates(prepared.recipe)):
+    probed = prepared.recipe.method != "train"
+    rates = {} if prepared.recipe.method == "probe" else learning_rates(prepared.recipe)
+    for line in describe(prepared.target, rates, start="solved for on the backbone's features" if probed else ""):
         progress.say(line)
     how = prepared.preprocessing
     progress.say(
@@ -204,7 +222,9 @@ def _identity(request: Request, recipe: Recipe, looked: Survey, source: SourceMo
     }
     numbers = {key: value for key, value in recipe.as_dict().items() if key != "name"}
     model = [source.library, source.architecture, source.model_args, source.sha256, recipe.start == "random"]
-    return fingerprint([numbers, request.seed, request.judge, splits, model, dict(request.mapping)])
+    limits = {"budget": request.budget, "target_accuracy": request.target_accuracy}
+    asked = {name: limit for name, limit in limits.items() if limit is not None}
+    return fingerprint([numbers, request.seed, request.judge, splits, model, dict(request.mapping), asked])
 
 
 def _winner(prepared: Prepared) -> str:

@@ -9,8 +9,10 @@ used.
 """
 
 import json
+import math
 import platform
 import sys
+import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +31,7 @@ from relish.core.fingerprints import sha256_of_file
 from relish.core.memory import give_memory_back
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
+from relish.data.transforms import Preprocessing, preprocessing_from
 from relish.evaluation.curves import CurvePoint
 from relish.evaluation.metrics import Scores, score
 from relish.evaluation.predictions import predict_split
@@ -36,7 +39,9 @@ from relish.evaluation.rows import prove_rows
 from relish.models.header import ModelDescription, load_model, save_model
 from relish.report.curves import draw_curves
 from relish.tasks.preparing import Prepared
+from relish.training.ladder import climb
 from relish.training.loop import Lesson, train
+from relish.training.probing import Climb
 
 RUNS = Path("runs")
 """Where run folders go unless told otherwise."""
@@ -97,12 +102,32 @@ def _train_and_judge(
     workers = (
         workers if workers is not None else 0 if accelerator.device.type == "cpu" else min(8, torch.get_num_threads())
     )
-    splits = prepared.dataset.splits
+    if prepared.recipe.method == "train":
+        _train(prepared, folder, accelerator, progress, workers)
+    else:
+        _climb(prepared, folder, accelerator, progress, workers)
+    accelerator.wait_for_everyone()
+    give_memory_back()
+    network, _, extra = load_model(folder.model)
+    final = prepared.dataset.splits[prepared.final_name]
+    found = predict_split(
+        network, final, preprocessing_from(extra, prepared.preprocessing), accelerator,
+        workers=workers, progress=progress, title="judging",
+    )  # fmt: skip
+    scores = score(found, final.labels, prepared.dataset.classes)
+    if accelerator.is_main_process:
+        _write_results(prepared, folder, scores, found)
+        progress.say(f"{prepared.final_name} accuracy {scores.sentence()}, computed from the saved model")
+    accelerator.wait_for_everyone()  # so that no process looks for results that are being written
+
+
+def _train(prepared: Prepared, folder: RunFolder, accelerator: Accelerator, progress: Progress, workers: int) -> None:
+    """The loop alone."""
     lesson = Lesson(
         target=prepared.target,
         recipe=prepared.recipe,
         learn=prepared.learn,
-        score=splits[prepared.score_name],
+        score=prepared.dataset.splits[prepared.score_name],
         score_name=prepared.score_name,
         preprocessing=prepared.preprocessing,
         seed=prepared.request.seed,
@@ -112,19 +137,33 @@ def _train_and_judge(
         _say_before(prepared, folder, accelerator, progress, workers)
     train(lesson, folder, accelerator, progress)
     if accelerator.is_main_process:
-        _save(prepared, folder)
-    accelerator.wait_for_everyone()
-    give_memory_back()
-    network, _, _ = load_model(folder.model)
-    final = splits[prepared.final_name]
-    found = predict_split(
-        network, final, prepared.preprocessing, accelerator, workers=workers, progress=progress, title="judging"
+        _save(prepared, folder, prepared.preprocessing)
+        _draw(folder, folder, prepared.score_name)
+
+
+def _climb(prepared: Prepared, folder: RunFolder, accelerator: Accelerator, progress: Progress, workers: int) -> None:
+    """The ladder, or its lower part; each rung that is better is saved at once."""
+    job = Climb(
+        target=prepared.target,
+        recipe=prepared.recipe,
+        learn=prepared.learn,
+        contents=prepared.survey.sha256,
+        preprocessing=prepared.preprocessing,
+        seed=prepared.request.seed,
+        judged=len(prepared.dataset.splits[prepared.final_name]),
+        workers=workers,
+        budget=prepared.request.budget or math.inf,
+        target_accuracy=prepared.request.target_accuracy,
+        began=time.monotonic(),
     )
-    scores = score(found, final.labels, prepared.dataset.classes)
-    if accelerator.is_main_process:
-        _write_results(prepared, folder, scores, found)
-        progress.say(f"{prepared.final_name} accuracy {scores.sentence()}, computed from the saved model")
-    accelerator.wait_for_everyone()  # so that no process looks for results that are being written
+
+    def keep(how: Preprocessing) -> None:
+        if accelerator.is_main_process:
+            _save(prepared, folder, how)
+
+    stages = climb(job, folder, keep, accelerator, progress)
+    if accelerator.is_main_process and stages:
+        _draw(folder, stages[0], "held-out")
 
 
 def _say_before(
@@ -159,9 +198,8 @@ def _prove_rows(
     source.network.cpu()  # it has said all it is asked
 
 
-def _save(prepared: Prepared, folder: RunFolder) -> None:
-    network = prepared.target.network
-    source, how = prepared.source, prepared.preprocessing
+def _save(prepared: Prepared, folder: RunFolder, how: Preprocessing) -> None:
+    network, source = prepared.target.network, prepared.source
     description = ModelDescription(
         library=source.library,
         architecture=source.architecture,
@@ -176,9 +214,12 @@ def _save(prepared: Prepared, folder: RunFolder) -> None:
         "recipe": json.dumps(prepared.recipe.as_dict()),
     }
     save_model(folder.model, network, description, extra)
-    points = curve_points(folder)
+
+
+def _draw(folder: RunFolder, stage: RunFolder, scored_on: str) -> None:
+    points = curve_points(stage)
     if points:
-        draw_curves(points, folder.curves, title=folder.path.name, scored_on=prepared.score_name)
+        draw_curves(points, folder.curves, title=folder.path.name, scored_on=scored_on)
 
 
 def _write_results(prepared: Prepared, folder: RunFolder, scores: Scores, found: npt.NDArray[np.float32]) -> None:
@@ -186,8 +227,9 @@ def _write_results(prepared: Prepared, folder: RunFolder, scores: Scores, found:
     with atomic_path(folder.predictions) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, labels=final.labels, probabilities=found)
     records = folder.records()
-    seconds = max((r["seconds"] for r in records if r["event"] == "train"), default=0.0)
-    pictures = prepared.recipe.epochs * len(prepared.learn)
+    seconds = max((r["seconds"] for r in records if r["event"] in ("train", "rung")), default=0.0)
+    looped = seconds and prepared.recipe.method == "train"
+    pictures = prepared.recipe.passes * len(prepared.learn) if looped else 0
     write_json(
         folder.evaluation,
         {
@@ -195,7 +237,7 @@ def _write_results(prepared: Prepared, folder: RunFolder, scores: Scores, found:
             **scores.as_json(),
             "model_sha256": sha256_of_file(folder.model),
             "training_seconds": seconds,
-            "pictures_per_second": pictures / seconds if seconds else None,
+            "pictures_per_second": pictures / seconds if looped else None,
         },
     )
 

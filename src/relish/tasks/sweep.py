@@ -37,6 +37,9 @@ from relish.tasks.running import RUNS
 from relish.tasks.studies import Outcome, carry_out, chosen_recipes, study_folder
 from relish.training.recipe import SHORT, Recipe
 
+WHOLE = (int, int | None)
+"""Types of fields that take whole numbers."""
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -185,7 +188,7 @@ def parse_vary(vary: str, points: int) -> tuple[str, list[float]]:
     """
     name, equals, words = vary.partition("=")
     field = SHORT.get(name.strip(), name.strip())
-    numbers = [f.name for f in fields(Recipe) if f.type in (int, float)]
+    numbers = [f.name for f in fields(Recipe) if f.type in (float, *WHOLE)]
     if not equals or not words.strip():
         raise RecipeError(f"--vary {vary}: not of the form field=low..high or field=a,b,c, such as lr=1e-5..1e-1.")
     if field not in numbers:
@@ -201,7 +204,7 @@ def parse_vary(vary: str, points: int) -> tuple[str, list[float]]:
             values = [float(f"{value:.6g}") for value in np.geomspace(low, high, points)]
     except ValueError:
         raise RecipeError(f"--vary {vary}: {words} are no numbers.") from None
-    whole = next(f.type for f in fields(Recipe) if f.name == field) is int
+    whole = next(f.type for f in fields(Recipe) if f.name == field) in WHOLE
     if whole and ".." not in words and not all(value.is_integer() for value in values):
         raise RecipeError(f"--vary {vary}: {field} takes whole numbers.")
     return field, sorted({round(value) if whole else value for value in values})

@@ -8,6 +8,8 @@ Nothing of the random generators is kept, since every draw of a run is looked up
 
 import dataclasses
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +61,33 @@ def load_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optim
     """
     if not path.is_file():
         return None
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    with _readable(path):
+        content = _content(path)
         network.load_state_dict(content["network"])
         optimiser.load_state_dict(content["optimiser"])
         return Place(**content["place"])
-    except (RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+
+
+def load_network(path: Path, network: nn.Module) -> None:
+    """Put a network back where the checkpoint left it.
+
+    Raises:
+        RunError: the file is missing, damaged, or of another network.
+    """
+    with _readable(path):
+        network.load_state_dict(_content(path)["network"])
+
+
+def _content(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return found
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(
             f"{path} cannot be gone on from ({reason}).", hint="Delete that file, and the run starts over."

@@ -51,10 +51,12 @@ class Lesson:
     preprocessing: Preprocessing
     seed: int
     workers: int = 0
+    deadline: float = math.inf
+    """When to end at the latest, even in mid-epoch, by `time.monotonic`."""
 
 
 def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> None:
-    """Train to the recipe's end, from the folder's checkpoint if it has one.
+    """Train to the recipe's end, or to the deadline, from the folder's checkpoint if it has one.
 
     Raises:
         Diverged: the loss is no finite number any more.
@@ -70,7 +72,7 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
     steps_per_epoch = math.ceil(len(lesson.learn) / recipe.batch_size)
     main = accelerator.is_main_process
     if place.epoch or place.batch:
-        progress.say(f"going on from epoch {place.epoch + place.batch / steps_per_epoch:.2f} of {recipe.epochs}")
+        progress.say(f"going on from epoch {place.epoch + place.batch / steps_per_epoch:.2f} of {recipe.passes}")
     if main and folder.metrics.is_file():
         folder.record(event="resumed", epoch=place.epoch, batch=place.batch)
 
@@ -81,20 +83,21 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
     saved_at = time.monotonic()
     with (
         StopFlag() as stop,
-        progress.bar("training", recipe.epochs * len(lesson.learn), _pictures_done(place, lesson)) as bar,
+        progress.bar("training", recipe.passes * len(lesson.learn), _pictures_done(place, lesson)) as bar,
     ):
-        for epoch in range(place.epoch, recipe.epochs):
+        for epoch in range(place.epoch, recipe.passes):
             batches = epoch_batches(len(lesson.learn), recipe.batch_size, lesson.seed, epoch)
             share = [_share(b, accelerator.process_index, accelerator.num_processes) for b in batches[place.batch :]]
             pictures = training_batches(
-                lesson.learn, lesson.preprocessing, share, seed=lesson.seed, epoch=epoch, workers=lesson.workers
-            )
-            set_train_mode(network, lesson.target)
+                lesson.learn, lesson.preprocessing, share, seed=lesson.seed, epoch=epoch,
+                smallest=recipe.smallest_crop, workers=lesson.workers,
+            )  # fmt: skip
+            set_train_mode(network, lesson.target, still_norms=recipe.batch_norm == "still")
             for number in range(place.batch, len(batches)):
                 began = time.perf_counter()
                 batch, count = next(pictures), len(batches[number])
                 padding = len(batches[number]) <= accelerator.process_index
-                set_rates(optimiser, recipe, epoch * steps_per_epoch + number, recipe.epochs * steps_per_epoch)
+                set_rates(optimiser, recipe, epoch * steps_per_epoch + number, recipe.passes * steps_per_epoch)
                 # Dropout draws by its place in the run too, differently in every process.
                 torch.manual_seed(seeds.derive(lesson.seed, "step", epoch, number, accelerator.process_index))
                 loss, right = _step(parallel, optimiser, batch, lesson, accelerator, count, padding)
@@ -105,13 +108,16 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
                 bar.advance(count, _words(place, count / (time.perf_counter() - began)))
                 if main and _is_point(number, len(batches)):
                     _record_training(folder, place, len(batches))
-                stopping = _any_asked(stop, accelerator)
+                stopping = _any(bool(stop), accelerator)
                 if stopping or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                     save()
                     saved_at = time.monotonic()
+                if lesson.deadline < math.inf and _any(time.monotonic() > lesson.deadline, accelerator):
+                    save()
+                    return
                 if stopping:
                     raise Stopped(
-                        f"stopped in epoch {epoch + 1} of {recipe.epochs}; the work so far is saved.",
+                        f"stopped in epoch {epoch + 1} of {recipe.passes}; the work so far is saved.",
                         hint=f"Go on with: {folder.resume_command}",
                     )
             _score(lesson, folder, place, accelerator, progress)
@@ -143,11 +149,11 @@ def _step(
     return float(sums[0]), int(sums[1])
 
 
-def _any_asked(stop: StopFlag, accelerator: Accelerator) -> bool:
-    """Whether any process was asked to stop: all have to agree, or the others wait for it in the next step."""
+def _any(here: bool, accelerator: Accelerator) -> bool:
+    """Whether it is so in any process: all have to agree, or the others wait for one in the next step."""
     if accelerator.num_processes == 1:
-        return bool(stop)
-    return bool(accelerator.reduce(torch.tensor([float(bool(stop))], device=accelerator.device))[0] > 0)
+        return here
+    return bool(accelerator.reduce(torch.tensor([float(here)], device=accelerator.device))[0] > 0)
 
 
 def _share(batch: list[int], process: int, processes: int) -> list[int]:
@@ -194,7 +200,7 @@ def _score(lesson: Lesson, folder: RunFolder, place: Place, accelerator: Acceler
     )
     right = int((found.argmax(1) == lesson.score.labels).sum())
     progress.say(
-        f"epoch {place.epoch + 1}/{lesson.recipe.epochs}  loss {place.loss / place.seen:.3f}  "
+        f"epoch {place.epoch + 1}/{lesson.recipe.passes}  loss {place.loss / place.seen:.3f}  "
         f"train {place.right / place.seen:.3f}  {lesson.score_name} {right / len(lesson.score):.4f}  "
         f"({place.seconds:.0f} s of training so far)"
     )

@@ -1,17 +1,20 @@
-"""The optimiser and its two groups: the backbone at the base rate, the new head at a multiple of it.
+"""The optimiser and its groups: the backbone at the base rate, the new head at a multiple of it.
 
 In:   a target model and a recipe.
-Out:  `torch.optim.SGD` over what may learn, and the rate of any step.
+Out:  an optimiser over what may learn, and the rate of any step.
 
 Groups go by module, not by the names of parameters: whatever an architecture calls its output layer, the parameters of
 that very module are the head's.
 """
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
 
+from relish.models.freezing import layer_groups
 from relish.models.target import TargetModel
 from relish.training.recipe import Recipe
 
@@ -21,21 +24,52 @@ def learning_rates(recipe: Recipe) -> dict[str, float]:
     return {"backbone": recipe.learning_rate, "head": recipe.learning_rate * recipe.head_multiplier}
 
 
-def make_optimiser(target: TargetModel, recipe: Recipe) -> torch.optim.SGD:
-    """Stochastic gradient descent with the book's groups; frozen parameters are in neither."""
-    rates = learning_rates(recipe)
-    parts = {"backbone": target.backbone_parameters(), "head": target.head_parameters()}
+def make_optimiser(target: TargetModel, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimiser over what learns; frozen parameters are in none of its groups.
+
+    With `layer_decay` below 1 every group of layers has its own rate: the base rate for the last one before the head,
+    and less the nearer to the picture (Howard and Ruder 2018, arXiv:1801.06146, section 3.2).
+    """
     groups = [
-        {"params": learning, "lr": rates[name], "name": name, "base_lr": rates[name]}
-        for name, parameters in parts.items()
+        {"params": learning, "lr": rate, "base_lr": rate, "name": name}
+        for name, rate, parameters in _parts(target, recipe)
         if (learning := [p for p in parameters if p.requires_grad])
     ]
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(_without_decay_of_norms(groups, recipe.weight_decay), lr=recipe.learning_rate)
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+
+
+def _parts(target: TargetModel, recipe: Recipe) -> Iterator[tuple[str, float, list[nn.Parameter]]]:
+    rates = learning_rates(recipe)
+    if recipe.layer_decay == 1:
+        yield "backbone", rates["backbone"], target.backbone_parameters()
+    else:
+        groups = layer_groups(target)
+        for place, parameters in enumerate(groups):
+            below = len(groups) - 1 - place
+            yield f"layers {place}", rates["backbone"] * recipe.layer_decay**below, parameters
+    yield "head", rates["head"], target.head_parameters()
+
+
+def _without_decay_of_norms(groups: list[dict[str, Any]], decay: float) -> list[dict[str, Any]]:
+    """Each group in two, weights and the rest: pulling the scale of a norm to 0 serves nothing."""
+    parts = []
+    for group in groups:
+        weights, rest = ([p for p in group["params"] if (p.ndim > 1) is many] for many in (True, False))
+        parts += [
+            {**group, "params": some, "weight_decay": share} for some, share in ((weights, decay), (rest, 0.0)) if some
+        ]
+    return parts
 
 
 def set_rates(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int, steps: int) -> None:
     """Give every group its rate for one step of `steps`, counted from 0: a function of the step, so resuming seeks."""
-    factor = 1.0 if recipe.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * step / steps))
+    rising = recipe.warmup * steps
+    done = max(0.0, (step - rising) / (steps - rising))
+    factor = min(1.0, (step + 1) / rising) if rising else 1.0
+    if recipe.schedule == "cosine":
+        factor *= 0.5 * (1 + math.cos(math.pi * done))
     for group in optimiser.param_groups:
         group["lr"] = group["base_lr"] * factor
 

@@ -21,6 +21,9 @@ HeadStart = Literal["xavier", "xavier-zero", "zeros", "source", "library"]
 Unmatched = Literal["random", "mean"]
 LossReduction = Literal["sum", "mean"]
 Schedule = Literal["constant", "cosine"]
+Method = Literal["train", "probe", "ladder"]
+OptimiserName = Literal["sgd", "adamw"]
+BatchNorm = Literal["moving", "still"]
 
 
 SHORT: Mapping[str, str] = {"lr": "learning_rate"}
@@ -33,6 +36,9 @@ class Recipe:
 
     name: str = "book"
     """The named recipe this one began as."""
+    method: Method = "train"
+    """What a run does: `train`, the loop alone; `probe`, an output layer solved for on frozen features; `ladder`, the
+    probe, fine-tuning from it, and averaging the two, each kept only where it is better on held-out pictures."""
     start: Start = "source"
     """Where the backbone's parameters come from: the source model, or chance."""
     head: HeadStart = "xavier"
@@ -46,31 +52,53 @@ class Recipe:
     """Base rate of every layer but the head, per loss as `loss` takes it (a sum, in the book)."""
     head_multiplier: float = 10.0
     """The head's rate over the base rate, no unit."""
+    layer_decay: float = 1.0
+    """The rate of each group of layers over that of the next one towards the output, no unit, above 0 up to 1."""
+    optimiser: OptimiserName = "sgd"
+    """How a gradient becomes a step: `sgd`, or `adamw` (Loshchilov and Hutter 2019, arXiv:1711.05101)."""
     momentum: float = 0.0
-    """Share of the last step kept in the next, no unit, 0 up to but not 1."""
+    """With sgd: share of the last step kept in the next, no unit, 0 up to but not 1."""
     weight_decay: float = 1e-3
-    """L2 penalty on every parameter, biases and norms included, as `torch.optim.SGD` applies it."""
+    """With sgd an L2 penalty on every parameter, biases and norms included, as `torch.optim.SGD` applies it; with adamw
+    the share of each weight, but not of biases and norms, that is taken away per step and rate."""
     loss: LossReduction = "sum"
     """How the losses of a batch become one number; the step of a sum grows with the batch."""
     schedule: Schedule = "constant"
     """The rate over the run: the same throughout, or down half a cosine to zero."""
+    warmup: float = 0.0
+    """Share of the steps over which the rates rise from nothing, no unit, 0 up to but not 1."""
+    batch_norm: BatchNorm = "moving"
+    """The running statistics of batch norm in layers that learn: `moving` with the batches, or `still`."""
+    smallest_crop: float = 0.08
+    """Random crops in training keep at least this share of a picture's area, above 0 up to 1."""
     batch_size: int = 128
     """Pictures in a batch, over all processes; the last batch of an epoch may be smaller."""
-    epochs: int = 5
-    """Passes over the training pictures."""
+    epochs: int | None = 5
+    """Passes over the training pictures; none, with method=ladder alone: as many as suit the number of pictures."""
     image_size: int | None = None
     """Side of the square the network sees, in pixels; none: the source model's own."""
 
     def __post_init__(self) -> None:
         _check(0 < self.learning_rate < math.inf, "learning_rate", "above 0 and finite", self.learning_rate)
         _check(0 < self.head_multiplier < math.inf, "head_multiplier", "above 0 and finite", self.head_multiplier)
+        _check(0 < self.layer_decay <= 1, "layer_decay", "above 0 and at most 1", self.layer_decay)
+        _check(0 <= self.warmup < 1, "warmup", "from 0 up to but not 1", self.warmup)
+        _check(0 < self.smallest_crop <= 1, "smallest_crop", "above 0 and at most 1", self.smallest_crop)
         _check(0 <= self.momentum < 1, "momentum", "from 0 up to but not 1", self.momentum)
         _check(0 <= self.weight_decay < math.inf, "weight_decay", "0 or above and finite", self.weight_decay)
         _check(self.batch_size >= 1, "batch_size", "1 or above", self.batch_size)
-        _check(self.epochs >= 0, "epochs", "0 or above", self.epochs)
+        given = self.epochs is not None or self.method == "ladder"
+        _check(given and (self.epochs or 0) >= 0, "epochs", "0 or above", self.epochs)
         _check(self.image_size is None or 16 <= self.image_size <= 4096, "image_size", "16 to 4096", self.image_size)
         frozen = self.freeze in ("none", "backbone") or (self.freeze.isascii() and self.freeze.isdigit())
         _check(frozen, "freeze", "none, backbone or a number of layer groups", self.freeze)
+
+    @property
+    def passes(self) -> int:
+        """`epochs`, where they are given."""
+        if self.epochs is None:
+            raise RecipeError("epochs must be given for the loop; only a ladder chooses them.")
+        return self.epochs
 
     def as_dict(self) -> dict[str, Any]:
         """Every field by name, in order, as plain values for YAML."""
@@ -90,7 +118,7 @@ class Recipe:
                     f'recipe {self.name} has no "{key}".', hint=nearest(key, known) or f"It has: {', '.join(known)}."
                 )
         wanted = {
-            key: None if str(value).lower() == "none" and key == "image_size" else value
+            key: None if str(value).lower() == "none" and key in ("image_size", "epochs") else value
             for key, value in settings.items()
         }
         return recipe_from_dict({**self.as_dict(), **wanted})
@@ -173,6 +201,26 @@ RECIPES: Mapping[str, Recipe] = {
         replace(_BOOK, name="frozen", freeze="backbone"),
         # Its exercise 4: the head begins with the source model's own rows.
         replace(_BOOK, name="source-head", head="source"),
+        # The probe alone: nothing of the loop's numbers is read.
+        replace(_BOOK, name="probe", method="probe", freeze="backbone"),
+        # The ladder. The numbers are those of its fine-tuning, each measured (docs/ladder.md).
+        replace(
+            _BOOK,
+            name="auto",
+            method="ladder",
+            learning_rate=1e-4,
+            head_multiplier=1.0,
+            layer_decay=0.75,
+            optimiser="adamw",
+            weight_decay=1e-2,
+            loss="mean",
+            schedule="cosine",
+            warmup=0.1,
+            batch_norm="still",
+            smallest_crop=0.35,
+            batch_size=32,
+            epochs=None,
+        ),
         # Step 1. Rates of ImageNet training scaled to small batches: 0.1 for 256 pictures, linearly down with the
         # batch (Goyal et al. 2017, arXiv:1706.02677), momentum and decay as He et al. 2016 (arXiv:1512.03385).
         replace(

@@ -1,0 +1,168 @@
+"""What a network's backbone makes of pictures: the inputs of its output layer, computed once and kept on disk.
+
+In:   a target model whose backbone stays as it is, pictures with the hashes of their files, a preprocessing.
+Out:  (N, D) float32, in the order of the pictures.
+Not here: what is learned from them (`training/probe.py`), how rows are kept (`core/row_store.py`).
+
+Features are kept under the hash of everything they depend on: the backbone's tensors, the preprocessing, the file's
+content. So runs share them, and a picture that is added, or moved, costs one picture.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from relish.core.devices import place
+from relish.core.errors import ModelError
+from relish.core.fingerprints import fingerprint
+from relish.core.home import relish_home
+from relish.core.progress import Progress
+from relish.core.row_store import RowStore
+from relish.data.batches import view_batches
+from relish.data.dataset import Split
+from relish.data.transforms import Preprocessing, normalise
+from relish.evaluation.predictions import BATCH_SIZE
+from relish.models.target import TargetModel
+
+Features = npt.NDArray[np.float32]
+
+_RULES = 1
+"""Raise it when pictures are opened, scaled or fed in another way than before."""
+_KEEP_EVERY = 4
+"""Batches between two writes; what a kill can cost."""
+
+
+class Backbone:
+    """A network up to its output layer, all of it in eval mode."""
+
+    def __init__(self, target: TargetModel, device: torch.device | str = "cpu") -> None:
+        """
+        Raises:
+            ModelError: what the network says is not its output layer's output, so no probe can be trained on the
+                layer's input: two heads, or pooling behind the head.
+        """
+        if len(target.heads) != 1:
+            raise ModelError(
+                f"{target.source.name} has {len(target.heads)} output layers, which no probe can be trained for.",
+                hint="Take --recipe book or frozen, or another --source.",
+            )
+        self.network, self.head, self.device = target.network, target.heads[0], torch.device(device)
+        self.width = self.head.weight.shape[1]
+        self.name = target.source.name
+        place(self.network, self.device)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor, how: Preprocessing) -> Tensor:
+        """(B, 3, S, S) uint8 pictures to (B, D) float32 features."""
+        met: list[Tensor] = []
+        hook = self.head.register_forward_pre_hook(lambda _, inputs: met.append(inputs[0]))
+        try:
+            said = self.network.eval()(normalise(images.to(self.device), how))
+        finally:
+            hook.remove()
+        features = met[-1].flatten(1) if met else torch.empty(0)
+        if features.shape != (len(images), self.width) or not _is_head_of(said, features, self.head):
+            raise ModelError(
+                f"{self.name} does more after its output layer than relish can train a probe for.",
+                hint="Take --recipe book or frozen, or another --source.",
+            )
+        return features.float()
+
+    def digest(self) -> str:
+        """SHA-256 of every tensor but the output layer's, with its name."""
+        found = hashlib.sha256()
+        own = {id(tensor) for tensor in self.head.parameters()}
+        for name, tensor in self.network.state_dict(keep_vars=True).items():
+            if id(tensor) not in own:
+                found.update(name.encode() + b"\0")
+                found.update(tensor.detach().cpu().contiguous().numpy())
+        return found.hexdigest()
+
+
+def features_of(
+    backbone: Backbone,
+    split: Split,
+    how: Preprocessing,
+    sha256: Mapping[Path, str],
+    accelerator: Accelerator,
+    *,
+    view: int = 0,
+    workers: int = 0,
+    progress: Progress | None = None,
+    title: str = "features",
+) -> Features:
+    """The features of every picture of a split, from the cache where they are known.
+
+    Args:
+        sha256: of each picture's file.
+        view: 0 as the picture is evaluated; above, see `as_viewed`.
+
+    Returns:
+        (N, D) float32, in the order of the split; the same in every process.
+
+    Raises:
+        ModelError: see `Backbone`.
+        PictureError: a picture cannot be opened any more.
+        WriteFailed: the cache cannot be written to.
+    """
+    store = RowStore(relish_home() / "features" / _key(backbone, how, view)[:32], backbone.width)
+    keys = [sha256[path] for path in split.paths]
+    place_of = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    rows = np.full((len(place_of), backbone.width), np.nan, dtype=np.float32)
+    missing = set(place_of)
+    for key, row in store.read(place_of):
+        rows[place_of[key]] = row
+        missing.discard(key)
+    with (progress or Progress()).bar(title, len(keys), len(keys) - sum(key in missing for key in keys)) as bar:
+        for fresh in _computed(backbone, split, how, keys, missing, accelerator, view, workers):
+            if accelerator.is_main_process:
+                store.add(fresh)
+            for key, row in fresh.items():
+                rows[place_of[key]] = row
+            bar.advance(len(fresh))
+    return rows[[place_of[key] for key in keys]]
+
+
+def _computed(
+    backbone: Backbone,
+    split: Split,
+    how: Preprocessing,
+    keys: Sequence[str],
+    missing: set[str],
+    accelerator: Accelerator,
+    view: int,
+    workers: int,
+) -> Iterator[dict[str, Features]]:
+    """The rows that are missing, a few batches at a time, the same in every process."""
+    # Cut before looking what is missing: a picture meets the same neighbours after a kill as it would have before, and
+    # its row is the same to the last bit.
+    batches = [range(i, min(i + BATCH_SIZE, len(keys))) for i in range(0, len(keys), BATCH_SIZE)]
+    needed = [list(batch) for batch in batches if any(keys[position] in missing for position in batch)]
+    step = _KEEP_EVERY * accelerator.num_processes
+    for i in range(0, len(needed), step):
+        mine = needed[i : i + step][accelerator.process_index :: accelerator.num_processes]
+        fresh: dict[str, Features] = {}
+        for batch in view_batches(split, how, mine, view=view, contents=keys, workers=workers):
+            found = backbone(batch.images, how).cpu().numpy()
+            fresh.update((keys[p], row) for p, row in zip(batch.positions.tolist(), found, strict=True))
+        if accelerator.num_processes > 1:
+            fresh = {key: row for part in gather_object([fresh]) for key, row in part.items()}
+        yield {key: row for key, row in fresh.items() if key in missing}
+
+
+def _is_head_of(said: Tensor, features: Tensor, head: Any) -> bool:
+    bias = torch.zeros(len(head.weight), device=features.device) if head.bias is None else head.bias
+    again = nn.functional.linear(features, head.weight.flatten(1), bias)
+    return said.shape == again.shape and torch.allclose(said, again, rtol=1e-3, atol=1e-3)
+
+
+def _key(backbone: Backbone, how: Preprocessing, view: int) -> str:
+    return fingerprint([_RULES, backbone.digest(), how.as_dict(), view, backbone.device.type, torch.__version__])

@@ -1,0 +1,117 @@
+"""One model fine-tuned from the probe's head, and what it and its averages with the probe say of pictures held out.
+
+In:   a climb, a probe, which pictures are held out.
+Out:  a `Fold`.
+Not here: the loop (`loop.py`), choosing among folds and averages (`ladder.py`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate import Accelerator
+
+from relish.core.errors import Stopped
+from relish.core.files import write_json
+from relish.core.progress import Muted, Progress
+from relish.core.run_folder import RunFolder
+from relish.evaluation.predictions import predict_split
+from relish.models.target import TargetModel
+from relish.training.averaging import State, between, state_of
+from relish.training.checkpoints import load_network
+from relish.training.loop import Lesson, train
+from relish.training.probe import Probe
+from relish.training.probing import Climb, Probed
+
+HELD_OUT = "held-out"
+SHARES = (0.25, 0.5, 0.75, 1.0)
+"""How far from the probe to the fine-tuned model: averages that are tried."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """A fine-tuned model beside the probe it started from; both learned from the same pictures."""
+
+    labels: npt.NDArray[np.int64]
+    """(n,) int64, of the pictures held out."""
+    probe: State
+    tuned: State
+    said: Mapping[float, npt.NDArray[np.float32]]
+    """By share: (n, K) float32 probabilities; 0 is the probe, 1 the fine-tuned model."""
+
+
+def fine_tune(
+    job: Climb,
+    probed: Probed,
+    origin: State,
+    out: npt.NDArray[np.bool_],
+    epochs: int,
+    deadline: float,
+    stage: RunFolder,
+    folder: RunFolder,
+    accelerator: Accelerator,
+    progress: Progress,
+) -> Fold:
+    """Learn from all pictures but those held out; the network is left somewhere between its two ends.
+
+    Args:
+        origin: the network before anything learned.
+        out: (N,) bool: held out.
+        deadline: by `time.monotonic`; the epochs are cut short there.
+        stage: where this model's checkpoint and events go; a model that is finished there is only put back.
+        folder: the run's own, for what to type to go on.
+
+    Raises:
+        Diverged, Stopped, PictureError: as the loop does.
+    """
+    network, how = job.target.network, probed.preprocessing
+    network.load_state_dict(origin)
+    set_head(job.target, probed.without(out))
+    before = state_of(network)
+    lesson = Lesson(
+        target=job.target,
+        recipe=replace(job.recipe, epochs=epochs),
+        learn=probed.learn.take(np.flatnonzero(~out)),
+        score=probed.learn.take(np.flatnonzero(out)),
+        score_name=HELD_OUT,
+        preprocessing=how,
+        seed=job.seed,
+        workers=job.workers,
+        deadline=deadline,
+    )
+    _train_once(lesson, stage, folder, accelerator, progress)
+    tuned = state_of(network)
+    said = {}
+    for share in (0.0, *SHARES):
+        network.load_state_dict(between(before, tuned, share))
+        said[share] = predict_split(
+            network, lesson.score, how, accelerator, workers=job.workers, progress=progress, title=f"average {share:g}"
+        )
+    return Fold(lesson.score.labels, before, tuned, said)
+
+
+@torch.no_grad()
+def set_head(target: TargetModel, probe: Probe) -> None:
+    """Make a probe the network's output layer."""
+    (head,) = target.heads
+    head.weight.copy_(torch.from_numpy(probe.weight).view_as(head.weight))
+    if head.bias is not None:
+        head.bias.copy_(torch.from_numpy(probe.bias))
+
+
+def _train_once(
+    lesson: Lesson, stage: RunFolder, folder: RunFolder, accelerator: Accelerator, progress: Progress
+) -> None:
+    ended = stage.path / "ended.json"
+    if ended.is_file():
+        load_network(stage.checkpoint, lesson.target.network)
+        return
+    try:
+        train(lesson, stage, accelerator, Muted(progress))
+    except Stopped as stopped:
+        raise Stopped(stopped.message, hint=f"Go on with: {folder.resume_command}") from stopped
+    if accelerator.is_main_process:
+        # A model cut short at its deadline is finished too: it does not go on learning when the run is resumed.
+        write_json(ended, {"epochs": lesson.recipe.epochs})

@@ -1,0 +1,140 @@
+"""The ladder: probe, fine-tuning from the probe's head, averaging the two; each kept only where it is better.
+
+In:   a target model as its source left it, the pictures to learn from, a recipe, a folder.
+Out:  the network, as the best rung left it; every rung's figures in the run's `metrics.jsonl`.
+Not here: the rungs themselves (`probing.py`, `fine_tuning.py`), saving and judging (`tasks/running.py`).
+
+What is compared are answers on pictures that were held out: a fifth of them, or, where that is too few to tell two
+models apart, every picture once, held out from one of several models, which are averaged in the end. Everything is
+either kept on disk or follows from it, so a run that is killed is climbed again from the bottom, in seconds, up to
+where it was.
+
+Source: fine-tuning from a probe: Kumar et al. 2022, arXiv:2202.10054. Averaging with it: Wortsman et al. 2022,
+arXiv:2109.01903; averaging models of one origin: Wortsman et al. 2022, arXiv:2203.05482.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from accelerate import Accelerator
+
+from relish.core.progress import Progress
+from relish.core.run_folder import RunFolder
+from relish.data.folds import stratified_folds, usable_folds
+from relish.data.transforms import Preprocessing
+from relish.evaluation.metrics import Proportion
+from relish.evaluation.selection import judge, tempered_losses
+from relish.training.averaging import between, mean_of, state_of
+from relish.training.fine_tuning import SHARES, Fold, fine_tune, set_head
+from relish.training.planning import UpperPlan
+from relish.training.plans import Plans
+from relish.training.probing import Climb, Probed, probe_of
+from relish.training.rules import HELD_SHARE
+
+Keep = Callable[[Preprocessing], None]
+"""Called whenever the network has become the best so far, to save it; with how it wants its pictures."""
+
+
+def climb(job: Climb, folder: RunFolder, keep: Keep, accelerator: Accelerator, progress: Progress) -> list[RunFolder]:
+    """Climb as far as the recipe and the time go, and as each rung is better than the one below.
+
+    Returns:
+        Where each fine-tuning was recorded; none where there was only the probe.
+
+    Raises:
+        ModelError: no probe can be trained for this network.
+        Diverged, Stopped, PictureError: as the loop does.
+    """
+    plans = Plans(job, folder, accelerator, progress)
+    probed = probe_of(job, plans.lower(), accelerator, progress)
+    origin = state_of(job.target.network)
+    set_head(job.target, probed.probe)
+    progress.say(f"rung    {probed.words()}")
+    _record(job, folder, accelerator, "probe", **probed.as_json())
+    keep(probed.preprocessing)
+    if job.recipe.method == "probe" or _reached(job, probed.right, progress):
+        return []
+    plan = plans.upper(probed)
+    stages = [_stage(folder, number) for number in range(plan.folds)]
+    folds: list[Fold] = []
+    for stage, out in zip(stages, _held_out(job, plan, probed), strict=True):
+        until = _deadline(job, plan, len(folds), plans.forward, int(out.sum()))
+        folds.append(fine_tune(job, probed, origin, out, plan.epochs, until, stage, folder, accelerator, progress))
+        progress.say(_tuned_words(folds, plan))
+    if folds and _choose(job, folds, folder, accelerator, progress):
+        keep(probed.preprocessing)
+    else:
+        job.target.network.load_state_dict(origin)
+        set_head(job.target, probed.probe)
+    return stages
+
+
+def _choose(job: Climb, folds: list[Fold], folder: RunFolder, accelerator: Accelerator, progress: Progress) -> bool:
+    """Put the best average into the network where it is better than the probe; whether it is."""
+    labels = np.concatenate([fold.labels for fold in folds])
+    said = {share: np.concatenate([fold.said[share] for fold in folds]) for share in (0.0, *SHARES)}
+    share = min(SHARES, key=lambda s: float(tempered_losses(said[s], labels).mean()))
+    verdict = judge(said[share], said[0.0], labels)
+    name = "fine-tuned" if share == 1 else f"average of probe and fine-tuned, {share:g} of the way"
+    progress.say(f"rung    {name}: {verdict.sentence()}")
+    figures = {
+        "probe_correct": verdict.right_before, "share": share, "gain": verdict.gain, "error": verdict.error,
+        "kept": verdict.better,
+    }  # fmt: skip
+    _record(job, folder, accelerator, "average", **Proportion(verdict.right, verdict.count).as_json(), **figures)
+    if not verdict.better:
+        progress.say("won     probe")
+        return False
+    job.target.network.load_state_dict(mean_of([between(fold.probe, fold.tuned, share) for fold in folds]))
+    progress.say(f"won     {name}")
+    return True
+
+
+def _reached(job: Climb, right: Proportion, progress: Progress) -> bool:
+    if job.target_accuracy is None or right.value < job.target_accuracy:
+        return False
+    progress.say(
+        f"won     probe: it reaches {job.target_accuracy:g} on held-out pictures, so there is no need to climb on"
+    )
+    return True
+
+
+def _stage(folder: RunFolder, number: int) -> RunFolder:
+    stage = RunFolder(folder.path / "stages" / f"fine-tuning-{number + 1}")
+    stage.path.mkdir(parents=True, exist_ok=True)
+    return stage
+
+
+def _held_out(job: Climb, plan: UpperPlan, probed: Probed) -> list[npt.NDArray[np.bool_]]:
+    """For each model that is fine-tuned the pictures held out from it, (N,) bool."""
+    learn = probed.learn
+    contents = [job.contents[path] for path in learn.paths]
+    count = usable_folds(learn.labels, contents, plan.folds if plan.folds > 1 else round(1 / HELD_SHARE))
+    fold_of = stratified_folds(learn.labels, contents, count, job.seed)
+    return [fold_of == number % count for number in range(plan.folds)]
+
+
+def _deadline(job: Climb, plan: UpperPlan, done: int, forward: float, held: int) -> float:
+    """By `time.monotonic`: what is left after all that follows, shared among the models that are still to come."""
+    if not math.isfinite(job.budget):
+        return math.inf
+    coming = plan.folds - done
+    after = forward * (job.judged + coming * held * (len(SHARES) + 1))
+    return time.monotonic() + (job.left - after) / coming
+
+
+def _tuned_words(folds: list[Fold], plan: UpperPlan) -> str:
+    fold = folds[-1]
+    right = Proportion(int((fold.said[1.0].argmax(1) == fold.labels).sum()), len(fold.labels))
+    which = f"tuned   model {len(folds)} of {plan.folds}" if plan.folds > 1 else "tuned   model"
+    return f"{which}: {right.correct} of {right.count} held-out pictures right"
+
+
+def _record(job: Climb, folder: RunFolder, accelerator: Accelerator, rung: str, **figures: Any) -> None:
+    if accelerator.is_main_process:
+        seconds = time.monotonic() - job.began
+        folder.record(event="rung", epoch=0, batch=0, rung=rung, seconds=seconds, **figures)

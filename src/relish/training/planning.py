@@ -1,0 +1,126 @@
+"""What a climb does within its time: measured on this machine, planned once, kept in the run folder.
+
+In:   how many pictures there are, how long one takes, how long there is.
+Out:  a `Plan`.
+Not here: measuring (`timing.py`) and doing it (`ladder.py`).
+
+A plan is kept because it depends on the clock: a run that is resumed has to do what it began.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from relish.training.rules import epochs_for, folds_for, views_for
+
+FRAMINGS = 4
+"""Ways of framing that are compared."""
+FRAMING_PICTURES = 1000
+"""Pictures that framings are compared on, at most."""
+SIZES = (224, 192, 160, 128, 96)
+"""Sides that pictures may be shrunk to where time is short, in pixels; multiples of 32 as networks like them."""
+_PROBE_SHARE, _CHOICES_SHARE = 0.5, 0.7
+"""Shares of a budget: for plain features and the final judging at most, and with framings and views at most."""
+FEWEST = 20
+"""Pictures of each class that are learned from where time is shortest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowerPlan:
+    """What is done up to the probe."""
+
+    image_size: int
+    """Side of the network's square, in pixels."""
+    pictures: int
+    """How many are learned from."""
+    framings: bool
+    """Whether ways of framing are compared."""
+    views: int
+    """Views of each picture that the probe learns from."""
+    seconds: float
+    """How long it will take, the final judging included."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpperPlan:
+    """What is done from the probe on."""
+
+    folds: int
+    """Models that are fine-tuned; 0: none."""
+    epochs: int
+    """Passes over the pictures, each model."""
+    seconds: float
+    """How long it will take, the final judging included."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def plan_probe(*, pictures: int, judged: int, classes: int, size: int, forward: float, budget: float) -> LowerPlan:
+    """Everything, where there is time; else fewer choices, then smaller pictures, then fewer of them.
+
+    Args:
+        pictures: to learn from.
+        judged: pictures of the final split.
+        size: side of the network's square, in pixels.
+        forward: seconds to read a picture of that size and pass it through the network.
+        budget: seconds; infinite for none.
+    """
+    sizes = [size, *(side for side in SIZES if side < size)]
+    for side in sizes:
+        each = forward * (side / size) ** 2
+        plain = each * (pictures + judged)
+        if plain <= _PROBE_SHARE * budget:
+            break
+    room = int((_PROBE_SHARE * budget - each * judged) / each) if math.isfinite(budget) else pictures
+    taken = max(min(pictures, room), min(pictures, FEWEST * classes))
+    compared = (FRAMINGS - 1) * each * min(taken, FRAMING_PICTURES)
+    seconds = each * (taken + judged)
+    framings = seconds + compared <= _CHOICES_SHARE * budget
+    seconds += compared if framings else 0.0
+    views = views_for(taken)
+    if seconds + each * taken * (views - 1) > _CHOICES_SHARE * budget:
+        views = 1
+    seconds += each * taken * (views - 1)
+    return LowerPlan(image_size=side, pictures=taken, framings=framings, views=views, seconds=seconds)
+
+
+def plan_fine_tuning(
+    *,
+    pictures: int,
+    judged: int,
+    batch_size: int,
+    epochs: int | None,
+    shares: int,
+    forward: float,
+    step: float,
+    left: float,
+) -> UpperPlan:
+    """As many models and epochs as the rules say, or as there is time for.
+
+    Args:
+        pictures: to learn from and to choose by.
+        judged: pictures of the final split.
+        epochs: asked for; None lets the rule decide.
+        shares: averages that are tried on the pictures held out.
+        forward: seconds to read a picture and pass it through the network.
+        step: seconds to learn from a picture.
+        left: seconds of the budget; infinite for none.
+    """
+    for folds in dict.fromkeys((folds_for(pictures), 1)):
+        held = pictures / folds if folds > 1 else pictures / 5
+        learned = pictures - held
+        wanted = epochs_for(round(learned), batch_size) if epochs is None else epochs
+        fixed = folds * held * forward * shares + judged * forward
+        each = folds * (learned * step + held * forward)
+        affordable = int(min(wanted, (left - fixed) / each)) if math.isfinite(left) else wanted
+        if affordable >= min(wanted, math.ceil(wanted / 2)) or folds == 1:
+            break
+    if affordable < 1:
+        return UpperPlan(folds=0, epochs=0, seconds=judged * forward)
+    return UpperPlan(folds=folds, epochs=affordable, seconds=fixed + each * affordable)

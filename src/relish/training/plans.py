@@ -1,0 +1,101 @@
+"""Measure, plan, say so, and keep the plan in the run folder: one time each for the lower and the upper rungs.
+
+In:   a climb and its folder.
+Out:  a `LowerPlan` and an `UpperPlan`; `plan.json`.
+Not here: what follows from what was measured (`planning.py`).
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from relish.core.errors import RunError
+from relish.core.files import write_json
+from relish.core.progress import Progress
+from relish.core.run_folder import RunFolder
+from relish.evaluation.features import Backbone
+from relish.training.fine_tuning import SHARES
+from relish.training.planning import LowerPlan, UpperPlan, plan_fine_tuning, plan_probe
+from relish.training.probing import Climb, Probed
+from relish.training.timing import forward_seconds, step_seconds
+
+
+class Plans:
+    """The two plans of a climb, read back where the run is resumed."""
+
+    def __init__(self, job: Climb, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> None:
+        self.job, self.accelerator, self.progress = job, accelerator, progress
+        self.file = folder.path / "plan.json"
+        self.kept = _read(self.file)
+
+    def lower(self) -> LowerPlan:
+        """What is done up to the probe."""
+        job = self.job
+
+        def made() -> dict[str, Any]:
+            size = job.preprocessing.image_size
+            forward = forward_seconds(Backbone(job.target, self.accelerator.device), job.learn, job.preprocessing)
+            plan = plan_probe(
+                pictures=len(job.learn), judged=job.judged, classes=len(job.target.classes), size=size,
+                forward=forward, budget=job.left,
+            )  # fmt: skip
+            return {**plan.as_dict(), "forward": forward * (plan.image_size / size) ** 2}
+
+        found = self._agreed("probe", made)
+        self.forward = found.pop("forward")
+        plan = LowerPlan(**found)
+        fewer = f" of {len(job.learn)}" if plan.pictures < len(job.learn) else ""
+        choices = ["framings compared"] * plan.framings + [f"{plan.views} views"] * (plan.views > 1)
+        more = f", {', '.join(choices)}" if choices else ""
+        self.progress.say(
+            f"plan    probe: {plan.pictures}{fewer} pictures of {plan.image_size} px{more}; about {_told(plan.seconds)}"
+        )
+        return plan
+
+    def upper(self, probed: Probed) -> UpperPlan:
+        """What is done from the probe on."""
+        job = self.job
+
+        def made() -> dict[str, Any]:
+            step = step_seconds(job.target, job.recipe, probed.learn, probed.preprocessing, self.accelerator)
+            plan = plan_fine_tuning(
+                pictures=len(probed.learn), judged=job.judged, batch_size=job.recipe.batch_size,
+                epochs=job.recipe.epochs, shares=len(SHARES) + 1, forward=self.forward, step=step, left=job.left,
+            )  # fmt: skip
+            return plan.as_dict()
+
+        plan = UpperPlan(**self._agreed("fine-tuning", made))
+        models = f"{plan.folds} models, {plan.epochs} epochs each" if plan.folds > 1 else f"{plan.epochs} epochs"
+        if plan.folds:
+            self.progress.say(f"plan    fine-tuning: {models}; about {_told(plan.seconds)}")
+        else:
+            self.progress.say("plan    fine-tuning: no time for it")
+        return plan
+
+    def _agreed(self, name: str, made: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The plan kept under this name, or one made and kept now; the first process's in all of them."""
+        if name not in self.kept:
+            plan = [made()]
+            if self.accelerator.num_processes > 1:
+                broadcast_object_list(plan)
+            self.kept[name] = plan[0]
+            if self.accelerator.is_main_process:
+                write_json(self.file, self.kept)
+        return dict(self.kept[name])
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{file} cannot be read ({error}).", hint="Delete it, and the run is planned afresh.") from error
+
+
+def _told(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,59 @@
+"""How long a picture takes on this machine with this network, measured on the first few.
+
+In:   a target model and some of its pictures.
+Out:  seconds per picture, reading it included.
+Not here: what follows from them (`planning.py`).
+"""
+
+import time
+
+import torch
+from accelerate import Accelerator
+
+from relish.core.devices import place
+from relish.data.batches import training_batches, view_batches
+from relish.data.dataset import Split
+from relish.data.transforms import Preprocessing, normalise
+from relish.evaluation.features import Backbone
+from relish.models.freezing import set_train_mode
+from relish.models.target import TargetModel
+from relish.training.optimiser import cross_entropy
+from relish.training.recipe import Recipe
+
+FORWARD_BATCH, ROUNDS = 32, 2
+"""Pictures at a time, and how many times; the fastest counts, since the first one also warms up."""
+
+
+def forward_seconds(backbone: Backbone, split: Split, how: Preprocessing) -> float:
+    """Seconds to read a picture and pass it through the network."""
+    some = list(range(min(FORWARD_BATCH, len(split))))
+    times = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        for batch in view_batches(split, how, [some], view=0, contents=[""] * len(split)):
+            backbone(batch.images, how)
+        times.append((time.perf_counter() - began) / len(some))
+    return min(times)
+
+
+def step_seconds(
+    target: TargetModel, recipe: Recipe, split: Split, how: Preprocessing, accelerator: Accelerator
+) -> float:
+    """Seconds to read a picture and learn from it; the network is left as it was."""
+    some = list(range(min(recipe.batch_size, len(split))))
+    before = {name: tensor.clone() for name, tensor in target.network.state_dict().items()}
+    place(target.network, accelerator.device)
+    set_train_mode(target.network, target, still_norms=recipe.batch_norm == "still")
+    times = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        for batch in training_batches(split, how, [some], seed=0, epoch=0, smallest=recipe.smallest_crop):
+            outputs = target.network(normalise(batch.images.to(accelerator.device), how))
+            loss = cross_entropy(outputs, batch.labels.to(accelerator.device)).mean()
+            loss.backward()
+            target.network.zero_grad(set_to_none=True)
+        if accelerator.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append((time.perf_counter() - began) / len(some))
+    target.network.load_state_dict(before)
+    return min(times)

@@ -1,0 +1,273 @@
+"""The ladder keeps a rung only where it is better, leaves each at once, and ends in time."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import relish
+from relish.core.devices import accelerator_for
+from relish.core.errors import ModelError, RecipeError
+from relish.core.progress import Progress
+from relish.core.run_folder import RunFolder
+from relish.data.folders import index_folder
+from relish.data.survey import survey
+from relish.data.transforms import book_preprocessing
+from relish.evaluation.features import Backbone, features_of
+from relish.evaluation.predictions import predict_split
+from relish.models.header import load_model
+from relish.models.source import load_source
+from relish.models.target import make_target
+from relish.training import fine_tuning, ladder, planning, probing
+from relish.training.averaging import between, mean_of
+from tests.conftest import draw, read_json
+
+SMALL = {"image_size": 32, "batch_size": 8, "epochs": 2}
+
+
+class Heard(Progress):
+    """Keeps what was said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line=""):
+        self.lines.append(line)
+
+
+def rungs(run):
+    return [event for event in RunFolder.open(run).records() if event["event"] == "rung"]
+
+
+# ---- features -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def looked(colours):
+    return survey(index_folder(colours, name="colours", source=str(colours)))
+
+
+def backbone_of(looked, tiny_source):
+    return Backbone(make_target(load_source(None, tiny_source), looked.dataset.classes, seed=0))
+
+
+def features(looked, tiny_source, view=0):
+    how = book_preprocessing(32, (0.5,) * 3, (0.5,) * 3)
+    split, device = looked.dataset.splits["train"], accelerator_for("cpu")
+    return features_of(backbone_of(looked, tiny_source), split, how, looked.sha256, device, view=view)
+
+
+def test_the_head_on_features_is_the_network_on_pictures(looked, tiny_source):
+    backbone, split = backbone_of(looked, tiny_source), looked.dataset.splits["train"]
+    how = book_preprocessing(32, (0.5,) * 3, (0.5,) * 3)
+    found = features_of(backbone, split, how, looked.sha256, accelerator_for("cpu"))
+    with torch.no_grad():
+        ours = backbone.head(torch.from_numpy(found)).softmax(1)
+    theirs = predict_split(backbone.network, split, how, accelerator_for("cpu"))
+    np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-5)
+
+
+def test_features_are_computed_once(looked, tiny_source, monkeypatch):
+    first = features(looked, tiny_source)
+    monkeypatch.setattr(Backbone, "__call__", lambda *_: pytest.fail("computed again"))
+    np.testing.assert_array_equal(features(looked, tiny_source), first)
+
+
+def test_another_backbone_framing_or_view_has_other_features(looked, tiny_source):
+    plain = features(looked, tiny_source)
+    assert not np.array_equal(features(looked, tiny_source, view=1), plain)
+    assert not np.array_equal(features(looked, tiny_source, view=2), features(looked, tiny_source, view=3))
+    backbone = backbone_of(looked, tiny_source)
+    with torch.no_grad():
+        next(backbone.network.parameters()).mul_(1.01)
+    assert backbone.digest() != backbone_of(looked, tiny_source).digest()
+
+
+def test_the_output_layer_is_no_part_of_the_backbone(looked, tiny_source):
+    one, other = (make_target(load_source(None, tiny_source), looked.dataset.classes, seed=s) for s in (0, 1))
+    assert Backbone(one).digest() == Backbone(other).digest()
+
+
+def test_a_network_that_goes_on_after_its_head_is_refused(looked):
+    """SqueezeNet pools behind its 1 × 1 convolution: no probe on the convolution's input gives what it says."""
+    target = make_target(load_source("torchvision/squeezenet1_1", "none"), ("a", "b"), seed=0)
+    with pytest.raises(ModelError, match="--recipe book"):
+        Backbone(target)(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), book_preprocessing(64, (0.5,) * 3, (0.5,) * 3))
+
+
+# ---- the rungs ------------------------------------------------------------------------------------------------------
+
+
+def test_auto_is_the_default_and_learns_two_colours(colours, tiny_source, tmp_path):
+    heard = Heard()
+    clf = relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run", progress=heard)
+    assert rungs(tmp_path / "run")[0]["rung"] == "probe"
+    assert read_json(tmp_path / "run" / "evaluation.json")["top1"]["correct"] >= 11
+    assert clf.predict(colours / "test" / "red" / "000.png")[0].class_name == "red"
+    said = [line.split()[0] for line in heard.lines if line]
+    assert said.index("plan") < said.index("rung") < said.index("tuned") < said.index("won")
+
+
+def test_the_probe_alone_is_the_ladders_first_rung(colours, tiny_source, tmp_path):
+    """Where nothing above it is kept, `auto` ends with the very model that `probe` makes."""
+    wild = {**SMALL, "learning_rate": 3.0}
+    relish.fit(colours, weights=tiny_source, settings=wild, out=tmp_path / "auto")
+    settings = {"image_size": 32}
+    relish.fit(colours, weights=tiny_source, recipe="probe", settings=settings, out=tmp_path / "probe")
+    assert not rungs(tmp_path / "auto")[-1]["kept"]
+    assert [rung["rung"] for rung in rungs(tmp_path / "probe")] == ["probe"]
+    auto, probe = (load_model(tmp_path / name / "model.safetensors")[0].state_dict() for name in ("auto", "probe"))
+    assert all(torch.equal(auto[name], probe[name]) for name in probe)
+
+
+def test_the_probe_leaves_the_backbone_as_it_was(colours, tiny_source, tmp_path):
+    relish.fit(colours, weights=tiny_source, recipe="probe", settings={"image_size": 32}, out=tmp_path / "run")
+    source, made = load_source(None, tiny_source).network.state_dict(), load_model(tmp_path / "run/model.safetensors")
+    for name, tensor in made[0].state_dict().items():
+        assert name.startswith("fc.") or torch.equal(tensor, source[name]), name
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.integers(0, 10_000), st.floats(-5, 0.5), st.integers(6, 16), st.sampled_from([1, 3]), st.sampled_from([60, 120])
+)
+def test_auto_is_never_worse_on_held_out_pictures_than_its_own_probe(
+    tiny_source, tmp_path_factory, seed, rate, pictures, folds, spread
+):
+    """Problems from easy to hopeless, rates from timid to ruinous."""
+    root, chance = tmp_path_factory.mktemp("problem"), np.random.default_rng(seed)
+    for name, middle in (("a", 110), ("b", 130)):
+        for number in range(pictures):
+            colour = tuple(int(v) for v in np.clip(chance.normal(middle, spread, 3), 0, 255))
+            draw(root / "all" / "train" / name / f"{number}.png", colour, seed + number)
+            draw(root / "all" / "test" / name / f"{number}.png", colour, seed + number + 1)
+    wanted = {**SMALL, "learning_rate": 10.0**rate}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "folds_for", lambda _: folds)
+        relish.fit(root / "all", weights=tiny_source, settings=wanted, out=root / "run")
+    last = rungs(root / "run")[-1]
+    assert not last["kept"] or (last["correct"] >= last["probe_correct"] and last["gain"] > last["error"])
+    if last["kept"] and folds == 1:  # one model: what was chosen is what was saved, so it can be judged again
+        network, description, extra = load_model(root / "run" / "model.safetensors")
+        looked = survey(index_folder(root / "all", name="all", source="all"))
+        learn = looked.dataset.splits["train"]
+        contents = [looked.sha256[path] for path in learn.paths]
+        held = ladder.stratified_folds(learn.labels, contents, 5, 0) == 0
+        how = ladder_preprocessing(extra, description)
+        said = predict_split(network, learn.take(np.flatnonzero(held)), how, accelerator_for("cpu"))
+        assert (said.argmax(1) == learn.labels[held]).sum() == last["correct"]
+
+
+def ladder_preprocessing(extra, description):
+    from relish.data.transforms import preprocessing_from
+
+    config = description.data_config
+    return preprocessing_from(extra, book_preprocessing(config.input_size[1], config.mean, config.std))
+
+
+def test_a_target_that_the_probe_reaches_ends_the_climb(colours, tiny_source, tmp_path):
+    relish.fit(colours, weights=tiny_source, settings=SMALL, target_accuracy=0.5, out=tmp_path / "run")
+    assert [rung["rung"] for rung in rungs(tmp_path / "run")] == ["probe"]
+
+
+def test_a_budget_is_kept_and_cut_short_where_the_machine_is_slower_than_it_seemed(
+    colours, tiny_source, tmp_path, monkeypatch
+):
+    """Training is made slow after it was measured; the run has to end in time all the same."""
+    step = fine_tuning.train.__globals__["_step"]
+
+    def slow(*arguments):
+        time.sleep(0.5)
+        return step(*arguments)
+
+    monkeypatch.setitem(fine_tuning.train.__globals__, "_step", slow)
+    monkeypatch.setattr("relish.tasks.preparing.SMALLEST_BUDGET", 1)
+    began = time.monotonic()
+    settings = {**SMALL, "epochs": 1000}
+    relish.fit(colours, weights=tiny_source, settings=settings, budget=12, out=tmp_path / "run")
+    assert time.monotonic() - began < 12 * 1.1 + 3  # and the start
+    assert (tmp_path / "run" / "evaluation.json").is_file()
+
+
+def test_a_run_that_was_cut_short_does_not_learn_on_when_it_is_resumed(colours, tiny_source, tmp_path, monkeypatch):
+    relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    (tmp_path / "run" / "evaluation.json").unlink()
+    monkeypatch.setattr(fine_tuning, "train", lambda *_: pytest.fail("trained again"))
+    relish.fit(resume=tmp_path / "run")
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_an_unfinished_climb_answers_with_its_best_rung_so_far(colours, tiny_source, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fine_tuning, "train", interrupted)
+    with pytest.raises(relish.RelishError):
+        relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
+    clf = relish.load(tmp_path / "run")
+    assert clf.predict(colours / "test" / "red" / "000.png")[0].class_name == "red"
+    assert "not finished" in repr(clf)
+
+
+@pytest.mark.parametrize(("given", "words"), [({"budget": 59}, "60 seconds"), ({"target_accuracy": 1.5}, "at most 1")])
+def test_limits_out_of_range_are_refused(colours, tiny_source, given, words):
+    with pytest.raises(RecipeError, match=words):
+        relish.fit(colours, weights=tiny_source, **given)
+
+
+def test_limits_for_a_recipe_that_does_not_climb_are_refused(colours, tiny_source):
+    with pytest.raises(RecipeError, match="--recipe auto"):
+        relish.fit(colours, weights=tiny_source, recipe="book", budget=60)
+
+
+# ---- framing --------------------------------------------------------------------------------------------------------
+
+
+def test_a_subject_that_a_crop_cuts_off_is_seen_by_another_framing(tiny_source, tmp_path):
+    """Wide pictures, grey but for a patch at the left edge: the class is nowhere else."""
+    chance = np.random.default_rng(0)
+    for part, count in (("train", 20), ("test", 10)):
+        for name, colour in (("blue", (40, 40, 200)), ("red", (200, 40, 40))):
+            for number in range(count):
+                pixels = chance.normal(128, 30, (40, 120, 3))
+                pixels[:, :14] = np.array(colour) + chance.normal(0, 20, (40, 14, 3))
+                path = tmp_path / "wide" / part / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                from PIL import Image
+
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+    relish.fit(
+        tmp_path / "wide", weights=tiny_source, recipe="probe", settings={"image_size": 64}, out=tmp_path / "run"
+    )
+    assert rungs(tmp_path / "run")[0]["framing"] in ("squashed", "letterboxed", "squashed and cropped")
+    assert read_json(tmp_path / "run" / "evaluation.json")["top1"]["correct"] >= 16
+
+
+def test_square_pictures_are_not_compared_in_every_framing(tiny_source, tmp_path, monkeypatch):
+    root = tmp_path / "square"
+    for part in ("train", "test"):
+        for name, colour in (("blue", (60, 60, 190)), ("red", (190, 60, 60))):
+            for number in range(6):
+                draw(root / part / name / f"{number}.png", colour, number, size=(40, 40))
+    monkeypatch.setattr(probing, "framings", lambda _: pytest.fail("compared"))
+    relish.fit(root, weights=tiny_source, recipe="probe", settings={"image_size": 32}, out=tmp_path / "run")
+
+
+# ---- averaging ------------------------------------------------------------------------------------------------------
+
+
+@given(st.floats(0, 1), st.integers(0, 100))
+def test_averages_lie_between_and_have_the_right_ends(share, seed):
+    chance = torch.Generator().manual_seed(seed)
+    one, two = ({"w": torch.randn(4, generator=chance), "n": torch.tensor(k)} for k in (1, 2))
+    mixed = between(one, two, share)
+    low, high = torch.minimum(one["w"], two["w"]) - 1e-5, torch.maximum(one["w"], two["w"]) + 1e-5
+    assert ((low <= mixed["w"]) & (mixed["w"] <= high)).all()
+    torch.testing.assert_close(between(one, two, 0.0)["w"], one["w"])
+    torch.testing.assert_close(between(one, two, 1.0)["w"], two["w"])
+    torch.testing.assert_close(mean_of([one, two])["w"], between(one, two, 0.5)["w"])
