@@ -26,6 +26,7 @@ from relish.data.drawn import draw_hotdogs, draw_source_classes
 from relish.tasks import demo as demo_task
 from relish.training.recipe import RECIPES, Recipe
 from tests.conftest import draw
+from tests.gluon_files import write_gluon
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -99,6 +100,11 @@ def make_things(folder: Path, photos: Path, needed: list[str]) -> None:
                 import timm
 
                 torch.save(timm.create_model("resnet18").state_dict(), folder / "resnet18.pth")
+            case "resnet18_v2.params":
+                write_gluon(folder / thing, "resnet18_v2", layers=[1, 1, 1, 1], channels=[8, 8, 16, 24, 32])
+            case "broken.params":
+                whole = write_gluon(folder / thing, "resnet18_v2", 5, layers=[1], channels=[8, 8])
+                whole.write_bytes(whole.read_bytes()[:1000])
             case "runs/photos-book-1":
                 assert (folder / "photos").is_dir(), "a run needs photos/ before it"
                 assert relish("relish fit photos/") == 0
@@ -195,7 +201,7 @@ def test_every_field_of_a_recipe_is_documented_with_its_default():
 
 
 def test_what_each_recipe_changes_is_documented():
-    (head, *rows) = [row for row in table_after("The other recipes change these:") if len(row) == 5]
+    (head, *rows) = [row for row in table_after("The other recipes change these:") if len(row) == len(RECIPES)]
     assert {"book", *head[1:]} == set(RECIPES)
     book = RECIPES["book"].as_dict()
     for place, recipe in enumerate(head[1:], 1):

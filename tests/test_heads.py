@@ -139,6 +139,13 @@ def test_xavier_keeps_to_its_bounds_and_fills_them():
     assert 0 < layer.bias.abs().max() <= 20**-0.5
 
 
+def test_xavier_zero_is_xavier_with_biases_of_zero():
+    layer, source = heads()
+    assert torch.equal(start(layer, source, how="xavier-zero"), start(heads()[0], source))
+    assert not layer.bias.any()
+    start(heads(bias=False)[0], heads(bias=False)[1], how="xavier-zero")
+
+
 def test_zeros_are_zeros():
     layer, source = heads()
     assert not start(layer, source, how="zeros").any()

@@ -22,6 +22,15 @@ def test_the_book_recipe_has_the_numbers_of_the_book():
     )
 
 
+def test_the_recipes_of_the_books_other_tab_have_its_numbers():
+    tab, scratch = named_recipe("book-mxnet"), named_recipe("book-mxnet-scratch")
+    assert (tab.learning_rate, tab.head_multiplier, tab.loss, tab.head) == (0.01, 10, "mean", "xavier-zero")
+    assert (scratch.learning_rate, scratch.head_multiplier, scratch.loss) == (0.1, 1, "mean")
+    assert (scratch.start, scratch.head) == ("random", "library")
+    for recipe in (tab, scratch):
+        assert (recipe.weight_decay, recipe.batch_size, recipe.epochs, recipe.momentum) == (1e-3, 128, 5, 0)
+
+
 @pytest.mark.parametrize("name", ["book-scratch", "frozen", "source-head"])
 def test_the_exercises_change_nothing_but_what_they_are_about(name):
     about = {

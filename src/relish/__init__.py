@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from relish.tasks.classifier import Classifier as Classifier
     from relish.tasks.classifier import Prediction as Prediction
     from relish.tasks.compare import compare as compare
+    from relish.tasks.convert import convert as convert
     from relish.tasks.demo import demo as demo
     from relish.tasks.evaluate import evaluate as evaluate
     from relish.tasks.fit import fit as fit
@@ -32,6 +33,7 @@ _HOMES = {
     "Recipe": "relish.training.recipe",
     "RelishError": "relish.core.errors",
     "compare": "relish.tasks.compare",
+    "convert": "relish.tasks.convert",
     "evaluate": "relish.tasks.evaluate",
     "demo": "relish.tasks.demo",
     "fit": "relish.tasks.fit",
@@ -47,6 +49,7 @@ __all__ = [
     "Recipe",
     "RelishError",
     "compare",
+    "convert",
     "demo",
     "evaluate",
     "fit",

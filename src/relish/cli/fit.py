@@ -26,7 +26,11 @@ def fit(
     source: o.Source = None,
     weights: o.Weights = None,
     recipe: Annotated[
-        str | None, Option(help="auto, probe, book, book-scratch, frozen, source-head.", show_default="auto")
+        str | None,
+        Option(
+            help="auto, probe, book, book-scratch, frozen, source-head, book-mxnet, book-mxnet-scratch.",
+            show_default="auto",
+        ),
     ] = None,
     budget: Annotated[
         str | None, Option(help="How long recipe auto may take: 90s, 2m, 1h.", show_default="as long as it helps")
@@ -42,7 +46,8 @@ def fit(
     image_size: o.ImageSize = None,
     freeze: o.Freeze = None,
     head_init: Annotated[
-        str | None, Option(help="How the head begins: xavier, zeros, source or library.", show_default="the recipe's")
+        str | None,
+        Option(help="How the head begins: xavier, xavier-zero, zeros, source or library.", show_default="the recipe's"),
     ] = None,
     map_: o.Mappings = None,
     val_split: o.ValSplit = None,

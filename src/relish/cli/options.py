@@ -14,7 +14,7 @@ Data = Annotated[
 Run = Annotated[Path, Argument(metavar="RUN", help="Run folder, or a model.safetensors of one.")]
 Source = Annotated[
     str | None,
-    Option(help="Source model: embedded, torchvision/NAME, timm/NAME or NAME.", show_default="embedded"),
+    Option(help="Source model: embedded, torchvision/NAME, timm/NAME, gluon/NAME or NAME.", show_default="embedded"),
 ]
 Weights = Annotated[
     str | None, Option(help="Weights file, run folder, or none for random.", show_default="the source's own")

@@ -1,4 +1,4 @@
-"""What can be a source model: every classifier of torchvision and timm, with the tags of its published weights.
+"""What can be a source model: every classifier of torchvision, timm and Gluon, with the tags of published weights.
 
 In:   a word to look for, or nothing.
 Out:  names to give to `--source`.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relish.models.embedded import ARCHITECTURE
+from relish.models.gluon.specs import SPECS
 from relish.models.source import EMBEDDED
 from relish.models.zoo import architectures
 
@@ -19,7 +20,7 @@ class Listed:
     """One name for `--source`."""
 
     name: str
-    """`embedded`, `torchvision/NAME` or `timm/NAME`."""
+    """`embedded`, `torchvision/NAME`, `timm/NAME` or `gluon/NAME`."""
     tags: tuple[str, ...]
     """Its published weights, the default first; NAME.TAG asks for another. Empty where there are only random ones."""
     parameters: int | None
@@ -27,7 +28,7 @@ class Listed:
 
 
 def list_models(query: str = "") -> list[Listed]:
-    """Every name that contains the query or has a tag that does, case aside: embedded, torchvision's, then timm's."""
+    """Every name that contains the query or has a tag that does, case aside: embedded, then each library's."""
     wanted = query.casefold()
     return [listed for listed in _all() if wanted in " ".join([listed.name, *listed.tags]).casefold()]
 
@@ -36,6 +37,7 @@ def _all() -> Iterator[Listed]:
     yield Listed(EMBEDDED, (f"timm/{ARCHITECTURE}, packaged",), 4_652_008)
     yield from (_torchvision(name) for name in sorted(architectures("torchvision")))
     yield from (_timm(name) for name in sorted(architectures("timm")))
+    yield from (Listed(f"gluon/{name}", (), spec.parameters) for name, spec in SPECS.items())
 
 
 def _torchvision(name: str) -> Listed:

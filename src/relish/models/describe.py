@@ -17,6 +17,7 @@ from torch import nn
 
 from relish.models.freezing import frozen_modules
 from relish.models.head import head_words
+from relish.models.matching import Match
 from relish.models.source import SourceModel
 from relish.models.target import TargetModel
 
@@ -81,7 +82,10 @@ def _state(target: TargetModel, rates: Mapping[str, float]) -> tuple[str, str]:
 
 
 def _start(target: TargetModel) -> str:
-    words = {"xavier": "Xavier-uniform", "zeros": "zeros", "library": "as its library starts it"}
+    words = {
+        "xavier": "Xavier-uniform", "xavier-zero": "Xavier-uniform, biases zero", "zeros": "zeros",
+        "library": "as its library starts it",
+    }  # fmt: skip
     return words.get(target.head_init, "from the source head")
 
 
@@ -90,9 +94,13 @@ def _matches(target: TargetModel) -> list[str]:
         return []
     rest = "random" if target.unmatched == "random" else "the mean of all source rows"
     return [
-        f'  {name} starts from source row {found[0][0]} "{found[0][1]}"' if found else f"  {name} starts from {rest}"
+        f"  {name} starts from source row {_told(found[0])}" if found else f"  {name} starts from {rest}"
         for name, found in target.matches.items()
     ]
+
+
+def _told(match: Match) -> str:
+    return f'{match[0]} "{match[1]}"' if match[1] else str(match[0])
 
 
 def _row(left: str, arrow: str, right: str, note: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from relish.core.errors import RecipeError
+from relish.models.gluon.networks import GluonMobileNet
 from relish.models.target import TargetModel
 
 _CONTAINERS = ("features", "encoder", "encoder.layers", "trunk_output", "layers", "blocks")
@@ -65,8 +66,13 @@ def set_train_mode(network: nn.Module, target: TargetModel, *, still_norms: bool
 
 
 def frozen_modules(network: nn.Module) -> Iterator[nn.Module]:
-    """Modules that have parameters, none of which learns; and norms without parameters that follow frozen ones."""
-    frozen_before = False
+    """Modules that have parameters, none of which learns; and norms without parameters beside frozen ones.
+
+    Such a norm goes with what comes before it; at the very start of a network, as in Gluon's ResNets v2, with what
+    follows.
+    """
+    first = next((own for module in network.modules() if (own := list(module.parameters(recurse=False)))), [])
+    frozen_before = bool(first) and not any(parameter.requires_grad for parameter in first)
     for module in network.modules():
         own = list(module.parameters(recurse=False))
         frozen_before = not any(parameter.requires_grad for parameter in own) if own else frozen_before
@@ -79,10 +85,11 @@ def frozen_modules(network: nn.Module) -> Iterator[nn.Module]:
 def layer_groups(target: TargetModel) -> list[list[nn.Parameter]]:
     """A network's parameters in groups from the picture to the output, without the output layer.
 
-    timm says of each architecture which tensors make a group; torchvision's networks go by their children, with the
-    row of stages that some keep in a module of its own opened up. A norm by itself goes with the layer before it.
+    timm says of each architecture which tensors make a group; the others' networks go by their children, with the row
+    of stages that some keep in a module of its own opened up, or by their own `layer_group`. A norm by itself goes with
+    the layer before it.
     """
-    group_of = _timm_groups(target.network) or _torchvision_groups(target.network)
+    group_of = _timm_groups(target.network) or _own_groups(target.network) or _torchvision_groups(target.network)
     head = {id(parameter) for parameter in target.head_parameters()}
     groups: dict[Any, list[nn.Parameter]] = {}
     for name, parameter in target.network.named_parameters():
@@ -119,6 +126,10 @@ def _timm_groups(network: nn.Module) -> Callable[[str], Any] | None:
 
     matcher: Any = network.group_matcher
     return dict(group_parameters(network, matcher(coarse=True), reverse=True)).__getitem__
+
+
+def _own_groups(network: nn.Module) -> Callable[[str], Any] | None:
+    return network.layer_group if isinstance(network, GluonMobileNet) else None
 
 
 def _torchvision_groups(network: nn.Module) -> Callable[[str], Any]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from relish.core.seeds import derive
 from relish.models.head import OutputLayer
 
-HeadInit = Literal["xavier", "zeros", "source", "library"]
+HeadInit = Literal["xavier", "xavier-zero", "zeros", "source", "library"]
 Unmatched = Literal["random", "mean"]
 
 
@@ -37,8 +37,9 @@ def initialise_head(
         source: the source's layer, (S, D), and its bias, (S,).
         rows: for each of the K classes, the source row it starts from; read only with `how="source"`.
         how: `xavier`: Xavier-uniform weight (Glorot and Bengio 2010, http://proceedings.mlr.press/v9/glorot10a.html)
-            and torch's own initial bias, as in the book; `zeros`; `source`: rows and biases of the source head;
-            `library`: left as the library built it.
+            and torch's own initial bias, as in the book's PyTorch tab; `xavier-zero`: the same weight and a bias of
+            zero, as in its MXNet tab; `zeros`; `source`: rows and biases of the source head; `library`: left as the
+            library built it.
         unmatched: with `source`, what a class without a row starts from: as `xavier`, or the mean of all rows.
         seed: of the draws; the global random state is left as it was.
     """
@@ -48,6 +49,8 @@ def initialise_head(
         _zero(layer)
         return
     _xavier(layer, seed)
+    if how == "xavier-zero" and layer.bias is not None:
+        layer.bias.zero_()
     if how == "source":
         _copy_rows(layer.weight, source.weight, rows, unmatched)
         if layer.bias is not None and source.bias is not None:

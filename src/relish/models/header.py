@@ -36,7 +36,7 @@ class ModelDescription:
     """What a file of weights must say about itself to be built and fed."""
 
     library: str
-    """`timm` or `torchvision`."""
+    """`timm`, `torchvision` or `gluon`."""
     architecture: str
     """The network's name in that library, without a tag."""
     model_args: Mapping[str, Any] = field(default_factory=dict)

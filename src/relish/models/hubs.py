@@ -23,6 +23,7 @@ from relish.core.home import relish_home
 from relish.core.progress import Progress
 from relish.data.download import TIMEOUT, download
 from relish.models.data_config import DataConfig
+from relish.models.gluon.loading import gluon_description
 from relish.models.header import ModelDescription
 from relish.models.imagenet import imagenet_labels
 from relish.models.weight_files import fill, read_tensors
@@ -35,6 +36,8 @@ def default_description(name: ZooName) -> ModelDescription:
     Raises:
         ModelError: no weights of that tag, or the network is published without a classifier.
     """
+    if name.library == "gluon":
+        return gluon_description(name.architecture)
     return _timm_description(name) if name.library == "timm" else _torchvision_description(name)
 
 
@@ -45,9 +48,14 @@ def load_from_hub(name: ZooName, progress: Progress) -> tuple[nn.Module, ModelDe
         The network in eval mode, its description, what was taken in words, and the file's SHA-256.
 
     Raises:
-        ModelError: there are no published weights, or they do not fit.
+        ModelError: there are no published weights, as there are none of Gluon's any more; or they do not fit.
         DownloadFailed: the hub cannot be reached, or sent something else; says what to type instead.
     """
+    if name.library == "gluon":
+        raise ModelError(
+            f"{name}: the place that Gluon's weights were fetched from is gone.",
+            hint=f"Give a file of them: --source {name} --weights FILE.params, or --weights none for random ones.",
+        )
     description = default_description(name)
     if name.library == "timm":
         network, path, tag = _load_timm(name, description, progress)

@@ -19,6 +19,8 @@ from relish.core.fingerprints import sha256_of_file
 from relish.core.progress import Progress
 from relish.models.data_config import DataConfig
 from relish.models.embedded import embedded_description, embedded_file, embedded_tensors
+from relish.models.gluon.loading import load_params
+from relish.models.gluon.params import is_params
 from relish.models.header import ModelDescription, load_model, read_header, says_how_to_build
 from relish.models.hubs import default_description, load_from_hub
 from relish.models.imagenet import imagenet_labels
@@ -35,9 +37,9 @@ class SourceModel:
     network: nn.Module
     """In eval mode, on the CPU, float32, with its own output layer."""
     name: str
-    """`embedded`, `timm/NAME` or `torchvision/NAME`."""
+    """`embedded`, `timm/NAME`, `torchvision/NAME` or `gluon/NAME`."""
     library: str
-    """`timm` or `torchvision`."""
+    """`timm`, `torchvision` or `gluon`."""
     architecture: str
     """The network's name in that library, without a tag."""
     model_args: Mapping[str, Any]
@@ -76,10 +78,11 @@ def load_source(
     """Load the model that a target model will be made from.
 
     Args:
-        source: `embedded`, or `[torchvision/|timm/]NAME[.TAG]`; a bare name is torchvision's where it has it, else
-            timm's. None means what the weights file says, or `embedded` where there is no file.
+        source: `embedded`, `[torchvision/|timm/]NAME[.TAG]` or `gluon/NAME`; a bare name is torchvision's where it has
+            it, else timm's. None means what the weights file says, or `embedded` where there is no file.
         weights: None for the published weights, `none` for random ones, else a file or a run folder: safetensors
-            whose header says how to build it, or a state dict (`.safetensors`, `.pth`, `.pt`) for `source`.
+            whose header says how to build it, a Gluon `.params`, whose names and shapes say it, or a state dict
+            (`.safetensors`, `.pth`, `.pt`) for `source`.
         seed: of random weights; the global random state is left as it was.
         progress: is told what is downloaded.
 
@@ -154,6 +157,9 @@ def _from_file(source: str | None, path: Path) -> SourceModel:
         network, description, _ = load_model(path)
         _refuse_another(source, description, path)
         name = description.network_name
+    elif is_params(path):
+        network, description = load_params(path, _gluon_name(source, path))
+        name = description.network_name
     elif source is None:
         raise ModelError(
             f"{path}: does not say which network it belongs to.",
@@ -164,6 +170,18 @@ def _from_file(source: str | None, path: Path) -> SourceModel:
         network, description = _fill_named(path, known)
     sha256 = sha256_of_file(path)
     return _source_model(network, name, description, f"{path} (SHA-256 {sha256[:12]}…)", sha256)
+
+
+def _gluon_name(source: str | None, path: Path) -> str | None:
+    if source is None:
+        return None
+    name = None if source == EMBEDDED else parse_name(source)
+    if name is None or name.library != "gluon":
+        raise ModelError(
+            f"{path}: is a Gluon file, and --source {source} is no network of Gluon's.",
+            hint="Leave --source away: names and shapes say which network it is.",
+        )
+    return name.architecture
 
 
 def _fill_named(path: Path, known: ModelDescription) -> tuple[nn.Module, ModelDescription]:

@@ -9,6 +9,7 @@ The target is built afresh for its own number of classes, so that the file it is
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import nn
@@ -141,8 +142,8 @@ def make_target(
 def _check(classes: tuple[str, ...], head_init: str, mapping: Mapping[str, str | int], random_weights: bool) -> None:
     if not classes or len(set(classes)) != len(classes):
         raise RecipeError(f"a target model needs classes, each named once; got {len(classes)}: {', '.join(classes)}.")
-    if head_init not in ("xavier", "zeros", "source", "library"):
-        raise RecipeError(f'head_init must be xavier, zeros, source or library, got "{head_init}".')
+    if head_init not in get_args(HeadInit):
+        raise RecipeError(f'head_init must be one of {", ".join(get_args(HeadInit))}, got "{head_init}".')
     if mapping and head_init != "source":
         raise RecipeError(
             f"--map is only read where the head starts from source rows, not with head={head_init}.",

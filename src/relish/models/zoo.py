@@ -1,8 +1,8 @@
-"""The networks that torchvision and timm can build, by name; no weights here.
+"""The networks that can be built by name, torchvision's, timm's and Gluon's; no weights here.
 
-In:   a name such as `resnet18`, `timm/resnet18.a1_in1k` or `torchvision/vit_b_16`.
+In:   a name such as `resnet18`, `timm/resnet18.a1_in1k`, `torchvision/vit_b_16` or `gluon/resnet18_v2`.
 Out:  a `ZooName`, and from it a network with random weights.
-Not here: fetching published weights (`hubs.py`), reading weight files (`weight_files.py`).
+Not here: fetching published weights (`hubs.py`), reading weight files (`weight_files.py`), Gluon's networks (`gluon/`).
 
 Building never touches the global random state, so that loading a model cannot change what a run draws next.
 """
@@ -18,9 +18,12 @@ import torch
 from torch import nn
 
 from relish.core.errors import ModelError, nearest
+from relish.models.gluon.specs import SPECS, build_gluon
 
-Library = Literal["timm", "torchvision"]
-LIBRARIES: tuple[Library, ...] = ("torchvision", "timm")
+Library = Literal["timm", "torchvision", "gluon"]
+LIBRARIES: tuple[Library, ...] = ("torchvision", "timm", "gluon")
+_BARE: tuple[Library, ...] = ("torchvision", "timm")
+"""Where a name without a library is looked for."""
 
 # Arguments that would fetch or open something, or change what the network is, rather than how it is built.
 _REFUSED_ARGUMENTS = frozenset(
@@ -43,22 +46,28 @@ class ZooName:
 
 
 def parse_name(text: str) -> ZooName:
-    """Read `[torchvision/|timm/]NAME[.TAG]`; a bare name is torchvision's where it has it, else timm's.
+    """Read `[torchvision/|timm/]NAME[.TAG]` or `gluon/NAME`; a bare name is torchvision's where it has it, else timm's.
 
     Raises:
-        ModelError: neither library knows the name, or it has no weights of that tag; the nearest name is offered.
+        ModelError: no such library knows the name; the nearest name is offered.
     """
     prefix, slash, rest = text.partition("/")
     if slash and prefix not in LIBRARIES:
         raise ModelError(
             f'source "{text}": "{prefix}/" is not a library relish knows.',
-            hint="Write torchvision/NAME, timm/NAME, NAME or embedded; a file of weights goes to --weights FILE.",
+            hint="Write torchvision/NAME, timm/NAME, gluon/NAME, NAME or embedded; a file of weights goes to "
+            "--weights FILE.",
         )
+    if prefix == "gluon" and rest in architectures("gluon"):
+        return ZooName("gluon", rest)  # a dot in such a name is a width, not a tag
     architecture, _, tag = (rest if slash else text).partition(".")
-    libraries: tuple[Library, ...] = (cast(Library, prefix),) if slash else LIBRARIES
+    libraries: tuple[Library, ...] = (cast(Library, prefix),) if slash else _BARE
     for library in libraries:
         if architecture in architectures(library):
             return ZooName(library, architecture, tag or None)
+    if not slash and text in architectures("gluon"):
+        raise ModelError(f'source "{text}": is one of Gluon\'s networks.', hint=f"Write --source gluon/{text}.")
+    architecture = rest if prefix == "gluon" else architecture
     known = ["embedded", *(name for library in libraries for name in sorted(architectures(library)))]
     raise ModelError(
         f'source "{text}": {" and ".join(libraries)} {"know" if len(libraries) > 1 else "knows"} no network '
@@ -74,6 +83,8 @@ def architectures(library: str) -> frozenset[str]:
         import timm
 
         return frozenset(timm.list_models())
+    if library == "gluon":
+        return frozenset(SPECS)
     import torchvision
 
     models: Any = torchvision.models
@@ -95,7 +106,7 @@ def build_network(
     """A network with random weights as its library initialises them, in eval mode, on the CPU, float32.
 
     Args:
-        library: `timm` or `torchvision`.
+        library: `timm`, `torchvision` or `gluon`.
         architecture: the name in that library, without a tag.
         model_args: further arguments of the library's own constructor, as JSON can hold them.
         num_classes: outputs of the last layer.
@@ -131,7 +142,9 @@ def check_buildable(library: str, architecture: str, model_args: Mapping[str, An
         ModelError: which argument, and why.
     """
     if library not in LIBRARIES:
-        raise ModelError(f'library "{library}" is unknown.', hint="relish builds networks of torchvision and of timm.")
+        raise ModelError(
+            f'library "{library}" is unknown.', hint="relish builds networks of torchvision, timm and Gluon."
+        )
     if architecture not in architectures(library):
         offer = nearest(architecture, sorted(architectures(library)))
         raise ModelError(f'{library} knows no architecture "{architecture}".', hint=offer)
@@ -151,6 +164,8 @@ def _construct(library: str, architecture: str, model_args: Mapping[str, Any], n
                 import timm
 
                 network = timm.create_model(architecture, pretrained=False, num_classes=num_classes, **model_args)
+            elif library == "gluon":
+                network = build_gluon(architecture, model_args, num_classes)
             else:
                 import torchvision
 

@@ -42,7 +42,8 @@ def model_figure(name: str, weights: str | Path | None, classes: int) -> list[st
     Raises:
         ModelError: the weights do not fit.
     """
-    exact = {n for listed in list_models() for n in (listed.name, listed.name.partition("/")[2])}
+    # A bare name is never Gluon's.
+    exact = {n for listed in list_models() for n in (listed.name, listed.name.removeprefix("gluon/").partition("/")[2])}
     if name not in exact and weights is None:
         return None
     packaged = name in ("", "embedded") or weights is not None

@@ -35,6 +35,7 @@ from relish.data.transforms import Preprocessing, preprocessing_from
 from relish.evaluation.curves import CurvePoint
 from relish.evaluation.metrics import Proportion, Scores, score
 from relish.evaluation.predictions import predict_split
+from relish.evaluation.rows import prove_rows
 from relish.models.header import ModelDescription, load_model, save_model
 from relish.report.curves import draw_curves
 from relish.tasks.preparing import Prepared
@@ -169,7 +170,8 @@ def _climb(prepared: Prepared, folder: RunFolder, accelerator: Accelerator, prog
 def _say_before(
     prepared: Prepared, folder: RunFolder, accelerator: Accelerator, progress: Progress, workers: int
 ) -> None:
-    """What a head of source rows scores before any training (the book's exercise 4)."""
+    """Whether the rows are of these classes, and what their head scores before any training (the book's exercise 4)."""
+    _prove_rows(prepared, folder, accelerator, progress, workers)
     split = prepared.dataset.splits[prepared.score_name]
     found = predict_split(
         prepared.target.network, split, prepared.preprocessing, accelerator, workers=workers, progress=progress,
@@ -199,6 +201,22 @@ def _say_gap(folder: RunFolder, judged: Proportion, split: str, progress: Progre
 
 def _side(points: float) -> str:
     return "higher" if points >= 0 else "lower, within what chance explains"
+
+
+def _prove_rows(
+    prepared: Prepared, folder: RunFolder, accelerator: Accelerator, progress: Progress, workers: int
+) -> None:
+    target, source = prepared.target, prepared.source
+    for proof in prove_rows(
+        source.network, prepared.learn, prepared.preprocessing, accelerator, classes=target.classes,
+        matches=target.matches, labels=source.labels, workers=workers, progress=progress,
+    ):  # fmt: skip
+        progress.say(f"proof   {proof.sentence()}")
+        if proof.doubtful:
+            progress.warn(proof.doubt())
+        if accelerator.is_main_process:
+            folder.record(event="proof", epoch=0, batch=0, **proof.as_json())
+    source.network.cpu()  # it has said all it is asked
 
 
 def _save(prepared: Prepared, folder: RunFolder, how: Preprocessing) -> None:

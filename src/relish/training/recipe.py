@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from relish.core.errors import RecipeError, nearest
 
 Start = Literal["source", "random"]
-HeadStart = Literal["xavier", "zeros", "source", "library"]
+HeadStart = Literal["xavier", "xavier-zero", "zeros", "source", "library"]
 Unmatched = Literal["random", "mean"]
 LossReduction = Literal["sum", "mean"]
 Schedule = Literal["constant", "cosine"]
@@ -42,7 +42,8 @@ class Recipe:
     start: Start = "source"
     """Where the backbone's parameters come from: the source model, or chance."""
     head: HeadStart = "xavier"
-    """How the new output layer begins: Xavier-uniform, zeros, the source head's own rows, or as the library does it."""
+    """How the new output layer begins: Xavier-uniform (-zero: with biases of zero), zeros, the source head's own rows,
+    or as the library does it."""
     unmatched: Unmatched = "random"
     """With head=source: what a class without a source row starts from, chance or the mean of the source rows."""
     freeze: str = "none"
@@ -185,6 +186,17 @@ RECIPES: Mapping[str, Recipe] = {
         _BOOK,
         # The same section's comparison: one rate for all layers, nothing pretrained.
         replace(_BOOK, name="book-scratch", start="random", head="library", learning_rate=5e-4, head_multiplier=1.0),
+        # Its MXNet tab: gradients are averaged over the batch, and the head's biases begin at zero.
+        replace(_BOOK, name="book-mxnet", head="xavier-zero", learning_rate=0.01, loss="mean"),
+        replace(
+            _BOOK,
+            name="book-mxnet-scratch",
+            start="random",
+            head="library",
+            learning_rate=0.1,
+            head_multiplier=1.0,
+            loss="mean",
+        ),
         # Its exercise 3: only the head learns.
         replace(_BOOK, name="frozen", freeze="backbone"),
         # Its exercise 4: the head begins with the source model's own rows.
