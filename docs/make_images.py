@@ -26,7 +26,7 @@ BLOCK = re.compile(r"(<!-- printed by docs/make_images.py -->\n```console\n)(.*?
 PICTURES = {
     "show.png": "pictures.png",
     "augmented.png": "augmented.png",
-    "curves.png": "runs/photos-book-1/curves.png",
+    "curves.png": "runs/photos-auto-1/curves.png",
     "compare.png": "relish-demo/runs/pictures-compare-1/curves.png",
     "sweep.png": "runs/photos-sweep-1/sweep.png",
     "predictions.png": "predictions.png",

@@ -13,7 +13,7 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
         short_help="Judge a model on labelled pictures.",
-        epilog="example:  relish evaluate runs/photos-book-1 photos/ --split test",
+        epilog="example:  relish evaluate runs/photos-auto-1 photos/ --split test",
     )(evaluate)
 
 

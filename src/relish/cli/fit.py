@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
         short_help="Fine-tune a source model on labelled pictures.",
-        epilog="example:  relish fit photos/ --epochs 3    then:  relish predict runs/photos-book-1 new.jpg",
+        epilog="example:  relish fit photos/ --epochs 3    then:  relish predict runs/photos-auto-1 new.jpg",
     )(fit)
 
 

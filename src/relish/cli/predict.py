@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
         short_help="Say the class of pictures.",
-        epilog="example:  relish predict runs/photos-book-1 new.jpg holiday/ 'more/*.png'",
+        epilog="example:  relish predict runs/photos-auto-1 new.jpg holiday/ 'more/*.png'",
     )(predict)
 
 

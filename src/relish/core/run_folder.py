@@ -186,7 +186,7 @@ def _runs_beside(path: Path, most: int = 8) -> str:
     """Which runs lie beside a path that is none: the nearest by name, or the first few."""
     found = sorted(request.parent.name for request in path.parent.glob("*/request.json"))
     if not found:
-        return "Give the folder that relish fit made, such as runs/photos-book-1."
+        return "Give the folder that relish fit made, such as runs/photos-auto-1."
     more = f" and {len(found) - most} more" if len(found) > most else ""
     return nearest(path.name, found) or f"Runs in {path.parent}: {', '.join(found[:most])}{more}."
 

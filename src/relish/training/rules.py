@@ -11,17 +11,18 @@ import math
 STEPS, EPOCHS = 150, (3, 10)
 """Steps of fine-tuning that are aimed at, and epochs at least and at most. With 20 pictures, 60 epochs cost 5 to 10
 points of accuracy on held-out ones; with 800, 100 steps at twice the rate did no better than these."""
-HELD_SHARE, HELD_ENOUGH = 0.2, 200
-"""Share of the pictures that is held out to choose rungs by, and how many make one such set enough."""
-FEW_FOLDS = 3
-"""Folds where fewer than that could be held out: each picture is held out once."""
+HELD_SHARE = 0.2
+"""Share of the pictures that is held out to choose rungs by, where one model is fine-tuned."""
+FOLDS, FOLDED = 3, 3000
+"""Models that are fine-tuned where there are this many pictures or fewer, each with another part held out: three times
+as many judge, and the average of the models is better than one of them."""
 VIEWS, VIEWED = 5, 1000
 """Views that a probe learns from, where it has this many pictures or fewer; above, the plain one alone."""
 
 
 def folds_for(pictures: int) -> int:
     """How many models are fine-tuned: one, beside a fifth of the pictures that is held out, or one a fold."""
-    return 1 if pictures * HELD_SHARE >= HELD_ENOUGH else FEW_FOLDS
+    return FOLDS if pictures <= FOLDED else 1
 
 
 def views_for(pictures: int) -> int:
