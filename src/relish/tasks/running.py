@@ -11,6 +11,7 @@ used.
 import json
 import platform
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +37,7 @@ from relish.models.header import ModelDescription, load_model, save_model
 from relish.report.curves import draw_curves
 from relish.tasks.preparing import Prepared
 from relish.training.loop import Lesson, train
+from relish.training.precision import run_precision
 
 RUNS = Path("runs")
 """Where run folders go unless told otherwise."""
@@ -109,6 +111,7 @@ def _train_and_judge(
     )
     if prepared.recipe.head == "source" and not folder.checkpoint.is_file():
         _say_before(prepared, folder, accelerator, progress, workers)
+    lesson = replace(lesson, precision=run_precision(lesson, folder, accelerator, progress))
     train(lesson, folder, accelerator, progress)
     if accelerator.is_main_process:
         _save(prepared, folder)

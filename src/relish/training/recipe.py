@@ -21,6 +21,7 @@ HeadStart = Literal["xavier", "zeros", "source", "library"]
 Unmatched = Literal["random", "mean"]
 LossReduction = Literal["sum", "mean"]
 Schedule = Literal["constant", "cosine"]
+RunPrecision = Literal["f32", "auto"]
 
 
 SHORT: Mapping[str, str] = {"lr": "learning_rate"}
@@ -59,6 +60,9 @@ class Recipe:
     """Passes over the training pictures."""
     image_size: int | None = None
     """Side of the square the network sees, in pixels; none: the source model's own."""
+
+    precision: RunPrecision = "f32"
+    """What forward and backward passes compute in: f32, or whichever of f32 and bf16 a short trial finds faster."""
 
     def __post_init__(self) -> None:
         _check(0 < self.learning_rate < math.inf, "learning_rate", "above 0 and finite", self.learning_rate)
