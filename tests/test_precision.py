@@ -11,14 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from relish.core.errors import RunError
+import relish
+from relish.core.errors import BadInput, RunError
 from relish.core.home import relish_home
 from relish.core.progress import Progress
 from relish.models import precision
-from relish.models.precision import DIFFERENCE, GAIN, Trial, computing_in, trial
+from relish.models.precision import DIFFERENCE, GAIN, Trial, checked_precision, computing_in, fastest, trial
 from relish.training.loop import train
 from relish.training.precision import run_precision
 from relish.training.recipe import named_recipe
+from tests.conftest import SMALL
 from tests.test_loop import lesson_for, pictures, run_folder  # noqa: F401 (a fixture)
 
 CPU = torch.device("cpu")
@@ -122,6 +124,32 @@ def test_computing_in_f32_changes_no_bit_and_in_bf16_the_parameters_stay_f32():
     with computing_in("bf16", CPU):
         assert network(IMAGES).dtype == torch.bfloat16
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+
+
+# ---- in prediction --------------------------------------------------------------------------------------------------
+
+
+def test_predictions_are_f32_unless_asked_otherwise_and_scores_always_are(colours, tiny_source, tmp_path, times):
+    """In bf16 the same pictures get the same classes, within `DIFFERENCE`."""
+    recipe = named_recipe("book").with_settings(SMALL)
+    relish.fit(colours, weights=tiny_source, recipe=recipe, out=tmp_path / "run")
+    files = sorted((colours / "test").rglob("*.png"))
+    plain, asked = (relish.load(tmp_path / "run", precision=precision) for precision in ("f32", "auto"))
+    exact, quick = plain.predict(files), asked.predict(files)
+    assert times["count"] == 1
+    assert [p.probability for p in exact] != [p.probability for p in quick]
+    assert [p.probability for p in exact] == pytest.approx([p.probability for p in quick], abs=DIFFERENCE)
+    assert plain.evaluate(colours).as_json() == asked.evaluate(colours).as_json()
+
+
+def test_a_single_picture_needs_no_trial(times):
+    assert fastest(small_network(), IMAGES[:1]) == "f32"
+    assert times["count"] == 0
+
+
+def test_an_unknown_precision_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="f32, auto"):
+        checked_precision("bf16")
 
 
 # ---- in a run -------------------------------------------------------------------------------------------------------

@@ -23,12 +23,16 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from relish.core.devices import processor_name
-from relish.core.errors import WriteFailed
+from relish.core.errors import BadInput, WriteFailed
 from relish.core.files import write_json
 from relish.core.fingerprints import fingerprint
 from relish.core.home import relish_home
 
 Precision = Literal["f32", "bf16"]
+AskedPrecision = Literal["f32", "auto"]
+"""What a recipe or a caller asks for; `auto` is whichever a trial chooses."""
+MEASURED_ON = ("cpu", "cuda")
+"""Kinds of device that a trial is made on; others stay in f32."""
 BOTH: tuple[Precision, ...] = ("f32", "bf16")
 
 SECONDS = 10.0
@@ -41,6 +45,7 @@ DIFFERENCE = 0.05
 """Largest difference of any probability; where the first two classes are twice that apart, the answer is the same."""
 
 _FIRST, _ROUNDS = 2, 3
+_FEWEST = 4
 _VERSION = 1
 """Raise it when a trial measures something else than before."""
 
@@ -76,6 +81,17 @@ class Trial:
         return {"precision": self.precision, **asdict(self)}
 
 
+def checked_precision(asked: str) -> AskedPrecision:
+    """The same, if it is one.
+
+    Raises:
+        BadInput: it is something else.
+    """
+    if asked not in ("f32", "auto"):
+        raise BadInput(f'--precision: there is no "{asked}".', hint="One of: f32, auto.")
+    return asked  # type: ignore[return-value]
+
+
 @contextmanager
 def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
     """Let forward passes compute in this precision; the parameters stay f32. In f32 nothing is changed at all."""
@@ -84,6 +100,13 @@ def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
         return
     with torch.autocast(device.type, torch.bfloat16):
         yield
+
+
+def fastest(network: nn.Module, images: Tensor) -> Precision:
+    """What a network answers fastest in, without losing an answer; `images` as in `trial`, fewer than four: f32."""
+    if images.device.type not in MEASURED_ON or len(images) < _FEWEST:
+        return "f32"
+    return trial(network, images, training=False).precision
 
 
 def trial(network: nn.Module, images: Tensor, *, training: bool) -> Trial:

@@ -21,11 +21,8 @@ from relish.core.run_folder import RunFolder
 from relish.data.batches import evaluation_batches
 from relish.data.transforms import normalise
 from relish.models.freezing import set_train_mode
-from relish.models.precision import PICTURES, Precision, Trial, trial
+from relish.models.precision import MEASURED_ON, PICTURES, Precision, Trial, trial
 from relish.training.loop import Lesson
-
-MEASURED_ON = ("cpu", "cuda")
-"""Kinds of device that a trial is made on; others stay in f32."""
 
 
 def run_precision(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> Precision:

@@ -15,13 +15,13 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from relish.core.errors import RecipeError, nearest
+from relish.models.precision import AskedPrecision
 
 Start = Literal["source", "random"]
 HeadStart = Literal["xavier", "zeros", "source", "library"]
 Unmatched = Literal["random", "mean"]
 LossReduction = Literal["sum", "mean"]
 Schedule = Literal["constant", "cosine"]
-RunPrecision = Literal["f32", "auto"]
 
 
 SHORT: Mapping[str, str] = {"lr": "learning_rate"}
@@ -61,7 +61,7 @@ class Recipe:
     image_size: int | None = None
     """Side of the square the network sees, in pixels; none: the source model's own."""
 
-    precision: RunPrecision = "f32"
+    precision: AskedPrecision = "f32"
     """What forward and backward passes compute in: f32, or whichever of f32 and bf16 a short trial finds faster."""
 
     def __post_init__(self) -> None:
