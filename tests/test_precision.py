@@ -126,6 +126,18 @@ def test_computing_in_f32_changes_no_bit_and_in_bf16_the_parameters_stay_f32():
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
+def test_grouped_convolutions_stay_f32_while_training_in_bf16():
+    """Seen by what they compute: rounding the input to bf16 first would lose the difference."""
+    torch.manual_seed(0)
+    layer, images = nn.Conv2d(4, 4, 3, groups=4, bias=False), torch.randn(2, 4, 8, 8)
+    with computing_in("bf16", CPU):
+        found = layer(images)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, layer(images).bfloat16())
+    found.float().sum().backward()
+    assert layer.weight.grad.dtype == torch.float32
+
+
 # ---- in prediction --------------------------------------------------------------------------------------------------
 
 

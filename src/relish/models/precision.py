@@ -13,7 +13,7 @@ depends on the weights and is looked at every time.
 import copy
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from relish.core.devices import processor_name
 from relish.core.errors import BadInput, WriteFailed
@@ -98,8 +99,22 @@ def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
     if precision == "f32":
         yield
         return
-    with torch.autocast(device.type, torch.bfloat16):
+    apart = _GroupedInF32() if device.type == "cpu" and torch.is_grad_enabled() else nullcontext()
+    with torch.autocast(device.type, torch.bfloat16), apart:
         yield
+
+
+class _GroupedInF32(TorchFunctionMode):
+    """Computes grouped convolutions in f32 amid bf16: oneDNN has no fast bf16 gradient for them."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not torch.conv2d or (args[6] if len(args) > 6 else kwargs.get("groups", 1)) == 1:
+            return func(*args, **kwargs)
+        with torch.autocast("cpu", enabled=False):
+            return func(args[0].float(), *args[1:], **kwargs).to(torch.bfloat16)
 
 
 def fastest(network: nn.Module, images: Tensor) -> Precision:
