@@ -3,12 +3,14 @@
 Written from the recipe alone: `ImageFolder`, `DataLoader`, `torch.optim.SGD`, one loop; f32, default memory layout and
 allocator, nothing of relish. Prints one line an epoch and writes every figure to a JSON file.
 
-    python benchmarks/book_loop.py PICTURES [--weights FILE.safetensors] [--epochs 5] [--out book_loop.json]
+    python benchmarks/book_loop.py PICTURES [--source resnet18 | --weights FILE.safetensors]
+        [--epochs 5] [--out book_loop.json]
 
 --quick keeps freed memory and uses the channels-last layout: the same arithmetic several times as fast, for when only
 the accuracy is wanted.
 
-PICTURES holds `train/` and `test/` of class folders. Without --weights the source is the packaged EfficientNet-Lite0.
+PICTURES holds `train/` and `test/` of class folders. Without --weights the source is the packaged EfficientNet-Lite0,
+or with `--source resnet18` a ResNet-18 with random weights, for timing alone.
 
 Source of the recipe: Zhang et al., Dive into Deep Learning, section 14.2 (PyTorch tab).
 """
@@ -25,7 +27,7 @@ import timm
 import torch
 from safetensors import safe_open
 from torch import nn
-from torchvision import datasets, transforms
+from torchvision import datasets, models, transforms
 
 
 def embedded_network() -> tuple[nn.Module, list[float], list[float]]:
@@ -39,6 +41,18 @@ def embedded_network() -> tuple[nn.Module, list[float], list[float]]:
     assert len(names) == len(tensors)
     network.load_state_dict(dict(zip(names, tensors, strict=True)), strict=False)
     return network, [0.5] * 3, [0.5] * 3
+
+
+def resnet18() -> tuple[nn.Module, list[float], list[float]]:
+    return models.resnet18(), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+def new_head(network: nn.Module, classes: int) -> nn.Module:
+    if isinstance(network, models.ResNet):
+        network.fc = nn.Linear(network.fc.in_features, classes)
+        return network.fc
+    network.reset_classifier(classes)
+    return network.get_classifier()
 
 
 def network_of_file(file: str) -> tuple[nn.Module, list[float], list[float]]:
@@ -63,6 +77,7 @@ def accuracy(network: nn.Module, loader: torch.utils.data.DataLoader) -> tuple[i
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("pictures", type=Path)
+    ask.add_argument("--source", choices=("embedded", "resnet18"), default="embedded")
     ask.add_argument("--weights")
     ask.add_argument("--epochs", type=int, default=5)
     ask.add_argument("--steps", type=int, help="stop after so many steps: for timing alone")
@@ -78,7 +93,8 @@ def main() -> None:
         for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**26)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
             libc.mallopt(option, value)
     torch.manual_seed(asked.seed)
-    network, mean, std = network_of_file(asked.weights) if asked.weights else embedded_network()
+    named = resnet18 if asked.source == "resnet18" else embedded_network
+    network, mean, std = network_of_file(asked.weights) if asked.weights else named()
     normalise = transforms.Normalize(mean, std)
     train_pictures = datasets.ImageFolder(
         asked.pictures / "train",
@@ -100,8 +116,7 @@ def main() -> None:
     train_batches = torch.utils.data.DataLoader(train_pictures, asked.batch_size, shuffle=True)
     test_batches = torch.utils.data.DataLoader(test_pictures, asked.batch_size)
 
-    network.reset_classifier(len(train_pictures.classes))
-    head = network.get_classifier()
+    head = new_head(network, len(train_pictures.classes))
     nn.init.xavier_uniform_(head.weight)
     if asked.quick:
         network.to(memory_format=torch.channels_last)

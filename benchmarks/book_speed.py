@@ -1,81 +1,85 @@
-"""Training speed of `relish fit --recipe book` against the plain book loop, in turn, on the same pictures.
+"""Training speed of relish against the plain book loop, in turn, on the same pictures.
 
-    python benchmarks/book_speed.py PICTURES [--weights FILE.safetensors] [--rounds 3] [--out book_speed.json]
+    python benchmarks/book_speed.py PICTURES [--source resnet18] [--rounds 3] [--batches 3] [--more]
 
-Each round runs `book_loop.py` as a user would write it (default layout and allocator) and then relish, each in a
-process of its own, over three batches of 128 pictures; both f32, both decoding with Pillow in the training process.
-Figures are training pictures per second of wall-clock time, decoding included, and their ratio round by round.
+Each round runs, each in a process of its own, `book_loop.py` as a user would write it (f32, default layout and
+allocator), then `relish fit` as the recipe `book` has it (f32), then the same with `precision=auto`, over a few batches
+of 128 pictures at 224 px. Figures are training pictures per second of wall-clock time, decoding included, the peak
+memory of each process, and the ratios to the plain loop round by round. ResNet-18 has random weights.
 """
 
 import argparse
 import json
 import os
-import resource
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from relish.core.devices import processor_name
+from measuring import earlier_rounds, finish, run, spread
 
-BATCHES, BATCH = 3, 128
+BATCH = 128
+ARMS = ("plain", "f32", "auto")
 
 
-def few_pictures(pictures: Path, root: Path) -> None:
-    """Three batches of training pictures, half of each of two classes, and a handful to score."""
-    for part, count in (("train", BATCHES * BATCH // 2), ("test", 4)):
+def few_pictures(pictures: Path, root: Path, count: int) -> None:
+    """So many training pictures, half of each of two classes, and a handful to score."""
+    for part, each in (("train", count // 2), ("test", 4)):
         for folder in sorted((pictures / part).iterdir()):
             (root / part / folder.name).mkdir(parents=True)
-            for file in sorted(folder.iterdir())[:count]:
+            for file in sorted(folder.iterdir())[:each]:
                 shutil.copy(file, root / part / folder.name)
 
 
-def run(command: list[str]) -> float:
-    """Run to the end; the peak memory of the largest child so far, in GiB."""
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+def one(arm: str, few: Path, work: Path, source: str) -> dict[str, Any]:
+    """Pictures per second and peak memory of one process."""
+    weights = ["--weights", "none"] if source == "resnet18" else []
+    out = work / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    if arm == "plain":
+        script, record = str(Path(__file__).with_name("book_loop.py")), work / "plain.json"
+        _, peak = run(
+            [sys.executable, script, str(few), "--epochs", "1", "--out", str(record), "--source", source]
+        )  # fmt: skip
+        speed = json.loads(record.read_text())["epochs"][0]["pictures_per_second"]
+        return {"speed": speed, "peak_gib": peak}
+    command = ["-m", "relish", "fit", str(few), "--epochs", "1", "--out", str(out), "--quiet", "--source", source]
+    _, peak = run([sys.executable, *command, *weights, *(["--set", "precision=auto"] if arm == "auto" else [])])
+    row = {"speed": json.loads((out / "evaluation.json").read_text())["pictures_per_second"], "peak_gib": peak}
+    return {**row, "trial": json.loads((out / "precision.json").read_text())} if arm == "auto" else row
 
 
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("pictures", type=Path)
-    ask.add_argument("--weights")
+    ask.add_argument("--source", choices=("embedded", "resnet18"), default="embedded")
     ask.add_argument("--rounds", type=int, default=3)
-    ask.add_argument("--out", type=Path)
+    ask.add_argument("--batches", type=int, default=3)
+    ask.add_argument("--more", action="store_true")
     asked = ask.parse_args()
-    more = ["--weights", asked.weights] if asked.weights else []
-    plain_script = Path(__file__).with_name("book_loop.py")
-    rows = []
-    with tempfile.TemporaryDirectory() as work:
-        root = Path(work)
-        few_pictures(asked.pictures, root / "few")
-        os.environ["RELISH_HOME"] = str(root / "home")
+    name = f"training-{asked.source}"
+    rounds = earlier_rounds(name, asked.more)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        few_pictures(asked.pictures, work / "few", asked.batches * BATCH)
+        os.environ["RELISH_HOME"] = str(work / "home")
         for number in range(asked.rounds):
-            record, out = root / f"plain-{number}.json", root / f"run-{number}"
-            run([sys.executable, str(plain_script), str(root / "few"), "--epochs", "1", "--out", str(record), *more])
-            plain = json.loads(record.read_text())["epochs"][0]["pictures_per_second"]
-            fit = ["-m", "relish", "fit", str(root / "few"), "--epochs", "1", "--out", str(out), "--quiet", *more]
-            run([sys.executable, *fit])
-            ours = json.loads((out / "evaluation.json").read_text())["pictures_per_second"]
-            rows.append({"plain": plain, "relish": ours, "ratio": ours / plain})
-            print(
-                f"round {number + 1}: plain {plain:.2f}, relish {ours:.2f} pictures/s, ratio {ours / plain:.2f}",
-                flush=True,
-            )
-    ratios = [row["ratio"] for row in rows]
-    summary = {
-        "processor": processor_name(),
-        "threads": os.cpu_count(),
-        "weights": asked.weights and Path(asked.weights).name,
-        "rounds": rows,
-        "ratio": {"min": min(ratios), "median": statistics.median(ratios), "max": max(ratios)},
-        "peak_gib_of_any": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20,
-    }
-    print(json.dumps(summary["ratio"]), summary["processor"])
-    if asked.out:
-        asked.out.write_text(json.dumps(summary, indent=1))
+            rounds.append({arm: one(arm, work / "few", work, asked.source) for arm in ARMS})
+            print(f"round {number + 1}:", {arm: round(rounds[-1][arm]["speed"], 1) for arm in ARMS}, flush=True)
+    table = [["training, batch 128, 224 px", "pictures/s", "times as fast as plain", "peak memory, GiB"]]
+    for arm, words in zip(ARMS, ("plain PyTorch loop", "relish, f32", "relish, precision=auto"), strict=True):
+        ratios = [row[arm]["speed"] / row["plain"]["speed"] for row in rounds]
+        chosen = f" ({rounds[-1][arm]['trial']['precision']})" if arm == "auto" else ""
+        table.append(
+            [
+                words + chosen,
+                spread([row[arm]["speed"] for row in rounds]),
+                spread(ratios),
+                spread([row[arm]["peak_gib"] for row in rounds]),
+            ]
+        )
+    finish(name, f"python benchmarks/book_speed.py PICTURES --source {asked.source}", rounds, table)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ A command is run as a user types it, but for the options of `SMALLER` at its end
 """
 
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -248,3 +249,11 @@ def test_every_picture_is_shown_and_small():
     kept = sorted((ROOT / "docs" / "images").iterdir())
     assert {path.name for path in kept} == shown
     assert [path.name for path in kept if path.stat().st_size > LARGEST_IMAGE] == []
+
+
+def test_the_tables_of_performance_are_those_of_the_results():
+    """`python benchmarks/tables.py` puts them there."""
+    found = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))
+    page = found["PAGE"].read_text(encoding="utf-8")
+    assert page.count("<!-- results: ") >= 8
+    assert found["filled"](page) == page

@@ -62,11 +62,11 @@ __all__ = [
 ]
 
 
-def load(path: str, *, device: str = "auto") -> "Classifier":
+def load(path: str, *, device: str = "auto", precision: str = "f32") -> "Classifier":
     """The classifier of a run folder or of a saved model file; see `Classifier.load`."""
     from relish.tasks.classifier import Classifier
 
-    return Classifier.load(path, device=device)
+    return Classifier.load(path, device=device, precision=precision)
 
 
 def __getattr__(name: str) -> Any:

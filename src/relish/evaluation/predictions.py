@@ -19,6 +19,7 @@ from relish.core.progress import Progress
 from relish.data.batches import evaluation_batches
 from relish.data.dataset import Split
 from relish.data.transforms import Preprocessing, normalise
+from relish.models.precision import Precision, computing_in
 
 BATCH_SIZE = 64
 """Pictures in a batch of evaluation and prediction."""
@@ -64,8 +65,10 @@ def predict_split(
     return result
 
 
-def probabilities(network: nn.Module, images: torch.Tensor, how: Preprocessing) -> npt.NDArray[np.float32]:
+def probabilities(
+    network: nn.Module, images: torch.Tensor, how: Preprocessing, precision: Precision = "f32"
+) -> npt.NDArray[np.float32]:
     """(B, 3, S, S) uint8 pictures to (B, K) float32 probabilities, by one pass through the network."""
-    with torch.inference_mode():
+    with torch.inference_mode(), computing_in(precision, images.device):
         logits: torch.Tensor = network(normalise(images, how))
         return logits.float().softmax(1).cpu().numpy()

@@ -28,10 +28,11 @@ from relish.data.dataset import TEST, TRAIN, Dataset, Split
 from relish.data.pictures import open_picture
 from relish.data.sources import find_dataset
 from relish.data.survey import survey
-from relish.data.transforms import Preprocessing, as_evaluated, book_preprocessing, preprocessing_from
+from relish.data.transforms import Preprocessing, as_evaluated, book_preprocessing, normalise, preprocessing_from
 from relish.evaluation.metrics import Scores, score
 from relish.evaluation.predictions import BATCH_SIZE, predict_split, probabilities
 from relish.models.header import load_model, read_header, says_how_to_build
+from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
 
 Picture = str | Path | bytes | BinaryIO | Image.Image | npt.NDArray[np.uint8]
 """Whatever holds one picture."""
@@ -77,6 +78,7 @@ class Classifier:
         path: Path | None = None,
         accuracy: str = "",
         accelerator: Accelerator | None = None,
+        precision: str = "f32",
     ) -> None:
         self.network = network.eval()
         self.classes = classes
@@ -85,11 +87,18 @@ class Classifier:
         self.path = path
         self.accuracy = accuracy
         self._accelerator = accelerator or accelerator_for()
+        self._precision: AskedPrecision | Precision = checked_precision(precision)
         place(self.network, self._accelerator.device)
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "auto") -> "Classifier":
+    def load(cls, path: str | Path, *, device: str = "auto", precision: str = "f32") -> "Classifier":
         """The model of a run folder, or of a `.safetensors` file with our header.
+
+        Args:
+            path: of either.
+            device: "auto", "cpu", "cuda" or "mps".
+            precision: what predictions compute in; "auto" measures f32 and bf16 on the first pictures, and takes the
+                faster one if its probabilities agree. Evaluation is f32 whatever is asked for here.
 
         Raises:
             RunError: no such run, or not finished.
@@ -119,6 +128,7 @@ class Classifier:
             path=path,
             accuracy=accuracy,
             accelerator=accelerator_for(device),
+            precision=precision,
         )
 
     def __repr__(self) -> str:
@@ -200,9 +210,15 @@ class Classifier:
         rows = iter(())
         if tensors:
             images = torch.stack(tensors).to(self._accelerator.device)
-            rows = iter(probabilities(self.network, images, self.preprocessing))
+            rows = iter(probabilities(self.network, images, self.preprocessing, self._chosen_precision(images)))
         for name, item in zip(names, ready, strict=True):
             yield Prediction(name, error=item) if isinstance(item, str) else self._prediction(name, next(rows))
+
+    def _chosen_precision(self, images: torch.Tensor) -> Precision:
+        """Chosen once, on the first pictures that come."""
+        if self._precision == "auto":
+            self._precision = fastest(self.network, normalise(images, self.preprocessing))
+        return self._precision
 
     def _prediction(self, name: str, row: npt.NDArray[np.float32]) -> Prediction:
         best = int(row.argmax())

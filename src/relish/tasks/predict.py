@@ -16,10 +16,17 @@ from relish.data.pictures import PICTURE_SUFFIXES
 from relish.tasks.classifier import Classifier, Picture, Prediction
 
 
-def predict(run: str | Path, paths: Iterable[str], *, device: str = "auto") -> Iterator[Prediction]:
+def predict(
+    run: str | Path, paths: Iterable[str], *, device: str = "auto", precision: str = "f32"
+) -> Iterator[Prediction]:
     """Predictions one by one, so that a folder of any size needs the memory of one batch.
 
+    Args:
+        run, device, precision: as `Classifier.load` takes them.
+        paths: files, folders, globs, `-` for standard input.
+
     Raises:
+        BadInput: there is no such device or precision.
         RunError, ModelError: the model cannot be loaded.
         DataError: nothing is named.
     """
@@ -29,7 +36,7 @@ def predict(run: str | Path, paths: Iterable[str], *, device: str = "auto") -> I
             "predict needs pictures" + (", and one of the names given is empty." if given else "."),
             hint="Name files, folders, globs, or - for standard input.",
         )
-    return Classifier.load(run, device=device).stream(_found(given))
+    return Classifier.load(run, device=device, precision=precision).stream(_found(given))
 
 
 def _found(paths: list[str]) -> Iterator[Picture | PictureError]:

@@ -13,6 +13,7 @@ import math
 import platform
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -41,6 +42,7 @@ from relish.report.curves import draw_curves
 from relish.tasks.preparing import Prepared
 from relish.training.ladder import climb
 from relish.training.loop import Lesson, train
+from relish.training.precision import run_precision
 from relish.training.probing import Climb
 
 RUNS = Path("runs")
@@ -136,6 +138,7 @@ def _train(prepared: Prepared, folder: RunFolder, accelerator: Accelerator, prog
     )
     if prepared.recipe.head == "source" and not folder.checkpoint.is_file():
         _say_before(prepared, folder, accelerator, progress, workers)
+    lesson = replace(lesson, precision=run_precision(lesson, folder, accelerator, progress))
     train(lesson, folder, accelerator, progress)
     if accelerator.is_main_process:
         _save(prepared, folder, prepared.preprocessing)

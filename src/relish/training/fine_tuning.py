@@ -1,12 +1,12 @@
 """One model fine-tuned from the probe's head, and what it and its averages with the probe say of pictures held out.
 
-In:   a climb, a probe, which pictures are held out.
+In:   a lesson, the probe to start from.
 Out:  a `Fold`.
 Not here: the loop (`loop.py`), choosing among folds and averages (`ladder.py`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,6 @@ from relish.training.averaging import State, between, state_of
 from relish.training.checkpoints import load_network
 from relish.training.loop import Lesson, train
 from relish.training.probe import Probe
-from relish.training.probing import Climb, Probed
 
 HELD_OUT = "held-out"
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -43,52 +42,39 @@ class Fold:
 
 
 def fine_tune(
-    job: Climb,
-    probed: Probed,
+    lesson: Lesson,
     origin: State,
-    out: npt.NDArray[np.bool_],
-    epochs: int,
-    deadline: float,
+    probe: Probe,
     stage: RunFolder,
     folder: RunFolder,
     accelerator: Accelerator,
     progress: Progress,
 ) -> Fold:
-    """Learn from all pictures but those held out; the network is left somewhere between its two ends.
+    """Learn from the lesson's pictures, from the probe on; the network is left somewhere between its two ends.
 
     Args:
+        lesson: learns from some pictures and is scored on the others.
         origin: the network before anything learned.
-        out: (N,) bool: held out.
-        deadline: by `time.monotonic`; the epochs are cut short there.
+        probe: learned from the same pictures.
         stage: where this model's checkpoint and events go; a model that is finished there is only put back.
         folder: the run's own, for what to type to go on.
 
     Raises:
         Diverged, Stopped, PictureError: as the loop does.
     """
-    network, how = job.target.network, probed.preprocessing
+    network = lesson.target.network
     network.load_state_dict(origin)
-    set_head(job.target, probed.without(out))
+    set_head(lesson.target, probe)
     before = state_of(network)
-    lesson = Lesson(
-        target=job.target,
-        recipe=replace(job.recipe, epochs=epochs),
-        learn=probed.learn.take(np.flatnonzero(~out)),
-        score=probed.learn.take(np.flatnonzero(out)),
-        score_name=HELD_OUT,
-        preprocessing=how,
-        seed=job.seed,
-        workers=job.workers,
-        deadline=deadline,
-    )
     _train_once(lesson, stage, folder, accelerator, progress)
     tuned = state_of(network)
     said = {}
     for share in (0.0, *SHARES):
         network.load_state_dict(between(before, tuned, share))
         said[share] = predict_split(
-            network, lesson.score, how, accelerator, workers=job.workers, progress=progress, title=f"average {share:g}"
-        )
+            network, lesson.score, lesson.preprocessing, accelerator,
+            workers=lesson.workers, progress=progress, title=f"average {share:g}",
+        )  # fmt: skip
     return Fold(lesson.score.labels, before, tuned, said)
 
 

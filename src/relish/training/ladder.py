@@ -16,6 +16,7 @@ arXiv:2109.01903; averaging models of one origin: Wortsman et al. 2022, arXiv:22
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,11 @@ from relish.data.transforms import Preprocessing
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.selection import judge, tempered_losses
 from relish.training.averaging import between, mean_of, state_of
-from relish.training.fine_tuning import SHARES, Fold, fine_tune, set_head
+from relish.training.fine_tuning import HELD_OUT, SHARES, Fold, fine_tune, set_head
+from relish.training.loop import Lesson
 from relish.training.planning import UpperPlan
 from relish.training.plans import Plans
+from relish.training.precision import run_precision
 from relish.training.probing import Climb, Probed, probe_of
 from relish.training.rules import HELD_SHARE
 
@@ -58,12 +61,20 @@ def climb(job: Climb, folder: RunFolder, keep: Keep, accelerator: Accelerator, p
     keep(probed.preprocessing)
     if job.recipe.method == "probe" or _reached(job, probed.right, progress):
         return []
-    plan = plans.upper(probed)
+    lesson = _lesson(job, probed)
+    lesson = replace(lesson, precision=run_precision(lesson, folder, accelerator, progress))
+    plan = plans.upper(lesson)
     stages = [_stage(folder, number) for number in range(plan.folds)]
     folds: list[Fold] = []
     for stage, out in zip(stages, _held_out(job, plan, probed), strict=True):
-        until = _deadline(job, plan, len(folds), plans.forward, int(out.sum()))
-        folds.append(fine_tune(job, probed, origin, out, plan.epochs, until, stage, folder, accelerator, progress))
+        part = replace(
+            lesson,
+            recipe=replace(job.recipe, epochs=plan.epochs),
+            learn=probed.learn.take(np.flatnonzero(~out)),
+            score=probed.learn.take(np.flatnonzero(out)),
+            deadline=_deadline(job, plan, len(folds), plans.forward, int(out.sum())),
+        )
+        folds.append(fine_tune(part, origin, probed.without(out), stage, folder, accelerator, progress))
         progress.say(_tuned_words(folds, plan))
     if folds and _choose(job, folds, folder, accelerator, progress):
         keep(probed.preprocessing)
@@ -71,6 +82,20 @@ def climb(job: Climb, folder: RunFolder, keep: Keep, accelerator: Accelerator, p
         job.target.network.load_state_dict(origin)
         set_head(job.target, probed.probe)
     return stages
+
+
+def _lesson(job: Climb, probed: Probed) -> Lesson:
+    """Fine-tuning on every picture; each model that is fine-tuned takes a part of it."""
+    return Lesson(
+        target=job.target,
+        recipe=job.recipe,
+        learn=probed.learn,
+        score=probed.learn,
+        score_name=HELD_OUT,
+        preprocessing=probed.preprocessing,
+        seed=job.seed,
+        workers=job.workers,
+    )
 
 
 def _choose(job: Climb, folds: list[Fold], folder: RunFolder, accelerator: Accelerator, progress: Progress) -> bool:

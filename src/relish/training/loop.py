@@ -25,6 +25,7 @@ from relish.data.dataset import Split
 from relish.data.transforms import Preprocessing, normalise
 from relish.evaluation.predictions import predict_split
 from relish.models.freezing import set_train_mode
+from relish.models.precision import Precision, computing_in
 from relish.models.target import TargetModel
 from relish.training.checkpoints import Place, load_checkpoint, save_checkpoint
 from relish.training.optimiser import batch_loss, cross_entropy, make_optimiser, set_rates
@@ -53,6 +54,8 @@ class Lesson:
     workers: int = 0
     deadline: float = math.inf
     """When to end at the latest, even in mid-epoch, by `time.monotonic`."""
+    precision: Precision = "f32"
+    """Of forward and backward passes; parameters, losses and steps are f32, and so is every score."""
 
 
 def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> None:
@@ -136,8 +139,10 @@ def _step(
 ) -> tuple[float, int]:
     """One step down the gradient; the summed loss and the number right, over all processes, before it."""
     labels = batch.labels.to(accelerator.device)
-    outputs = network(normalise(batch.images.to(accelerator.device), lesson.preprocessing))
-    losses = cross_entropy(outputs, labels) * (0.0 if padding else 1.0)
+    images = normalise(batch.images.to(accelerator.device), lesson.preprocessing)
+    with computing_in(lesson.precision, accelerator.device):
+        outputs = network(images)
+    losses = cross_entropy(outputs.float(), labels) * (0.0 if padding else 1.0)
     optimiser.zero_grad()
     # Not `accelerator.backward`: scaling or accumulation asked for in the environment is no part of a recipe.
     batch_loss(losses, lesson.recipe, count, accelerator.num_processes).backward()  # type: ignore[no-untyped-call]

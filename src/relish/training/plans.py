@@ -19,8 +19,9 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.evaluation.features import Backbone
 from relish.training.fine_tuning import SHARES
+from relish.training.loop import Lesson
 from relish.training.planning import LowerPlan, UpperPlan, plan_fine_tuning, plan_probe
-from relish.training.probing import Climb, Probed
+from relish.training.probing import Climb
 from relish.training.timing import forward_seconds, step_seconds
 
 
@@ -56,14 +57,14 @@ class Plans:
         )
         return plan
 
-    def upper(self, probed: Probed) -> UpperPlan:
-        """What is done from the probe on."""
+    def upper(self, lesson: Lesson) -> UpperPlan:
+        """What is done from the probe on, with all the pictures of this lesson."""
         job = self.job
 
         def made() -> dict[str, Any]:
-            step = step_seconds(job.target, job.recipe, probed.learn, probed.preprocessing, self.accelerator)
+            step = step_seconds(lesson, self.accelerator)
             plan = plan_fine_tuning(
-                pictures=len(probed.learn), judged=job.judged, batch_size=job.recipe.batch_size,
+                pictures=len(lesson.learn), judged=job.judged, batch_size=job.recipe.batch_size,
                 epochs=job.recipe.epochs, shares=len(SHARES) + 1, forward=self.forward, step=step, left=job.left,
             )  # fmt: skip
             return plan.as_dict()

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from relish.core.errors import RecipeError, nearest
+from relish.models.precision import AskedPrecision
 
 Start = Literal["source", "random"]
 HeadStart = Literal["xavier", "xavier-zero", "zeros", "source", "library"]
@@ -77,6 +78,9 @@ class Recipe:
     """Passes over the training pictures; none, with method=ladder alone: as many as suit the number of pictures."""
     image_size: int | None = None
     """Side of the square the network sees, in pixels; none: the source model's own."""
+
+    precision: AskedPrecision = "f32"
+    """What forward and backward passes compute in: f32, or whichever of f32 and bf16 a short trial finds faster."""
 
     def __post_init__(self) -> None:
         _check(0 < self.learning_rate < math.inf, "learning_rate", "above 0 and finite", self.learning_rate)
@@ -219,6 +223,7 @@ RECIPES: Mapping[str, Recipe] = {
             warmup=0.1,
             batch_norm="still",
             smallest_crop=0.35,
+            precision="auto",
             batch_size=32,
             epochs=None,
         ),

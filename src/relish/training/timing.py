@@ -16,9 +16,10 @@ from relish.data.dataset import Split
 from relish.data.transforms import Preprocessing, normalise
 from relish.evaluation.features import Backbone
 from relish.models.freezing import set_train_mode
-from relish.models.target import TargetModel
+from relish.models.precision import computing_in
+from relish.training.averaging import state_of
+from relish.training.loop import Lesson
 from relish.training.optimiser import cross_entropy
-from relish.training.recipe import Recipe
 
 FORWARD_BATCH, ROUNDS = 32, 2
 """Pictures at a time, and how many times; the fastest counts, since the first one also warms up."""
@@ -36,24 +37,23 @@ def forward_seconds(backbone: Backbone, split: Split, how: Preprocessing) -> flo
     return min(times)
 
 
-def step_seconds(
-    target: TargetModel, recipe: Recipe, split: Split, how: Preprocessing, accelerator: Accelerator
-) -> float:
+def step_seconds(lesson: Lesson, accelerator: Accelerator) -> float:
     """Seconds to read a picture and learn from it; the network is left as it was."""
-    some = list(range(min(recipe.batch_size, len(split))))
-    before = {name: tensor.clone() for name, tensor in target.network.state_dict().items()}
-    place(target.network, accelerator.device)
-    set_train_mode(target.network, target, still_norms=recipe.batch_norm == "still")
+    recipe, how, network = lesson.recipe, lesson.preprocessing, lesson.target.network
+    some = list(range(min(recipe.batch_size, len(lesson.learn))))
+    before = state_of(network)
+    place(network, accelerator.device)
+    set_train_mode(network, lesson.target, still_norms=recipe.batch_norm == "still")
     times = []
     for _ in range(ROUNDS):
         began = time.perf_counter()
-        for batch in training_batches(split, how, [some], seed=0, epoch=0, smallest=recipe.smallest_crop):
-            outputs = target.network(normalise(batch.images.to(accelerator.device), how))
-            loss = cross_entropy(outputs, batch.labels.to(accelerator.device)).mean()
-            loss.backward()
-            target.network.zero_grad(set_to_none=True)
+        for batch in training_batches(lesson.learn, how, [some], seed=0, epoch=0, smallest=recipe.smallest_crop):
+            with computing_in(lesson.precision, accelerator.device):
+                outputs = network(normalise(batch.images.to(accelerator.device), how))
+            cross_entropy(outputs.float(), batch.labels.to(accelerator.device)).mean().backward()
+            network.zero_grad(set_to_none=True)
         if accelerator.device.type == "cuda":
             torch.cuda.synchronize()
         times.append((time.perf_counter() - began) / len(some))
-    target.network.load_state_dict(before)
+    network.load_state_dict(before)
     return min(times)

@@ -1,0 +1,36 @@
+"""Put the tables of `benchmarks/results/` into `docs/performance.md`, so that no figure is copied by hand.
+
+    python benchmarks/tables.py
+
+Each table stands behind a line `<!-- results: NAME -->`, followed by the line that says what it was measured on.
+"""
+
+import json
+import re
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "performance.md"
+
+
+def words(name: str) -> str:
+    """The table of one results file as Markdown, the machine beneath it."""
+    found = json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    head, *rows = ["| " + " | ".join(row) + " |" for row in found["table"]]
+    rule = "|" + "---|" * len(found["table"][0])
+    count = len(found["rounds"])
+    beneath = f"`{found['command']}`: {found['processor']}, {found['threads']} threads, PyTorch {found['torch']}, "
+    return "\n".join([head, rule, *rows, "", f"{beneath}{count} round{'s' if count > 1 else ''}."])
+
+
+def filled(page: str) -> str:
+    """The page with every table as its results file has it now."""
+    return re.sub(
+        r"(<!-- results: ([\w-]+) -->\n)(?:\|.*\n)*\n?(?:`python benchmarks/.*\n)?",
+        lambda found: f"{found[1]}{words(found[2])}\n",
+        page,
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

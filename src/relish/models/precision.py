@@ -1,0 +1,232 @@
+"""In which precision a network is fastest on the machine at hand: measured, never guessed from a processor's name.
+
+In:   a network, a few pictures as it will see them, and whether it is to be trained.
+Out:  a `Trial`: the times of a pass in `f32` and in `bf16`, how far their answers lie apart, and which to use.
+Not here: when a run may choose (`training/precision.py`).
+
+bf16 halves the bytes and, where the processor multiplies it, the time; where a network's layers have no fast bf16
+kernel it is several times slower, on the very same processor. So both are timed on the network itself. Times are
+remembered under `relish_home()`, by processor, threads, PyTorch, network and shape; how far the answers lie apart
+depends on the weights and is looked at every time.
+"""
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from relish.core.devices import processor_name
+from relish.core.errors import BadInput, WriteFailed
+from relish.core.files import write_json
+from relish.core.fingerprints import fingerprint
+from relish.core.home import relish_home
+
+Precision = Literal["f32", "bf16"]
+AskedPrecision = Literal["f32", "auto"]
+"""What a recipe or a caller asks for; `auto` is whichever a trial chooses."""
+MEASURED_ON = ("cpu", "cuda")
+"""Kinds of device that a trial is made on; others stay in f32."""
+BOTH: tuple[Precision, ...] = ("f32", "bf16")
+
+SECONDS = 10.0
+"""A trial takes no longer, short of one pass that is longer by itself."""
+PICTURES = 16
+"""A trial sees no more; the ratio of the two times hardly depends on the batch."""
+GAIN = 1.05
+"""bf16 has to be so many times as fast to be used."""
+DIFFERENCE = 0.05
+"""Largest difference of any probability; where the first two classes are twice that apart, the answer is the same."""
+
+_FIRST, _ROUNDS = 2, 3
+_FEWEST = 4
+_VERSION = 1
+"""Raise it when a trial measures something else than before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What came of a trial."""
+
+    f32_seconds: float
+    """Shortest pass in f32; a pass is forward and backward where the network is to be trained."""
+    bf16_seconds: float
+    """Shortest pass in bf16."""
+    difference: float
+    """Largest difference between the probabilities of both, 0 to 1, 0 is the good end."""
+    agreement: float
+    """Share of the pictures given the same class by both, 0 to 1, 1 is the good end."""
+
+    @property
+    def precision(self) -> Precision:
+        """bf16 where it is faster by `GAIN` and says the same to within `DIFFERENCE`; f32 otherwise."""
+        faster = self.f32_seconds >= GAIN * self.bf16_seconds
+        return "bf16" if faster and self.difference <= DIFFERENCE else "f32"
+
+    def sentence(self) -> str:
+        """The choice and its reason, in a line."""
+        return (
+            f"{self.precision}: bf16 is {self.f32_seconds / self.bf16_seconds:.2f} times as fast as f32 here, "
+            f"its probabilities differ by {self.difference:.4f} at most"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, the choice among them."""
+        return {"precision": self.precision, **asdict(self)}
+
+
+def checked_precision(asked: str) -> AskedPrecision:
+    """The same, if it is one.
+
+    Raises:
+        BadInput: it is something else.
+    """
+    if asked not in ("f32", "auto"):
+        raise BadInput(f'--precision: there is no "{asked}".', hint="One of: f32, auto.")
+    return asked  # type: ignore[return-value]
+
+
+@contextmanager
+def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Let forward passes compute in this precision; the parameters stay f32. In f32 nothing is changed at all."""
+    if precision == "f32":
+        yield
+        return
+    apart = _GroupedInF32() if device.type == "cpu" and torch.is_grad_enabled() else nullcontext()
+    with torch.autocast(device.type, torch.bfloat16), apart:
+        yield
+
+
+class _GroupedInF32(TorchFunctionMode):
+    """Computes grouped convolutions in f32 amid bf16: oneDNN has no fast bf16 gradient for them."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not torch.conv2d or (args[6] if len(args) > 6 else kwargs.get("groups", 1)) == 1:
+            return func(*args, **kwargs)
+        with torch.autocast("cpu", enabled=False):
+            return func(args[0].float(), *args[1:], **kwargs).to(torch.bfloat16)
+
+
+def fastest(network: nn.Module, images: Tensor) -> Precision:
+    """What a network answers fastest in, without losing an answer; `images` as in `trial`, fewer than four: f32."""
+    if images.device.type not in MEASURED_ON or len(images) < _FEWEST:
+        return "f32"
+    return trial(network, images, training=False).precision
+
+
+def trial(network: nn.Module, images: Tensor, *, training: bool) -> Trial:
+    """Measure both precisions on this network, or recall what was measured before.
+
+    Args:
+        network: on the device of the images, its modules in the modes that they will train in; left as it is.
+        images: (B, 3, S, S) float32, normalised; the first `PICTURES` are used.
+        training: whether a pass goes backward too.
+
+    Returns:
+        Times of `PICTURES` or fewer pictures, never of B.
+    """
+    twin, images = copy.deepcopy(network), images[:PICTURES]
+    file = _memory(network, images, training)
+    with torch.random.fork_rng():
+        seconds = _recalled(file)
+        if seconds is None:
+            seconds = _Seconds(*_timed(twin, images, training))
+            # A convenience: where it cannot be kept, the next run measures again.
+            with suppress(WriteFailed):
+                write_json(file, asdict(seconds))
+        difference, agreement = _compared(twin, images)
+    return Trial(f32_seconds=seconds.f32, bf16_seconds=seconds.bf16, difference=difference, agreement=agreement)
+
+
+@dataclass(frozen=True)
+class _Seconds:
+    """What is remembered of a trial."""
+
+    f32: float
+    bf16: float
+
+    def __post_init__(self) -> None:
+        if not (self.f32 > 0 and self.bf16 > 0):
+            raise ValueError("a pass takes time")
+
+
+def _memory(network: nn.Module, images: Tensor, training: bool) -> Path:
+    """The file of one network, shape and machine; a file each, so that processes need not wait for each other."""
+    learning = [name for name, parameter in network.named_parameters() if parameter.requires_grad] if training else []
+    about = [
+        _VERSION,
+        processor_name(),
+        torch.cuda.get_device_name(images.device) if images.device.type == "cuda" else images.device.type,
+        torch.get_num_threads(),
+        torch.__version__,
+        str(network),
+        learning,
+        list(images.shape),
+        training,
+    ]
+    return relish_home() / "trials" / f"{fingerprint(about)[:32]}.json"
+
+
+def _recalled(file: Path) -> _Seconds | None:
+    try:
+        return TypeAdapter(_Seconds).validate_json(file.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _timed(network: nn.Module, images: Tensor, training: bool) -> tuple[float, float]:
+    """Shortest pass in f32 and in bf16, in turn, over as many of the pictures as the time allows."""
+    began = time.perf_counter()
+    few = images[:_FIRST]
+    for precision in BOTH:  # the first pass of each shape also chooses kernels
+        _pass(network, few, precision, training)
+    # Half of the time for the rounds; the other half for the first, slow pass of the larger shape.
+    slowest = max(_pass(network, few, precision, training) for precision in BOTH)
+    images = images[: max(_FIRST, int(SECONDS / 4 / _ROUNDS / (slowest / len(few))))]
+    best: dict[Precision, float] = {}
+    for number in range(_ROUNDS + 1):
+        for precision in BOTH:
+            seconds = _pass(network, images, precision, training)
+            if number <= 1 or seconds < best[precision]:  # the very first is only kept until there is a second
+                best[precision] = seconds
+        if time.perf_counter() - began > SECONDS / 2:
+            break
+    return best["f32"], best["bf16"]
+
+
+def _pass(network: nn.Module, images: Tensor, precision: Precision, training: bool) -> float:
+    network.zero_grad()
+    began = _now(images.device)
+    with torch.set_grad_enabled(training), computing_in(precision, images.device):
+        outputs: Tensor = network(images)
+    if training and outputs.requires_grad:
+        outputs.float().square().sum().backward()  # type: ignore[no-untyped-call]
+    return _now(images.device) - began
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+@torch.no_grad()
+def _compared(network: nn.Module, images: Tensor) -> tuple[float, float]:
+    network.eval()
+    plain = network(images).softmax(1)
+    with computing_in("bf16", images.device):
+        short: Tensor = network(images)
+    found = short.float().softmax(1)
+    difference = float((found - plain).abs().max())
+    # NaN is the largest difference there is.
+    return difference if difference <= 1 else 1.0, float((found.argmax(1) == plain.argmax(1)).float().mean())

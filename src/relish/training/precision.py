@@ -1,0 +1,67 @@
+"""The precision of a run: what its recipe says, or what a trial on this machine says; the same to its end.
+
+In:   a lesson, ready to begin or to go on, and its run folder.
+Out:  `f32` or `bf16`.
+Not here: measuring (`models/precision.py`).
+
+The outcome is written into the run folder before the first step: a run that is resumed, on another machine too, goes on
+in the precision that it began in.
+"""
+
+import json
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from relish.core.devices import place
+from relish.core.errors import RunError
+from relish.core.files import write_json
+from relish.core.progress import Progress
+from relish.core.run_folder import RunFolder
+from relish.data.batches import evaluation_batches
+from relish.data.transforms import normalise
+from relish.models.freezing import set_train_mode
+from relish.models.precision import MEASURED_ON, PICTURES, Precision, Trial, trial
+from relish.training.loop import Lesson
+
+
+def run_precision(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> Precision:
+    """What the recipe asks for; for `auto`, the outcome of a trial, one for all processes and for all of the run.
+
+    Raises:
+        RunError: the run was begun, and which precision in cannot be read any more.
+        PictureError: a picture cannot be opened any more.
+    """
+    if lesson.recipe.precision != "auto" or accelerator.device.type not in MEASURED_ON:
+        return "f32"
+    chosen: list[Precision] = ["f32"]
+    if accelerator.is_main_process:
+        chosen = [_noted(folder) if folder.precision.is_file() else _tried(lesson, folder, accelerator, progress)]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(chosen)
+    return chosen[0]
+
+
+def _noted(folder: RunFolder) -> Precision:
+    try:
+        noted = json.loads(folder.precision.read_bytes())["precision"]
+        return {"f32": "f32", "bf16": "bf16"}[noted]  # type: ignore[return-value]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{folder.precision} does not say in which precision the run began.",
+            hint='Write {"precision": "f32"} or {"precision": "bf16"} into it.',
+        ) from error
+
+
+def _tried(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> Precision:
+    place(lesson.target.network, accelerator.device)
+    set_train_mode(lesson.target.network, lesson.target, still_norms=lesson.recipe.batch_norm == "still")
+    count = min(PICTURES, lesson.recipe.batch_size, len(lesson.learn))
+    # Spread over the split, which is sorted by class.
+    positions = [number * len(lesson.learn) // count for number in range(count)]
+    (batch,) = evaluation_batches(lesson.learn, lesson.preprocessing, [positions])
+    images = normalise(batch.images.to(accelerator.device), lesson.preprocessing)
+    found: Trial = trial(lesson.target.network, images, training=True)
+    write_json(folder.precision, found.as_json())
+    progress.say(f"trial   {found.sentence()}")
+    return found.precision

@@ -1,0 +1,208 @@
+"""f32 or bf16: chosen by measuring, remembered, the same to the end of a run, and never at the cost of an answer."""
+
+import copy
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import relish
+from relish.core.errors import BadInput, RunError
+from relish.core.home import relish_home
+from relish.core.progress import Progress
+from relish.models import precision
+from relish.models.precision import DIFFERENCE, GAIN, Trial, checked_precision, computing_in, fastest, trial
+from relish.training.loop import train
+from relish.training.precision import run_precision
+from relish.training.recipe import named_recipe
+from tests.conftest import SMALL
+from tests.test_loop import lesson_for, pictures, run_folder  # noqa: F401 (a fixture)
+
+CPU = torch.device("cpu")
+
+
+def small_network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, 3),
+    )  # fmt: skip
+
+
+IMAGES = torch.randn(20, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def times(monkeypatch):
+    """Say how long a pass takes; counts how often both were timed."""
+    asked = {"f32": 2.0, "bf16": 1.0, "count": 0}
+
+    def timed(network, images, training):
+        asked["count"] += 1
+        return asked["f32"], asked["bf16"]
+
+    monkeypatch.setattr(precision, "_timed", timed)
+    return asked
+
+
+@given(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3), st.floats(0, 1))
+def test_bf16_is_chosen_only_where_it_is_faster_and_says_the_same(f32, bf16, difference):
+    chosen = Trial(f32_seconds=f32, bf16_seconds=bf16, difference=difference, agreement=1.0).precision
+    assert (chosen == "bf16") == (f32 >= GAIN * bf16 and difference <= DIFFERENCE)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_trial_measures_and_leaves_network_and_chance_as_they_were(training):
+    network, chance = small_network().train(), torch.get_rng_state()
+    before = copy.deepcopy(network.state_dict())
+    found = trial(network, IMAGES, training=training)
+    assert found.f32_seconds > 0
+    assert found.bf16_seconds > 0
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert torch.equal(torch.get_rng_state(), chance)
+    assert network.training
+
+
+def test_a_trial_is_remembered_by_network_shape_and_purpose(times):
+    trial(small_network(), IMAGES, training=True)
+    trial(small_network(), IMAGES + 1, training=True)
+    assert times["count"] == 1
+    trial(small_network(), IMAGES[:, :, :15], training=True)
+    trial(small_network(), IMAGES, training=False)
+    trial(nn.Sequential(small_network(), nn.ReLU()), IMAGES, training=True)
+    still = small_network()
+    still[0].weight.requires_grad_(False)
+    trial(still, IMAGES, training=True)
+    assert times["count"] == 5
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"f32": 1}', b'{"f32": -1, "bf16": 1}', b"\xff\xfe"])
+def test_a_damaged_memory_is_measured_anew(content, times):
+    trial(small_network(), IMAGES, training=True)
+    (file,) = (relish_home() / "trials").iterdir()
+    file.write_bytes(content)
+    trial(small_network(), IMAGES, training=True)
+    assert times["count"] == 2
+    assert json.loads(file.read_text()) == {"f32": 2.0, "bf16": 1.0}
+
+
+def test_a_memory_that_cannot_be_written_stops_nothing(times, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("RELISH_HOME", str(tmp_path / "file"))
+    assert trial(small_network(), IMAGES, training=True).precision == "bf16"
+
+
+def test_answers_are_compared_every_time_since_weights_differ(times):
+    network = small_network().eval()
+    assert trial(network, IMAGES, training=True).precision == "bf16"
+    with torch.no_grad():  # large logits around zero: rounding tips them
+        network[-1].weight.mul_(1e4)
+        network[-1].bias.sub_(network(IMAGES).mean(0))
+    found = trial(network, IMAGES, training=True)
+    assert found.difference > DIFFERENCE
+    assert found.precision == "f32"
+
+
+def test_an_answer_that_is_no_number_is_no_answer(times):
+    network = small_network()
+    with torch.no_grad():
+        network[-1].bias.fill_(float("nan"))
+    assert trial(network, IMAGES, training=True).precision == "f32"
+
+
+def test_computing_in_f32_changes_no_bit_and_in_bf16_the_parameters_stay_f32():
+    network = small_network().eval()
+    with computing_in("f32", CPU):
+        assert torch.equal(network(IMAGES), network(IMAGES))
+        assert not torch.is_autocast_enabled("cpu")
+    with computing_in("bf16", CPU):
+        assert network(IMAGES).dtype == torch.bfloat16
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+
+
+def test_grouped_convolutions_stay_f32_while_training_in_bf16():
+    """Seen by what they compute: rounding the input to bf16 first would lose the difference."""
+    torch.manual_seed(0)
+    layer, images = nn.Conv2d(4, 4, 3, groups=4, bias=False), torch.randn(2, 4, 8, 8)
+    with computing_in("bf16", CPU):
+        found = layer(images)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, layer(images).bfloat16())
+    found.float().sum().backward()
+    assert layer.weight.grad.dtype == torch.float32
+
+
+# ---- in prediction --------------------------------------------------------------------------------------------------
+
+
+def test_predictions_are_f32_unless_asked_otherwise_and_scores_always_are(colours, tiny_source, tmp_path, times):
+    """In bf16 the same pictures get the same classes, within `DIFFERENCE`."""
+    recipe = named_recipe("book").with_settings(SMALL)
+    relish.fit(colours, weights=tiny_source, recipe=recipe, out=tmp_path / "run")
+    files = sorted((colours / "test").rglob("*.png"))
+    plain, asked = (relish.load(tmp_path / "run", precision=precision) for precision in ("f32", "auto"))
+    exact, quick = plain.predict(files), asked.predict(files)
+    assert times["count"] == 1
+    assert [p.probability for p in exact] != [p.probability for p in quick]
+    assert [p.probability for p in exact] == pytest.approx([p.probability for p in quick], abs=DIFFERENCE)
+    assert plain.evaluate(colours).as_json() == asked.evaluate(colours).as_json()
+
+
+def test_a_single_picture_needs_no_trial(times):
+    assert fastest(small_network(), IMAGES[:1]) == "f32"
+    assert times["count"] == 0
+
+
+def test_an_unknown_precision_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="f32, auto"):
+        checked_precision("bf16")
+
+
+# ---- in a run -------------------------------------------------------------------------------------------------------
+
+
+def auto(**settings):
+    return named_recipe("book").with_settings({"epochs": 1, "batch_size": 8, "precision": "auto", **settings})
+
+
+def test_only_a_recipe_that_asks_for_it_makes_a_trial(pictures, tiny_source, tmp_path, times):  # noqa: F811
+    recipe = named_recipe("book")
+    lesson, folder = lesson_for(pictures, recipe, tiny_source), run_folder(tmp_path, recipe)
+    assert run_precision(lesson, folder, Accelerator(cpu=True), Progress()) == "f32"
+    assert times["count"] == 0
+    assert not folder.precision.exists()
+
+
+def test_a_run_goes_on_in_the_precision_it_began_in(pictures, tiny_source, tmp_path, times):  # noqa: F811
+    lesson, folder = lesson_for(pictures, auto(), tiny_source), run_folder(tmp_path, auto())
+    assert run_precision(lesson, folder, Accelerator(cpu=True), Progress()) == "bf16"
+    times["f32"], times["bf16"] = 1.0, 2.0
+    (file,) = (relish_home() / "trials").iterdir()
+    file.unlink()
+    assert run_precision(lesson, folder, Accelerator(cpu=True), Progress()) == "bf16"
+    assert times["count"] == 1
+
+
+def test_a_run_whose_precision_is_lost_says_what_to_write(pictures, tiny_source, tmp_path, times):  # noqa: F811
+    lesson, folder = lesson_for(pictures, auto(), tiny_source), run_folder(tmp_path, auto())
+    folder.precision.write_text('{"precision": "f1"}')
+    with pytest.raises(RunError, match="in which precision the run began"):
+        run_precision(lesson, folder, Accelerator(cpu=True), Progress())
+
+
+def test_training_in_bf16_learns_about_the_same_with_parameters_in_f32(pictures, tiny_source, tmp_path):  # noqa: F811
+    losses = {}
+    for chosen in ("f32", "bf16"):
+        lesson = replace(lesson_for(pictures, auto(), tiny_source), precision=chosen)
+        folder = run_folder(tmp_path, auto(), chosen)
+        train(lesson, folder, Accelerator(cpu=True), Progress())
+        losses[chosen] = [event["loss"] for event in folder.records() if event["event"] == "train"]
+        assert {p.dtype for p in lesson.target.network.parameters()} == {torch.float32}
+    assert losses["f32"] != losses["bf16"]
+    assert losses["bf16"] == pytest.approx(losses["f32"], rel=0.05)
