@@ -1,6 +1,5 @@
 """`relish fit DATA`: fine-tune a source model on labelled pictures."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -73,8 +72,7 @@ def fit(
     )
     from relish.tasks.fit import fit as run
 
-    progress = o.voice(quiet)
-    made = run(
+    run(
         data,
         source=source,
         weights=weights,
@@ -92,7 +90,5 @@ def fit(
         device=device,
         out=out,
         resume=resume,
-        progress=progress,
+        progress=o.voice(quiet),
     )
-    run_words = shlex.quote(str(made.path))
-    progress.say(f"next    relish predict {run_words} PICTURE…    or:  relish evaluate {run_words} DATA")

@@ -7,6 +7,7 @@ Not here: making things ready (`preparing.py`), training and judging (`running.p
 Resuming takes everything from the run folder; an argument given again is checked, never obeyed.
 """
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +115,8 @@ def fit(
         if chosen.method == "train" and not folder.checkpoint.is_file():
             progress.say(f"{folder.path} has no checkpoint yet: starting over.")
     run(prepared, folder, accelerator, progress, workers=workers)
+    made = shlex.quote(str(folder.path))
+    progress.say(f"next    relish predict {made} PICTURE…    or:  relish evaluate {made} DATA")
     return Classifier.load(folder.path, device=device)
 
 

@@ -26,7 +26,8 @@ from relish.data.survey import Survey
 from relish.evaluation.curves import Curves
 from relish.evaluation.metrics import Scores
 from relish.tasks.preparing import Prepared, Request, prepare_run
-from relish.tasks.running import curve_points, open_folder, run
+from relish.tasks.running import open_folder, run
+from relish.tasks.writing import curve_points
 from relish.training.recipe import Recipe, named_recipe
 
 

@@ -1,0 +1,67 @@
+"""What a run says beside its figures: what its source rows are worth, and how far two figures lie apart.
+
+In:   a `Prepared` run, its folder.
+Out:  lines, warnings, and events in `metrics.jsonl`.
+Not here: the figures themselves (`running.py`).
+"""
+
+from accelerate import Accelerator
+
+from relish.core.progress import Progress
+from relish.core.run_folder import RunFolder
+from relish.evaluation.metrics import Proportion, score
+from relish.evaluation.predictions import predict_split
+from relish.evaluation.rows import prove_rows
+from relish.tasks.preparing import Prepared
+
+
+def say_before(
+    prepared: Prepared, folder: RunFolder, accelerator: Accelerator, progress: Progress, workers: int
+) -> None:
+    """Whether the rows are of these classes, and what their head scores before any training (the book's exercise 4)."""
+    _prove_rows(prepared, folder, accelerator, progress, workers)
+    split = prepared.dataset.splits[prepared.score_name]
+    found = predict_split(
+        prepared.target.network, split, prepared.preprocessing, accelerator, workers=workers, progress=progress,
+        title="scoring the source rows",
+    )  # fmt: skip
+    scores = score(found, split.labels, prepared.dataset.classes)
+    progress.say(f"before training, the head of source rows scores {prepared.score_name} {scores.sentence()}")
+    if accelerator.is_main_process:
+        folder.record(event="before", epoch=0, batch=0, split=prepared.score_name, **scores.as_json()["top1"])
+
+
+def say_gap(folder: RunFolder, judged: Proportion, split: str, progress: Progress) -> None:
+    """How far the final figure lies from the one that the winning rung was chosen by."""
+    kept = [r for r in folder.records() if r["event"] == "rung" and r.get("kept", True)]
+    if not kept:
+        return
+    held = Proportion(kept[-1]["correct"], kept[-1]["count"])
+    points = 100 * (judged.value - held.value)
+    if judged.interval[1] < held.interval[0]:
+        progress.warn(
+            f"{split} accuracy is {-points:.1f} points lower than on held-out training pictures ({held.sentence()}): "
+            f"the {split} pictures are of another kind. Expect no more than the {split} figure in use."
+        )
+    else:
+        progress.say(f"held-out accuracy was {held.value:.3f}: {split} is {abs(points):.1f} points {_side(points)}")
+
+
+def _side(points: float) -> str:
+    return "higher" if points >= 0 else "lower, within what chance explains"
+
+
+def _prove_rows(
+    prepared: Prepared, folder: RunFolder, accelerator: Accelerator, progress: Progress, workers: int
+) -> None:
+    target, source = prepared.target, prepared.source
+    for proof in prove_rows(
+        source.network, prepared.learn, prepared.preprocessing, accelerator, classes=target.classes,
+        matches=target.matches, labels=source.labels, workers=workers, progress=progress,
+    ):  # fmt: skip
+        progress.say(f"proof   {proof.sentence()}")
+        if proof.doubtful:
+            progress.warn(proof.doubt())
+        if accelerator.is_main_process:
+            folder.record(event="proof", epoch=0, batch=0, **proof.as_json())
+    source.network.cpu()  # it has said all it is asked
