@@ -55,7 +55,7 @@ def main() -> None:
     labels, classes = learn.labels, len(looked.dataset.classes)
     problem = Problem(features, labels, classes)
     scaled = problem.features.numpy()
-    unseen = ((unseen - problem.mean) / problem.spread).astype(np.float32)
+    unseen = ((unseen - problem.mean) / problem.scale).astype(np.float32)
     folds = stratified_folds(labels, [looked.sha256[p] for p in learn.paths], 5, 0)
     found = cross_validate(features, labels, classes, folds)
     strengths = [strength for strength, _ in found.losses]

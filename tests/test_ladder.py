@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import relish
 from relish.core.devices import accelerator_for
-from relish.core.errors import ModelError, RecipeError
+from relish.core.errors import DataError, ModelError, RecipeError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.folders import index_folder
@@ -21,9 +21,9 @@ from relish.evaluation.predictions import predict_split
 from relish.models.header import load_model
 from relish.models.source import load_source
 from relish.models.target import make_target
-from relish.training import fine_tuning, ladder, planning, probing
+from relish.training import fine_tuning, ladder, plans, probing
 from relish.training.averaging import between, mean_of
-from tests.conftest import draw, read_json
+from tests.conftest import COLOURS, draw, draw_dataset, read_json
 
 SMALL = {"image_size": 32, "batch_size": 8, "epochs": 2}
 
@@ -147,7 +147,7 @@ def test_auto_is_never_worse_on_held_out_pictures_than_its_own_probe(
             draw(root / "all" / "test" / name / f"{number}.png", colour, seed + number + 1)
     wanted = {**SMALL, "learning_rate": 10.0**rate}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "folds_for", lambda _: folds)
+        patch.setattr(plans, "folds_for", lambda _: folds)
         relish.fit(root / "all", weights=tiny_source, settings=wanted, out=root / "run")
     last = rungs(root / "run")[-1]
     assert not last["kept"] or (last["correct"] >= last["probe_correct"] and last["gain"] > last["error"])
@@ -223,6 +223,53 @@ def test_limits_out_of_range_are_refused(colours, tiny_source, given, words):
 def test_limits_for_a_recipe_that_does_not_climb_are_refused(colours, tiny_source):
     with pytest.raises(RecipeError, match="--recipe auto"):
         relish.fit(colours, weights=tiny_source, recipe="book", budget=60)
+
+
+@pytest.mark.parametrize("given", [{"mapping": {"red": "red"}}, {"settings": {"head": "zeros"}}])
+def test_what_a_solved_for_head_cannot_start_from_is_refused(colours, tiny_source, given):
+    with pytest.raises(RecipeError, match="source-head"):
+        relish.fit(colours, weights=tiny_source, **given)
+
+
+def test_a_rate_that_ruins_the_fine_tuning_leaves_the_probe(colours, tiny_source, tmp_path):
+    ruin = {**SMALL, "learning_rate": 1e30}
+    relish.fit(colours, weights=tiny_source, settings=ruin, out=tmp_path / "run")
+    assert read_json(tmp_path / "run" / "evaluation.json")["top1"]["correct"] >= 11
+
+
+def test_a_network_that_no_probe_fits_is_refused_before_a_run_folder_is_made(colours, tmp_path):
+    with pytest.raises(ModelError, match="--recipe book"):
+        settings = {"image_size": 64}
+        relish.fit(colours, source="torchvision/squeezenet1_1", weights="none", settings=settings, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_that_are_all_the_same_are_refused_in_words(tiny_source, tmp_path):
+    for part in ("train", "test"):
+        for name in ("blue", "red"):
+            for number in range(4):
+                draw(tmp_path / "same" / part / name / f"{number}.png", (60, 60, 190), seed=0)
+    with pytest.raises(DataError, match="Copies of a picture count as one"):
+        relish.fit(tmp_path / "same", weights=tiny_source, settings=SMALL, out=tmp_path / "run")
+
+
+def test_a_validation_split_of_ones_own_is_what_rungs_are_chosen_by(tiny_source, tmp_path):
+    root = draw_dataset(tmp_path / "own", train=10, test=6)
+    for place, name in enumerate(("blue", "red")):
+        for number in range(7):
+            draw(root / "validation" / name / f"{number}.png", COLOURS[name], 900_000 + 1000 * place + number)
+    relish.fit(root, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
+    probe, average = rungs(tmp_path / "run")
+    assert (probe["count"], average["count"]) == (34, 14)
+
+
+def test_a_full_cache_is_no_reason_to_stop(colours, tiny_source, tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "features").write_text("in the way")
+    monkeypatch.setenv("RELISH_HOME", str(tmp_path / "home"))
+    settings = {"image_size": 32}
+    relish.fit(colours, weights=tiny_source, recipe="probe", settings=settings, out=tmp_path / "run")
+    assert read_json(tmp_path / "run" / "evaluation.json")["top1"]["correct"] >= 11
 
 
 # ---- framing --------------------------------------------------------------------------------------------------------

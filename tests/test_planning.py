@@ -6,14 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relish.training.planning import FEWEST, plan_fine_tuning, plan_probe
+from relish.training.rules import folds_for
 
 pictures = st.integers(4, 100_000)
 seconds_each = st.floats(1e-4, 0.2)
 budgets = st.floats(60, 7200)
 
 
-def lower(count, budget, forward=0.01, judged=100, classes=2):
-    return plan_probe(pictures=count, judged=judged, classes=classes, size=224, forward=forward, budget=budget)
+SIDES = [224, 192, 160, 128, 96]
+
+
+def lower(count, budget, forward=0.01, judged=100, classes=2, solving=1e-4):
+    return plan_probe(
+        pictures=count, judged=judged, classes=classes, sizes=SIDES, forward=forward, solving=solving, budget=budget
+    )
 
 
 @given(pictures, seconds_each, budgets)
@@ -38,8 +44,9 @@ def test_more_time_never_means_fewer_or_smaller_pictures(count, forward, budget,
 
 def upper(count, left, step=0.04, forward=0.01, epochs=None):
     return plan_fine_tuning(
-        pictures=count, judged=100, batch_size=32, epochs=epochs, shares=5, forward=forward, step=step, left=left
-    )
+        pictures=count, judged=100, folds=folds_for(count), batch_size=32, epochs=epochs, shares=5, forward=forward,
+        step=step, left=left,
+    )  # fmt: skip
 
 
 @given(pictures, seconds_each, st.floats(-10, 7200), st.none() | st.integers(0, 20))
@@ -62,3 +69,12 @@ def test_epochs_that_are_asked_for_are_done_where_there_is_time():
     assert upper(2000, math.inf, epochs=7).epochs == 7
     assert upper(5000, math.inf).folds == 1
     assert upper(300, math.inf).folds > 1
+
+
+def test_a_network_of_one_size_is_never_given_another():
+    plan = plan_probe(pictures=10**5, judged=100, classes=2, sizes=[224], forward=0.1, solving=0.0, budget=60)
+    assert plan.image_size == 224
+
+
+def test_many_pictures_to_judge_do_not_leave_the_learning_without_time():
+    assert lower(2000, 60, judged=50_000).pictures > 500

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from relish.data.folds import stratified_folds, stratified_sample, usable_folds
-from relish.training.probe import FLOOR, cross_validate, fit_probe
+from relish.data.folds import NEVER, stratified_folds, stratified_sample, usable_folds
+from relish.training.probe import cross_validate, fit_probe
 
 
 def problem(pictures: int, width: int, classes: int, seed: int, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -23,11 +23,10 @@ def problem(pictures: int, width: int, classes: int, seed: int, noise: float = 1
     return features.astype(np.float32), labels.astype(np.int64)
 
 
-def scaled(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def scaled(features: np.ndarray) -> tuple[np.ndarray, float]:
     """The features as the probe sees them, computed here on our own, and what they were divided by."""
-    spread = features.astype(np.float64).std(0)
-    spread = np.sqrt(spread**2 + FLOOR**2 * np.mean(spread**2))
-    return (features - features.mean(0, dtype=np.float64)) / spread, spread
+    scale = np.sqrt(features.astype(np.float64).var(0).mean())
+    return (features - features.mean(0, dtype=np.float64)) / scale, scale
 
 
 def loss_of(features, labels, weight, bias, strength):
@@ -59,7 +58,7 @@ def test_the_probe_is_scikit_learns_optimum(classes, strength, shape):
     assert (probe.logits(features).argmax(1) == theirs.predict(seen)).mean() >= 0.99
 
 
-def test_folding_the_standardisation_in_changes_no_answer():
+def test_folding_mean_and_scale_in_changes_no_answer():
     features, labels = problem(60, 12, 3, seed=1)
     probe = fit_probe(features, labels, 3, 0.01)
     seen, spread = scaled(features)
@@ -93,10 +92,22 @@ def test_views_of_a_picture_stay_in_its_fold():
     assert found.logits.shape == (100, 2)
 
 
-def test_a_class_missing_from_a_fold_is_no_reason_to_fail():
+def test_pictures_in_no_fold_are_learned_from_and_never_judged():
     features, labels = problem(30, 8, 3, seed=4)
-    found = cross_validate(features, labels, 3, np.where(labels == 2, 0, np.arange(30) % 3))
+    found = cross_validate(features, labels, 3, np.where(labels == 2, -1, np.arange(30) // 3 % 3))
+    assert found.logits.shape == (20, 3)
+    np.testing.assert_array_equal(found.held, labels != 2)
     assert np.isfinite(found.logits).all()
+
+
+def test_an_output_layer_without_a_bias_is_solved_for_without_one():
+    """Features far from zero: a probe that counted on a bias would be at chance without it."""
+    chance = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    features = (5 + chance.normal(size=(200, 10)) + labels[:, None] * np.eye(10)[0] * 8).astype(np.float32)
+    probe = fit_probe(features, labels, 2, 1e-3, bias=False)
+    assert (probe.bias == 0).all()
+    assert ((features @ probe.weight.T).argmax(1) == labels).mean() > 0.95
 
 
 # ---- folds ----------------------------------------------------------------------------------------------------------
@@ -112,8 +123,12 @@ def test_copies_are_in_one_fold_and_classes_are_spread_evenly(pictures, folds, s
     by_content = dict(zip(contents, fold_of.tolist(), strict=True))
     assert [by_content[content] for content in contents] == fold_of.tolist()
     for label in set(labels.tolist()):
-        counts = np.bincount([fold for c, fold in by_content.items() if c.startswith(f"{label}/")], minlength=folds)
-        assert counts.max() - counts.min() <= 1
+        met = [fold for content, fold in by_content.items() if content.startswith(f"{label}/")]
+        if len(met) < folds:
+            assert set(met) == {NEVER}, "too rare to be held out"
+        else:
+            counts = np.bincount(met, minlength=folds)
+            assert counts.max() - counts.min() <= 1
 
 
 @given(datasets, st.randoms())
@@ -128,10 +143,19 @@ def test_folds_do_not_depend_on_the_order_of_the_pictures(pictures, chance):
     assert folds(pictures) == folds(mixed)
 
 
-def test_no_more_folds_than_a_class_has_different_pictures():
+def test_a_rare_class_does_not_change_how_the_others_are_held_out():
+    labels = np.array([0] * 30 + [1] * 30 + [2])
+    contents = [str(place) for place in range(61)]
+    assert usable_folds(labels, contents, 5) == 5
+    fold_of = stratified_folds(labels, contents, 5, 0)
+    assert fold_of[-1] == NEVER
+    assert np.bincount(fold_of[:60]).tolist() == [12] * 5
+
+
+def test_no_more_folds_than_most_classes_have_different_pictures():
     labels = np.array([0, 0, 0, 1, 1, 1])
     assert usable_folds(labels, ["a", "b", "c", "d", "e", "f"], 5) == 3
-    assert usable_folds(labels, ["a", "b", "c", "d", "d", "d"], 5) == 2
+    assert usable_folds(labels, ["a", "a", "c", "d", "d", "e"], 5) == 2
 
 
 @settings(max_examples=50)

@@ -63,9 +63,10 @@ class RowStore:
                 count = self._count()
                 _write_at(self._rows, count * self.width * 4, block.tobytes())
                 _write_at(self._keys, count * _RECORD.itemsize, np.array(records, dtype=_RECORD).tobytes())
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:  # the latter where a file system knows no locks
+            reason = getattr(error, "strerror", None) or "it cannot be locked"
             raise WriteFailed(
-                f"{self.folder}: cannot write ({error.strerror or error}).",
+                f"{self.folder}: cannot write ({reason}).",
                 hint="Free some space, or name another cache folder in RELISH_HOME, then again.",
             ) from error
 

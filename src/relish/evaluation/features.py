@@ -9,7 +9,9 @@ content. So runs share them, and a picture that is added, or moved, costs one pi
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
-from torch import Tensor, nn
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor
 
 from relish.core.devices import place
-from relish.core.errors import ModelError
+from relish.core.errors import ModelError, WriteFailed
 from relish.core.fingerprints import fingerprint
 from relish.core.home import relish_home
 from relish.core.progress import Progress
@@ -61,20 +63,33 @@ class Backbone:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, how: Preprocessing) -> Tensor:
-        """(B, 3, S, S) uint8 pictures to (B, D) float32 features."""
-        met: list[Tensor] = []
-        hook = self.head.register_forward_pre_hook(lambda _, inputs: met.append(inputs[0]))
+        """(B, 3, S, S) uint8 pictures to (B, D) float32 features.
+
+        Raises:
+            ModelError: what the output layer says is not what the network says.
+        """
+        met: list[tuple[Tensor, Tensor]] = []
+        hook = self.head.register_forward_hook(lambda _, inputs, output: met.append((inputs[0], output)))
         try:
             said = self.network.eval()(normalise(images.to(self.device), how))
         finally:
             hook.remove()
-        features = met[-1].flatten(1) if met else torch.empty(0)
-        if features.shape != (len(images), self.width) or not _is_head_of(said, features, self.head):
+        features, output = (tensor.flatten(1) for tensor in met[-1]) if met else (torch.empty(0), torch.empty(0))
+        if features.shape != (len(images), self.width) or output.shape != said.shape or not torch.equal(output, said):
             raise ModelError(
                 f"{self.name} does more after its output layer than relish can train a probe for.",
                 hint="Take --recipe book or frozen, or another --source.",
             )
         return features.float()
+
+    def takes(self, side: int) -> bool:
+        """Whether the network takes squares of this side, in pixels; some are made for one size alone."""
+        try:
+            with torch.inference_mode():
+                self.network.eval()(torch.zeros(1, 3, side, side, device=self.device))
+        except (RuntimeError, AssertionError, ValueError):
+            return False
+        return True
 
     def digest(self) -> str:
         """SHA-256 of every tensor but the output layer's, with its name."""
@@ -111,24 +126,37 @@ def features_of(
     Raises:
         ModelError: see `Backbone`.
         PictureError: a picture cannot be opened any more.
-        WriteFailed: the cache cannot be written to.
     """
-    store = RowStore(relish_home() / "features" / _key(backbone, how, view)[:32], backbone.width)
-    keys = [sha256[path] for path in split.paths]
+    voice, keys = progress or Progress(), [sha256[path] for path in split.paths]
     place_of = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     rows = np.full((len(place_of), backbone.width), np.nan, dtype=np.float32)
-    missing = set(place_of)
-    for key, row in store.read(place_of):
-        rows[place_of[key]] = row
-        missing.discard(key)
-    with (progress or Progress()).bar(title, len(keys), len(keys) - sum(key in missing for key in keys)) as bar:
+    store = RowStore(relish_home() / "features" / _key(backbone, how, view)[:32], backbone.width)
+    missing = _recalled(store, rows, place_of, accelerator)
+    keep = accelerator.is_main_process
+    with voice.bar(title, len(keys), sum(key not in missing for key in keys)) as bar:
         for fresh in _computed(backbone, split, how, keys, missing, accelerator, view, workers):
-            if accelerator.is_main_process:
-                store.add(fresh)
+            if keep:
+                try:
+                    store.add(fresh)
+                except WriteFailed as error:  # a convenience, and no reason to stop
+                    voice.warn(f"{error.message} The features of this run are not kept.")
+                    keep = False
             for key, row in fresh.items():
                 rows[place_of[key]] = row
             bar.advance(len(fresh))
     return rows[[place_of[key] for key in keys]]
+
+
+def _recalled(store: RowStore, rows: Features, place_of: Mapping[str, int], accelerator: Accelerator) -> set[str]:
+    """Put what is kept into its rows; the keys that are missing. The first process reads, for all of them."""
+    found: list[Any] = [{}]
+    if accelerator.is_main_process:
+        found = [{key: np.array(row) for key, row in store.read(place_of)}]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(found)
+    for key, row in found[0].items():
+        rows[place_of[key]] = row
+    return set(place_of) - set(found[0])
 
 
 def _computed(
@@ -146,22 +174,17 @@ def _computed(
     # its row is the same to the last bit.
     batches = [range(i, min(i + BATCH_SIZE, len(keys))) for i in range(0, len(keys), BATCH_SIZE)]
     needed = [list(batch) for batch in batches if any(keys[position] in missing for position in batch)]
-    step = _KEEP_EVERY * accelerator.num_processes
-    for i in range(0, len(needed), step):
-        mine = needed[i : i + step][accelerator.process_index :: accelerator.num_processes]
+    mine = needed[accelerator.process_index :: accelerator.num_processes]
+    pictures = view_batches(split, how, mine, view=view, contents=keys, workers=workers)
+    rounds = math.ceil(len(needed) / (_KEEP_EVERY * accelerator.num_processes))
+    for _ in range(rounds):
         fresh: dict[str, Features] = {}
-        for batch in view_batches(split, how, mine, view=view, contents=keys, workers=workers):
+        for batch in islice(pictures, _KEEP_EVERY):
             found = backbone(batch.images, how).cpu().numpy()
             fresh.update((keys[p], row) for p, row in zip(batch.positions.tolist(), found, strict=True))
         if accelerator.num_processes > 1:
             fresh = {key: row for part in gather_object([fresh]) for key, row in part.items()}
         yield {key: row for key, row in fresh.items() if key in missing}
-
-
-def _is_head_of(said: Tensor, features: Tensor, head: Any) -> bool:
-    bias = torch.zeros(len(head.weight), device=features.device) if head.bias is None else head.bias
-    again = nn.functional.linear(features, head.weight.flatten(1), bias)
-    return said.shape == again.shape and torch.allclose(said, again, rtol=1e-3, atol=1e-3)
 
 
 def _key(backbone: Backbone, how: Preprocessing, view: int) -> str:

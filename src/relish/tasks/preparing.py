@@ -26,6 +26,7 @@ from relish.data.sources import find_dataset
 from relish.data.split import with_validation
 from relish.data.survey import Survey, survey
 from relish.data.transforms import Preprocessing, book_preprocessing
+from relish.evaluation.features import Backbone
 from relish.models.describe import describe
 from relish.models.freezing import freeze
 from relish.models.source import SourceModel, load_source
@@ -160,6 +161,11 @@ def prepare_run(request: Request, recipe: Recipe, looked: Survey, progress: Prog
             f"--budget and --target-accuracy are for a climb, not for recipe {recipe.name}.",
             hint="Leave them away, or take --recipe auto.",
         )
+    if recipe.method != "train" and (recipe.head != Recipe().head or request.mapping):
+        raise RecipeError(
+            f"recipe {recipe.name} solves for its head: where the head would start makes no difference.",
+            hint="Leave --head-init and --map away, or take --recipe source-head.",
+        )
     # A run from chance takes the source model's design only: there is no need to fetch its weights.
     weights = request.weights or ("none" if random else None)
     source = load_source(request.source, weights, progress=progress)
@@ -176,6 +182,8 @@ def prepare_run(request: Request, recipe: Recipe, looked: Survey, progress: Prog
     size = recipe.image_size or source.data_config.input_size[1]
     how = book_preprocessing(size, source.data_config.mean, source.data_config.std)
     _check_size(target, size)
+    if recipe.method != "train":
+        Backbone(target)(torch.zeros(1, 3, size, size, dtype=torch.uint8), how)  # refused now, and not in a run folder
     return Prepared(
         request, recipe, looked.dataset, looked, source, target, how, _identity(request, recipe, looked, source)
     )

@@ -44,11 +44,13 @@ def say_gap(folder: RunFolder, judged: Proportion, split: str, progress: Progres
             f"the {split} pictures are of another kind. Expect no more than the {split} figure in use."
         )
     else:
-        progress.say(f"held-out accuracy was {held.value:.3f}: {split} is {abs(points):.1f} points {_side(points)}")
+        progress.say(f"held-out accuracy was {held.value:.3f}: {split} is {_apart(points)}")
 
 
-def _side(points: float) -> str:
-    return "higher" if points >= 0 else "lower, within what chance explains"
+def _apart(points: float) -> str:
+    if abs(points) < 0.05:
+        return "the same"
+    return f"{abs(points):.1f} points {'higher' if points > 0 else 'lower, within what chance explains'}"
 
 
 def _prove_rows(

@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -21,6 +22,7 @@ from relish.core.errors import Failed, Stopped, WriteFailed
 from relish.core.memory import give_memory_back
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
+from relish.data.dataset import VALIDATION, Split
 from relish.data.transforms import Preprocessing, preprocessing_from
 from relish.evaluation.metrics import score
 from relish.evaluation.predictions import predict_split
@@ -28,6 +30,7 @@ from relish.models.header import load_model
 from relish.tasks.preparing import Prepared
 from relish.tasks.remarks import say_before, say_gap
 from relish.tasks.writing import describe_run, draw_run, save_run, write_results
+from relish.training.fine_tuning import HELD_OUT
 from relish.training.ladder import climb
 from relish.training.loop import Lesson, train
 from relish.training.precision import run_precision
@@ -135,18 +138,24 @@ def _train(prepared: Prepared, folder: RunFolder, accelerator: Accelerator, prog
 
 def _climb(prepared: Prepared, folder: RunFolder, accelerator: Accelerator, progress: Progress, workers: int) -> None:
     """The ladder, or its lower part; each rung that is better is saved at once."""
+    learn, held = prepared.learn, Split((), np.zeros(0, dtype=np.int64))
+    if prepared.final_name != VALIDATION and VALIDATION in prepared.dataset.splits:
+        # The probe learns from these too, and fine-tuning is chosen by them.
+        held = prepared.dataset.splits[VALIDATION]
+        learn = Split(learn.paths + held.paths, np.concatenate([learn.labels, held.labels]))
     job = Climb(
         target=prepared.target,
         recipe=prepared.recipe,
-        learn=prepared.learn,
+        learn=learn,
         contents=prepared.survey.sha256,
+        held=frozenset(held.paths),
         preprocessing=prepared.preprocessing,
         seed=prepared.request.seed,
         judged=len(prepared.dataset.splits[prepared.final_name]),
         workers=workers,
         budget=prepared.request.budget or math.inf,
         target_accuracy=prepared.request.target_accuracy,
-        began=time.monotonic(),
+        began=time.monotonic() - _spent(folder),
     )
 
     def keep(how: Preprocessing) -> None:
@@ -155,4 +164,9 @@ def _climb(prepared: Prepared, folder: RunFolder, accelerator: Accelerator, prog
 
     stages = climb(job, folder, keep, accelerator, progress)
     if accelerator.is_main_process and stages:
-        draw_run(folder, stages[0], "held-out")
+        draw_run(folder, stages[0], HELD_OUT)
+
+
+def _spent(folder: RunFolder) -> float:
+    """Seconds that a climb took up to its last rung, before it was resumed."""
+    return max((event["seconds"] for event in folder.records() if event["event"] == "rung"), default=0.0)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from relish.core.errors import Stopped
 from relish.core.files import write_json
@@ -91,7 +92,10 @@ def _train_once(
     lesson: Lesson, stage: RunFolder, folder: RunFolder, accelerator: Accelerator, progress: Progress
 ) -> None:
     ended = stage.path / "ended.json"
-    if ended.is_file():
+    over = [ended.is_file()]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(over)
+    if over[0]:
         load_network(stage.checkpoint, lesson.target.network)
         return
     try:

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from accelerate import Accelerator
 
+from relish.core.errors import Diverged
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.folds import stratified_folds, usable_folds
@@ -61,21 +62,28 @@ def climb(job: Climb, folder: RunFolder, keep: Keep, accelerator: Accelerator, p
     keep(probed.preprocessing)
     if job.recipe.method == "probe" or _reached(job, probed.right, progress):
         return []
+    if job.recipe.epochs == 0:
+        return []
     lesson = _lesson(job, probed)
     lesson = replace(lesson, precision=run_precision(lesson, folder, accelerator, progress))
     plan = plans.upper(lesson)
-    stages = [_stage(folder, number) for number in range(plan.folds)]
+    outs = _held_out(job, plan, probed)
+    stages = [_stage(folder, number) for number in range(len(outs))]
     folds: list[Fold] = []
-    for stage, out in zip(stages, _held_out(job, plan, probed), strict=True):
-        part = replace(
-            lesson,
-            recipe=replace(job.recipe, epochs=plan.epochs),
-            learn=probed.learn.take(np.flatnonzero(~out)),
-            score=probed.learn.take(np.flatnonzero(out)),
-            deadline=_deadline(job, plan, len(folds), plans.forward, int(out.sum())),
-        )
-        folds.append(fine_tune(part, origin, probed.without(out), stage, folder, accelerator, progress))
-        progress.say(_tuned_words(folds, plan))
+    try:
+        for stage, out in zip(stages, outs, strict=True):
+            part = replace(
+                lesson,
+                recipe=replace(job.recipe, epochs=plan.epochs),
+                learn=probed.learn.take(np.flatnonzero(~out)),
+                score=probed.learn.take(np.flatnonzero(out)),
+                deadline=_deadline(job, plan, len(outs) - len(folds), plans.forward, int(out.sum())),
+            )
+            folds.append(fine_tune(part, origin, probed.without(out), stage, folder, accelerator, progress))
+            progress.say(_tuned_words(folds, len(outs)))
+    except Diverged as error:
+        progress.warn(f"{error.message.partition(':')[0]}: fine-tuning is left out.")
+        folds = []
     if folds and _choose(job, folds, folder, accelerator, progress):
         keep(probed.preprocessing)
     else:
@@ -102,6 +110,8 @@ def _choose(job: Climb, folds: list[Fold], folder: RunFolder, accelerator: Accel
     """Put the best average into the network where it is better than the probe; whether it is."""
     labels = np.concatenate([fold.labels for fold in folds])
     said = {share: np.concatenate([fold.said[share] for fold in folds]) for share in (0.0, *SHARES)}
+    # A model whose numbers are none any more says nothing.
+    said = {share: np.nan_to_num(found) for share, found in said.items()}
     right = {share: int((found.argmax(1) == labels).sum()) for share, found in said.items()}
     # One that is right less often than the probe cannot win, however small its loss.
     fit = [share for share in SHARES if right[share] >= right[0.0]] or list(SHARES)
@@ -140,29 +150,37 @@ def _stage(folder: RunFolder, number: int) -> RunFolder:
 def _held_out(job: Climb, plan: UpperPlan, probed: Probed) -> list[npt.NDArray[np.bool_]]:
     """For each model that is fine-tuned the pictures held out from it, (N,) bool."""
     learn = probed.learn
+    if not plan.folds:
+        return []
+    own = np.array([path in job.held for path in learn.paths])
+    if own.any() and not own.all():
+        return [own]
     contents = [job.contents[path] for path in learn.paths]
-    count = usable_folds(learn.labels, contents, plan.folds if plan.folds > 1 else round(1 / HELD_SHARE))
+    wanted = plan.folds if plan.folds > 1 else round(1 / HELD_SHARE)
+    count = usable_folds(learn.labels, contents, wanted)
     fold_of = stratified_folds(learn.labels, contents, count, job.seed)
-    return [fold_of == number % count for number in range(plan.folds)]
+    return [fold_of == number for number in range(min(count, plan.folds))]
 
 
-def _deadline(job: Climb, plan: UpperPlan, done: int, forward: float, held: int) -> float:
+def _deadline(job: Climb, plan: UpperPlan, coming: int, forward: float, held: int) -> float:
     """By `time.monotonic`: what is left after all that follows, shared among the models that are still to come."""
     if not math.isfinite(job.budget):
         return math.inf
-    coming = plan.folds - done
-    after = forward * (job.judged + coming * held * (len(SHARES) + 1))
+    # Each is scored once more after its last step, and judged at every share.
+    after = forward * (job.judged + coming * held * (len(SHARES) + 2))
     return time.monotonic() + (job.left - after) / coming
 
 
-def _tuned_words(folds: list[Fold], plan: UpperPlan) -> str:
+def _tuned_words(folds: list[Fold], models: int) -> str:
     fold = folds[-1]
     right = Proportion(int((fold.said[1.0].argmax(1) == fold.labels).sum()), len(fold.labels))
-    which = f"tuned   model {len(folds)} of {plan.folds}" if plan.folds > 1 else "tuned   model"
+    which = f"tuned   model {len(folds)} of {models}" if models > 1 else "tuned   model"
     return f"{which}: {right.correct} of {right.count} held-out pictures right"
 
 
 def _record(job: Climb, folder: RunFolder, accelerator: Accelerator, rung: str, **figures: Any) -> None:
-    if accelerator.is_main_process:
+    """A rung's figures, once: a run that is resumed meets its rungs again."""
+    if accelerator.is_main_process and not any(event.get("rung") == rung for event in folder.records()):
+        told = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in figures.items()}
         seconds = time.monotonic() - job.began
-        folder.record(event="rung", epoch=0, batch=0, rung=rung, seconds=seconds, **figures)
+        folder.record(event="rung", epoch=0, batch=0, rung=rung, seconds=seconds, **told)

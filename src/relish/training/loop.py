@@ -115,17 +115,23 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
                 if stopping or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                     save()
                     saved_at = time.monotonic()
+                if stopping:
+                    raise _stopped(folder, epoch, recipe)
                 if lesson.deadline < math.inf and _any(time.monotonic() > lesson.deadline, accelerator):
                     save()
                     return
-                if stopping:
-                    raise Stopped(
-                        f"stopped in epoch {epoch + 1} of {recipe.passes}; the work so far is saved.",
-                        hint=f"Go on with: {folder.resume_command}",
-                    )
             _score(lesson, folder, place, accelerator, progress)
             place.next_epoch()
             save()
+            if _any(bool(stop), accelerator):  # asked while the pictures were scored
+                raise _stopped(folder, epoch, recipe)
+
+
+def _stopped(folder: RunFolder, epoch: int, recipe: Recipe) -> Stopped:
+    return Stopped(
+        f"stopped in epoch {epoch + 1} of {recipe.passes}; the work so far is saved.",
+        hint=f"Go on with: {folder.resume_command}",
+    )
 
 
 def _step(

@@ -8,10 +8,11 @@ A plan is kept because it depends on the clock: a run that is resumed has to do 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from relish.training.rules import epochs_for, folds_for, views_for
+from relish.training.rules import HELD_SHARE, epochs_for, views_for
 
 FRAMINGS = 4
 """Ways of framing that are compared."""
@@ -61,39 +62,52 @@ class UpperPlan:
         return asdict(self)
 
 
-def plan_probe(*, pictures: int, judged: int, classes: int, size: int, forward: float, budget: float) -> LowerPlan:
-    """Everything, where there is time; else fewer choices, then smaller pictures, then fewer of them.
+def plan_probe(
+    *,
+    pictures: int,
+    judged: int,
+    classes: int,
+    sizes: Sequence[int],
+    forward: float,
+    solving: float,
+    budget: float,
+) -> LowerPlan:
+    """Everything, where there is time; else smaller pictures, then fewer of them, and fewer choices.
 
     Args:
         pictures: to learn from.
         judged: pictures of the final split.
-        size: side of the network's square, in pixels.
-        forward: seconds to read a picture of that size and pass it through the network.
+        sizes: sides that the network takes, in pixels, the wanted one first and smaller ones after it.
+        forward: seconds to read a picture of the wanted size and pass it through the network.
+        solving: seconds for each picture to choose a strength by cross-validation.
         budget: seconds; infinite for none.
     """
-    sizes = [size, *(side for side in SIZES if side < size)]
+    # Where judging alone would take the budget up, it is not the learning that has to suffer.
+    share = budget * _PROBE_SHARE
     for side in sizes:
-        each = forward * (side / size) ** 2
-        plain = each * (pictures + judged)
-        if plain <= _PROBE_SHARE * budget:
+        each = forward * (side / sizes[0]) ** 2
+        room = max(share - each * judged, share / 2)
+        if (each + solving) * pictures <= room:
             break
-    room = int((_PROBE_SHARE * budget - each * judged) / each) if math.isfinite(budget) else pictures
-    taken = max(min(pictures, room), min(pictures, FEWEST * classes))
-    compared = (FRAMINGS - 1) * each * min(taken, FRAMING_PICTURES)
-    seconds = each * (taken + judged)
+    fitting = int(room / (each + solving)) if math.isfinite(budget) else pictures
+    taken = max(min(pictures, fitting), min(pictures, FEWEST * classes))
+    seconds = (each + solving) * taken + each * judged
+    # Framings are compared on some of the pictures; the one that is kept has been computed for these by then.
+    compared = ((FRAMINGS - 1) * each + FRAMINGS * solving) * min(taken, FRAMING_PICTURES)
     framings = seconds + compared <= _CHOICES_SHARE * budget
     seconds += compared if framings else 0.0
     views = views_for(taken)
-    if seconds + each * taken * (views - 1) > _CHOICES_SHARE * budget:
-        views = 1
-    seconds += each * taken * (views - 1)
-    return LowerPlan(image_size=side, pictures=taken, framings=framings, views=views, seconds=seconds)
+    viewed = (views - 1) * (each + 2 * solving) * taken
+    if seconds + viewed > _CHOICES_SHARE * budget:
+        views, viewed = 1, 0.0
+    return LowerPlan(image_size=side, pictures=taken, framings=framings, views=views, seconds=seconds + viewed)
 
 
 def plan_fine_tuning(
     *,
     pictures: int,
     judged: int,
+    folds: int,
     batch_size: int,
     epochs: int | None,
     shares: int,
@@ -101,26 +115,27 @@ def plan_fine_tuning(
     step: float,
     left: float,
 ) -> UpperPlan:
-    """As many models and epochs as the rules say, or as there is time for.
+    """As many models and epochs as are wanted, or as there is time for.
 
     Args:
         pictures: to learn from and to choose by.
         judged: pictures of the final split.
+        folds: models wanted.
         epochs: asked for; None lets the rule decide.
         shares: averages that are tried on the pictures held out.
         forward: seconds to read a picture and pass it through the network.
         step: seconds to learn from a picture.
         left: seconds of the budget; infinite for none.
     """
-    for folds in dict.fromkeys((folds_for(pictures), 1)):
-        held = pictures / folds if folds > 1 else pictures / 5
+    for models in dict.fromkeys((folds, 1)):
+        held = pictures / models if models > 1 else pictures * HELD_SHARE
         learned = pictures - held
         wanted = epochs_for(round(learned), batch_size) if epochs is None else epochs
-        fixed = folds * held * forward * shares + judged * forward
-        each = folds * (learned * step + held * forward)
+        fixed = models * held * forward * shares + judged * forward
+        each = models * (learned * step + held * forward)
         affordable = int(min(wanted, (left - fixed) / each)) if math.isfinite(left) else wanted
-        if affordable >= min(wanted, math.ceil(wanted / 2)) or folds == 1:
+        if affordable >= min(wanted, math.ceil(wanted / 2)) or models == 1:
             break
     if affordable < 1:
         return UpperPlan(folds=0, epochs=0, seconds=judged * forward)
-    return UpperPlan(folds=folds, epochs=affordable, seconds=fixed + each * affordable)
+    return UpperPlan(folds=models, epochs=affordable, seconds=fixed + each * affordable)

@@ -6,6 +6,7 @@ Not here: what follows from what was measured (`planning.py`).
 """
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from relish.core.run_folder import RunFolder
 from relish.evaluation.features import Backbone
 from relish.training.fine_tuning import SHARES
 from relish.training.loop import Lesson
-from relish.training.planning import LowerPlan, UpperPlan, plan_fine_tuning, plan_probe
+from relish.training.planning import SIZES, LowerPlan, UpperPlan, plan_fine_tuning, plan_probe
 from relish.training.probing import Climb
-from relish.training.timing import forward_seconds, step_seconds
+from relish.training.rules import folds_for
+from relish.training.timing import forward_seconds, solving_seconds, step_seconds
 
 
 class Plans:
@@ -38,13 +40,15 @@ class Plans:
         job = self.job
 
         def made() -> dict[str, Any]:
-            size = job.preprocessing.image_size
-            forward = forward_seconds(Backbone(job.target, self.accelerator.device), job.learn, job.preprocessing)
+            backbone = Backbone(job.target, self.accelerator.device)
+            sizes = self._sizes(backbone)
+            forward = forward_seconds(backbone, job.learn, job.preprocessing) / self.accelerator.num_processes
+            classes = len(job.target.classes)
             plan = plan_probe(
-                pictures=len(job.learn), judged=job.judged, classes=len(job.target.classes), size=size,
-                forward=forward, budget=job.left,
+                pictures=len(job.learn), judged=job.judged, classes=classes, sizes=sizes, forward=forward,
+                solving=solving_seconds(backbone.width, classes), budget=job.left,
             )  # fmt: skip
-            return {**plan.as_dict(), "forward": forward * (plan.image_size / size) ** 2}
+            return {**plan.as_dict(), "forward": forward * (plan.image_size / sizes[0]) ** 2}
 
         found = self._agreed("probe", made)
         self.forward = found.pop("forward")
@@ -55,6 +59,11 @@ class Plans:
         self.progress.say(
             f"plan    probe: {plan.pictures}{fewer} pictures of {plan.image_size} px{more}; about {_told(plan.seconds)}"
         )
+        if plan.seconds > job.budget:
+            self.progress.warn(
+                f"the budget of {_told(job.budget)} is too small for these pictures: judging and the smallest probe "
+                f"take about {_told(plan.seconds)}."
+            )
         return plan
 
     def upper(self, lesson: Lesson) -> UpperPlan:
@@ -62,10 +71,11 @@ class Plans:
         job = self.job
 
         def made() -> dict[str, Any]:
-            step = step_seconds(lesson, self.accelerator)
+            step = step_seconds(lesson, self.accelerator) / self.accelerator.num_processes
             plan = plan_fine_tuning(
                 pictures=len(lesson.learn), judged=job.judged, batch_size=job.recipe.batch_size,
-                epochs=job.recipe.epochs, shares=len(SHARES) + 1, forward=self.forward, step=step, left=job.left,
+                folds=1 if job.held else folds_for(len(lesson.learn)), epochs=job.recipe.epochs,
+                shares=len(SHARES) + 1, forward=self.forward, step=step, left=job.left,
             )  # fmt: skip
             return plan.as_dict()
 
@@ -77,16 +87,24 @@ class Plans:
             self.progress.say("plan    fine-tuning: no time for it")
         return plan
 
+    def _sizes(self, backbone: Backbone) -> list[int]:
+        """Sides that the network takes: the wanted one, and the smaller ones where the user has not asked for it."""
+        wanted = self.job.preprocessing.image_size
+        if self.job.recipe.image_size is not None or not math.isfinite(self.job.budget):
+            return [wanted]
+        return [wanted, *(side for side in SIZES if side < wanted and backbone.takes(side))]
+
     def _agreed(self, name: str, made: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The plan kept under this name, or one made and kept now; the first process's in all of them."""
-        if name not in self.kept:
-            plan = [made()]
-            if self.accelerator.num_processes > 1:
-                broadcast_object_list(plan)
-            self.kept[name] = plan[0]
-            if self.accelerator.is_main_process:
-                write_json(self.file, self.kept)
-        return dict(self.kept[name])
+        """The plan kept under this name, or one made and kept now: the first process's, in all of them."""
+        plan: list[dict[str, Any]] = [{}]
+        if self.accelerator.is_main_process:
+            plan = [self.kept[name] if name in self.kept else made()]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(plan)
+        self.kept[name] = plan[0]
+        if self.accelerator.is_main_process:
+            write_json(self.file, self.kept)
+        return dict(plan[0])
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from accelerate import Accelerator
 from scipy.special import softmax
 
+from relish.core.errors import DataError
 from relish.core.progress import Progress
 from relish.data.dataset import Split
 from relish.data.folds import stratified_folds, stratified_sample, usable_folds
@@ -45,6 +46,8 @@ class Climb:
     learn: Split
     contents: Mapping[Path, str]
     """SHA-256 of each picture's file."""
+    held: frozenset[Path]
+    """Pictures of `learn` that rungs are chosen by, where the dataset or the user says so; else the ladder decides."""
     preprocessing: Preprocessing
     seed: int
     judged: int
@@ -73,14 +76,17 @@ class Probed:
     features: Features
     """(V * N, D) float32: the plain view of every picture, then the others."""
     classes: int
+    bias: bool
+    """Whether the network's output layer has one."""
     found: CrossValidated
     probe: Probe
     """Learned from every picture."""
 
     @property
     def right(self) -> Proportion:
-        """Of the pictures, each by a probe that did not learn from it."""
-        return Proportion(int((self.found.logits.argmax(1) == self.learn.labels).sum()), len(self.learn))
+        """Of the pictures that were held out, each by a probe that did not learn from it."""
+        labels = self.learn.labels[self.found.held]
+        return Proportion(int((self.found.logits.argmax(1) == labels).sum()), len(labels))
 
     @property
     def views(self) -> int:
@@ -116,6 +122,7 @@ def probe_of(job: Climb, plan: LowerPlan, accelerator: Accelerator, progress: Pr
     """Choose the framing, compute features, choose the strength, and solve.
 
     Raises:
+        DataError: no class has two different pictures.
         ModelError: no probe can be trained for this network.
         PictureError: a picture cannot be opened any more.
     """
@@ -124,16 +131,16 @@ def probe_of(job: Climb, plan: LowerPlan, accelerator: Accelerator, progress: Pr
     how = book_preprocessing(plan.image_size, job.preprocessing.mean, job.preprocessing.std)
     if plan.framings:
         how = _framed(bench, learn, how)
-    labels, classes, folds = learn.labels, len(job.target.classes), bench.folds(learn)
     kept = bench.features(learn, how)
-    found = cross_validate(kept, labels, classes, folds)
+    found = bench.cross_validated(learn, kept)
     if plan.views > 1:
         more = np.concatenate([kept, *(bench.features(learn, how, view) for view in range(1, plan.views))])
-        again = cross_validate(more, np.tile(labels, plan.views), classes, folds)
+        again = bench.cross_validated(learn, more)
         if again.loss < found.loss:
             found, kept = again, more
-    probe = fit_probe(kept, np.tile(labels, len(kept) // len(labels)), classes, found.strength)
-    return Probed(how, learn, kept, classes, found, probe)
+    labels, classes, bias = np.tile(learn.labels, len(kept) // len(learn)), len(job.target.classes), bench.bias
+    probe = fit_probe(kept, labels, classes, found.strength, bias=bias)
+    return Probed(how, learn, kept, classes, bias, found, probe)
 
 
 def framings(book: Preprocessing) -> tuple[Preprocessing, ...]:
@@ -148,6 +155,7 @@ class _Bench:
     def __init__(self, job: Climb, accelerator: Accelerator, progress: Progress) -> None:
         self.job, self.accelerator, self.progress = job, accelerator, progress
         self.backbone = Backbone(job.target, accelerator.device)
+        self.bias = self.backbone.head.bias is not None
 
     def features(self, split: Split, how: Preprocessing, view: int = 0) -> Features:
         """(N, D) float32."""
@@ -157,10 +165,17 @@ class _Bench:
             view=view, workers=self.job.workers, progress=self.progress, title=f"features ({words})",
         )  # fmt: skip
 
-    def folds(self, split: Split) -> npt.NDArray[np.int64]:
-        """(N,) int64: folds to choose strengths and framings by."""
+    def cross_validated(self, split: Split, features: Features) -> CrossValidated:
+        """The strength for these features, (V * N, D): every view of every picture."""
         contents = self.contents(split)
-        return stratified_folds(split.labels, contents, usable_folds(split.labels, contents, FOLDS), self.job.seed)
+        folds = stratified_folds(split.labels, contents, usable_folds(split.labels, contents, FOLDS), self.job.seed)
+        if (folds < 0).all():
+            raise DataError(
+                "no class has two different pictures: there is nothing to learn from and to check with.",
+                hint="Copies of a picture count as one. Add pictures, or take --recipe book.",
+            )
+        labels = np.tile(split.labels, len(features) // len(split))
+        return cross_validate(features, labels, len(self.job.target.classes), folds, bias=self.bias)
 
     def some(self, split: Split, count: int) -> Split:
         """So many pictures at most, each class in its share."""
@@ -176,11 +191,11 @@ def _framed(bench: _Bench, learn: Split, book: Preprocessing) -> Preprocessing:
     some = bench.some(learn, FRAMING_PICTURES)
     if _nearly_square(some):
         return book
-    folds, classes = bench.folds(some), len(bench.job.target.classes)
     best, standing = book, None
     for how in framings(book):
-        said = softmax(cross_validate(bench.features(some, how), some.labels, classes, folds).logits, axis=1)
-        if standing is None or judge(said, standing, some.labels).better:
+        found = bench.cross_validated(some, bench.features(some, how))
+        said = softmax(found.logits, axis=1)
+        if standing is None or judge(said, standing, some.labels[found.held]).better:
             best, standing = how, said
     return best
 

@@ -21,6 +21,8 @@ from relish.training.averaging import state_of
 from relish.training.loop import Lesson
 from relish.training.optimiser import cross_entropy
 
+SOLVED, STEPS_OF_A_PATH = 1000, 1000
+"""Rows to time one step of a solver on; steps that a path of strengths takes in five folds (400 to 1,200 were seen)."""
 FORWARD_BATCH, ROUNDS = 32, 2
 """Pictures at a time, and how many times; the fastest counts, since the first one also warms up."""
 
@@ -35,6 +37,18 @@ def forward_seconds(backbone: Backbone, split: Split, how: Preprocessing) -> flo
             backbone(batch.images, how)
         times.append((time.perf_counter() - began) / len(some))
     return min(times)
+
+
+def solving_seconds(width: int, classes: int) -> float:
+    """Seconds for each picture to choose a strength by cross-validation: so many steps over folds and strengths."""
+    features, weight = torch.rand(SOLVED, width), torch.rand(width, classes)
+    times = []
+    for _ in range(ROUNDS + 1):
+        began = time.perf_counter()
+        scores = features @ weight
+        _ = scores.softmax(1).T @ features
+        times.append((time.perf_counter() - began) / SOLVED)
+    return STEPS_OF_A_PATH * min(times)
 
 
 def step_seconds(lesson: Lesson, accelerator: Accelerator) -> float:
