@@ -238,8 +238,8 @@ def test_a_rate_that_ruins_the_fine_tuning_leaves_the_probe(colours, tiny_source
 
 
 def test_a_network_that_no_probe_fits_is_refused_before_a_run_folder_is_made(colours, tmp_path):
+    settings = {"image_size": 64}
     with pytest.raises(ModelError, match="--recipe book"):
-        settings = {"image_size": 64}
         relish.fit(colours, source="torchvision/squeezenet1_1", weights="none", settings=settings, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
