@@ -3,8 +3,8 @@
     python benchmarks/pipeline.py PICTURES [--rounds 5] [--more]
 
 Both read the same pictures with Pillow, take a random crop scaled to 224 px, flip half of them and normalise, in
-batches of 128. Arms: `DataLoader` as it comes (no workers), with two workers, relish (threads that read ahead), relish
-with two worker processes. Figures are pictures per second of wall-clock time from the first request to the last batch.
+batches of 128. Arms: `DataLoader` as it comes (no workers), with two workers, relish without and with two workers.
+Figures are pictures per second of wall-clock time from the first request to the last batch.
 """
 
 import argparse

@@ -2,7 +2,8 @@
 
     python benchmarks/tables.py
 
-Each table stands behind a line `<!-- results: NAME -->`, followed by the line that says what it was measured on.
+Each table stands behind a line `<!-- results: NAME -->`, followed by the line that says what it was measured on. What
+has no results file is said to be unmeasured.
 """
 
 import json
@@ -11,11 +12,15 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
+UNMEASURED = "Not measured yet."
 
 
 def words(name: str) -> str:
     """The table of one results file as Markdown, the machine beneath it."""
-    found = json.loads((HERE / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    file = HERE / "results" / f"{name}.json"
+    if not file.is_file():
+        return UNMEASURED
+    found = json.loads(file.read_text(encoding="utf-8"))
     head, *rows = ["| " + " | ".join(row) + " |" for row in found["table"]]
     rule = "|" + "---|" * len(found["table"][0])
     count = len(found["rounds"])
@@ -26,8 +31,8 @@ def words(name: str) -> str:
 def filled(page: str) -> str:
     """The page with every table as its results file has it now."""
     return re.sub(
-        r"(<!-- results: ([\w-]+) -->\n)(?:\|.*\n)*\n?(?:`python benchmarks/.*\n)?",
-        lambda found: f"{found[1]}{words(found[2])}\n",
+        r"(<!-- results: ([\w-]+) -->\n)(?:\|.*\n)*\n*(?:`python benchmarks/.*\n|Not measured yet\.\n)?\n*",
+        lambda found: f"{found[1]}{words(found[2])}\n\n",
         page,
     )
 

@@ -1,17 +1,11 @@
 """The numbers of the book, step by step, against a plain PyTorch loop that shares no code with ours."""
 
 import copy
-import functools
-import tempfile
-import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 from relish.core import seeds
@@ -20,8 +14,7 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.batches import epoch_batches, evaluation_batches, training_batches
 from relish.data.folders import index_folder
-from relish.data.pictures import open_picture
-from relish.data.transforms import as_trained, book_preprocessing, normalise
+from relish.data.transforms import book_preprocessing, normalise
 from relish.models.freezing import freeze
 from relish.models.source import load_source
 from relish.models.target import make_target
@@ -38,13 +31,6 @@ def pictures(tmp_path):
     """21 training pictures: two batches of 8 and a last one of 5."""
     root = draw_dataset(tmp_path / "colours", train=7, test=4, classes=("blue", "green", "red"))
     return index_folder(root, name="colours", source=str(root))
-
-
-@functools.cache
-def drawn_split():
-    """Training pictures for tests that draw many examples."""
-    root = draw_dataset(Path(tempfile.mkdtemp()) / "colours", train=4, test=1)
-    return index_folder(root, name="colours", source=str(root)).splits["train"]
 
 
 def lesson_for(pictures, recipe, weights, seed=0):
@@ -180,32 +166,6 @@ def test_worker_processes_change_nothing(pictures):
     helped = list(training_batches(split, how, batches, seed=0, epoch=0, workers=2))
     for one, other in zip(alone, helped, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-@given(sizes=st.lists(st.integers(1, 4), max_size=5), seed=st.integers(0, 3))
-def test_reading_ahead_gives_every_batch_in_order_as_it_would_be_alone(sizes, seed):
-    split, how = drawn_split(), book_preprocessing(32, MEAN, STD)
-    batches = [[(place * 5 + n) % len(split) for n in range(size)] for place, size in enumerate(sizes)]
-    found = list(training_batches(split, how, batches, seed=seed, epoch=1))
-    assert [batch.positions.tolist() for batch in found] == batches
-    for batch in found:
-        for pixels, position in zip(batch.images, batch.positions.tolist(), strict=True):
-            alone = as_trained(open_picture(split.paths[position]), how, seeds.generator(seed, "picture", 1, position))
-            assert torch.equal(pixels, alone)
-
-
-@pytest.mark.parametrize("how_it_ends", ["closed", "error"])
-def test_stopping_early_leaves_no_thread_behind(how_it_ends, pictures):
-    split, how = pictures.splits["train"], book_preprocessing(32, MEAN, STD)
-    reading = training_batches(split, how, [[0], [1], [2]], seed=0, epoch=0)
-    if how_it_ends == "error":
-        split.paths[1].unlink()
-        with pytest.raises(PictureError):
-            list(reading)
-    else:
-        next(reading)
-        reading.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("relish-pictures")]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

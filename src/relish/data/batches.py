@@ -4,14 +4,11 @@ In:   a `Split`, a `Preprocessing`, and which share of the work is this process'
 Out:  `Batch`es: pixels, labels, and the position of each picture in its split.
 Not here: the arithmetic on them (`training/loop.py`, `evaluation/predictions.py`).
 
-The order of an epoch is a function of (seed, epoch). Threads read the pictures, or worker processes of PyTorch's
-`DataLoader`, but which ones, and in what order, is decided here: a sampler that evens out the last batch would show
-some pictures twice, and count them so.
+The order of an epoch is a function of (seed, epoch). PyTorch's `DataLoader` reads the pictures, but which ones, and in
+what order, is decided here: a sampler that evens out the last batch would show some pictures twice and count them so.
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,9 +22,6 @@ from relish.core.errors import PictureError
 from relish.data.dataset import Split
 from relish.data.pictures import open_picture
 from relish.data.transforms import CROP_AREA, Preprocessing, as_evaluated, as_trained, as_viewed
-
-THREADS = 2
-"""Threads that read pictures where no worker processes are asked for."""
 
 
 class Batch(NamedTuple):
@@ -139,28 +133,6 @@ class _Views(_Pictures):
 
 
 def _read(pictures: _Pictures, batches: Sequence[Sequence[int]], workers: int) -> Iterator[Batch]:
-    for batch in _by_processes(pictures, batches, workers) if workers else _by_threads(pictures, batches):
-        if isinstance(batch, _Unreadable):
-            raise PictureError(batch.name, batch.reason)
-        yield batch
-
-
-def _by_threads(pictures: _Pictures, batches: Sequence[Sequence[int]]) -> Iterator[Batch | _Unreadable]:
-    """One batch is read ahead while the network computes: decoding and scaling leave Python to the others."""
-    readers = ThreadPoolExecutor(THREADS, thread_name_prefix="relish-pictures")
-    ahead: deque[list[Future[tuple[Tensor, int, int] | _Unreadable]]] = deque()
-    try:
-        for batch in batches:
-            ahead.append([readers.submit(pictures.__getitem__, position) for position in batch])
-            if len(ahead) > 1:
-                yield _stack([item.result() for item in ahead.popleft()])
-        while ahead:
-            yield _stack([item.result() for item in ahead.popleft()])
-    finally:  # also where the reader of the batches stops early, with an error or Ctrl-C
-        readers.shutdown(cancel_futures=True)
-
-
-def _by_processes(pictures: _Pictures, batches: Sequence[Sequence[int]], workers: int) -> Iterator[Batch | _Unreadable]:
     loader: DataLoader[Any] = DataLoader(
         pictures,
         batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists of positions will do
@@ -168,7 +140,10 @@ def _by_processes(pictures: _Pictures, batches: Sequence[Sequence[int]], workers
         collate_fn=_stack,
         pin_memory=torch.cuda.is_available(),
     )
-    yield from loader
+    for batch in loader:
+        if isinstance(batch, _Unreadable):
+            raise PictureError(batch.name, batch.reason)
+        yield batch
 
 
 def _stack(items: "list[tuple[Tensor, int, int] | _Unreadable]") -> Batch | _Unreadable:
