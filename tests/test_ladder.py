@@ -131,7 +131,7 @@ def test_the_probe_leaves_the_backbone_as_it_was(colours, tiny_source, tmp_path)
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.integers(0, 10_000), st.floats(-5, 0.5), st.integers(6, 16), st.sampled_from([1, 3]), st.sampled_from([60, 120])
 )
