@@ -19,6 +19,7 @@ from relish.data.transforms import (
     normalise,
     preprocessing_from,
     random_crop,
+    stacked,
 )
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -117,3 +118,10 @@ def test_preprocessing_travels_in_a_header():
 def test_preprocessing_that_cannot_be_read_is_an_error(words):
     with pytest.raises(ModelError, match="preprocessing"):
         preprocessing_from({"preprocessing": words}, BOOK)
+
+
+def test_stacking_changes_the_layout_and_no_value():
+    pictures = [torch.randint(0, 256, (3, 5, 5), dtype=torch.uint8) for _ in range(4)]
+    found = stacked(pictures)
+    assert torch.equal(found, torch.stack(pictures))
+    assert found.is_contiguous(memory_format=torch.channels_last)

@@ -21,7 +21,7 @@ from relish.core import seeds
 from relish.core.errors import PictureError
 from relish.data.dataset import Split
 from relish.data.pictures import open_picture
-from relish.data.transforms import CROP_AREA, Preprocessing, as_evaluated, as_trained, as_viewed
+from relish.data.transforms import CROP_AREA, Preprocessing, as_evaluated, as_trained, as_viewed, stacked
 
 
 class Batch(NamedTuple):
@@ -151,4 +151,4 @@ def _stack(items: "list[tuple[Tensor, int, int] | _Unreadable]") -> Batch | _Unr
         if isinstance(item, _Unreadable):
             return item
     images, labels, positions = zip(*items, strict=True)
-    return Batch(torch.stack(images), torch.from_numpy(np.array(labels)), torch.from_numpy(np.array(positions)))
+    return Batch(stacked(images), torch.from_numpy(np.array(labels)), torch.from_numpy(np.array(positions)))

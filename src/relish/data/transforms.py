@@ -9,7 +9,7 @@ by (seed, epoch, picture), so that a run can be resumed in mid-epoch, or spread 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -171,6 +171,11 @@ def as_viewed(picture: Image.Image, how: Preprocessing, view: int, chance: np.ra
     return plain.flip(2) if view == 1 else plain
 
 
+def stacked(pictures: Sequence[Tensor]) -> Tensor:
+    """Pictures of (3, S, S) as one batch (B, 3, S, S), channels last in memory, which is how convolutions want them."""
+    return torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
+
+
 def normalise(images: Tensor, how: Preprocessing) -> Tensor:
     """(B, 3, S, S) uint8 to float32: from 0 to 1, less the mean, over the standard deviation of each channel."""
     mean = torch.tensor(how.mean, device=images.device).view(3, 1, 1)
@@ -191,4 +196,4 @@ def _filter(how: Preprocessing) -> Image.Resampling:
 
 
 def _pixels(picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)

@@ -28,7 +28,14 @@ from relish.data.dataset import TEST, TRAIN, Dataset, Split
 from relish.data.pictures import open_picture
 from relish.data.sources import find_dataset
 from relish.data.survey import survey
-from relish.data.transforms import Preprocessing, as_evaluated, book_preprocessing, normalise, preprocessing_from
+from relish.data.transforms import (
+    Preprocessing,
+    as_evaluated,
+    book_preprocessing,
+    normalise,
+    preprocessing_from,
+    stacked,
+)
 from relish.evaluation.metrics import Scores, score
 from relish.evaluation.predictions import BATCH_SIZE, predict_split, probabilities
 from relish.models.header import load_model, read_header, says_how_to_build
@@ -209,7 +216,7 @@ class Classifier:
         tensors = [item for item in ready if isinstance(item, torch.Tensor)]
         rows = iter(())
         if tensors:
-            images = torch.stack(tensors).to(self._accelerator.device)
+            images = stacked(tensors).to(self._accelerator.device)
             rows = iter(probabilities(self.network, images, self.preprocessing, self._chosen_precision(images)))
         for name, item in zip(names, ready, strict=True):
             yield Prediction(name, error=item) if isinstance(item, str) else self._prediction(name, next(rows))
