@@ -46,7 +46,8 @@ def main() -> None:
     README.write_text(BLOCK.sub(lambda m: m[1] + printed(m[2], work) + m[3], text), encoding="utf-8")
     photograph(work / "relish-demo" / "predictions.html", work / "predictions.png")
     for name, made in PICTURES.items():
-        shrink(work / made, DOCS / "images" / name)
+        if (work / made).is_file():
+            shrink(work / made, DOCS / "images" / name)
 
 
 def printed(block: str, work: Path) -> str:
