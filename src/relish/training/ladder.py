@@ -77,7 +77,7 @@ def climb(job: Climb, folder: RunFolder, keep: Keep, accelerator: Accelerator, p
                 recipe=replace(job.recipe, epochs=plan.epochs),
                 learn=probed.learn.take(np.flatnonzero(~out)),
                 score=probed.learn.take(np.flatnonzero(out)),
-                deadline=_deadline(job, plan, len(outs) - len(folds), plans.forward, int(out.sum())),
+                deadline=_deadline(job, len(outs) - len(folds), plans.forward, int(out.sum())),
             )
             folds.append(fine_tune(part, origin, probed.without(out), stage, folder, accelerator, progress))
             progress.say(_tuned_words(folds, len(outs)))
@@ -162,7 +162,7 @@ def _held_out(job: Climb, plan: UpperPlan, probed: Probed) -> list[npt.NDArray[n
     return [fold_of == number for number in range(min(count, plan.folds))]
 
 
-def _deadline(job: Climb, plan: UpperPlan, coming: int, forward: float, held: int) -> float:
+def _deadline(job: Climb, coming: int, forward: float, held: int) -> float:
     """By `time.monotonic`: what is left after all that follows, shared among the models that are still to come."""
     if not math.isfinite(job.budget):
         return math.inf
