@@ -88,8 +88,8 @@ def test_a_climb_killed_at_any_rung_leaves_a_model_and_ends_with_the_same_weight
     finish(started(["fit", *common, "--out", str(tmp_path / "whole")], tmp_path / "home"))
     lasted = time.monotonic() - began
     whole = (tmp_path / "whole" / "model.safetensors").read_bytes()
-    chance, loaded = random.Random(11), 0
-    for number in range(KILLS):
+    chance, loaded, kills = random.Random(11), 0, max(1, KILLS // 2)
+    for number in range(kills):
         run, home = tmp_path / f"killed-{number}", tmp_path / f"home-{number}"
         process = started(["fit", *common, "--out", str(run)], home)
         time.sleep(lasted * chance.uniform(0.45, 0.95))
@@ -102,7 +102,7 @@ def test_a_climb_killed_at_any_rung_leaves_a_model_and_ends_with_the_same_weight
             loaded += 1
         finish(started(["fit", "--resume", str(run)], home))
         assert (run / "model.safetensors").read_bytes() == whole, f"kill {number}"
-    print(f"\nkilled {KILLS} climbs; {loaded} of them had a model already, and it could be used")
+    print(f"\nkilled {kills} climbs; {loaded} of them had a model already, and it could be used")
 
 
 @pytest.mark.slow
