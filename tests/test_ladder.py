@@ -1,6 +1,7 @@
 """The ladder keeps a rung only where it is better, leaves each at once, and ends in time."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from relish.core.devices import accelerator_for
 from relish.core.errors import DataError, ModelError, RecipeError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
+from relish.data.dataset import Split
 from relish.data.folders import index_folder
 from relish.data.survey import survey
 from relish.data.transforms import book_preprocessing
@@ -167,6 +169,19 @@ def ladder_preprocessing(extra, description):
 
     config = description.data_config
     return preprocessing_from(extra, book_preprocessing(config.input_size[1], config.mean, config.std))
+
+
+def test_a_probe_for_some_of_the_pictures_has_no_bias_where_the_head_has_none():
+    """Fine-tuning starts from it: what it said with a bias, the network could not say."""
+    labels = np.arange(40) % 2
+    features = (5 + np.random.default_rng(0).normal(size=(40, 6)) + 4 * labels[:, None] * np.eye(6)[0]).astype("f4")
+    folds = np.arange(40) // 2 % 5
+    found = probing.cross_validate(features, labels, 2, folds, bias=False)
+    whole = probing.fit_probe(features, labels, 2, found.strength, bias=False)
+    learn = Split(tuple(Path(str(number)) for number in range(40)), labels)
+    how = book_preprocessing(32, (0.5,) * 3, (0.5,) * 3)
+    probed = probing.Probed(how, learn, features, 2, False, found, whole)
+    assert (probed.without(folds == 0).bias == 0).all()
 
 
 def test_a_target_that_the_probe_reaches_ends_the_climb(colours, tiny_source, tmp_path):

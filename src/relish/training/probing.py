@@ -95,10 +95,8 @@ class Probed:
 
     def without(self, out: npt.NDArray[np.bool_]) -> Probe:
         """The probe of the same strength, learned from all pictures but these, (N,) bool."""
-        rows = np.tile(~out, self.views)
-        return fit_probe(
-            self.features[rows], np.tile(self.learn.labels, self.views)[rows], self.classes, self.found.strength
-        )
+        rows, labels = np.tile(~out, self.views), np.tile(self.learn.labels, self.views)
+        return fit_probe(self.features[rows], labels[rows], self.classes, self.found.strength, bias=self.bias)
 
     def words(self) -> str:
         """One line for a screen."""
