@@ -46,12 +46,20 @@ def is_safetensors(path: Path) -> bool:
     Raises:
         ModelError: the file is missing, is a folder or may not be read.
     """
+    return first_bytes(path, 9)[8:] == b"{" or path.suffix == ".safetensors"
+
+
+def first_bytes(path: Path, count: int) -> bytes:
+    """So many bytes from a file's start, or all there are.
+
+    Raises:
+        ModelError: the file is missing, is a folder or may not be read.
+    """
     try:
         with path.open("rb") as file:
-            start = file.read(9)
+            return file.read(count)
     except OSError as error:
         raise ModelError(f"{path}: cannot read the weights ({error.strerror or error}).") from error
-    return start[8:9] == b"{" or path.suffix == ".safetensors"
 
 
 def _read_safetensors(path: Path) -> Tensors:

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from relish.core.errors import ModelError
+from relish.models.weight_files import first_bytes
 
 LIST_MAGIC = 0x112
 _MAGIC = struct.pack("<Q", LIST_MAGIC)
@@ -54,12 +55,7 @@ def is_params(path: Path) -> bool:
     Raises:
         ModelError: the file is missing, is a folder or may not be read.
     """
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot read the weights ({error.strerror or error}).") from error
-    return start == _MAGIC or path.suffix == ".params"
+    return first_bytes(path, 8) == _MAGIC or path.suffix == ".params"
 
 
 def read_params(path: Path) -> dict[str, Tensor]:
