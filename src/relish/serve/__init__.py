@@ -1,0 +1,1 @@
+"""Answers over HTTP, from an exported file, without torch."""
