@@ -44,7 +44,8 @@ def one(arm: str, few: Path, work: Path, source: str) -> dict[str, Any]:
         )  # fmt: skip
         speed = json.loads(record.read_text())["epochs"][0]["pictures_per_second"]
         return {"speed": speed, "peak_gib": peak}
-    command = ["-m", "relish", "fit", str(few), "--epochs", "1", "--out", str(out), "--quiet", "--source", source]
+    command = ["-m", "relish", "fit", str(few), "--recipe", "book", "--epochs", "1", "--out", str(out)]
+    command += ["--quiet", "--source", source]
     _, peak = run([sys.executable, *command, *weights, *(["--set", "precision=auto"] if arm == "auto" else [])])
     row = {"speed": json.loads((out / "evaluation.json").read_text())["pictures_per_second"], "peak_gib": peak}
     return {**row, "trial": json.loads((out / "precision.json").read_text())} if arm == "auto" else row
