@@ -152,6 +152,7 @@ def main() -> None:
         line["pictures_per_second"] = seen / seconds
         if asked.steps is None:
             line["test_correct"], line["test_count"] = accuracy(network, test_batches)
+        line["seconds"] = time.perf_counter() - started
         epochs.append(line)
         print(json.dumps(line), flush=True)
         if steps == asked.steps:

@@ -1,12 +1,13 @@
 """How long until the accuracy of the plain book loop's five epochs is reached?
 
-    python benchmarks/time_to_accuracy.py ARCHIVE WORK [--seeds 3] [--book book_loop.json]
+    python benchmarks/time_to_accuracy.py ARCHIVE WORK [--seeds 3] [--target 0.91]
 
-ARCHIVE is a zip of `NAME/train/` and `NAME/test/` class folders. First the plain loop of `book_loop.py`, as a user
-would write it (default layout and allocator), from unpacked pictures to its last test accuracy; --book takes the
-figures of an earlier run on the same machine. Then `relish fit ARCHIVE --target-accuracy A`, A being that accuracy, in
-a process of its own with an empty cache: everything counts, from starting Python and unpacking to the judged model.
-The worst seed counts. Writes `results/time_to_accuracy.json`.
+ARCHIVE is a zip of `NAME/train/` and `NAME/test/` class folders. The plain loop is that of `book_loop.py`, as a user
+would write it (default layout and allocator); its time is its fastest epoch, scoring included, times its epochs, so
+that nothing that ran beside it counts against it. relish is `fit ARCHIVE --target-accuracy A`, A being the loop's last
+test accuracy, or --target (the loop then runs last), in a process of its own with an empty cache: everything counts,
+from starting Python and unpacking to the judged model. The worst seed counts. What is finished is kept in WORK. Writes
+`results/time_to_accuracy.json`.
 """
 
 import argparse
@@ -37,7 +38,9 @@ def book(archive: Path, work: Path) -> dict:
 
 def relish(archive: Path, work: Path, seed: int, target: float) -> dict:
     """One seed from nothing: seconds of the whole process, and what was reached on the test pictures."""
-    out, home = work / f"run-{seed}", work / f"home-{seed}"
+    out, home, kept = work / f"run-{seed}", work / f"home-{seed}", work / f"relish-{seed}.json"
+    if kept.is_file():
+        return json.loads(kept.read_text())
     for folder in (out, home):
         shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-m", "relish", "fit", str(archive), "--target-accuracy", f"{target:.4f}"]
@@ -47,7 +50,9 @@ def relish(archive: Path, work: Path, seed: int, target: float) -> dict:
     )
     seconds = time.perf_counter() - began
     top1 = json.loads((out / "evaluation.json").read_text())["top1"]
-    return {"seed": seed, "seconds": seconds, "correct": top1["correct"], "count": top1["count"]}
+    row = {"seed": seed, "seconds": seconds, "target": target, "correct": top1["correct"], "count": top1["count"]}
+    kept.write_text(json.dumps(row))
+    return row
 
 
 def main() -> None:
@@ -55,22 +60,29 @@ def main() -> None:
     ask.add_argument("archive", type=Path)
     ask.add_argument("work", type=Path)
     ask.add_argument("--seeds", type=int, default=3)
-    ask.add_argument("--book", type=Path)
+    ask.add_argument("--target", type=float)
     asked = ask.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
-    plain = json.loads(asked.book.read_text()) if asked.book else book(asked.archive, asked.work)
-    last = plain["epochs"][-1]
-    target = last["test_correct"] / last["test_count"]
+    target = asked.target or last_accuracy(book(asked.archive, asked.work))
     rows = [relish(asked.archive, asked.work, seed, target) for seed in range(asked.seeds)]
+    plain = book(asked.archive, asked.work)
+    wanted, epochs = last_accuracy(plain), plain["epochs"]
+    seconds = len(epochs) * min(epoch["seconds"] for epoch in epochs)
     worst = max(row["seconds"] for row in rows)
-    reached = all(row["correct"] / row["count"] >= target for row in rows)
-    print(f"plain loop: {target:.4f} ({last['test_correct']} of {last['test_count']}) after {plain['seconds']:.0f} s")
+    reached = all(row["correct"] / row["count"] >= wanted for row in rows)
+    took = f"{seconds:.0f} s ({plain['seconds']:.0f} s in all)"
+    print(f"plain loop: {wanted:.4f} of {epochs[-1]['test_count']} after {took}")
     for row in rows:
         print(f"relish, seed {row['seed']}: {row['correct']} of {row['count']} after {row['seconds']:.0f} s")
     which = "every" if reached else "not every"
-    print(f"worst seed: 1/{plain['seconds'] / worst:.1f} of the time; {which} seed reaches it")
-    figures = {"accuracy": target, "seconds": plain["seconds"], "correct": last["test_correct"]}
-    write_results("time_to_accuracy", {"plain": figures, "relish": rows, "ratio": plain["seconds"] / worst})
+    print(f"worst seed: 1/{seconds / worst:.1f} of the time; {which} seed reaches it")
+    figures = {"accuracy": wanted, "seconds": seconds, "correct": epochs[-1]["test_correct"]}
+    write_results("time_to_accuracy", {"plain": figures, "relish": rows, "ratio": seconds / worst})
+
+
+def last_accuracy(plain: dict) -> float:
+    """Of the plain loop on the test pictures, after its last epoch."""
+    return plain["epochs"][-1]["test_correct"] / plain["epochs"][-1]["test_count"]
 
 
 if __name__ == "__main__":
