@@ -150,6 +150,10 @@ class RunFolder:
             raise RunError(f"{self.path} is not finished.", hint=f"Go on with it: {self.resume_command}")
         return _mapping(self.evaluation, json.loads)
 
+    def read_check(self) -> dict[str, Any] | None:
+        """What a look at the pictures found, `findings` and `pictures`; None where none was taken."""
+        return _mapping(self.check, json.loads) if self.check.is_file() else None
+
     def record(self, **event: Any) -> None:
         """Add one event to `metrics.jsonl`."""
         append_line(self.metrics, json.dumps(event, allow_nan=False))

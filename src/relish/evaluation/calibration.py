@@ -1,7 +1,7 @@
 """Whether a probability can be taken at its word, and the temperature that brings it nearer to that.
 
 In:   logits and labels of pictures that were not learned from.
-Out:  `Calibration`: log-loss, Brier score, expected calibration error; the bins of a reliability diagram; a temperature.
+Out:  `Calibration`: log-loss, Brier score, expected calibration error; bins of a reliability diagram; a temperature.
 Not here: applying a temperature (`decision.py`).
 """
 

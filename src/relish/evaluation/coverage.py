@@ -108,6 +108,12 @@ def choose_unsure(confidence: Floats, right: Bools, accuracy: float) -> float | 
     return 0.0 if last == len(levels) - 1 else between(float(levels[last]), float(levels[last + 1]))
 
 
+def highest_accuracy(confidence: Floats, right: Bools) -> float:
+    """The largest accuracy that any bound comes to, (N,) each."""
+    _, counts, hits = _by_confidence(confidence, right)
+    return float((hits / counts).max())
+
+
 def between(high: float, low: float) -> float:
     """A bound that `high` reaches and `low` does not, as far from both as numbers allow."""
     middle = (high + low) / 2
@@ -118,5 +124,5 @@ def _by_confidence(confidence: Floats, right: Bools) -> tuple[Floats, Floats, Fl
     """Each different confidence, highest first; how many pictures have it or more, and how many of these are right."""
     levels, place = np.unique(-confidence, return_inverse=True)
     counts = np.cumsum(np.bincount(place, minlength=len(levels)))
-    hits = np.cumsum(np.bincount(place, right.astype(np.float64), minlength=len(levels)))
+    hits = np.cumsum(np.bincount(place, right, minlength=len(levels))).astype(np.float64)
     return -levels, counts.astype(np.float64), hits

@@ -17,9 +17,9 @@ import numpy.typing as npt
 from relish.core.errors import RunError
 from relish.core.files import atomic_path
 from relish.evaluation.calibration import fit_temperature
-from relish.evaluation.coverage import choose_unsure
+from relish.evaluation.coverage import choose_unsure, highest_accuracy
 from relish.evaluation.decision import Decision, tempered_softmax
-from relish.evaluation.thresholds import Aim, choose_threshold, positive_class
+from relish.evaluation.thresholds import Aim, choose_threshold, highest_precision, positive_class
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +69,47 @@ def temperate(held: HeldOut | None) -> Decision:
     if held is None or not len(held):
         return Decision()
     return Decision(temperature=fit_temperature(held.logits, held.labels), fitted_on=len(held))
+
+
+def choose_decision(
+    held: HeldOut | None, classes: Sequence[str], aim: Aim | None = None, accuracy: float | None = None
+) -> Decision:
+    """The decision for these answers: temperature, then threshold, then the bound below which the model is unsure.
+
+    Args:
+        held: None where nothing was held out: the likeliest class is said, at temperature 1.
+        classes: the K class names.
+        aim: of the threshold; None: none.
+        accuracy: wanted of the answers; None: the model is never unsure.
+    """
+    decision = temperate(held)
+    if held is None or not decision.fitted_on:
+        return decision
+    if aim is not None:
+        decision = with_threshold(decision, held, classes, aim)
+    return decision if accuracy is None else with_unsure(decision, held, classes, accuracy)
+
+
+def unreached(
+    decision: Decision, held: HeldOut, classes: Sequence[str], aim: Aim | None, accuracy: float | None
+) -> list[str]:
+    """What was asked for and no number reaches on these answers, a sentence each, with how far they go."""
+    probabilities, found = tempered_softmax(held.logits, decision.temperature), []
+    if aim is not None and decision.threshold is None:
+        place = list(classes).index(positive_class(aim, classes))
+        best = highest_precision(probabilities[:, place], held.labels == place)
+        found.append(
+            f"no threshold reaches {aim.words} for {classes[place]} on the {len(held)} held-out pictures; "
+            f"the highest precision is {best:.3f}."
+        )
+    if accuracy is not None and decision.unsure_below is None:
+        said, _ = decision.decide(probabilities, classes)
+        best = highest_accuracy(probabilities[np.arange(len(said)), said], said == held.labels)
+        found.append(
+            f"however few of the {len(held)} held-out pictures are answered, accuracy {accuracy:g} is not reached; "
+            f"the highest is {best:.3f}."
+        )
+    return found
 
 
 def with_threshold(decision: Decision, held: HeldOut, classes: Sequence[str], aim: Aim) -> Decision:

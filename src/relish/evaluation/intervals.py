@@ -8,8 +8,8 @@ Pictures are drawn again class by class, so that every draw has the classes in t
 a class is a multinomial count over its row of the confusion matrix: no picture has to be looked at again, and a hundred
 thousand of them cost what a hundred do.
 
-A resample holds no error that the pictures do not hold: where none was wrong, the interval has no width. How little that
-proves with few pictures, the interval of the accuracy says.
+A resample holds no error that the pictures do not hold: where none was wrong, the interval has no width. How little
+that proves with few pictures, the interval of the accuracy says.
 """
 
 from dataclasses import dataclass

@@ -77,9 +77,7 @@ def predict_split(
     title: str = "evaluating",
 ) -> npt.NDArray[np.float32]:
     """As `split_logits`, but the network's own probabilities, at temperature 1: rows sum to 1."""
-    return softmax(
-        split_logits(network, split, how, accelerator, workers=workers, progress=progress, title=title)
-    )
+    return softmax(split_logits(network, split, how, accelerator, workers=workers, progress=progress, title=title))
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

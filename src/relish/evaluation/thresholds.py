@@ -8,7 +8,7 @@ Not here: applying it (`decision.py`).
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from relish.evaluation.coverage import between
 from relish.evaluation.metrics import Proportion
 
 Measure = Literal["precision", "recall", "f1"]
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
@@ -76,12 +77,12 @@ def parse_aim(words: str) -> Aim:
     """
     goal, _, positive = words.partition(":")
     measure, equals, number = (part.strip() for part in goal.partition("="))
-    if measure not in get_args(Measure):
-        raise RecipeError(f'--threshold {words}: "{measure}" is no aim.', hint=nearest(measure, get_args(Measure)) or _FORMS)
+    if measure not in MEASURES:
+        raise RecipeError(f'--threshold {words}: "{measure}" is no aim.', hint=nearest(measure, MEASURES) or _FORMS)
     if (measure == "f1") is bool(equals):
         raise RecipeError(f"--threshold {words}: not of the form that is needed.", hint=_FORMS)
     share = _share("--threshold", words, number) if equals else None
-    return Aim(measure, share, positive.strip() or None)
+    return Aim(cast(Measure, measure), share, positive.strip() or None)
 
 
 def parse_unsure(words: str) -> float:
@@ -125,9 +126,7 @@ def choose_threshold(probability: Floats, positive: Bools, aim: Aim) -> float | 
         probability: (N,) float64, of the positive class, of held-out pictures.
         positive: (N,) bool, whether they are of it.
     """
-    levels, place = np.unique(-probability, return_inverse=True)
-    said = np.cumsum(np.bincount(place, minlength=len(levels)))
-    right = np.cumsum(np.bincount(place, positive.astype(np.float64), minlength=len(levels)))
+    levels, said, right = _by_probability(probability, positive)
     count = int(positive.sum())
     if count == 0:
         return None
@@ -139,13 +138,27 @@ def choose_threshold(probability: Floats, positive: Bools, aim: Aim) -> float | 
         if not len(reaching):
             return None
         best = int(reaching[-1] if aim.measure == "precision" else reaching[0])
-    return 0.0 if best == len(levels) - 1 else between(float(-levels[best]), float(-levels[best + 1]))
+    return 0.0 if best == len(levels) - 1 else between(float(levels[best]), float(levels[best + 1]))
+
+
+def highest_precision(probability: Floats, positive: Bools) -> float:
+    """The largest precision that any threshold comes to, (N,) each."""
+    _, said, right = _by_probability(probability, positive)
+    return float((right / said).max())
 
 
 def reached(probability: Floats, positive: Bools, threshold: float) -> Reached:
     """Count what a threshold makes of pictures, (N,) each."""
     said = probability >= threshold
     return Reached(int((said & positive).sum()), int(said.sum()), int(positive.sum()))
+
+
+def _by_probability(probability: Floats, positive: Bools) -> tuple[Floats, Floats, Floats]:
+    """Each different probability, highest first; how many pictures have it or more, and how many are positive."""
+    levels, place = np.unique(-probability, return_inverse=True)
+    said = np.cumsum(np.bincount(place, minlength=len(levels))).astype(np.float64)
+    right = np.cumsum(np.bincount(place, positive, minlength=len(levels))).astype(np.float64)
+    return -levels, said, right
 
 
 def _share(option: str, words: str, number: str) -> float:
