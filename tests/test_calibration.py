@@ -173,3 +173,31 @@ def test_a_loop_fits_its_temperature_on_the_validation_split(tiny_source, tmp_pa
     held = read_held_out(tmp_path / "run" / "held_out.npz")
     assert list(held.sha256) == [row["sha256"] for row in listed]
     assert read_json(tmp_path / "run" / "evaluation.json")["decision"]["fitted_on"] == 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_on_real_photographs_the_calibration_error_of_five_runs_is_lower_with_the_temperature(shared, tmp_path):
+    """Fine-tuning until it is too sure of itself: 48 photographs a class to learn from, 12 to fit on, 800 to judge on."""
+    import zipfile
+
+    archive = shared / "data" / "hotdog.zip"
+    if not archive.is_file():
+        pytest.skip(f"needs the real photographs in {archive}")
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(tmp_path / "all")
+    (root,) = (tmp_path / "all").iterdir()
+    for folder in (root / "train").iterdir():
+        for path in sorted(folder.iterdir())[60:]:
+            path.unlink()
+    settings = {
+        "image_size": 64, "epochs": 8, "batch_size": 16, "optimiser": "adamw", "learning_rate": 1e-3, "loss": "mean",
+    }  # fmt: skip
+    gaps = []
+    for seed in range(5):
+        out = tmp_path / f"run-{seed}"
+        relish.fit(root, recipe="book", settings=settings, val_split=0.2, seed=seed, out=out)
+        found = read_json(out / "evaluation.json")
+        gaps.append((found["before_temperature"]["ece"], found["ece"]))
+    print("\n" + "\n".join(f"calibration error {before:.3f} → {after:.3f}" for before, after in gaps))
+    assert all(after < before for before, after in gaps)
