@@ -1,10 +1,11 @@
 """What a temperature fitted on held-out pictures is worth on test pictures.
 
-    python benchmarks/calibration.py PICTURES WORK [--size 150] [--seeds 5] [--image-size 96] [--recipes probe,auto,tuned]
+    python benchmarks/calibration.py PICTURES WORK [--size 150] [--seeds 5] [--image-size 96]
+        [--recipes probe,auto,tuned]
 
-PICTURES holds `train/` and `test/` of class folders. For each seed so many training pictures of each class are drawn, and
-each recipe learns from them; `tuned` is plain fine-tuning of every layer, long enough to be sure of itself (adamw, 1e-3, 8
-epochs), its temperature fitted on a fifth of the pictures held back. Writes `results/calibration.json`.
+PICTURES holds `train/` and `test/` of class folders. For each seed so many training pictures of each class are drawn,
+and each recipe learns from them; `tuned` is plain fine-tuning of every layer, long enough to be sure of itself (adamw,
+1e-3, 8 epochs), its temperature fitted on a fifth of the pictures held back. Writes `results/calibration.json`.
 """
 
 import argparse

@@ -178,7 +178,7 @@ def test_a_loop_fits_its_temperature_on_the_validation_split(tiny_source, tmp_pa
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_on_real_photographs_the_calibration_error_of_five_runs_is_lower_with_the_temperature(shared, tmp_path):
-    """Fine-tuning until it is too sure of itself: 48 photographs a class to learn from, 12 to fit on, 800 to judge on."""
+    """Fine-tuning until it is too sure of itself: 48 photographs a class to learn from, 12 to fit on."""
     import zipfile
 
     archive = shared / "data" / "hotdog.zip"
