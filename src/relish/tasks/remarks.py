@@ -18,6 +18,9 @@ from relish.evaluation.rows import prove_rows
 from relish.report.decisions import reached_words, temperature_words
 from relish.tasks.preparing import Prepared
 
+MUCH_MORE = 3
+"""Where the largest class has more than this many times the pictures of the smallest, balancing is worth a mention."""
+
 
 def say_before(
     prepared: Prepared, folder: RunFolder, accelerator: Accelerator, progress: Progress, workers: int
@@ -60,8 +63,14 @@ def say_figures(prepared: Prepared, folder: RunFolder, found: Figures, progress:
             f"without {pictures} a copy among those learned from: accuracy "
             f"{Proportion(fresh['correct'], fresh['count']).sentence()}"
         )
+    learned = prepared.learn.counts(len(found.classes))
     if found.scores.uneven:
-        progress.say(f"classes are uneven: balanced accuracy {found.balanced_accuracy.sentence()}")
+        progress.say(f"balanced accuracy {found.balanced_accuracy.sentence()}: the {split} classes are uneven")
+    if learned.max() > MUCH_MORE * learned[learned > 0].min() and prepared.recipe.balance == "none":
+        progress.say(
+            f"the largest class has {learned.max() / learned[learned > 0].min():.0f} times the training pictures of the "
+            "smallest: where every class matters alike, fit again with --set balance=weights"
+        )
     if not found.decision.fitted_on:
         progress.say("temperature 1: no pictures were held out to fit it on (--val-split 0.2 holds some back)")
         return
