@@ -157,5 +157,3 @@ def _tokens_of(name: str, output: Tensor, gradient: Tensor) -> FeatureMap | None
 
 def _device(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
-
-

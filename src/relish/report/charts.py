@@ -117,9 +117,8 @@ class Chart:
     @property
     def frame(self) -> dict[str, float]:
         """The chart's size and the frame's edges, in pixels."""
-        return {
-            "width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM,
-        }  # fmt: skip
+        edges = {"left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM}
+        return {"width": WIDTH, "height": HEIGHT, **edges}
 
     @property
     def x_ticks(self) -> list[tuple[float, str]]:
@@ -142,7 +141,7 @@ def even_axis(label: str, low: float, high: float, *, percent: bool = False, mos
 
 
 def log_axis(label: str, values: Sequence[float]) -> Axis:
-    """An axis over these values, all above 0, with a tick at each power of ten, or at each value where there is none."""
+    """An axis over these values, all above 0, with a tick at each power of ten, or at some of them."""
     low, high = min(values) / 1.6, max(values) * 1.6
     powers = [10.0**n for n in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
     marked = [power for power in powers if low <= power <= high] or sorted(set(values))[:3]

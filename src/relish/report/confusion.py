@@ -4,6 +4,7 @@ In:   answers and true classes.
 Out:  a `Confusion`: the most confused classes, their cells, and which pictures stand behind each.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,7 @@ class Cell:
     @property
     def step(self) -> int:
         """How dark it is drawn, 0 to 5: the square root of its share, so that few errors can be seen too."""
-        return round(5 * self.share**0.5)
+        return round(5 * math.sqrt(self.share))
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,14 @@ def confusion_of(said: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], cla
 
 def cells_to_picture(confusion: Confusion, most: int) -> dict[str, tuple[int, ...]]:
     """Which pictures to show behind which cell, by its name: errors first, `most` in all, an even sample of each."""
-    cells = sorted((c for row in confusion.rows for c in row if c.positions), key=lambda c: (c.right, -len(c.positions)))
+    cells = sorted(
+        (c for row in confusion.rows for c in row if c.positions), key=lambda c: (c.right, -len(c.positions))
+    )
     chosen, room = {}, most
     for place, cell in enumerate(cells):
         count = min(len(cell.positions), MOST_A_CELL, max(1, room // (len(cells) - place)) if room else 0)
-        chosen[cell.name] = tuple(cell.positions[i] for i in evenly_spaced(len(cell.positions), count))
+        if count:
+            chosen[cell.name] = tuple(cell.positions[i] for i in evenly_spaced(len(cell.positions), count))
         room -= count
     return chosen
 

@@ -23,6 +23,7 @@ from relish.evaluation.metrics import Scores, said_class, score
 from relish.report.embedding import embedded
 from relish.report.page_template import PREDICTIONS
 
+
 @dataclass(frozen=True)
 class _Card:
     name: str

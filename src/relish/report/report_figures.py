@@ -11,6 +11,39 @@ from typing import Any
 
 from relish.evaluation.metrics import ClassScores, Scores, wilson
 
+_SHARES = {
+    "balanced_accuracy": (
+        "balanced accuracy",
+        "The mean of the classes' recalls: each class counts alike, however many pictures it has. 100% is perfect, "
+        "{guess} is guessing.",
+    ),
+    "macro_f1": (
+        "macro-F1",
+        "The mean over the classes of F1, which is high only where the model both finds a class's pictures and is "
+        "right when it says so. 0% is worst, 100% best.",
+    ),
+    "auc": (
+        "area under the ROC curve",
+        "How often a picture of a class is given a higher probability of it than a picture of another class. 50% is "
+        "guessing, 100% perfect.",
+    ),
+    "top5": ("top-5 accuracy", "How often the true class is among the five likeliest. Higher is better."),
+}
+"""Figures with an interval: key of evaluation.json, name, meaning."""
+_LOSSES = {
+    "log_loss": (
+        "log-loss",
+        "The price of being sure and wrong, a picture, in nats. 0 is perfect, {guess} is guessing evenly, higher is "
+        "worse.",
+    ),
+    "brier": ("Brier score", "The squared distance between probabilities and truth. 0 is perfect, higher is worse."),
+    "ece": (
+        "expected calibration error",
+        "How far confidence and accuracy lie apart, 0 to 1. 0 is perfect, higher is worse.",
+    ),
+}
+"""Figures without one, known before the temperature too."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -49,15 +82,15 @@ def interval_words(interval: tuple[float, float] | list[float]) -> str:
 
 def figures_of(evaluation: Mapping[str, Any]) -> list[Figure]:
     """Every figure beside the accuracy that the run has."""
-    classes = len(evaluation["classes"])
-    found = [*_shares(evaluation), *_losses(evaluation, classes)]
+    found = [*_shares(evaluation), *_losses(evaluation)]
     without = evaluation.get("without_duplicates")
     if without:
-        found.insert(0, Figure(
-            "accuracy without copies", as_percent(without["value"]), interval_words(without["interval"]),
-            f"Without the {without['left_out']:,} judged pictures that have a copy, or nearly one, among those the model "
-            "learned from. If it is clearly lower than the accuracy above, believe this one.",
-        ))  # fmt: skip
+        meaning = (
+            f"Without the {without['left_out']:,} judged pictures that have a copy, or nearly one, among those the "
+            "model learned from. If it is clearly lower than the accuracy above, believe this one."
+        )
+        value, interval = as_percent(without["value"]), interval_words(without["interval"])
+        found.insert(0, Figure("accuracy without copies", value, interval, meaning))
     return found
 
 
@@ -85,8 +118,8 @@ def calibration_words(evaluation: Mapping[str, Any]) -> str:
     temperature, fitted_on = decision.get("temperature", 1.0), decision.get("fitted_on", 0)
     if fitted_on:
         words += (
-            f"The temperature, {temperature:.3g}, was chosen on {fitted_on:,} held-out pictures; above 1 it makes the model "
-            "less sure, and it never changes the likeliest class."
+            f"The temperature, {temperature:.3g}, was chosen on {fitted_on:,} held-out pictures; above 1 it makes the "
+            "model less sure, and it never changes the likeliest class."
         )
     return words.strip()
 
@@ -109,39 +142,25 @@ def decision_words(evaluation: Mapping[str, Any]) -> list[str]:
 
 
 def _shares(evaluation: Mapping[str, Any]) -> list[Figure]:
-    classes = len(evaluation["classes"])
-    told = {
-        "balanced_accuracy": ("balanced accuracy", "The mean of the classes' recalls: each class counts alike, however "
-                              f"many pictures it has. 100% is perfect, {100 / classes:.3g}% is guessing."),
-        "macro_f1": ("macro-F1", "The mean over the classes of F1, which is high only where the model both finds a class's "
-                     "pictures and is right when it says so. 0% is worst, 100% best."),
-        "auc": ("area under the ROC curve", "How often a picture of a class is given a higher probability of it than a "
-                "picture of another class. 50% is guessing, 100% perfect."),
-        "top5": ("top-5 accuracy", "How often the true class is among the five likeliest. Higher is better."),
-    }  # fmt: skip
+    guess = f"{100 / len(evaluation['classes']):.3g}%"
     return [
-        Figure(name, as_percent(evaluation[key]["value"]), interval_words(evaluation[key]["interval"]), meaning)
-        for key, (name, meaning) in told.items()
-        if evaluation.get(key)
+        Figure(name, as_percent(found["value"]), interval_words(found["interval"]), meaning.format(guess=guess))
+        for key, (name, meaning) in _SHARES.items()
+        if (found := evaluation.get(key))
     ]
 
 
-def _losses(evaluation: Mapping[str, Any], classes: int) -> list[Figure]:
-    told = {
-        "log_loss": ("log-loss", "The price of being sure and wrong, a picture, in nats. 0 is perfect, "
-                     f"{math.log(max(2, classes)):.2f} is guessing evenly, higher is worse."),
-        "brier": ("Brier score", "The squared distance between probabilities and truth. 0 is perfect, higher is worse."),
-        "ece": ("expected calibration error", "How far confidence and accuracy lie apart. 0 is perfect, higher is worse."),
-    }  # fmt: skip
+def _losses(evaluation: Mapping[str, Any]) -> list[Figure]:
+    guess = f"{math.log(max(2, len(evaluation['classes']))):.2f}"
     before = evaluation.get("before_temperature") or {}
     return [
         Figure(
             name,
             f"{evaluation[key]:.4f}",
             f"{before[key]:.4f} before the temperature" if before.get(key) is not None else "",
-            meaning,
+            meaning.format(guess=guess),
         )
-        for key, (name, meaning) in told.items()
+        for key, (name, meaning) in _LOSSES.items()
         if evaluation.get(key) is not None
     ]
 

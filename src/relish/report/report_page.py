@@ -150,4 +150,4 @@ def write_report(path: Path, page: ReportPage) -> None:
     engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     engine.filters |= {"percent": as_percent, "likely": percent, "interval": interval_words}
     made = engine.from_string(CHART + SECTIONS + REPORT).render(page=page, style=Markup(STYLE))  # noqa: S704 - our own
-    write_text(path, made)
+    write_text(path, made.lstrip())

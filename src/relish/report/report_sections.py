@@ -10,7 +10,7 @@ keyboard reaches; on a phone the tables of rows become lists.
 SECTIONS = """\
 {% macro thumb(shown) %}
 <li><img src="{{ shown.picture.address }}" width="{{ shown.picture.width }}" height="{{ shown.picture.height }}"
- alt="{{ shown.alt }}" loading="lazy">
+ alt="{{ shown.alt }}">
 {% if shown.words %}<span class="name"><bdi>{{ shown.words }}</bdi></span>{% endif %}
 <span class="name"><bdi>{{ shown.label }}</bdi></span></li>
 {% endmacro %}
@@ -18,10 +18,10 @@ SECTIONS = """\
 {% macro rivals(page) %}
 <section aria-labelledby="rivals">
 <h2 id="rivals">Other runs on the same pictures</h2>
-<p>Finished runs from the same folder, judged on the same {{ "{:,}".format(page.top1.count) }} {{ page.split }} pictures,
-the best first. They are compared picture by picture (McNemar's exact test), which sees a difference long before two
-intervals stop overlapping. A p-value below 0.05 is taken for one; of twenty tests between equal models, one falls below
-it by chance.</p>
+<p>Finished runs from the same folder, judged on the same {{ "{:,}".format(page.top1.count) }} {{ page.split }}
+pictures, the best first. They are compared picture by picture (McNemar's exact test), which sees a difference long
+before two intervals stop overlapping. A p-value below 0.05 is taken for one; of twenty tests between equal models, one
+falls below it by chance.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="Other runs">
 <table class="rows">
 <thead><tr><th scope="col">run</th><th scope="col">recipe, source</th><th scope="col">accuracy</th>
@@ -42,7 +42,9 @@ it by chance.</p>
 </tbody>
 </table>
 </div>
-{% if page.rivals_left_out %}<p class="soft">{{ page.rivals_left_out }} more, less accurate, are left out.</p>{% endif %}
+{% if page.rivals_left_out %}
+<p class="soft">{{ page.rivals_left_out }} more, less accurate, are left out.</p>
+{% endif %}
 </section>
 {% endmacro %}
 
@@ -58,7 +60,7 @@ it by chance.</p>
 <tbody>
 {% for rung in page.rungs %}
 <tr><th scope="row">{{ rung.name }}</th><td>{{ rung.words }}</td>
-<td class="nowrap">{% if rung.won %}<span class="tag won">✓ won</span>{% else %}not the last word{% endif %}</td></tr>
+<td class="nowrap">{% if rung.won %}<span class="tag won">✓ won</span>{% else %}did not win{% endif %}</td></tr>
 {% endfor %}
 </tbody>
 </table>
@@ -73,9 +75,11 @@ it by chance.</p>
 <h2 id="data">What the check of the pictures found</h2>
 {% if page.found %}
 <p>{{ "{:,}".format(page.checked) }} pictures were looked over before training:
-{% for severity, count in page.counts.items() %}{{ count }} {{ severity }}{{ "s" if count != 1 }}{{ ", " if not loop.last
- }}{% endfor %}. An error means that the figures on this page cannot be trusted before it is dealt with; a warning deserves
-a look; a note is good to know. Each is a suspicion: of labels flagged like this, people who look confirm about half.</p>
+{% for severity, count in page.counts.items() %}
+{{ count }} {{ severity }}{{ "s" if count != 1 }}{{ ", " if not loop.last else "." }}
+{% endfor %}
+An error means that the figures on this page cannot be trusted before it is dealt with; a warning deserves a look; a
+note is good to know. Each is a suspicion: of labels flagged like this, people who look confirm about half.</p>
 {% for one in page.found %}
 <div class="card found"><span class="tag {{ one.finding.severity }}">{{ one.finding.severity }}</span>
 <span class="soft">{{ one.finding.kind }}</span>
@@ -83,8 +87,9 @@ a look; a note is good to know. Each is a suspicion: of labels flagged like this
 {% if one.pictures %}<ul class="thumbs">{% for shown in one.pictures %}{{ thumb(shown) }}{% endfor %}</ul>{% endif %}
 <p class="soft"><bdi>{{ one.finding.advice }}</bdi></p></div>
 {% endfor %}
-{% if page.found_left_out %}<p class="soft">{{ page.found_left_out }} more are left out here; check.json in the run folder has
-them all.</p>{% endif %}
+{% if page.found_left_out %}
+<p class="soft">{{ page.found_left_out }} more are left out here; check.json in the run folder has them all.</p>
+{% endif %}
 {% else %}
 <p>{{ "{:,}".format(page.checked) }} pictures were looked over before training, and nothing suspicious was found.</p>
 {% endif %}
@@ -96,10 +101,15 @@ them all.</p>{% endif %}
 <section aria-labelledby="confusion">
 <h2 id="confusion">What it confuses with what</h2>
 <p>A row is a true class, a column what the model said. The diagonal, in blue, is right; everything beside it is a
-mistake, and the darker, the larger the share of its row. {{ "Follow a number to see its pictures." if page.behind }}
-{% if m.left_out %}Of {{ page.classes|length }} classes, the {{ m.classes|length }} that are confused most are shown.
-{% endif %}</p>
-<div class="scroll" tabindex="0" role="region" aria-label="Confusion matrix">
+mistake, and the darker, the larger the share of its row.
+{% if page.behind %}
+Follow a number to see its pictures.
+{% endif %}
+{% if m.left_out %}
+Of {{ page.classes|length }} classes, the {{ m.classes|length }} that are confused most are shown.
+{% endif %}
+</p>
+<div class="scroll fitting" tabindex="0" role="region" aria-label="Confusion matrix">
 <table class="matrix">
 <thead><tr><th scope="col">true class</th>{% for k in m.classes %}<th scope="col">says
  <bdi>{{ page.classes[k] }}</bdi></th>{% endfor %}</tr></thead>
@@ -107,10 +117,11 @@ mistake, and the darker, the larger the share of its row. {{ "Follow a number to
 {% for row in m.rows %}
 <tr><th scope="row">is <bdi>{{ page.classes[row[0].truth] }}</bdi></th>
 {% for cell in row %}
+{% set count = cell.positions|length %}
 <td>{% if cell.name in page.behind %}<a class="{{ "s" if cell.right else "w" }}{{ cell.step }}" href="#{{ cell.name }}"
- aria-label="{{ cell.positions|length }} {{ "picture" if cell.positions|length == 1 else "pictures" }} of class {{ page.classes[cell.truth] }},
- {{ "rightly" if cell.right else "wrongly" }} taken for {{ page.classes[cell.said] }}: show"
->{{ cell.positions|length }}</a>{% else %}<span class="none">{{ cell.positions|length }}</span>{% endif %}</td>
+ aria-label="{{ count }} {{ "picture" if count == 1 else "pictures" }} of class {{ page.classes[cell.truth] }},
+ {{ "rightly" if cell.right else "wrongly" }} taken for {{ page.classes[cell.said] }}: show">{{ count }}</a>
+{% else %}<span class="none">{{ count }}</span>{% endif %}</td>
 {% endfor %}
 </tr>
 {% endfor %}
@@ -121,9 +132,10 @@ mistake, and the darker, the larger the share of its row. {{ "Follow a number to
 <div class="card behind" id="{{ cell.name }}" tabindex="-1" role="region" aria-labelledby="head-{{ cell.name }}">
 <h3 id="head-{{ cell.name }}">{{ "✓" if cell.right else "✗" }} <bdi>{{ page.classes[cell.truth] }}</bdi>,
  {{ "rightly" if cell.right else "wrongly" }} taken for <bdi>{{ page.classes[cell.said] }}</bdi></h3>
-<p class="soft">{% if page.behind[cell.name]|length < cell.positions|length %}{{ page.behind[cell.name]|length }} of
- {{ cell.positions|length }}, evenly spaced and picked by no one.{% else %}All {{ cell.positions|length }}.{% endif %}</p>
-<ul class="thumbs">{% for shown in page.behind[cell.name] %}{{ thumb(shown) }}{% endfor %}</ul>
+{% set shown = page.behind[cell.name] %}
+<p class="soft">{{ shown|length }} of {{ cell.positions|length }}{{
+ ", evenly spaced and picked by no one" if shown|length < cell.positions|length }}.</p>
+<ul class="thumbs">{% for one in shown %}{{ thumb(one) }}{% endfor %}</ul>
 <a href="#confusion">Back to the table</a>
 </div>
 {% endfor %}{% endfor %}
@@ -182,16 +194,22 @@ lowest recall comes first.</p>
 <section aria-labelledby="{{ id }}">
 <h2 id="{{ id }}">{{ heading }}</h2>
 <p>{{ words }}
-{% if cards and cards[0].overlay %}Left, the picture as the network sees it; right, where in it the answer rests
-(Grad-CAM): bright and warm is where it looks, grey is where it does not.{% endif %}
-{% if cards and cards[0].neighbours %}Beneath, the training pictures that look most like it to the network.{% endif %}</p>
+{% if cards and cards[0].overlay %}
+Left, the picture as the network sees it; right, where in it the answer rests
+(Grad-CAM): bright and warm is where it looks, grey is where it does not.
+{% endif %}
+{% if cards and cards[0].neighbours %}
+Beneath, the training pictures that look most like it to the network, and how alike (100% would be the same to it).
+{% endif %}
+</p>
 <ul class="cards">
 {% for card in cards %}
 <li class="card {{ "is-right" if card.right else "is-wrong" }}">
 <div class="pair"><img src="{{ card.picture.picture.address }}" width="{{ card.picture.picture.width }}"
- height="{{ card.picture.picture.height }}" alt="{{ card.picture.alt }}" loading="lazy">
-{% if card.overlay %}<img src="{{ card.overlay.address }}" width="{{ card.overlay.width }}" height="{{ card.overlay.height }}"
- alt="The same picture with a heat map of where “{{ card.said }}” rests" loading="lazy">{% endif %}</div>
+ height="{{ card.picture.picture.height }}" alt="{{ card.picture.alt }}">
+{% if card.overlay %}<img src="{{ card.overlay.address }}" width="{{ card.overlay.width }}"
+ height="{{ card.overlay.height }}"
+ alt="The same picture with a heat map of where “{{ card.said }}” rests">{% endif %}</div>
 <div class="words">
 <div class="mark">{{ "✓ right" if card.right else "✗ wrong" }}{{ ", says it is unsure" if card.unsure }}</div>
 <div>says <bdi>{{ card.said }}</bdi>{% if not card.right %}, is <bdi>{{ card.truth }}</bdi>{% endif %}</div>
@@ -222,8 +240,8 @@ lowest recall comes first.</p>
 <summary>Recipe: every number of the training</summary>
 <div class="scroll" tabindex="0" role="region" aria-label="Recipe"><table><tbody>
 {% for field, value, changed in page.recipe %}
-<tr><th scope="row">{{ field }}</th><td><bdi>{{ value }}</bdi>{% if changed %} <span class="tag">changed</span>{% endif %}
-</td></tr>
+<tr><th scope="row">{{ field }}</th>
+<td><bdi>{{ value }}</bdi>{% if changed %} <span class="tag">changed</span>{% endif %}</td></tr>
 {% endfor %}
 </tbody></table></div>
 </details>

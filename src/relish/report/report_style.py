@@ -28,6 +28,7 @@ body {
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere;
 }
 h1 { font-size: 1.4rem; line-height: 1.25; margin: 0 0 .75rem; }
+.under { margin: -.5rem 0 1rem; }
 h2 { font-size: 1.3rem; line-height: 1.25; margin: 3rem 0 .5rem; }
 h3 { font-size: 1.05rem; margin: 1.75rem 0 .5rem; }
 p { margin: 0 0 1rem; max-width: 44rem; }
@@ -46,7 +47,8 @@ a:focus-visible, summary:focus-visible, [tabindex]:focus-visible { outline: 3px 
 .scale.small { width: 7rem; height: .5rem; margin: .3rem 0 0; }
 .ends { display: flex; justify-content: space-between; max-width: 32rem; font-size: .8rem; margin-bottom: 1rem; }
 nav ul { display: flex; flex-wrap: wrap; gap: .3rem 1rem; margin: 1.25rem 0 0; padding: 0; list-style: none; }
-dl.facts { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: 1rem 0 0; font-size: .95rem; }
+dl.facts { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: 1rem 0 0;
+  font-size: .95rem; }
 dl.facts dt { color: var(--soft); }
 dl.facts dd { margin: 0; }
 .two { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
@@ -68,6 +70,7 @@ rect.mark { fill-opacity: .45; stroke-width: 1; }
 .keys svg { width: 24px; height: 10px; vertical-align: middle; }
 .scroll { overflow-x: auto; margin: 0 0 1rem; border: 1px solid var(--edge); border-radius: .7rem;
   background: var(--card); }
+.fitting { width: fit-content; max-width: 100%; }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .6rem .8rem 0; color: var(--soft); }
 th, td { padding: .5rem .8rem; text-align: left; vertical-align: top; border-top: 1px solid var(--edge); }
@@ -76,7 +79,7 @@ thead th { font-weight: 600; color: var(--soft); }
 td.number, th.number { text-align: right; white-space: nowrap; }
 .nowrap { white-space: nowrap; }
 td.wide { min-width: 15rem; }
-.matrix { width: auto; }
+.matrix { width: auto; margin: .3rem; }
 .matrix th, .matrix td { text-align: center; vertical-align: middle; border: 0; }
 .matrix th[scope=row] { text-align: right; }
 .matrix th bdi { display: inline-block; max-width: 8rem; }

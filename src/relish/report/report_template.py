@@ -21,12 +21,13 @@ REPORT = """\
 <body>
 <header>
 <h1><bdi>{{ page.title }}</bdi></h1>
+<p class="soft under">What this image classifier is worth, where it errs and why, and how it was made.</p>
 </header>
 <main>
 <section class="card" aria-label="In short">
 <p class="headline"><strong>{{ page.top1.value|percent }}</strong>
-<span>of {{ page.split }} pictures right: {{ "{:,}".format(page.top1.correct) }} of {{ "{:,}".format(page.top1.count) }},
-95% interval {{ page.top1.interval|interval }}</span></p>
+<span>of {{ page.split }} pictures right: {{ "{:,}".format(page.top1.correct) }} of
+{{ "{:,}".format(page.top1.count) }}, 95% interval {{ page.top1.interval|interval }}</span></p>
 <div class="scale" aria-hidden="true">
 <i style="left: {{ "%.2f"|format(100 * page.top1.interval[0]) }}%;
  right: {{ "%.2f"|format(100 - 100 * page.top1.interval[1]) }}%"></i>
@@ -77,8 +78,8 @@ would be right on {{ page.commonest|percent }}.</p>
  ~ " whose true class it thought least likely. Some may be errors of the label, and not of the model.") }}
 {% endif %}
 {% if page.unsure %}
-{{ examples("unsure", "Least sure", page.unsure, "The " ~ page.unsure|length ~ " pictures whose two likeliest classes are "
- ~ "closest, right or wrong. More pictures like these teach it most.") }}
+{{ examples("unsure", "Least sure", page.unsure, "The " ~ page.unsure|length ~ " pictures whose two likeliest classes "
+ ~ "are closest, right or wrong. More pictures like these teach it most.") }}
 {% endif %}
 {% if page.sweep %}
 <section aria-labelledby="sweep">

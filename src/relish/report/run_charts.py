@@ -162,8 +162,9 @@ def _curves_words(loss: list[Any], train: list[Any], held: list[Any], scored_on:
 def _coverage_words(points: Sequence[Mapping[str, Any]]) -> str:
     whole, most, half = (_nearest(points, share) for share in (1.0, 0.9, 0.5))
     return (
-        f"Let the model pass on what it is least sure of, and it is right more often on the rest: {whole['accuracy']:.1%} "
-        f"when it answers {whole['coverage']:.0%} of the pictures, {most['accuracy']:.1%} at {most['coverage']:.0%}, "
+        "Let the model pass on what it is least sure of, and it is right more often on the rest: "
+        f"{whole['accuracy']:.1%} when it answers {whole['coverage']:.0%} of the pictures, "
+        f"{most['accuracy']:.1%} at {most['coverage']:.0%}, "
         f"{half['accuracy']:.1%} at {half['coverage']:.0%}. Higher is better; a flat line means that its confidence "
         "says nothing."
     )

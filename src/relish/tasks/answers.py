@@ -37,7 +37,7 @@ class Answers:
     @property
     def right(self) -> npt.NDArray[np.bool_]:
         """(N,) bool."""
-        return self.said == self.labels
+        return np.equal(self.said, self.labels)
 
     @property
     def accuracy(self) -> Proportion:

@@ -10,7 +10,6 @@ gone) is left out with a note; the rest of the report does not depend on it.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +21,7 @@ from relish.core.errors import ModelError, PictureError
 from relish.core.progress import Progress
 from relish.data.transforms import as_evaluated, stacked
 from relish.evaluation.explanations import heatmaps, last_feature_map, overlays_unavailable
-from relish.evaluation.features import Backbone, features_of
+from relish.evaluation.features import Backbone, Features, features_of
 from relish.evaluation.neighbours import Nearest, nearest
 from relish.report.embedding import embedded
 from relish.report.overlays import overlay
@@ -140,14 +139,13 @@ class Examples:
         model, classes = self.model, self.answers.classes
         backbone = Backbone.of_saved(model.network, len(classes), model.source, self.accelerator.device)
         sha256 = {self.album.path(row["path"]): row["sha256"] for row in [*learned, *asked]}
-        features = [
-            features_of(
-                backbone, self.album.split(rows, classes), model.preprocessing, sha256, self.accelerator,
-                progress=self.progress, title=title,
-            )  # fmt: skip
-            for rows, title in ((learned, "features of training pictures"), (asked, "features of pictures shown"))
-        ]
-        return nearest(*features, NEIGHBOURS)
+
+        def features(rows: Sequence[Row], title: str) -> Features:
+            split, how = self.album.split(rows, classes), model.preprocessing
+            return features_of(backbone, split, how, sha256, self.accelerator, progress=self.progress, title=title)
+
+        kept = features(learned, "features of training pictures")
+        return nearest(kept, features(asked, "features of pictures shown"), NEIGHBOURS)
 
 
 def thumb(album: Album, row: Row, words: str = "") -> Shown | None:

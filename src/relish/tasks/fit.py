@@ -41,6 +41,7 @@ def fit(
     sha1: str | None = None,
     sha256: str | None = None,
     strict: bool = False,
+    track: str | None = None,
     workers: int | None = None,
     device: str = "auto",
     out: str | Path | None = None,
@@ -62,6 +63,7 @@ def fit(
         target_accuracy: on held-out pictures, above 0 to 1; recipe `auto` ends at the first rung that reaches it.
         sha1, sha256: checksum that the archive must have.
         strict: an unreadable picture is an error instead of being left out.
+        track: a tracker for the run's figures as they come, "tensorboard" or another of Accelerate's.
         workers: processes that read pictures; None chooses.
         device: "auto", "cpu", "cuda" or "mps".
         out: the run folder to make; None takes the next free `runs/DATA-RECIPE-N`.
@@ -88,6 +90,7 @@ def fit(
         "sha1": sha1,
         "sha256": sha256,
         "strict": strict or None,
+        "track": track,
     }
     asked = {key: value for key, value in given.items() if value is not None}
     if resume is not None:

@@ -33,6 +33,7 @@ from relish.models.source import SourceModel, load_source
 from relish.models.target import TargetModel, make_target
 from relish.training.optimiser import learning_rates
 from relish.training.recipe import Recipe
+from relish.training.tracking import checked_tracker
 
 SMALLEST_BUDGET = 60
 """Seconds; less than that would be spent on measuring."""
@@ -65,6 +66,8 @@ class Request:
     """Seconds a climb may take, from the first picture that is computed on to the end."""
     target_accuracy: float | None = None
     """On held-out pictures, 0 to 1: a climb ends at the first rung that reaches it."""
+    track: str | None = None
+    """A tracker that is told of the run's figures as it goes, such as `tensorboard`."""
 
     def __post_init__(self) -> None:
         for name in ("source", "weights"):
@@ -76,6 +79,8 @@ class Request:
             raise RecipeError(f"--budget must be {SMALLEST_BUDGET} seconds or more, got {self.budget:g}.")
         if self.target_accuracy is not None and not 0 < self.target_accuracy <= 1:
             raise RecipeError(f"--target-accuracy must be above 0 and at most 1, got {self.target_accuracy:g}.")
+        if self.track is not None:
+            checked_tracker(self.track)
         if self.seed < 0:
             raise RecipeError(f"--seed must be 0 or above, got {self.seed}.")
 

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from relish.core.errors import RunError
+from relish.core.errors import RelishError, RunError
 from relish.core.run_folder import RunFolder
 from relish.data.findings import Finding
 from relish.evaluation.curves import Curves, SweepPoint
 from relish.evaluation.metrics import Proportion
+from relish.models.header import read_header
 from relish.report.report_page import Found, Rung
 from relish.tasks.album import Album
 from relish.tasks.examples import thumb
@@ -33,12 +34,11 @@ def facts_of(
     splits = ", ".join(f"{len(rows):,} {name}" for name, rows in dataset["splits"].items())
     classes = evaluation["classes"]
     named = ", ".join(classes[:8]) + (f" and {len(classes) - 8} more" if len(classes) > 8 else "")
-    request = folder.read_request()
     seconds = evaluation.get("training_seconds") or 0.0
     facts = [
         ("pictures", f"{dataset['name']}: {splits}"),
         ("classes", f"{len(classes)}: {named}"),
-        ("source model", request.get("source") or request.get("weights") or "embedded"),
+        ("source model", _source(folder)),
         ("recipe", str(recipe["name"])),
         ("training took", f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"),
     ]
@@ -49,8 +49,8 @@ def rungs_of(folder: RunFolder) -> list[Rung]:
     """The rungs of a climb, the lowest first; none where the run was no climb."""
     events = [event for event in folder.records() if event["event"] == "rung"]
     kept = [event for event in events if event.get("kept")]
-    winner = (kept or events or [None])[-1] if kept else (events[0] if events else None)
-    return [Rung(_rung_name(event), _rung_words(event), event is winner) for event in events]
+    won = (kept or events[:1])[-1:]  # where nothing above it was kept, the probe stands
+    return [Rung(_rung_name(event), _rung_words(event), event in won) for event in events]
 
 
 def training_curves(folder: RunFolder) -> tuple[Curves, str]:
@@ -104,6 +104,14 @@ def environment_rows(folder: RunFolder, evaluation: Mapping[str, Any]) -> list[t
     rows = [(name, _plain(value)) for name, value in environment.items() if name != "versions"]
     rows += [(f"{name} version", str(version)) for name, version in environment.get("versions", {}).items()]
     return [("SHA-256 of model.safetensors", str(evaluation.get("model_sha256", "not kept"))), *rows]
+
+
+def _source(folder: RunFolder) -> str:
+    """As the model's own header tells it; a model file that is gone takes nothing else of the report with it."""
+    try:
+        return read_header(folder.model).get("source", "not told")
+    except RelishError:
+        return "not told: the model's file cannot be read"
 
 
 def _rung_name(event: Mapping[str, Any]) -> str:
