@@ -7,7 +7,7 @@ Not here: checking that the commands work (`tests/test_docs.py`, on a handful of
     python docs/make_images.py WORK
 
 WORK is a folder to run in, made if it does not exist. What ran there before is not run again, so a stop costs nothing.
-The page of predictions is photographed by Chromium; without it that picture stays as it is.
+The pages are photographed by Chromium; without it those pictures stay as they are.
 """
 
 import argparse
@@ -30,8 +30,14 @@ PICTURES = {
     "compare.png": "relish-demo/runs/pictures-compare-1/curves.png",
     "sweep.png": "runs/photos-sweep-1/sweep.png",
     "predictions.png": "predictions.png",
+    "report.png": "report.png",
+    "report-narrow.png": "report-narrow.png",
 }
-"""What the README shows, and where the commands leave it."""
+"""What the documents show, and where the commands leave it."""
+REPORTED = "relish-demo/runs/pictures-book-1"
+"""The run whose report is shown: its pictures are drawn, and two others lie beside it."""
+PHONE, NARROWEST = 390, 500
+"""In pixels: a phone's screen, and the narrowest window of Chromium."""
 WIDEST = 1000
 """In pixels: what a page shows without shrinking it."""
 
@@ -45,6 +51,10 @@ def main() -> None:
     text = README.read_text(encoding="utf-8")
     README.write_text(BLOCK.sub(lambda m: m[1] + printed(m[2], work) + m[3], text), encoding="utf-8")
     photograph(work / "relish-demo" / "predictions.html", work / "predictions.png")
+    run(f"relish report {REPORTED}", work)
+    report = work / REPORTED / "report.html"
+    photograph(report, work / "report.png", 1100, 1500)
+    photograph(in_a_frame(report, work / "narrow.html"), work / "report-narrow.png", PHONE, 1500)
     for name, made in PICTURES.items():
         if (work / made).is_file():
             shrink(work / made, DOCS / "images" / name)
@@ -80,12 +90,22 @@ def run(command: str, work: Path) -> str:
     return kept.read_text(encoding="utf-8")
 
 
-def photograph(page: Path, picture: Path) -> None:
+def photograph(page: Path, picture: Path, width: int = 1000, height: int = 1100) -> None:
     """The top of a page, as a browser shows it."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser:
-        command = [browser, "--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1000,1100"]
+        window = f"--window-size={max(width, NARROWEST)},{height}"
+        command = [browser, "--headless", "--no-sandbox", "--hide-scrollbars", window]
         subprocess.run([*command, f"--screenshot={picture}", page.as_uri()], check=True, capture_output=True)
+        with Image.open(picture) as taken:
+            taken.crop((0, 0, width, height)).save(picture)
+
+
+def in_a_frame(page: Path, around: Path) -> Path:
+    """A page that shows another one as a phone would: a browser's own window does not become as narrow."""
+    style = f"border:0;width:{PHONE}px;height:100vh"
+    around.write_text(f'<body style="margin:0"><iframe src="{page.as_uri()}" style="{style}"></iframe>', "utf-8")
+    return around
 
 
 def shrink(made: Path, target: Path) -> None:

@@ -17,7 +17,7 @@ from tests.conftest import draw_dataset, read_json
 
 SMALL = ("--image-size", 32, "--batch-size", 8)
 BOOK = ("--recipe", "book", *SMALL)
-COMMANDS = ("demo", "show", "fit", "evaluate", "decide", "predict", "compare", "sweep", "models", "pretrain")
+COMMANDS = ("demo", "show", "fit", "evaluate", "decide", "predict", "report", "compare", "sweep", "models", "pretrain")
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,8 @@ def test_a_device_this_machine_lacks_is_refused(inside, monkeypatch):
 def test_fit_ends_by_saying_what_to_type_next_and_that_works(inside, tiny_source):
     name = "o ut [red] ünï"
     said = done("fit", "colours", "--weights", tiny_source, *BOOK, "--epochs", 0, "--out", inside / name).err
-    assert f"relish evaluate '{inside / name}' DATA" in said, "brackets stay, and the name is quoted for the shell"
+    assert f"relish report '{inside / name}'" in said, "brackets stay, and the name is quoted for the shell"
+    assert done("report", inside / name).out == f"{inside / name / 'report.html'}\n"
     assert "accuracy" in done("evaluate", inside / name, "colours").out
 
 

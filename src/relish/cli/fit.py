@@ -55,6 +55,9 @@ def fit(
     sha1: o.Sha1 = None,
     sha256: o.Sha256 = None,
     strict: o.Strict = False,
+    track: Annotated[
+        str | None, Option(help="Tell a tracker of the run's figures: tensorboard, wandb, …", show_default=False)
+    ] = None,
     workers: o.Workers = None,
     seed: o.Seed = None,
     device: o.Device = "auto",
@@ -90,6 +93,7 @@ def fit(
         sha1=sha1,
         sha256=sha256,
         strict=strict,
+        track=track,
         workers=workers,
         device=device,
         out=out,

@@ -13,6 +13,8 @@
     held_out.npz         what it said of pictures it did not learn from, where some were held out in training
     check.json           what a look at the pictures found, where one was taken
     predictions.npz      what it said of each picture of the final split
+    tracking/            with --track, what the tracker keeps
+    report.html          one page about the run, by `relish report`
     evaluation.json      the final number, computed from the saved model; written last, so a run that has it is finished
 
 In:   a path.
@@ -21,7 +23,7 @@ Out:  paths, and the few files whose form belongs to the folder itself.
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,9 @@ from filelock import FileLock, Timeout
 
 from relish.core.errors import RunError, WriteFailed, nearest
 from relish.core.files import append_line, atomic_folder, write_json, write_yaml
+
+Listener = Callable[[Mapping[str, Any]], None]
+"""Told of an event once it is written down."""
 
 
 class RunFolder:
@@ -52,6 +57,7 @@ class RunFolder:
         self.check = path / "check.json"
         self.predictions = path / "predictions.npz"
         self.evaluation = path / "evaluation.json"
+        self.listener: Listener | None = None
 
     @classmethod
     def create(cls, path: Path, request: dict[str, Any], recipe: dict[str, Any]) -> "RunFolder":
@@ -155,8 +161,19 @@ class RunFolder:
         return _mapping(self.check, json.loads) if self.check.is_file() else None
 
     def record(self, **event: Any) -> None:
-        """Add one event to `metrics.jsonl`."""
+        """Add one event to `metrics.jsonl`, and tell whoever listens."""
         append_line(self.metrics, json.dumps(event, allow_nan=False))
+        if self.listener is not None:
+            self.listener(event)
+
+    def stage(self, name: str) -> "RunFolder":
+        """The folder of a training within the run; whoever listens to the run hears its events too, under its name."""
+        stage = RunFolder(self.path / "stages" / name)
+        stage.path.mkdir(parents=True, exist_ok=True)
+        if self.listener is not None:
+            told = self.listener
+            stage.listener = lambda event: told({**event, "stage": name})
+        return stage
 
     def records(self) -> list[dict[str, Any]]:
         """The events that hold: those that a resumed run went through again are left out, and so is a cut last line."""

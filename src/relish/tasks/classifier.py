@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 
 from relish.core.devices import accelerator_for, place
-from relish.core.errors import DataError, ModelError, PictureError
+from relish.core.errors import DataError, ModelError, PictureError, RunError
 from relish.core.memory import keep_freed_memory
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
@@ -218,6 +218,25 @@ class Classifier:
             self.network, chosen, self.preprocessing, self._accelerator, workers=workers, progress=progress
         )
         return figures(found, chosen.labels, self.classes, self.decision)
+
+    def report(self, out: str | Path | None = None, *, progress: Progress | None = None) -> Path | None:
+        """Write one page about the run this was loaded from; see `tasks/report.py`.
+
+        Args:
+            out: the HTML file; None is `report.html` in the run folder.
+
+        Returns:
+            The file; None in every process but the first.
+
+        Raises:
+            RunError: it was not loaded from a finished run, or a file of the run is missing.
+            WriteFailed: no space or no permission.
+        """
+        from relish.tasks.report import report  # which loads a classifier itself
+
+        if self.path is None:
+            raise RunError("there is no run to report on: this classifier was not loaded from one.")
+        return report(self.path, out, device=self._accelerator.device.type, progress=progress)
 
     def _learned_from(self) -> set[str]:
         """SHA-256 of the pictures the model was trained on; empty where it came as a file, which does not tell."""

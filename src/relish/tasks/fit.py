@@ -43,6 +43,7 @@ def fit(
     sha1: str | None = None,
     sha256: str | None = None,
     strict: bool = False,
+    track: str | None = None,
     workers: int | None = None,
     device: str = "auto",
     out: str | Path | None = None,
@@ -68,6 +69,7 @@ def fit(
             pictures; None is never unsure.
         sha1, sha256: checksum that the archive must have.
         strict: an unreadable picture is an error instead of being left out.
+        track: a tracker for the run's figures as they come, "tensorboard" or another of Accelerate's.
         workers: processes that read pictures; None chooses.
         device: "auto", "cpu", "cuda" or "mps".
         out: the run folder to make; None takes the next free `runs/DATA-RECIPE-N`.
@@ -96,6 +98,7 @@ def fit(
         "sha1": sha1,
         "sha256": sha256,
         "strict": strict or None,
+        "track": track,
     }
     asked = {key: value for key, value in given.items() if value is not None}
     if resume is not None:
@@ -124,7 +127,7 @@ def fit(
             progress.say(f"{folder.path} has no checkpoint yet: starting over.")
     run(prepared, folder, accelerator, progress, workers=workers)
     made = shlex.quote(str(folder.path))
-    progress.say(f"next    relish predict {made} PICTURE…    or:  relish evaluate {made} DATA")
+    progress.say(f"next    relish report {made}    or:  relish predict {made} PICTURE…")
     return Classifier.load(folder.path, device=device)
 
 

@@ -34,6 +34,7 @@ from relish.models.source import SourceModel, load_source
 from relish.models.target import TargetModel, make_target
 from relish.training.optimiser import learning_rates
 from relish.training.recipe import Recipe
+from relish.training.tracking import checked_tracker
 
 SMALLEST_BUDGET = 60
 """Seconds; less than that would be spent on measuring."""
@@ -70,6 +71,8 @@ class Request:
     """What a threshold is chosen for, such as `precision=0.99:hotdog`; none: the likelier class is said."""
     unsure: str | None = None
     """The accuracy wanted of the answers, such as `accuracy=0.98`; none: the model is never unsure."""
+    track: str | None = None
+    """A tracker that is told of the run's figures as it goes, such as `tensorboard`."""
 
     def __post_init__(self) -> None:
         for name in ("source", "weights"):
@@ -81,6 +84,8 @@ class Request:
             raise RecipeError(f"--budget must be {SMALLEST_BUDGET} seconds or more, got {self.budget:g}.")
         if self.target_accuracy is not None and not 0 < self.target_accuracy <= 1:
             raise RecipeError(f"--target-accuracy must be above 0 and at most 1, got {self.target_accuracy:g}.")
+        if self.track is not None:
+            checked_tracker(self.track)
         if self.seed < 0:
             raise RecipeError(f"--seed must be 0 or above, got {self.seed}.")
         _ = self.aim, self.accuracy  # refused now, if they cannot be read

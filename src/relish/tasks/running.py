@@ -10,6 +10,8 @@ used.
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +39,7 @@ from relish.training.ladder import climb
 from relish.training.loop import Lesson, train
 from relish.training.precision import run_precision
 from relish.training.probing import Climb
+from relish.training.tracking import Tracker
 
 RUNS = Path("runs")
 """Where run folders go unless told otherwise."""
@@ -75,7 +78,7 @@ def run(
         if not accelerator.is_main_process:
             _train_and_judge(prepared, folder, accelerator, progress, workers)
             return
-        with folder.locked():
+        with folder.locked(), _tracked(prepared, folder, accelerator):
             describe_run(prepared, folder, accelerator)
             _train_and_judge(prepared, folder, accelerator, progress, workers)
     except KeyboardInterrupt as error:  # outside the loop, or a second one in it
@@ -88,6 +91,21 @@ def run(
             f"of {prepared.preprocessing.image_size} pixels.",
             hint="Fit again with half the --batch-size, or a smaller --image-size.",
         ) from error
+
+
+@contextmanager
+def _tracked(prepared: Prepared, folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
+    """Tell the tracker that was asked for of everything that the folder records."""
+    if prepared.request.track is None:
+        yield
+        return
+    tracker = Tracker(prepared.request.track, folder.path, accelerator.device.type)
+    folder.listener = tracker.hear
+    try:
+        yield
+    finally:
+        folder.listener = None
+        tracker.end()
 
 
 def _train_and_judge(
@@ -111,6 +129,11 @@ def _train_and_judge(
     )  # fmt: skip
     found = figures(logits, final.labels, prepared.dataset.classes, decision_from(extra))
     if accelerator.is_main_process:
+        if folder.listener is not None:
+            top1 = found.top1
+            folder.listener(
+                {"event": "judged", "split": prepared.final_name, "correct": top1.correct, "count": top1.count}
+            )
         write_results(prepared, folder, found, logits)
         progress.say(f"{prepared.final_name} accuracy {found.sentence()}, computed from the saved model")
         say_gap(folder, found.top1, prepared.final_name, progress)

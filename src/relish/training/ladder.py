@@ -70,7 +70,7 @@ def climb(job: Climb, folder: RunFolder, keep: Keep, accelerator: Accelerator, p
     lesson = replace(lesson, precision=run_precision(lesson, folder, accelerator, progress))
     plan = plans.upper(lesson)
     outs = _held_out(job, plan, probed)
-    stages = [_stage(folder, number) for number in range(len(outs))]
+    stages = [folder.stage(f"fine-tuning-{number + 1}") for number in range(len(outs))]
     folds: list[Fold] = []
     try:
         for stage, out in zip(stages, outs, strict=True):
@@ -159,12 +159,6 @@ def _reached(job: Climb, right: Proportion, progress: Progress) -> bool:
         f"won     probe: it reaches {job.target_accuracy:g} on held-out pictures, so there is no need to climb on"
     )
     return True
-
-
-def _stage(folder: RunFolder, number: int) -> RunFolder:
-    stage = RunFolder(folder.path / "stages" / f"fine-tuning-{number + 1}")
-    stage.path.mkdir(parents=True, exist_ok=True)
-    return stage
 
 
 def _held_out(job: Climb, plan: UpperPlan, probed: Probed) -> list[npt.NDArray[np.bool_]]:

@@ -29,7 +29,7 @@ from relish.models.precision import Precision, computing_in
 from relish.models.target import TargetModel
 from relish.training.balance import Balance, balance_of
 from relish.training.checkpoints import Place, load_checkpoint, save_checkpoint
-from relish.training.optimiser import batch_loss, make_optimiser, set_rates
+from relish.training.optimiser import base_rate, batch_loss, make_optimiser, set_rates
 from relish.training.recipe import Recipe
 from relish.training.stopping import StopFlag
 
@@ -80,7 +80,8 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
     if place.epoch or place.batch:
         progress.say(f"going on from epoch {place.epoch + place.batch / steps_per_epoch:.2f} of {recipe.passes}")
     if main and folder.metrics.is_file():
-        folder.record(event="resumed", epoch=place.epoch, batch=place.batch)
+        step = place.epoch * steps_per_epoch + place.batch
+        folder.record(event="resumed", epoch=place.epoch, batch=place.batch, step=step)
 
     def save() -> None:
         if main:
@@ -113,7 +114,7 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
                 place.batch, place.seconds = number + 1, place.seconds + time.perf_counter() - began
                 bar.advance(count, _words(place, count / (time.perf_counter() - began)))
                 if main and _is_point(number, len(batches)):
-                    _record_training(folder, place, len(batches))
+                    _record_training(folder, place, len(batches), base_rate(optimiser, recipe))
                 stopping = _any(bool(stop), accelerator)
                 if stopping or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
                     save()
@@ -194,12 +195,14 @@ def _words(place: Place, speed: float) -> str:
     return f"loss {place.loss / place.seen:.3f}  train {place.right / place.seen:.3f}  {speed:.1f} pictures/s"
 
 
-def _record_training(folder: RunFolder, place: Place, batches: int) -> None:
+def _record_training(folder: RunFolder, place: Place, batches: int, rate: float) -> None:
     folder.record(
         event="train",
         epoch=place.epoch,
         batch=place.batch,
+        step=place.epoch * batches + place.batch,
         at=place.epoch + place.batch / batches,
+        learning_rate=rate,
         loss=place.loss / place.seen,
         accuracy=place.right / place.seen,
         seconds=place.seconds,
@@ -231,6 +234,7 @@ def _score(lesson: Lesson, folder: RunFolder, place: Place, accelerator: Acceler
             event="score",
             epoch=place.epoch + 1,
             batch=0,
+            step=(place.epoch + 1) * math.ceil(len(lesson.learn) / lesson.recipe.batch_size),
             at=place.epoch + 1,
             split=lesson.score_name,
             correct=right,

@@ -74,6 +74,12 @@ def set_rates(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int, steps
         group["lr"] = group["base_lr"] * factor
 
 
+def base_rate(optimiser: torch.optim.Optimizer, recipe: Recipe) -> float:
+    """The recipe's base rate as the schedule has it at this step."""
+    group = max(optimiser.param_groups, key=lambda one: float(one["base_lr"]))
+    return recipe.learning_rate * float(group["lr"] / group["base_lr"]) if group["base_lr"] else 0.0
+
+
 def batch_loss(losses: torch.Tensor, recipe: Recipe, pictures: int, processes: int) -> torch.Tensor:
     """The number whose gradient a step takes.
 
