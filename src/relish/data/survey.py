@@ -2,8 +2,8 @@
 
 In:   a dataset.
 Out:  a `Survey`: the dataset without the pictures that cannot be opened, each of those by name and reason, and the
-      SHA-256 of every other file.
-Not here: what opening a picture means (`pictures.py`); looking for wrong labels or near copies.
+      SHA-256 of every other file, with a few facts about its pixels.
+Not here: what opening a picture means (`pictures.py`); what the facts are suspected to mean (`checking/`).
 
 A picture that fails in the middle of a run would have to be replaced or skipped, and either changes what is learned
 without a word. Found here, it is named and counted.
@@ -26,8 +26,9 @@ from relish.core.fingerprints import fingerprint
 from relish.core.progress import Progress
 from relish.data.classes import first_few, named_counts
 from relish.data.dataset import TRAIN, Dataset
+from relish.data.facts import Facts, facts_of, facts_table
 from relish.data.outcomes import FileKey, Outcome, Outcomes
-from relish.data.pictures import open_picture, unreadable_reason
+from relish.data.pictures import mode_of, open_picture, unreadable_reason
 
 MAX_FILE_BYTES = 2**30
 """A larger file is not read: no picture within `MAX_PIXELS` needs as much, and several are in memory at a time."""
@@ -48,8 +49,14 @@ class Survey:
     """(name relative to the root, reason) of each picture left out, in the order of the splits."""
     sha256: Mapping[Path, str]
     """64 hexadecimal digits for each picture that is left."""
+    facts: Mapping[Path, bytes]
+    """A row of `facts.FACTS` for each picture that is left."""
     fingerprint: str
     """Of all (name, class, split, SHA-256), whatever their order and wherever the root: equal means the same data."""
+
+    def facts_of(self, paths: Sequence[Path]) -> Facts:
+        """(N,) of `facts.FACTS`, in the order of the paths."""
+        return facts_table(self.facts[path] for path in paths)
 
 
 def survey(dataset: Dataset, *, progress: Progress | None = None, strict: bool = False) -> Survey:
@@ -72,7 +79,8 @@ def survey(dataset: Dataset, *, progress: Progress | None = None, strict: bool =
         raise DataError(_summary(dataset, unreadable, len(paths)) + ".", hint="Mend or remove them.")
     kept = _without(dataset, reasons, unreadable, len(paths)) if unreadable else dataset
     sha256 = {path: outcome.sha256 for path, outcome in outcomes.items() if not outcome.reason}
-    return Survey(kept, unreadable, sha256, _fingerprint(kept, sha256))
+    facts = {path: outcome.facts for path, outcome in outcomes.items() if not outcome.reason}
+    return Survey(kept, unreadable, sha256, facts, _fingerprint(kept, sha256))
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -143,10 +151,12 @@ def _examine(path: Path, key: FileKey | None, known: Mapping[FileKey, Outcome]) 
 def _decode(content: bytes, name: str) -> Outcome:
     sha256 = hashlib.sha256(content).hexdigest()
     try:
-        open_picture(content, name=name)
+        picture = open_picture(content, name=name)
+        return Outcome(sha256, "", facts_of(picture, mode_of(content)))
     except PictureError as error:
         return Outcome(sha256, error.reason, lasting=not isinstance(error.__cause__, MemoryError))
-    return Outcome(sha256, "")
+    except MemoryError:
+        return Outcome(sha256, "not enough memory to look at it", lasting=False)
 
 
 def _worth_remembering(key: FileKey, outcome: Outcome) -> bool:
