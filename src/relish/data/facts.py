@@ -4,8 +4,8 @@ In:   a decoded picture, and the mode its file is in.
 Out:  one row of `FACTS` as bytes; many of them as one structured array.
 Not here: decoding (`pictures.py`), remembering (`outcomes.py`), what the numbers are suspected to mean (`checking/`).
 
-A row is 66 bytes, so that a hundred thousand pictures are 7 megabytes. Light and sharpness are measured at one scale for
-all: a large photograph would otherwise count as sharper than the same one shrunk.
+A row is 66 bytes, so that a hundred thousand pictures are 7 megabytes. Light and sharpness are measured at one scale
+for all: a large photograph would otherwise count as sharper than the same one shrunk.
 """
 
 import hashlib

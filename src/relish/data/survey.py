@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -59,17 +59,20 @@ class Survey:
         return facts_table(self.facts[path] for path in paths)
 
 
-def survey(dataset: Dataset, *, progress: Progress | None = None, strict: bool = False) -> Survey:
+def survey(
+    dataset: Dataset, *, progress: Progress | None = None, strict: bool = False, learnable: bool = True
+) -> Survey:
     """Hash and decode every picture; what was seen before and has not changed is remembered.
 
     Args:
         dataset: its files are only read.
         progress: shows a bar.
         strict: refuse the dataset if any picture cannot be opened, instead of leaving those out.
+        learnable: refuse what nothing can be learned from any more; otherwise the dataset's `problem` says why.
 
     Raises:
-        DataError: `strict` and a picture cannot be opened; a class has lost all it could be learned from, or a split
-            all its pictures.
+        DataError: `strict` and a picture cannot be opened; if `learnable`, a class has lost all it could be learned
+            from, or a split all its pictures.
     """
     paths = list(dict.fromkeys(path for split in dataset.splits.values() for path in split.paths))
     outcomes = _examine_all(dataset, paths, progress or Progress())
@@ -78,6 +81,12 @@ def survey(dataset: Dataset, *, progress: Progress | None = None, strict: bool =
     if unreadable and strict:
         raise DataError(_summary(dataset, unreadable, len(paths)) + ".", hint="Mend or remove them.")
     kept = _without(dataset, reasons, unreadable, len(paths)) if unreadable else dataset
+    lost = _lost(dataset, kept) if unreadable else ""
+    if lost:
+        problem = DataError(lost, hint=f"{_summary(dataset, unreadable, len(paths))}.\n  Mend or replace them.")
+        if learnable:
+            raise problem
+        kept = replace(kept, problem=problem)
     sha256 = {path: outcome.sha256 for path, outcome in outcomes.items() if not outcome.reason}
     facts = {path: outcome.facts for path, outcome in outcomes.items() if not outcome.reason}
     return Survey(kept, unreadable, sha256, facts, _fingerprint(kept, sha256))
@@ -174,17 +183,18 @@ def _without(
         for name, split in dataset.splits.items()
     }
     summary = _summary(dataset, unreadable, total)
-    kept = dataset.with_splits(splits, f"{summary.removeprefix(dataset.name + ': ')}: left out.")
-    for name, split in splits.items():
+    return dataset.with_splits(splits, f"{summary.removeprefix(dataset.name + ': ')}: left out.")
+
+
+def _lost(dataset: Dataset, kept: Dataset) -> str:
+    """What can no longer be learned or scored, in words; empty where nothing is lost but pictures."""
+    for name, split in kept.splits.items():
         before, after = (named_counts(dataset, s) for s in (dataset.splits[name], split))
         lost = [c for c in dataset.classes if before[c] and not after[c]]
         if lost and (name == TRAIN or not len(split)):
             told = first_few([f'"{c}" ({before[c]:,})' for c in lost])
-            raise DataError(
-                f"{dataset.name}: no picture that {name} has of class {told} can be opened.",
-                hint=f"{summary}.\n  Mend or replace them.",
-            )
-    return kept
+            return f"{dataset.name}: no picture that {name} has of class {told} can be opened."
+    return ""
 
 
 def _summary(dataset: Dataset, unreadable: Sequence[tuple[str, str]], total: int) -> str:
