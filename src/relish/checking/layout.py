@@ -16,9 +16,9 @@ from relish.data.findings import Finding
 from relish.data.layout import split_words
 
 _HOLDERS = frozenset(
-    ["image", "images", "img", "imgs", "picture", "pictures", "photos", "pics", "jpg", "jpeg", "jpegs", "png", "pngs"]
-    + ["data", "dataset", "datasets", "label", "labels", "annotations", "class", "classes", "folder", "misc"]
-    + ["unsorted", "temp", "tmp", "backup", "download", "downloads", "output", "outputs"]
+    {"image", "images", "img", "imgs", "picture", "pictures", "photos", "pics", "jpg", "jpeg", "jpegs", "png", "pngs"}
+    | {"data", "dataset", "datasets", "label", "labels", "annotations", "class", "classes", "folder", "misc"}
+    | {"unsorted", "temp", "tmp", "backup", "download", "downloads", "output", "outputs"}
 )
 """Names of folders that hold pictures of any class."""
 _UNNAMED = re.compile(r"(new|untitled|neuer|nouveau|nuova) (folder|ordner|dossier|cartella)( ?\(?\d+\)?)?")

@@ -118,7 +118,7 @@ def evenly_spaced(count: int, most: int) -> list[int]:
 
 def _card(dataset: Dataset, split: Split, row: npt.NDArray[np.floating[Any]], said: int, position: int) -> _Card:
     path, truth = split.paths[position], int(split.labels[position])
-    picture, width, height = _embedded(path)
+    picture, width, height = embedded(path)
     return _Card(
         name=dataset.label(path),
         picture=picture,
@@ -134,9 +134,14 @@ def _card(dataset: Dataset, split: Split, row: npt.NDArray[np.floating[Any]], sa
     )
 
 
-def _embedded(path: Path) -> tuple[str, int, int]:
+def embedded(path: Path, side: int = SIDE) -> tuple[str, int, int]:
+    """A picture as a `data:` address, its longer side at most `side` pixels, with its width and height.
+
+    Raises:
+        PictureError: it cannot be opened.
+    """
     picture = open_picture(path)
-    picture.thumbnail((SIDE, SIDE))  # never enlarges
+    picture.thumbnail((side, side))  # never enlarges
     kept = io.BytesIO()
     picture.save(kept, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(kept.getvalue()).decode(), picture.width, picture.height
