@@ -120,14 +120,11 @@ def _relabelled(checked: Checked, sure: float | None) -> dict[str, tuple[str, st
     if sure is None:
         return {}
     pictures = checked.pictures
-    learned = {
-        n for n, s in zip(pictures.names, pictures.splits, strict=True) if pictures.split_names[s] not in _KEPT_FIRST
-    }
+    kept = [i for i, name in enumerate(pictures.split_names) if name in _KEPT_FIRST]
+    learned = set(pictures.named(np.flatnonzero(~np.isin(pictures.splits, kept))))
+    doubted = [f for f in checked.findings if f.kind == "wrong-label" and f.paths[0] in learned]
     return {
-        f.paths[0]: (
-            str(f.suggested),
-            f'Was "{f.given}"; a model that did not learn from it says so ({f.confidence:.2f}).',
-        )
-        for f in checked.findings
-        if f.kind == "wrong-label" and f.confidence is not None and f.confidence >= sure and f.paths[0] in learned
+        f.paths[0]: (str(f.suggested), f'Was "{f.given}"; a model that did not learn from it doubts it.')
+        for f in doubted
+        if f.confidence is not None and f.confidence >= sure
     }

@@ -31,7 +31,8 @@ _ONES = np.array([bin(value).count("1") for value in range(2**16)], dtype=np.uin
 def bits_apart(left: Codes, right: Codes) -> npt.NDArray[np.int64]:
     """(P,) how many of the 64 bits differ, pair by pair."""
     differ = np.ascontiguousarray(left ^ right)
-    return _ONES[differ.view(np.uint16)].reshape(-1, 4).sum(1, dtype=np.int64)
+    apart: npt.NDArray[np.int64] = _ONES[differ.view(np.uint16)].reshape(-1, 4).sum(1, dtype=np.int64)
+    return apart
 
 
 def alike(codes: Codes, mirrored: Codes, most: int) -> tuple[Positions, Positions]:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from relish.checking.collection import Collection, Positions
 from relish.checking.hashes import SURE_BITS, alike, bits_apart
 from relish.checking.light import BLANK_CONTRAST
-from relish.checking.neighbours import Floats
+
+Floats = npt.NDArray[np.float32]
 
 SAME_BITS, SAME_DIFFERENCES = 4, 8
 """Without features: bits that `phash` and `dhash` of copies may differ in, of 64 each."""

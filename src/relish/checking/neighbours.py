@@ -29,7 +29,8 @@ _LEARNED_FROM = 20_000
 def directions(features: Floats) -> Floats:
     """(N, D) float32 of length 1, so that a product of two rows is their cosine."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.maximum(lengths, np.float32(1e-12))
+    found: Floats = features / np.maximum(lengths, np.float32(1e-12))
+    return found
 
 
 def nearest_others(directed: Floats, count: int) -> tuple[Positions, Floats]:

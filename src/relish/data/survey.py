@@ -27,6 +27,7 @@ from relish.core.progress import Progress
 from relish.data.classes import first_few, named_counts
 from relish.data.dataset import TRAIN, Dataset
 from relish.data.facts import Facts, facts_of, facts_table
+from relish.data.findings import Finding
 from relish.data.outcomes import FileKey, Outcome, Outcomes
 from relish.data.pictures import mode_of, open_picture, unreadable_reason
 
@@ -53,6 +54,8 @@ class Survey:
     """A row of `facts.FACTS` for each picture that is left."""
     fingerprint: str
     """Of all (name, class, split, SHA-256), whatever their order and wherever the root: equal means the same data."""
+    findings: tuple[Finding, ...] = ()
+    """What a first look at them found, where one was taken."""
 
     def facts_of(self, paths: Sequence[Path]) -> Facts:
         """(N,) of `facts.FACTS`, in the order of the paths."""
