@@ -27,7 +27,8 @@ def joined(count: int, pairs: Positions) -> Positions:
     if not count:
         return np.zeros(0, dtype=np.int64)
     links = coo_array((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    return connected_components(links, directed=False)[1].astype(np.int64)
+    found: Positions = connected_components(links, directed=False)[1].astype(np.int64)
+    return found
 
 
 def several(group_of: npt.NDArray[np.int64]) -> list[Positions]:
@@ -39,7 +40,8 @@ def several(group_of: npt.NDArray[np.int64]) -> list[Positions]:
 
 def equal_rows(values: npt.NDArray[np.generic]) -> Positions:
     """(N,) int64: pictures of equal value get equal numbers."""
-    return np.unique(values, return_inverse=True)[1].astype(np.int64)
+    found: Positions = np.unique(values, return_inverse=True)[1].astype(np.int64)
+    return found
 
 
 def crossed(pictures: Collection, group: Positions) -> tuple[Border, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relish.checking.collection import Collection
-from relish.data.findings import Finding, Kind
+from relish.data.findings import Finding, Kind, Severity
 
 BLANK_CONTRAST = 5.0
 """Standard deviation of the grey levels, of 255, up to which a picture shows nothing to speak of."""
@@ -55,7 +55,7 @@ def _told(
     places = np.flatnonzero(found)
     places = places[np.argsort(worst_first[places], kind="stable")]
     subject = "1 picture seems" if count == 1 else f"{count:,} pictures seem"
-    severity = "warning" if kind == "blank" else "note"
+    severity: Severity = "warning" if kind == "blank" else "note"
     return [
         Finding(
             kind=kind, severity=severity, message=f"{subject} {words}.", advice=advice, paths=pictures.named(places)

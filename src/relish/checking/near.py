@@ -19,9 +19,14 @@ Floats = npt.NDArray[np.float32]
 
 SAME_BITS, SAME_DIFFERENCES = 4, 8
 """Without features: bits that `phash` and `dhash` of copies may differ in, of 64 each."""
-COSINES = ((SURE_BITS, 0.80), (14, 0.90), (22, 0.94))
-"""With features: up to so many bits apart, pictures with at least this cosine are near copies. A crop turns many bits
-and little of the direction; saving anew turns few of either."""
+COSINES = ((SURE_BITS, 0.80), (14, 0.90))
+"""With features: up to so many bits apart, pictures with at least this cosine are near copies."""
+LEANING, CLOSE, STANDING_OUT = 26, 0.80, 0.5
+"""A crop turns many bits, and a little of the direction. Up to so many bits apart (unlike pictures differ in 32) and
+from this cosine on, two pictures are near copies if they are this many times as far from each other as from what
+else is nearest to them, or less: the ratio test of Lowe 2004, IJCV 60(2), section 7.1, taken against several."""
+_CROWD = slice(4, None)
+"""The neighbours that make up what else is near: the first few may be copies as well."""
 
 
 def by_hashes(pictures: Collection) -> Positions:
@@ -32,12 +37,13 @@ def by_hashes(pictures: Collection) -> Positions:
     return _of_pictures(pictures, pairs[(bits <= SAME_BITS) & (differ <= SAME_DIFFERENCES)])
 
 
-def by_both(pictures: Collection, directed: Floats, nearest: Positions) -> Positions:
+def by_both(pictures: Collection, directed: Floats, nearest: Positions, cosines: Floats) -> Positions:
     """(P, 2) pairs whose hashes and features agree.
 
     Args:
         directed: (N, D) float32 of length 1, see `neighbours.directions`.
         nearest: (N, k) positions of each picture's nearest others, -1 for none.
+        cosines: (N, k) of these, -1 for none.
     """
     facts = pictures.facts
     hashed, _ = alike(facts["phash"], facts["mirrored"], SURE_BITS)
@@ -48,7 +54,17 @@ def by_both(pictures: Collection, directed: Floats, nearest: Positions) -> Posit
     bits = np.minimum(bits_apart(codes[left], codes[right]), bits_apart(codes[left], mirrored[right]))
     cosine = _cosines(directed, pairs)
     agree = np.any([(bits <= most) & (cosine >= least) for most, least in COSINES], axis=0)
+    agree |= (bits <= LEANING) & (cosine >= CLOSE) & (1 - cosine <= STANDING_OUT * _elsewhere(cosines)[pairs].min(1))
     return _of_pictures(pictures, pairs[agree])
+
+
+def _elsewhere(cosines: Floats) -> Floats:
+    """(N,) float32: how far each picture's further neighbours are; 0, which nothing is below, where there are none."""
+    further = cosines[:, _CROWD]
+    if not further.shape[1]:
+        return np.zeros(len(cosines), dtype=np.float32)
+    found: Floats = np.where((further < -0.5).any(1), 0, 1 - further.mean(1)).astype(np.float32)
+    return found
 
 
 def _cosines(directed: Floats, pairs: Positions, chunk: int = 65_536) -> npt.NDArray[np.float32]:

@@ -45,6 +45,8 @@ def nearest_others(directed: Floats, count: int) -> tuple[Positions, Floats]:
     """
     positions = np.full((len(directed), count), -1, dtype=np.int64)
     cosines = np.full((len(directed), count), -1.0, dtype=np.float32)
+    if not count:
+        return positions, cosines
     for mine, held in _cells(directed):
         few = min(count + 1, len(held))
         distances, found = (

@@ -16,7 +16,7 @@ from relish.data.findings import Finding
 
 NEIGHBOURS = 5
 """Of whose distances the mean is taken."""
-FAR = 4.0
+FAR = 3.5
 """Robust standard deviations above the median of the distances from which a picture is told."""
 FEWEST = 30
 """Pictures; with fewer, none of them can be called usual."""

@@ -37,19 +37,20 @@ class Checked:
     """What a probe says of the pictures; None where there were too few."""
 
 
-def all_findings(found: Dataset, looked: Survey, pictures: Collection, features: Floats) -> Checked:
+def all_findings(found: Dataset, looked: Survey, pictures: Collection, whole: Floats, *others: Floats) -> Checked:
     """Every check.
 
     Args:
         found, looked: as in `brief_findings`.
         pictures: of the survey.
-        features: (N, D) float32, in their order.
+        whole: (N, D) float32, features of all that each picture shows, in their order: alike ones are found by them.
+        others: (N, D) float32 each, of the same pictures in other framings: a probe learns from them as well.
     """
-    directed = directions(features)
+    directed = directions(whole)
     nearest, cosines = nearest_others(directed, min(NEIGHBOURS, max(0, len(pictures) - 1)))
-    pairs = np.concatenate([exact_pairs(pictures), by_both(pictures, directed, nearest)])
+    pairs = np.concatenate([exact_pairs(pictures), by_both(pictures, directed, nearest, cosines)])
     group_of = joined(len(pictures), pairs)
-    said = judged(pictures, features, group_of)
+    said = judged(pictures, np.concatenate([whole, *others], axis=1), group_of)
     findings = by_facts(found, looked, pictures)
     told = {name for finding in findings if finding.kind in ("blank", "dark") for name in finding.paths}
     places = np.array([i for i, name in enumerate(pictures.names) if name in told], dtype=np.int64)

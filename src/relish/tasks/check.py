@@ -29,7 +29,7 @@ from relish.data.findings import Finding
 from relish.data.sources import find_dataset
 from relish.data.survey import survey
 from relish.data.tables import TABLE_SUFFIXES
-from relish.data.transforms import book_preprocessing
+from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.models.source import load_source
 from relish.models.target import make_target
@@ -153,8 +153,8 @@ def check(
         _table_path(fix, found)  # refused now, and not after every picture has been looked at
     looked = survey(found, learnable=False, progress=voice)
     pictures = collected(looked)
-    features = _features(pictures, source, weights, accelerator, workers, voice)
-    checked = all_findings(found, looked, pictures, features)
+    whole, cropped = _features(pictures, source, weights, accelerator, workers, voice)
+    checked = all_findings(found, looked, pictures, whole, cropped)
     made = Check(checked.findings, len(found), found, checked, None if html is None else Path(html))
     if html is not None:
         made.write_page(html)
@@ -172,18 +172,23 @@ def _features(
     accelerator: Accelerator,
     workers: int,
     progress: Progress,
-) -> Features:
-    """(N, D) float32, the whole of each picture squeezed into the square: a crop would hide what lies outside it."""
+) -> tuple[Features, Features]:
+    """(N, D) float32 of each picture whole, squeezed into the square, and of the book's crop of it.
+
+    The first miss nothing that lies at a border; with both, a probe doubts more of the labels that are wrong.
+    """
     model = load_source(source, None if weights is None else str(weights), progress=progress)
     target = make_target(model, pictures.classes or ("none",), head_init="zeros", seed=0)
-    config = model.data_config
-    size = config.input_size[1]
-    how = replace(book_preprocessing(size, config.mean, config.std), resize=size)
+    config, size = model.data_config, model.data_config.input_size[1]
+    book = book_preprocessing(size, config.mean, config.std)
+    backbone, split = Backbone(target, accelerator.device), pictures.as_split()
     contents = dict(zip(pictures.paths, pictures.contents, strict=True))
-    return features_of(
-        Backbone(target, accelerator.device), pictures.as_split(), how, contents, accelerator,
-        workers=workers, progress=progress, title="looking at pictures",
-    )  # fmt: skip
+
+    def computed(how: Preprocessing, title: str) -> Features:
+        return features_of(backbone, split, how, contents, accelerator, workers=workers, progress=progress, title=title)
+
+    whole = computed(replace(book, resize=size), "looking at pictures (1 of 2)")
+    return whole, computed(book, "looking at pictures (2 of 2)")
 
 
 def _typical(checked: Checked, findings: Sequence[Finding]) -> dict[str, list[str]]:
