@@ -15,15 +15,19 @@ import hashlib
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from PIL import Image
+
+from relish.data.drawn import draw_hotdogs
 
 DOCS = Path(__file__).resolve().parent
 README = DOCS.parent / "README.md"
 BLOCK = re.compile(r"(<!-- printed by docs/make_images.py -->\n```console\n)(.*?)(```)", re.DOTALL)
 
 PICTURES = {
+    "check.png": "check.png",
     "show.png": "pictures.png",
     "augmented.png": "augmented.png",
     "curves.png": "runs/photos-auto-1/curves.png",
@@ -45,6 +49,7 @@ def main() -> None:
     text = README.read_text(encoding="utf-8")
     README.write_text(BLOCK.sub(lambda m: m[1] + printed(m[2], work) + m[3], text), encoding="utf-8")
     photograph(work / "relish-demo" / "predictions.html", work / "predictions.png")
+    photograph(page_of_findings(work / "faults"), work / "check.png")
     for name, made in PICTURES.items():
         if (work / made).is_file():
             shrink(work / made, DOCS / "images" / name)
@@ -86,6 +91,24 @@ def photograph(page: Path, picture: Path) -> None:
     if browser:
         command = [browser, "--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1000,1100"]
         subprocess.run([*command, f"--screenshot={picture}", page.as_uri()], check=True, capture_output=True)
+
+
+def page_of_findings(folder: Path) -> Path:
+    """What `relish check --html` says of drawn pictures with a copy in the test, a wrong label and a blank one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    photos = draw_hotdogs(folder / "photos", train=41, test=12)
+    shutil.copy(photos / "train/hotdog/003.jpg", photos / "test/hotdog/copy.jpg")
+    with Image.open(photos / "train/not-hotdog/007.jpg") as picture:
+        width, height = picture.size
+        cropped = picture.crop((width // 12, height // 10, width, height)).resize((width // 2, height // 2))
+        cropped.save(photos / "test/not-hotdog/crop.jpg", quality=70)
+    (photos / "train/hotdog/040.jpg").rename(photos / "train/not-hotdog/moved.jpg")
+    Image.new("RGB", (320, 240), (236, 234, 228)).save(photos / "train/hotdog/blank.jpg")
+    subprocess.run(
+        [sys.executable, "-m", "relish", "check", "photos", "--html", "check.html"], cwd=folder, check=True,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    return folder / "check.html"
 
 
 def shrink(made: Path, target: Path) -> None:
