@@ -15,15 +15,19 @@ import hashlib
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from PIL import Image
+
+from relish.data.drawn import draw_hotdogs
 
 DOCS = Path(__file__).resolve().parent
 README = DOCS.parent / "README.md"
 BLOCK = re.compile(r"(<!-- printed by docs/make_images.py -->\n```console\n)(.*?)(```)", re.DOTALL)
 
 PICTURES = {
+    "check.png": "check.png",
     "show.png": "pictures.png",
     "augmented.png": "augmented.png",
     "curves.png": "runs/photos-auto-1/curves.png",
@@ -55,6 +59,7 @@ def main() -> None:
     report = work / REPORTED / "report.html"
     photograph(report, work / "report.png", 1100, 1500)
     photograph(in_a_frame(report, work / "narrow.html"), work / "report-narrow.png", PHONE, 1500)
+    photograph(page_of_findings(work / "faults"), work / "check.png")
     for name, made in PICTURES.items():
         if (work / made).is_file():
             shrink(work / made, DOCS / "images" / name)
@@ -106,6 +111,24 @@ def in_a_frame(page: Path, around: Path) -> Path:
     style = f"border:0;width:{PHONE}px;height:100vh"
     around.write_text(f'<body style="margin:0"><iframe src="{page.as_uri()}" style="{style}"></iframe>', "utf-8")
     return around
+
+
+def page_of_findings(folder: Path) -> Path:
+    """What `relish check --html` says of drawn pictures with a copy in the test, a wrong label and a blank one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    photos = draw_hotdogs(folder / "photos", train=41, test=12)
+    shutil.copy(photos / "train/hotdog/003.jpg", photos / "test/hotdog/copy.jpg")
+    with Image.open(photos / "train/not-hotdog/007.jpg") as picture:
+        width, height = picture.size
+        cropped = picture.crop((width // 12, height // 10, width, height)).resize((width // 2, height // 2))
+        cropped.save(photos / "test/not-hotdog/crop.jpg", quality=70)
+    (photos / "train/hotdog/040.jpg").rename(photos / "train/not-hotdog/moved.jpg")
+    Image.new("RGB", (320, 240), (236, 234, 228)).save(photos / "train/hotdog/blank.jpg")
+    subprocess.run(
+        [sys.executable, "-m", "relish", "check", "photos", "--html", "check.html"], cwd=folder, check=True,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    return folder / "check.html"
 
 
 def shrink(made: Path, target: Path) -> None:

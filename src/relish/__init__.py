@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from relish.core.errors import RelishError as RelishError
     from relish.models.source import source_model as source_model
+    from relish.tasks.check import Check as Check
+    from relish.tasks.check import check as check
     from relish.tasks.classifier import Classifier as Classifier
     from relish.tasks.classifier import Prediction as Prediction
     from relish.tasks.compare import compare as compare
@@ -29,10 +31,12 @@ if TYPE_CHECKING:
     from relish.training.recipe import Recipe as Recipe
 
 _HOMES = {
+    "Check": "relish.tasks.check",
     "Classifier": "relish.tasks.classifier",
     "Prediction": "relish.tasks.classifier",
     "Recipe": "relish.training.recipe",
     "RelishError": "relish.core.errors",
+    "check": "relish.tasks.check",
     "compare": "relish.tasks.compare",
     "convert": "relish.tasks.convert",
     "decide": "relish.tasks.decide",
@@ -46,10 +50,12 @@ _HOMES = {
     "sweep": "relish.tasks.sweep",
 }
 __all__ = [
+    "Check",
     "Classifier",
     "Prediction",
     "Recipe",
     "RelishError",
+    "check",
     "compare",
     "convert",
     "decide",

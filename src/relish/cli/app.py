@@ -8,7 +8,21 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from relish.cli import compare, convert, decide, demo, evaluate, fit, models, predict, pretrain, report, show, sweep
+from relish.cli import (
+    check,
+    compare,
+    convert,
+    decide,
+    demo,
+    evaluate,
+    fit,
+    models,
+    predict,
+    pretrain,
+    report,
+    show,
+    sweep,
+)
 from relish.core.errors import RelishError
 
 INTERRUPTED = 130
@@ -21,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (demo, show, fit, evaluate, decide, predict, report, compare, sweep, models, pretrain, convert):
+for module in (demo, show, check, fit, evaluate, decide, predict, report, compare, sweep, models, pretrain, convert):
     module.register(app)
 
 

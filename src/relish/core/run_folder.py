@@ -4,6 +4,7 @@
     recipe.yaml          every number of the training
     classes.json         class names, in the order of the outputs
     dataset.json         every picture's path, class, split and SHA-256
+    check.json           what a first look at the pictures found
     precision.json       with precision=auto, which one was chosen and why
     environment.json     processor, threads, versions, command
     metrics.jsonl        what happened, a line an event, only ever added to
@@ -47,6 +48,7 @@ class RunFolder:
         self.recipe = path / "recipe.yaml"
         self.classes = path / "classes.json"
         self.dataset = path / "dataset.json"
+        self.check = path / "check.json"
         self.precision = path / "precision.json"
         self.environment = path / "environment.json"
         self.metrics = path / "metrics.jsonl"

@@ -46,7 +46,13 @@ class TooFewPictures(DataError):
 
 
 def label_by_name(
-    pictures: Mapping[str, ByClass], *, name: str, source: str, root: Path, warnings: Iterable[str] = ()
+    pictures: Mapping[str, ByClass],
+    *,
+    name: str,
+    source: str,
+    root: Path,
+    warnings: Iterable[str] = (),
+    learnable: bool = True,
 ) -> Dataset:
     """Build the dataset whose classes are those of its training split, sorted by code point.
 
@@ -54,23 +60,30 @@ def label_by_name(
         pictures: split name to its classes. Where there is no training split, the classes of all splits count.
         name, source, root: as in `Dataset`.
         warnings: what was noticed so far; classes missing from validation or test are added.
+        learnable: refuse what nothing can be learned from; otherwise all classes count, and `problem` says why.
 
     Raises:
-        DataError: another split has a class that training lacks; or, with a training split, what `check_trainable`
-            raises.
+        DataError: if `learnable`, another split has a class that training lacks; or, with a training split, what
+            `check_trainable` raises.
     """
-    known = pictures[TRAIN] if TRAIN in pictures else {c for by_class in pictures.values() for c in by_class}
-    classes = tuple(sorted(known))
-    noticed = list(warnings)
+    known = {c for split, by_class in pictures.items() for c in by_class if split == TRAIN or TRAIN not in pictures}
+    noticed, problem = list(warnings), None
     for split in (VALIDATION, TEST):
         if TRAIN in pictures and split in pictures:
-            _refuse_unknown_classes(name, split, pictures[split], pictures[TRAIN])
+            try:
+                _refuse_unknown_classes(name, split, pictures[split], pictures[TRAIN])
+            except DataError as error:
+                if learnable:
+                    raise
+                known, problem = {*known, *pictures[split]}, error
+    classes = tuple(sorted(known))
+    for split in (VALIDATION, TEST):
         if split in pictures:
             noticed += _missing_classes(split, pictures[split], classes)
     order = [split for split in (TRAIN, VALIDATION, TEST, WHOLE) if split in pictures]
     splits = {split: _numbered(pictures[split], classes, root) for split in order}
-    dataset = Dataset(name, source, root, classes, splits, tuple(noticed))
-    if TRAIN in splits:
+    dataset = Dataset(name, source, root, classes, splits, tuple(noticed), problem)
+    if TRAIN in splits and learnable:
         check_trainable(dataset)
     return dataset
 

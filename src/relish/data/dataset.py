@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from relish.core.errors import DataError
+
 TRAIN, VALIDATION, TEST, WHOLE = "train", "validation", "test", "all"
 """The names splits go by, whatever their folders are called; `all` is the only split of a dataset that has none."""
 
@@ -55,6 +57,8 @@ class Dataset:
     """By the names above. A dataset without splits of its own has the one split `all`."""
     warnings: tuple[str, ...] = field(default=())
     """One plain sentence each: what was skipped, is missing or looks odd."""
+    problem: DataError | None = None
+    """Why nothing can be learned from it, where it was asked for all the same, to be looked at."""
 
     def label(self, path: Path) -> str:
         """The name of a picture as a user would say it: relative to the root where it lies there."""

@@ -27,7 +27,7 @@ from relish.data.layout import (
 )
 
 
-def index_folder(root: Path, *, name: str, source: str) -> Dataset:
+def index_folder(root: Path, *, name: str, source: str, learnable: bool = True) -> Dataset:
     """Find the classes, the splits and the pictures of a folder; nothing is opened.
 
     Args:
@@ -35,6 +35,7 @@ def index_folder(root: Path, *, name: str, source: str) -> Dataset:
             one is taken, and becomes the root of the dataset.
         name: a short word for the dataset.
         source: what the user gave, for errors.
+        learnable: as in `label_by_name`.
 
     Raises:
         DataError: the folder cannot be read or has no class folders; a class of validation or test is unknown to
@@ -45,7 +46,9 @@ def index_folder(root: Path, *, name: str, source: str) -> Dataset:
     notes.top = top.folder
     splits = _split_folders(top)
     pictures = _from_splits(top, splits, source, notes) if splits else {WHOLE: _from_classes(top, source, notes)}
-    return label_by_name(pictures, name=name, source=source, root=top.folder, warnings=notes.warnings())
+    return label_by_name(
+        pictures, name=name, source=source, root=top.folder, warnings=notes.warnings(), learnable=learnable
+    )
 
 
 @dataclass

@@ -21,12 +21,16 @@ import PIL
 from relish.core.home import relish_home
 from relish.data.pictures import MAX_PIXELS
 
-_RULES = f"1/{PIL.__version__}/{MAX_PIXELS}"
-"""What can be opened depends on this; raise the first number when `pictures.py` accepts more or less than before."""
+_RULES = f"2/{PIL.__version__}/{MAX_PIXELS}"
+"""What can be opened depends on this; raise the first number when `pictures.py` accepts more or less than before,
+or `facts.py` measures otherwise."""
 
-_TABLE = """CREATE TABLE IF NOT EXISTS outcomes_1 (
-    path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, rules TEXT, sha256 TEXT, reason TEXT
+_TABLE = """CREATE TABLE IF NOT EXISTS outcomes_2 (
+    path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, rules TEXT, sha256 TEXT, reason TEXT,
+    facts BLOB
 ) WITHOUT ROWID"""
+_FORMER = "DROP TABLE IF EXISTS outcomes_1"
+"""It knew no facts: what it held is read anew."""
 _LOCK_SECONDS = 10.0
 
 
@@ -46,6 +50,8 @@ class Outcome:
     sha256: str
     reason: str
     """Why it cannot be opened; empty where it can."""
+    facts: bytes = b""
+    """A row of `facts.FACTS`; empty where it cannot be opened."""
     lasting: bool = True
     """Whether the reason lies in the file's bytes: a permission or a lack of memory may be mended."""
 
@@ -91,16 +97,16 @@ class Outcomes:
         try:
             with self._connection:
                 self._connection.executemany(
-                    "INSERT OR REPLACE INTO outcomes_1 VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    [(*key, _RULES, outcome.sha256, outcome.reason) for key, outcome in outcomes.items()],
+                    "INSERT OR REPLACE INTO outcomes_2 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    [(*key, _RULES, o.sha256, o.reason, o.facts) for key, o in outcomes.items()],
                 )
         except sqlite3.DatabaseError as error:
             self._give_up(error)
 
     @staticmethod
-    def _row(connection: sqlite3.Connection, key: FileKey) -> tuple[str, str] | None:
-        found: tuple[str, str] | None = connection.execute(
-            "SELECT sha256, reason FROM outcomes_1"
+    def _row(connection: sqlite3.Connection, key: FileKey) -> tuple[str, str, bytes] | None:
+        found: tuple[str, str, bytes] | None = connection.execute(
+            "SELECT sha256, reason, facts FROM outcomes_2"
             " WHERE path = ? AND size = ? AND mtime_ns = ? AND ctime_ns = ? AND rules = ?",
             (*key, _RULES),
         ).fetchone()
@@ -128,6 +134,7 @@ def _opened(file: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(file, timeout=_LOCK_SECONDS)
     try:
         with connection:
+            connection.execute(_FORMER)
             connection.execute(_TABLE)
     except sqlite3.Error:
         with closing(connection):

@@ -93,6 +93,19 @@ def open_picture(source: PictureSource, *, name: str | None = None) -> Image.Ima
         raise PictureError(called, "not enough memory to decode it") from error
 
 
+def mode_of(content: bytes) -> str:
+    """Pillow's mode of a picture as its file holds it, such as `L`, `P` or `CMYK`; only the header is read.
+
+    Args:
+        content: the bytes of a file that `open_picture` opens.
+    """
+    decoder = _decoder(content[:_HEAD_BYTES])
+    if decoder is None:
+        return ""
+    with decoder(BytesIO(content)) as picture:
+        return picture.mode
+
+
 class _Unusable(Exception):
     """Why a picture cannot be had; `open_picture` adds its name."""
 

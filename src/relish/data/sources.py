@@ -26,7 +26,12 @@ _SILENT = Progress()
 
 
 def find_dataset(
-    source: str | Path, *, sha1: str | None = None, sha256: str | None = None, progress: Progress = _SILENT
+    source: str | Path,
+    *,
+    sha1: str | None = None,
+    sha256: str | None = None,
+    learnable: bool = True,
+    progress: Progress = _SILENT,
 ) -> Dataset:
     """Find the pictures, their classes and their splits; no picture is opened.
 
@@ -34,6 +39,7 @@ def find_dataset(
         source: a folder, an archive, an address of an archive, a table, or a registered name such as `hotdog`.
         sha1: what the SHA-1 of the archive must be, 40 hexadecimal digits.
         sha256: what its SHA-256 must be, 64 hexadecimal digits.
+        learnable: refuse what nothing can be learned from; otherwise its `problem` says why.
         progress: shows downloading and unpacking.
 
     Raises:
@@ -46,20 +52,20 @@ def find_dataset(
     if not text.strip():
         raise DataError("The name of the dataset is empty.", hint=_WHAT)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
-        return _downloaded(text, shown(text), sha1, sha256, progress)
+        return _downloaded(text, shown(text), sha1, sha256, learnable, progress)
     path = Path(text).expanduser()
     if _exists(path):
-        found = _local(path, text, wanted, progress)
+        found = _local(path, text, wanted, learnable, progress)
         return _warn_of_namesake(found, path) if text in REGISTERED else found
     if text in REGISTERED:
-        return _registered(text, sha1, sha256, progress)
+        return _registered(text, sha1, sha256, learnable, progress)
     raise _nothing_there(text, path)
 
 
 _WHAT = f"Give a folder, an archive, an address, a .csv or .parquet table, or a name: {', '.join(sorted(REGISTERED))}."
 
 
-def _local(path: Path, text: str, wanted: dict[str, str], progress: Progress) -> Dataset:
+def _local(path: Path, text: str, wanted: dict[str, str], learnable: bool, progress: Progress) -> Dataset:
     is_table = path.suffix.lower() in TABLE_SUFFIXES
     if wanted and (is_table or path.is_dir()):
         raise DataError(
@@ -67,27 +73,29 @@ def _local(path: Path, text: str, wanted: dict[str, str], progress: Progress) ->
             hint="Leave --sha1 and --sha256 away.",
         )
     if path.is_dir():
-        return index_folder(path, name=short_name(path.resolve().name), source=text)
+        return index_folder(path, name=short_name(path.resolve().name), source=text, learnable=learnable)
     if is_table:
-        return index_table(path, name=short_name(path.name), source=text)
+        return index_table(path, name=short_name(path.name), source=text, learnable=learnable)
     if wrong := mismatch(path, wanted):
         raise DataError(f"{text} is not the archive it should be: {wrong}.", hint="Get it again, or mend the checksum.")
-    return index_folder(extract(path, progress=progress), name=short_name(path.name), source=text)
+    return index_folder(extract(path, progress=progress), name=short_name(path.name), source=text, learnable=learnable)
 
 
-def _registered(name: str, sha1: str | None, sha256: str | None, progress: Progress) -> Dataset:
+def _registered(name: str, sha1: str | None, sha256: str | None, learnable: bool, progress: Progress) -> Dataset:
     known = REGISTERED[name]
-    found = _downloaded(known.address, name, sha1 or known.sha1, sha256 or known.sha256, progress)
+    found = _downloaded(known.address, name, sha1 or known.sha1, sha256 or known.sha256, learnable, progress)
     return replace(found, name=name)
 
 
-def _downloaded(address: str, source: str, sha1: str | None, sha256: str | None, progress: Progress) -> Dataset:
+def _downloaded(
+    address: str, source: str, sha1: str | None, sha256: str | None, learnable: bool, progress: Progress
+) -> Dataset:
     archive = download(address, sha1=sha1, sha256=sha256, progress=progress)
     try:
         unpacked = extract(archive, progress=progress)
     except DataError as error:  # without a checksum, a page that says "log in" is kept like any other file
         raise DataError(error.message, hint=f"To download it again, remove {archive} first.") from error
-    return index_folder(unpacked, name=short_name(archive.name), source=source)
+    return index_folder(unpacked, name=short_name(archive.name), source=source, learnable=learnable)
 
 
 def _warn_of_namesake(found: Dataset, path: Path) -> Dataset:

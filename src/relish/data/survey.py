@@ -2,8 +2,8 @@
 
 In:   a dataset.
 Out:  a `Survey`: the dataset without the pictures that cannot be opened, each of those by name and reason, and the
-      SHA-256 of every other file.
-Not here: what opening a picture means (`pictures.py`); looking for wrong labels or near copies.
+      SHA-256 of every other file, with a few facts about its pixels.
+Not here: what opening a picture means (`pictures.py`); what the facts are suspected to mean (`checking/`).
 
 A picture that fails in the middle of a run would have to be replaced or skipped, and either changes what is learned
 without a word. Found here, it is named and counted.
@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,8 +26,10 @@ from relish.core.fingerprints import fingerprint
 from relish.core.progress import Progress
 from relish.data.classes import first_few, named_counts
 from relish.data.dataset import TRAIN, Dataset
+from relish.data.facts import Facts, facts_of, facts_table
+from relish.data.findings import Finding
 from relish.data.outcomes import FileKey, Outcome, Outcomes
-from relish.data.pictures import open_picture, unreadable_reason
+from relish.data.pictures import mode_of, open_picture, unreadable_reason
 
 MAX_FILE_BYTES = 2**30
 """A larger file is not read: no picture within `MAX_PIXELS` needs as much, and several are in memory at a time."""
@@ -48,21 +50,32 @@ class Survey:
     """(name relative to the root, reason) of each picture left out, in the order of the splits."""
     sha256: Mapping[Path, str]
     """64 hexadecimal digits for each picture that is left."""
+    facts: Mapping[Path, bytes]
+    """A row of `facts.FACTS` for each picture that is left."""
     fingerprint: str
     """Of all (name, class, split, SHA-256), whatever their order and wherever the root: equal means the same data."""
+    findings: tuple[Finding, ...] = ()
+    """What a first look at them found, where one was taken."""
+
+    def facts_of(self, paths: Sequence[Path]) -> Facts:
+        """(N,) of `facts.FACTS`, in the order of the paths."""
+        return facts_table(self.facts[path] for path in paths)
 
 
-def survey(dataset: Dataset, *, progress: Progress | None = None, strict: bool = False) -> Survey:
+def survey(
+    dataset: Dataset, *, progress: Progress | None = None, strict: bool = False, learnable: bool = True
+) -> Survey:
     """Hash and decode every picture; what was seen before and has not changed is remembered.
 
     Args:
         dataset: its files are only read.
         progress: shows a bar.
         strict: refuse the dataset if any picture cannot be opened, instead of leaving those out.
+        learnable: refuse what nothing can be learned from any more; otherwise the dataset's `problem` says why.
 
     Raises:
-        DataError: `strict` and a picture cannot be opened; a class has lost all it could be learned from, or a split
-            all its pictures.
+        DataError: `strict` and a picture cannot be opened; if `learnable`, a class has lost all it could be learned
+            from, or a split all its pictures.
     """
     paths = list(dict.fromkeys(path for split in dataset.splits.values() for path in split.paths))
     outcomes = _examine_all(dataset, paths, progress or Progress())
@@ -71,8 +84,15 @@ def survey(dataset: Dataset, *, progress: Progress | None = None, strict: bool =
     if unreadable and strict:
         raise DataError(_summary(dataset, unreadable, len(paths)) + ".", hint="Mend or remove them.")
     kept = _without(dataset, reasons, unreadable, len(paths)) if unreadable else dataset
+    lost = _lost(dataset, kept) if unreadable else ""
+    if lost:
+        problem = DataError(lost, hint=f"{_summary(dataset, unreadable, len(paths))}.\n  Mend or replace them.")
+        if learnable:
+            raise problem
+        kept = replace(kept, problem=problem)
     sha256 = {path: outcome.sha256 for path, outcome in outcomes.items() if not outcome.reason}
-    return Survey(kept, unreadable, sha256, _fingerprint(kept, sha256))
+    facts = {path: outcome.facts for path, outcome in outcomes.items() if not outcome.reason}
+    return Survey(kept, unreadable, sha256, facts, _fingerprint(kept, sha256))
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -143,10 +163,12 @@ def _examine(path: Path, key: FileKey | None, known: Mapping[FileKey, Outcome]) 
 def _decode(content: bytes, name: str) -> Outcome:
     sha256 = hashlib.sha256(content).hexdigest()
     try:
-        open_picture(content, name=name)
+        picture = open_picture(content, name=name)
+        return Outcome(sha256, "", facts_of(picture, mode_of(content)))
     except PictureError as error:
         return Outcome(sha256, error.reason, lasting=not isinstance(error.__cause__, MemoryError))
-    return Outcome(sha256, "")
+    except MemoryError:
+        return Outcome(sha256, "not enough memory to look at it", lasting=False)
 
 
 def _worth_remembering(key: FileKey, outcome: Outcome) -> bool:
@@ -164,17 +186,18 @@ def _without(
         for name, split in dataset.splits.items()
     }
     summary = _summary(dataset, unreadable, total)
-    kept = dataset.with_splits(splits, f"{summary.removeprefix(dataset.name + ': ')}: left out.")
-    for name, split in splits.items():
+    return dataset.with_splits(splits, f"{summary.removeprefix(dataset.name + ': ')}: left out.")
+
+
+def _lost(dataset: Dataset, kept: Dataset) -> str:
+    """What can no longer be learned or scored, in words; empty where nothing is lost but pictures."""
+    for name, split in kept.splits.items():
         before, after = (named_counts(dataset, s) for s in (dataset.splits[name], split))
         lost = [c for c in dataset.classes if before[c] and not after[c]]
         if lost and (name == TRAIN or not len(split)):
             told = first_few([f'"{c}" ({before[c]:,})' for c in lost])
-            raise DataError(
-                f"{dataset.name}: no picture that {name} has of class {told} can be opened.",
-                hint=f"{summary}.\n  Mend or replace them.",
-            )
-    return kept
+            return f"{dataset.name}: no picture that {name} has of class {told} can be opened."
+    return ""
 
 
 def _summary(dataset: Dataset, unreadable: Sequence[tuple[str, str]], total: int) -> str:

@@ -38,13 +38,14 @@ class _Row:
     split: str
 
 
-def index_table(path: Path, *, name: str, source: str) -> Dataset:
+def index_table(path: Path, *, name: str, source: str, learnable: bool = True) -> Dataset:
     """Read a table of pictures; none is opened, but each file must be there.
 
     Args:
         path: a .csv, .tsv, .parquet or .pq file. A CSV is UTF-8 or UTF-16, separated by comma, semicolon, tab or |.
         name: a short word for the dataset.
         source: what the user gave, for errors.
+        learnable: as in `label_by_name`.
 
     Raises:
         DataError: a column is missing, a cell is empty, a split has an unknown name, files are missing, a picture has
@@ -61,7 +62,7 @@ def index_table(path: Path, *, name: str, source: str) -> Dataset:
     pictures: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for row in unique:
         pictures[meant[row.split]][row.label].append(path.parent / row.path)
-    return label_by_name(pictures, name=name, source=source, root=path.parent, warnings=warnings)
+    return label_by_name(pictures, name=name, source=source, root=path.parent, warnings=warnings, learnable=learnable)
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------

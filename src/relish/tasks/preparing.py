@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from relish.checking.brief import brief_findings
 from relish.core import seeds
 from relish.core.errors import DataError, RecipeError
 from relish.core.fingerprints import fingerprint
@@ -32,6 +33,7 @@ from relish.models.describe import describe
 from relish.models.freezing import freeze
 from relish.models.source import SourceModel, load_source
 from relish.models.target import TargetModel, make_target
+from relish.report.findings import first_look
 from relish.training.optimiser import learning_rates
 from relish.training.recipe import Recipe
 from relish.training.tracking import checked_tracker
@@ -161,6 +163,9 @@ def prepare_data(request: Request, progress: Progress) -> Survey:
     """
     dataset = find_dataset(request.data, sha1=request.sha1, sha256=request.sha256, progress=progress)
     looked = survey(dataset, strict=request.strict, progress=progress)
+    looked = replace(looked, findings=brief_findings(dataset, looked))
+    for line in first_look(looked.findings, request.data):
+        progress.warn(line)
     alone = WHOLE in looked.dataset.splits or not {TEST, VALIDATION} & set(looked.dataset.splits)
     if TRAIN not in looked.dataset.splits and not alone:
         raise DataError(f"{request.data}: there is a split to score on but none to learn from.")

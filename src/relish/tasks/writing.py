@@ -126,6 +126,9 @@ def describe_run(prepared: Prepared, folder: RunFolder, accelerator: Accelerator
     """Classes, pictures, and what the run was made on."""
     write_json(folder.classes, list(prepared.dataset.classes))
     write_json(folder.dataset, _pictures(prepared))
+    looked = prepared.survey
+    seen = len(prepared.dataset) + len(looked.unreadable)
+    write_json(folder.check, {"findings": [finding.as_json() for finding in looked.findings], "pictures": seen})
     write_json(
         folder.environment,
         {

@@ -1,0 +1,141 @@
+"""Labels that a probe doubts, by confident learning on predictions it made without having learned from the picture.
+
+In:   features, labels, and which pictures are copies of each other.
+Out:  `wrong-label` findings, the surest first; for pages also what the probe says of every picture.
+Not here: the probe (`training/probe.py`), computing features (`evaluation/features.py`).
+
+Source: Northcutt, Jiang and Chuang 2021, Confident learning, JAIR 70, arXiv:1911.00068, by cleanlab.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from cleanlab.filter import find_label_issues
+from scipy.special import softmax
+
+from relish.checking.collection import Collection, Positions
+from relish.data.findings import Finding
+from relish.data.folds import NEVER, stratified_folds, usable_folds
+from relish.training.probe import cross_validate
+
+Floats = npt.NDArray[np.float32]
+
+FOLDS = 5
+FEWEST = 5
+"""Different pictures a class needs: with fewer, what a probe says of one hangs on the others one by one."""
+_TOGETHER = 25_000
+"""Pictures that one probe is cross-validated on: more are divided, which bounds memory and time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What probes say of pictures they did not learn from."""
+
+    positions: Positions
+    """(n,) int64: the pictures judged, ascending; those of classes with too few pictures are not."""
+    probabilities: Floats
+    """(n, K) float32."""
+
+
+def judged(pictures: Collection, features: Floats, group_of: Positions) -> Judged | None:
+    """Probabilities for every picture from a probe that learned neither from it nor from a copy of it.
+
+    Args:
+        features: (N, D) float32.
+        group_of: (N,) int64: copies have equal numbers and stay in one fold.
+
+    Returns:
+        None where fewer than two classes have `FEWEST` different pictures.
+    """
+    contents = _content_of_group(pictures, group_of)
+    enough = _classes_with_enough(pictures.labels, group_of, len(pictures.classes))
+    usable = np.flatnonzero(enough[pictures.labels])
+    if enough.sum() < 2:
+        return None
+    labels = np.cumsum(enough)[pictures.labels[usable]] - 1
+    parts = _parts(labels, [contents[i] for i in usable])
+    found = np.zeros((len(usable), len(pictures.classes)), dtype=np.float32)
+    held = np.zeros(len(usable), dtype=bool)
+    for part in np.unique(parts):
+        where = np.flatnonzero(parts == part)
+        probabilities, out = _out_of_fold(features[usable[where]], labels[where], [contents[usable[i]] for i in where])
+        found[np.ix_(where[out], np.flatnonzero(enough))] = probabilities
+        held[where[out]] = True
+    return Judged(usable[held], found[held])
+
+
+def wrong_labels(pictures: Collection, said: Judged) -> list[Finding]:
+    """One finding for each picture whose label two ways of confident learning agree to doubt."""
+    given = pictures.labels[said.positions]
+    classes = np.unique(given)
+    probabilities = said.probabilities[:, classes].astype(np.float64)
+    probabilities /= probabilities.sum(1, keepdims=True)
+    doubted = find_label_issues(
+        np.searchsorted(classes, given), probabilities, filter_by="both",
+        return_indices_ranked_by="self_confidence", n_jobs=1,
+    )  # fmt: skip
+    suggested = classes[probabilities.argmax(1)]
+    sure = probabilities.max(1)
+    places = [int(i) for i in doubted if suggested[i] != given[i]]
+    return [
+        _finding(pictures, int(said.positions[i]), int(suggested[i]), float(sure[i]))
+        for i in sorted(places, key=lambda i: (-sure[i], pictures.names[said.positions[i]]))
+    ]
+
+
+def too_few_to_judge() -> Finding:
+    """What to say where `judged` gives nothing."""
+    return Finding(
+        kind="too-few",
+        severity="note",
+        message=f"Fewer than two classes have {FEWEST} different pictures: labels were not looked at.",
+        advice="Look through them yourself; with more pictures the check can help.",
+    )
+
+
+def _finding(pictures: Collection, position: int, suggested: int, sure: float) -> Finding:
+    given, other = pictures.classes[pictures.labels[position]], pictures.classes[suggested]
+    return Finding(
+        kind="wrong-label",
+        severity="warning",
+        message=f'Labelled "{given}", looks like "{other}" to a model that did not learn from it.',
+        advice="Look at it: about half of such suspicions are right. Move it if it is wrong, leave it if it is hard.",
+        paths=(pictures.names[position],),
+        given=given,
+        suggested=other,
+        confidence=round(sure, 4),
+    )
+
+
+def _content_of_group(pictures: Collection, group_of: Positions) -> list[str]:
+    """One hash for all the copies of a picture: the least of theirs, whatever order they come in."""
+    least: dict[int, str] = {}
+    for group, content in zip(group_of.tolist(), pictures.contents, strict=True):
+        least[group] = min(content, least.get(group, content))
+    return [least[group] for group in group_of.tolist()]
+
+
+def _classes_with_enough(labels: Positions, group_of: Positions, classes: int) -> npt.NDArray[np.bool_]:
+    different = np.unique(np.stack([labels, group_of], axis=1), axis=0)[:, 0]
+    enough: npt.NDArray[np.bool_] = np.bincount(different, minlength=classes) >= FEWEST
+    return enough
+
+
+def _parts(labels: Positions, contents: list[str]) -> Positions:
+    """(n,) int64: which pictures are cross-validated together; each part has every class in its share."""
+    count = math.ceil(len(labels) / _TOGETHER)
+    if count < 2:
+        return np.zeros(len(labels), dtype=np.int64)
+    parts = stratified_folds(labels, contents, count, seed=0)
+    return np.where(parts == NEVER, 0, parts)
+
+
+def _out_of_fold(features: Floats, labels: Positions, contents: list[str]) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """(h, K) probabilities of those pictures that were held out, and (n,) bool which ones those are."""
+    folds = stratified_folds(labels, contents, usable_folds(labels, contents, FOLDS), seed=0)
+    if (folds == NEVER).all():
+        return np.zeros((0, int(labels.max()) + 1), dtype=np.float32), folds != NEVER
+    found = cross_validate(features, labels, int(labels.max()) + 1, folds)
+    return softmax(found.logits.astype(np.float64), axis=1).astype(np.float32), found.held

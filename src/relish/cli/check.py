@@ -1,0 +1,61 @@
+"""`relish check DATA`: say what training would meet, and change nothing."""
+
+import json as jsonlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from relish.cli import options as o
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        short_help="Look pictures over: broken files, copies, doubtful labels.",
+        epilog="example:  relish check photos/ --html check.html    then:  relish check photos/ --fix clean.csv",
+    )(check)
+
+
+def check(
+    data: o.Data,
+    html: Annotated[
+        Path | None, Option(help="A page to write, with the pictures side by side.", show_default=False)
+    ] = None,
+    fix: Annotated[
+        Path | None,
+        Option(help="A cleaned table (.csv) to write, which fit takes; files stay as they are.", show_default=False),
+    ] = None,
+    relabel: Annotated[
+        float | None,
+        Option(
+            help="With --fix: give training pictures the suggested class where the model is this sure, 0 to 1.",
+            show_default="no label is changed",
+        ),
+    ] = None,
+    source: o.Source = None,
+    weights: o.Weights = None,
+    sha1: o.Sha1 = None,
+    sha256: o.Sha256 = None,
+    workers: o.Workers = None,
+    device: o.Device = "auto",
+    json: o.Json = False,
+) -> None:
+    """Look a dataset over before training on it: every finding is a suspicion, and nothing is changed."""
+    from relish.tasks.check import check as look
+
+    found = look(
+        data,
+        source=source,
+        weights=weights,
+        html=html,
+        fix=fix,
+        relabel=relabel,
+        sha1=sha1,
+        sha256=sha256,
+        workers=workers or 0,
+        device=device,
+        progress=o.voice(json),
+    )
+    print(jsonlib.dumps(found.as_json(), indent=1) if json else found)

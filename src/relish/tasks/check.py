@@ -1,0 +1,230 @@
+"""`check`: look a dataset over before training on it, and change nothing.
+
+In:   pictures, and the source model whose features say which are alike.
+Out:  a `Check`: findings, in words, as JSON, as a page, and as a cleaned table that `fit` takes.
+Not here: the checks (`checking/`), the brief ones at the start of a run (`preparing.py`).
+"""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+
+from relish.checking.cleaning import LEFT_OUT, RELABELLED, Row, cleaned
+from relish.checking.collection import Collection, collected
+from relish.checking.whole import Checked, all_findings
+from relish.core.devices import accelerator_for
+from relish.core.errors import DataError
+from relish.core.files import write_text
+from relish.core.memory import keep_freed_memory
+from relish.core.progress import Progress
+from relish.data.dataset import Dataset
+from relish.data.findings import Finding
+from relish.data.sources import find_dataset
+from relish.data.survey import survey
+from relish.data.tables import TABLE_SUFFIXES
+from relish.data.transforms import Preprocessing, book_preprocessing
+from relish.evaluation.features import Backbone, Features, features_of
+from relish.models.source import load_source
+from relish.models.target import make_target
+from relish.report.check_page import write_check_page
+from relish.report.findings import findings_words
+
+TYPICAL = 4
+"""Pictures of each class that doubtful ones are held against."""
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """What a look at a dataset found."""
+
+    findings: tuple[Finding, ...]
+    """Suspicions, the gravest first."""
+    pictures: int
+    """How many files were looked at, those that cannot be opened among them."""
+    dataset: Dataset
+    """As it was found; nothing in it was changed."""
+    checked: Checked
+    page: Path | None = None
+
+    def __str__(self) -> str:
+        return findings_words(self.findings, self.pictures, self.dataset.source, page=self.page)
+
+    def __repr__(self) -> str:
+        return f"<Check of {self.dataset.name}: {len(self.findings)} findings in {self.pictures:,} pictures>"
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of `relish check --json`."""
+        return {"findings": [finding.as_json() for finding in self.findings], "pictures": self.pictures}
+
+    def write_page(self, path: str | Path) -> None:
+        """One offline page with the pictures of each finding side by side.
+
+        Raises:
+            WriteFailed: no space or no permission.
+        """
+        pictures = self.checked.pictures
+        captions = {
+            name: f"{pictures.classes[label]}, {pictures.split_names[split]}"
+            for name, label, split in zip(pictures.names, pictures.labels, pictures.splits, strict=True)
+        }
+        write_check_page(
+            Path(path),
+            self.findings,
+            dict(zip(pictures.names, pictures.paths, strict=True)),
+            captions,
+            _typical(self.checked, self.findings),
+            heading=f"What a look at {self.dataset.name} found",
+            pictures=self.pictures,
+        )
+
+    def write_clean_table(self, path: str | Path, relabel: float | None = None) -> tuple[int, int, Path]:
+        """A table of the pictures that `fit` takes, and beside it the rows that were left out, with the reason.
+
+        Args:
+            path: the table, ending in `.csv`. Rows left out go to the same name with `.left-out.csv`; both have the
+                same columns, so that a row moved over takes a decision back.
+            relabel: give training pictures their suggested class where the model is at least this sure, 0 to 1.
+
+        Returns:
+            How many rows are left out, how many have another label, and where the former are.
+
+        Raises:
+            DataError: the path does not end in `.csv`, or is the table that was checked.
+            WriteFailed: no space or no permission.
+        """
+        target = _table_path(path, self.dataset)
+        rows = cleaned(self.dataset, self.checked, relabel)
+        out = [row for row in rows if row.decision == LEFT_OUT]
+        beside = target.with_name(f"{target.stem}.left-out.csv")
+        write_text(beside, _csv(out, beside.parent))
+        write_text(target, _csv([row for row in rows if row.decision != LEFT_OUT], target.parent))
+        return len(out), sum(row.decision == RELABELLED for row in rows), beside
+
+
+def check(
+    data: str | Path,
+    *,
+    source: str | None = None,
+    weights: str | Path | None = None,
+    html: str | Path | None = None,
+    fix: str | Path | None = None,
+    relabel: float | None = None,
+    sha1: str | None = None,
+    sha256: str | None = None,
+    workers: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Check:
+    """Look for what is wrong with a dataset: broken files, copies, doubtful labels, odd pictures, uneven classes.
+
+    Args:
+        data: anything `fit` takes; also what `fit` refuses, as far as its layout is understood.
+        source, weights: the model whose features say which pictures are alike, as in `fit`.
+        html: a page to write, with the pictures of each finding side by side.
+        fix: a cleaned table to write, see `Check.write_clean_table`.
+        relabel: see `Check.write_clean_table`; with `fix` alone.
+        sha1, sha256: checksum that the archive must have.
+        workers: processes that read pictures.
+        device: "auto", "cpu", "cuda" or "mps".
+
+    Returns:
+        What was found. It is a suspicion each: of labels flagged this way, people confirm about half.
+
+    Raises:
+        DataError: the layout is not understood, or `fix` cannot be what it should.
+        ModelError: as in `fit`.
+        WriteFailed: the page or the table cannot be written.
+    """
+    keep_freed_memory()
+    voice, accelerator = progress or Progress(), accelerator_for(device)
+    if relabel is not None and (fix is None or not 0 < relabel <= 1):
+        raise DataError(
+            f"--relabel {relabel:g}: it goes with --fix, and is above 0 and at most 1.", hint="Such as --relabel 0.95."
+        )
+    found = find_dataset(data, sha1=sha1, sha256=sha256, learnable=False, progress=voice)
+    if fix is not None:
+        _table_path(fix, found)  # refused now, and not after every picture has been looked at
+    looked = survey(found, learnable=False, progress=voice)
+    pictures = collected(looked)
+    whole, cropped = _features(pictures, source, weights, accelerator, workers, voice)
+    checked = all_findings(found, looked, pictures, whole, cropped)
+    made = Check(checked.findings, len(found), found, checked, None if html is None else Path(html))
+    if html is not None:
+        made.write_page(html)
+    if fix is not None:
+        out, changed, beside = made.write_clean_table(fix, relabel)
+        voice.say(f"clean   {fix}: {len(found) - out:,} pictures, {changed:,} with another label")
+        voice.say(f"        {beside}: {out:,} left out, each with the reason; a row moved back is back in")
+    return made
+
+
+def _features(
+    pictures: Collection,
+    source: str | None,
+    weights: str | Path | None,
+    accelerator: Accelerator,
+    workers: int,
+    progress: Progress,
+) -> tuple[Features, Features]:
+    """(N, D) float32 of each picture whole, squeezed into the square, and of the book's crop of it.
+
+    The first miss nothing that lies at a border; with both, a probe doubts more of the labels that are wrong.
+    """
+    model = load_source(source, None if weights is None else str(weights), progress=progress)
+    target = make_target(model, pictures.classes or ("none",), head_init="zeros", seed=0)
+    config, size = model.data_config, model.data_config.input_size[1]
+    book = book_preprocessing(size, config.mean, config.std)
+    backbone, split = Backbone(target, accelerator.device), pictures.as_split()
+    contents = dict(zip(pictures.paths, pictures.contents, strict=True))
+
+    def computed(how: Preprocessing, title: str) -> Features:
+        return features_of(backbone, split, how, contents, accelerator, workers=workers, progress=progress, title=title)
+
+    whole = computed(replace(book, resize=size), "looking at pictures (1 of 2)")
+    return whole, computed(book, "looking at pictures (2 of 2)")
+
+
+def _typical(checked: Checked, findings: Sequence[Finding]) -> dict[str, list[str]]:
+    """For each suggested class, the names of pictures that the probe is surest of and whose label agrees."""
+    if checked.said is None:
+        return {}
+    pictures, said = checked.pictures, checked.said
+    doubted = {name for finding in findings for name in finding.paths}
+    found: dict[str, list[str]] = {}
+    for label in {pictures.classes.index(f.suggested) for f in findings if f.suggested in pictures.classes}:
+        surest = np.argsort(-said.probabilities[:, label], kind="stable")
+        places = said.positions[surest]
+        names = [pictures.names[i] for i in places[pictures.labels[places] == label]]
+        found[pictures.classes[label]] = [name for name in names if name not in doubted][:TYPICAL]
+    return found
+
+
+def _table_path(path: str | Path, dataset: Dataset) -> Path:
+    target = Path(path)
+    if target.suffix.lower() != ".csv":
+        raise DataError(f"--fix {path}: the cleaned table ends in .csv.", hint="Such as --fix clean.csv.")
+    given = Path(dataset.source).expanduser()
+    if given.suffix.lower() in TABLE_SUFFIXES and given.resolve() == target.resolve():
+        raise DataError(f"--fix {path} is the table that is checked.", hint="Name another one: yours stays as it is.")
+    return target
+
+
+def _csv(rows: Sequence[Row], folder: Path) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["path", "label", "split", "decision", "reason"])
+    table.writerows([_written(row.path, folder), row.label, row.split, row.decision, row.reason] for row in rows)
+    return text.getvalue()
+
+
+def _written(path: Path, folder: Path) -> str:
+    """Relative to the table where the picture lies below it, so that both can be moved together; else absolute."""
+    home = Path(os.path.abspath(folder))
+    return path.relative_to(home).as_posix() if path.is_relative_to(home) else str(path)
