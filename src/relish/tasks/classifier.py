@@ -234,7 +234,7 @@ class Classifier:
 
     def _answer(self, names: list[str], ready: list[torch.Tensor | str]) -> Iterator[Prediction]:
         tensors = [item for item in ready if isinstance(item, torch.Tensor)]
-        answers = iter(self._decided(stacked(tensors).to(self._accelerator.device)) if tensors else ())
+        answers = iter(self.answers(stacked(tensors)) if tensors else ())
         for name, item in zip(names, ready, strict=True):
             yield Prediction(name, error=item) if isinstance(item, str) else replace(next(answers), path=name)
 
@@ -244,14 +244,16 @@ class Classifier:
             self._precision = fastest(self.network, normalise(images, self.preprocessing))
         return self._precision
 
-    def _decided(self, images: torch.Tensor) -> Iterator[Prediction]:
-        """The answer for each of (B, 3, S, S) uint8 pictures, without its path."""
+    def answers(self, images: torch.Tensor) -> list[Prediction]:
+        """The answer for each of (B, 3, S, S) uint8 pictures that `as_evaluated` prepared, without its path."""
+        images = images.to(self._accelerator.device)
         logits = batch_logits(self.network, images, self.preprocessing, self._chosen_precision(images))
         probabilities = tempered_softmax(logits, self.decision.temperature)
         said, unsure = self.decision.decide(probabilities, self.classes)
-        for row, best, doubt in zip(probabilities.tolist(), said.tolist(), unsure.tolist(), strict=True):
-            each = dict(zip(self.classes, row, strict=True))
-            yield Prediction("", self.classes[best], row[best], each, unsure=doubt)
+        return [
+            Prediction("", self.classes[best], row[best], dict(zip(self.classes, row, strict=True)), unsure=doubt)
+            for row, best, doubt in zip(probabilities.tolist(), said.tolist(), unsure.tolist(), strict=True)
+        ]
 
 
 def _accuracy(folder: RunFolder) -> str:
