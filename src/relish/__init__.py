@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from relish.tasks.convert import convert as convert
     from relish.tasks.demo import demo as demo
     from relish.tasks.evaluate import evaluate as evaluate
+    from relish.tasks.export import export as export
     from relish.tasks.fit import fit as fit
     from relish.tasks.predict import predict as predict
     from relish.tasks.pretrain import pretrain as pretrain
@@ -36,6 +37,7 @@ _HOMES = {
     "convert": "relish.tasks.convert",
     "evaluate": "relish.tasks.evaluate",
     "demo": "relish.tasks.demo",
+    "export": "relish.tasks.export",
     "fit": "relish.tasks.fit",
     "predict": "relish.tasks.predict",
     "pretrain": "relish.tasks.pretrain",
@@ -52,6 +54,7 @@ __all__ = [
     "convert",
     "demo",
     "evaluate",
+    "export",
     "fit",
     "load",
     "predict",

@@ -8,7 +8,6 @@ asks and from wherever.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,39 +36,14 @@ from relish.data.transforms import (
     stacked,
 )
 from relish.evaluation.metrics import Scores, score
+from relish.evaluation.prediction import Prediction as Prediction
 from relish.evaluation.predictions import BATCH_SIZE, predict_split, probabilities
 from relish.models.header import load_model, read_header, says_how_to_build
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
+from relish.tasks.labelled import chosen_split, labelled_as
 
 Picture = str | Path | bytes | BinaryIO | Image.Image | npt.NDArray[np.uint8]
 """Whatever holds one picture."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of one picture; `error` is set, and nothing else, where it could not be opened."""
-
-    path: str
-    """The picture's path, or its place in what was given, such as `picture 3`."""
-    class_name: str | None = None
-    """The likeliest class; the first of them where several are equal."""
-    probability: float | None = None
-    """Of that class, 0 to 1."""
-    probabilities: dict[str, float] | None = None
-    """Of every class, in the model's order; they add up to 1."""
-    error: str | None = None
-    """Why there is no prediction."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The document that `relish predict --json` prints for one picture."""
-        if self.error is not None:
-            return {"path": self.path, "error": self.error}
-        return {
-            "path": self.path,
-            "class": self.class_name,
-            "probability": self.probability,
-            "probabilities": self.probabilities,
-        }
 
 
 class Classifier:
@@ -193,7 +167,7 @@ class Classifier:
         dataset = looked.dataset
         for warning in dataset.warnings:
             voice.warn(warning)
-        chosen = _labelled_as(self.classes, dataset, _chosen(dataset, split))
+        chosen = labelled_as(self.classes, dataset, chosen_split(dataset, split))
         part = split or (TEST if TEST in dataset.splits else "every picture")
         voice.say(f"data    {dataset.name}: {part}, {len(chosen)} pictures")
         learned = self._learned_from()
@@ -245,27 +219,3 @@ def _accuracy(folder: RunFolder) -> str:
 def _several(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
     one = isinstance(pictures, str | Path | bytes | Image.Image | np.ndarray) or hasattr(pictures, "read")
     return [pictures] if one else pictures  # type: ignore[list-item, return-value]
-
-
-def _chosen(dataset: Dataset, split: str | None) -> Split:
-    if split is not None:
-        if split not in dataset.splits:
-            raise DataError(f'{dataset.source} has no split "{split}".', hint=f"It has: {', '.join(dataset.splits)}.")
-        return dataset.splits[split]
-    if TEST in dataset.splits:
-        return dataset.splits[TEST]
-    parts = list(dataset.splits.values())
-    return Split(tuple(path for part in parts for path in part.paths), np.concatenate([part.labels for part in parts]))
-
-
-def _labelled_as(classes: tuple[str, ...], dataset: Dataset, split: Split) -> Split:
-    """The same pictures with labels in the order of the model's classes: by name, never by position."""
-    unknown = [dataset.classes[label] for label in np.unique(split.labels) if dataset.classes[label] not in classes]
-    if unknown:
-        raise DataError(
-            f'{dataset.source}: the model does not know the class "{unknown[0]}"'
-            + (f" and {len(unknown) - 1} more." if len(unknown) > 1 else "."),
-            hint=f"It knows: {', '.join(classes[:10])}{', …' if len(classes) > 10 else ''}.",
-        )
-    place = np.array([classes.index(name) if name in classes else -1 for name in dataset.classes], dtype=np.int64)
-    return Split(split.paths, place[split.labels])
