@@ -1,7 +1,7 @@
 """From uploads to rows: decode in threads, wait for room, ask the model.
 
 In:   `Upload`s.
-Out:  for each one row as `relish predict --json` prints it: the answer, or why there is none.
+Out:  a `Prediction` for each: the answer, or why there is none.
 
 How large a picture is its header says; one that is too large is refused before a pixel of it is decoded, and the others
 wait until there is room for theirs.
@@ -11,12 +11,14 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from PIL import Image
 
 from relish.core.errors import PictureError
 from relish.data.pictures import open_picture, picture_size
+from relish.evaluation.prediction import Prediction
 from relish.serve.batching import Batcher
 from relish.serve.limits import Limits
 from relish.serve.model import Model
@@ -53,8 +55,8 @@ class Answering:
         """Pictures that have no answer yet."""
         return self._batcher.coming
 
-    async def rows(self, uploads: Sequence[Upload]) -> list[dict[str, Any]]:
-        """One row a picture, in order."""
+    async def rows(self, uploads: Sequence[Upload]) -> list[Prediction]:
+        """What is said of each, in order."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._row(upload)) for upload in uploads]
         return [task.result() for task in tasks]
@@ -69,7 +71,7 @@ class Answering:
             overlay: Image.Image = await self._batcher.alone(self._model.explain, picture, class_name)
             return overlay
 
-    async def _row(self, upload: Upload) -> dict[str, Any]:
+    async def _row(self, upload: Upload) -> Prediction:
         with self._batcher.announced():
             try:
                 async with self._opened(upload) as picture:
@@ -77,15 +79,9 @@ class Answering:
                     answer = await self._batcher.ask(prepared)
             except PictureError as error:
                 self._metrics.pictures.labels("refused").inc()
-                return {"path": upload.name, "error": error.reason}
+                return Prediction(upload.name, error=error.reason)
         self._metrics.pictures.labels("unsure" if answer.unsure else "answered").inc()
-        return {
-            "path": upload.name,
-            "class": answer.class_name,
-            "probability": answer.probability,
-            "probabilities": answer.probabilities,
-            "unsure": answer.unsure,
-        }
+        return replace(answer, path=upload.name)
 
     @asynccontextmanager
     async def _opened(self, upload: Upload) -> AsyncIterator[Image.Image]:

@@ -18,6 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from relish.core.errors import PictureError
+from relish.evaluation.prediction import Prediction
 from relish.serve import documents as d
 from relish.serve.access import Bearer, FromHere
 from relish.serve.admission import Admission
@@ -95,9 +96,9 @@ def _add_routes(app: FastAPI, service: Service, bearer: Bearer) -> None:
         """Say the class of one or several pictures. A bad one among good ones has a row with its error."""
         async with service.uploads(request) as uploads:
             rows = await service.answering.rows(uploads)
-        if all("error" in row for row in rows):
+        if all(row.error is not None for row in rows):
             raise _none_readable(rows)
-        return JSONResponse({"predictions": rows})
+        return JSONResponse({"predictions": [row.as_json() for row in rows]})
 
     if service.model.explains:
         _add_explain(app, service, guarded)
@@ -139,16 +140,16 @@ def _add_explain(app: FastAPI, service: Service, guarded: list[Any]) -> None:
             try:
                 overlay = await service.answering.overlay(uploads[0], class_name)
             except PictureError as error:
-                raise _none_readable([{"path": error.name, "error": error.reason}]) from None
+                raise _none_readable([Prediction(error.name, error=error.reason)]) from None
         png = io.BytesIO()
         overlay.save(png, "PNG")
         address = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
         return JSONResponse({"path": uploads[0].name, "class": class_name, "overlay": address})
 
 
-def _none_readable(rows: list[dict[str, Any]]) -> Refusal:
-    first = f"{rows[0]['path']}: {rows[0]['error']}"
-    return Refusal(422, first if len(rows) == 1 else f"none of {len(rows)} pictures can be read.", predictions=rows)
+def _none_readable(rows: list[Prediction]) -> Refusal:
+    words = f"{rows[0].path}: {rows[0].error}" if len(rows) == 1 else f"none of {len(rows)} pictures can be read."
+    return Refusal(422, words, predictions=[row.as_json() for row in rows])
 
 
 def _add_refusals(app: FastAPI) -> None:
@@ -160,4 +161,6 @@ def _add_refusals(app: FastAPI) -> None:
     async def not_ours(request: Request, error: HTTPException) -> Response:
         words = {404: f"there is nothing at {request.url.path[:80]}.", 405: f"{request.method} is not answered here."}
         reason = words.get(error.status_code, str(error.detail))
-        return Refusal(error.status_code, reason, hint="/docs says what is.", headers=dict(error.headers or {})).response()
+        return Refusal(
+            error.status_code, reason, hint="/docs says what is.", headers=dict(error.headers or {})
+        ).response()

@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from relish.serve.model import Answer, Model
+from relish.evaluation.prediction import Prediction
+from relish.serve.model import Model
 
-Waiting = tuple[Any, "asyncio.Future[Answer]"]
+Waiting = tuple[Any, "asyncio.Future[Prediction]"]
 
 
 class Batcher:
@@ -47,9 +48,9 @@ class Batcher:
         finally:
             self.coming -= 1
 
-    async def ask(self, prepared: Any) -> Answer:
+    async def ask(self, prepared: Any) -> Prediction:
         """The model's answer for one picture; raises what the model raises."""
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait((prepared, answer))
         return await answer
 

@@ -78,7 +78,9 @@ class Observed:
         except Exception:
             LOG.exception("failed", extra={"fields": {"request": passed.request}})
             if passed.status == 0:
-                words = Refusal(500, "the server failed at this request.", hint=f"Its log knows more: {passed.request}.")
+                words = Refusal(
+                    500, "the server failed at this request.", hint=f"Its log knows more: {passed.request}."
+                )
                 await words.response()(scope, receive, passed)
 
     def _note(self, scope: Scope, passed: "_Passed", seconds: float) -> None:

@@ -112,11 +112,13 @@ async def _form(request: Request, chunks: AsyncGenerator[bytes, None], limits: L
         if error.message.startswith("Too many files"):
             raise _too_many(limits) from None
         raise Refusal(400, f"the form cannot be read: {error.message}") from None
-    async with form:
+    try:
         if not parser.ended:
             raise Refusal(400, "the form is cut short: its last boundary is missing.")
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         return [Upload(_named(file.filename, place), await file.read()) for place, file in enumerate(files, 1)]
+    finally:
+        await form.close()
 
 
 async def _json(chunks: AsyncGenerator[bytes, None], limits: Limits) -> list[Upload]:

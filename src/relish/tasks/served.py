@@ -5,13 +5,16 @@ Out:  a `serve.model.Model` that answers as the classifier does.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from relish.data.transforms import as_evaluated, stacked
-from relish.tasks.classifier import Classifier, Prediction
+from relish.evaluation.prediction import Prediction
+from relish.tasks.classifier import Classifier
 
 
 class ServedClassifier:
@@ -33,4 +36,17 @@ class ServedClassifier:
         return self._classifier.answers(stacked(prepared))
 
     def explain(self, picture: Image.Image, class_name: str) -> Image.Image:
+        """Never asked."""
         raise NotImplementedError
+
+
+def load_served(path: Path, *, threads: int | None, device: str) -> ServedClassifier:
+    """A run folder or a saved model, ready to answer.
+
+    Args:
+        threads: of the processor for one batch; None takes all.
+        device: as `Classifier.load` takes it.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return ServedClassifier(Classifier.load(path, device=device))
