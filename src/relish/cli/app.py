@@ -19,6 +19,7 @@ from relish.cli import (
     models,
     predict,
     pretrain,
+    report,
     serve,
     show,
     sweep,
@@ -35,7 +36,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-COMMANDS = (demo, show, fit, evaluate, decide, predict, serve, export, compare, sweep, models, pretrain, convert)
+COMMANDS = (
+    demo,
+    show,
+    fit,
+    evaluate,
+    decide,
+    report,
+    predict,
+    export,
+    serve,
+    compare,
+    sweep,
+    models,
+    pretrain,
+    convert,
+)
 for module in COMMANDS:
     module.register(app)
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
-from torch import Tensor
+from torch import Tensor, nn
 
 from relish.core.devices import place
 from relish.core.errors import ModelError, WriteFailed
@@ -32,6 +32,7 @@ from relish.data.batches import view_batches
 from relish.data.dataset import Split
 from relish.data.transforms import Preprocessing, normalise
 from relish.evaluation.predictions import BATCH_SIZE
+from relish.models.head import OutputLayer, head_names, output_layer
 from relish.models.target import TargetModel
 
 Features = npt.NDArray[np.float32]
@@ -56,10 +57,27 @@ class Backbone:
                 f"{target.source.name} has {len(target.heads)} output layers, which no probe can be trained for.",
                 hint="Take --recipe book or frozen, or another --source.",
             )
-        self.network, self.head, self.device = target.network, target.heads[0], torch.device(device)
-        self.width = self.head.weight.shape[1]
-        self.name = target.source.name
-        place(self.network, self.device)
+        self._take(target.network, target.heads[0], target.source.name, torch.device(device))
+
+    @classmethod
+    def of_saved(cls, network: nn.Module, classes: int, name: str, device: torch.device | str = "cpu") -> "Backbone":
+        """Of a target model that was loaded from its file, which no longer knows its source model.
+
+        Raises:
+            ModelError: it has two output layers.
+        """
+        heads = head_names(network, classes)
+        if len(heads) != 1:
+            raise ModelError(f"{name} has {len(heads)} output layers: which one's inputs are its features?")
+        made = cls.__new__(cls)
+        made._take(network, output_layer(network, heads[0]), name, torch.device(device))
+        return made
+
+    def _take(self, network: nn.Module, head: OutputLayer, name: str, device: torch.device) -> None:
+        self.network, self.head, self.device = network, head, device
+        self.width = head.weight.shape[1]
+        self.name = name
+        place(network, device)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, how: Preprocessing) -> Tensor:

@@ -7,8 +7,6 @@ Class and file names come from strangers' folders. They are escaped by the templ
 text around them by `<bdi>`, and the page forbids itself to load anything.
 """
 
-import base64
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +20,8 @@ from relish.core.files import write_text
 from relish.data.dataset import Dataset, Split
 from relish.data.pictures import open_picture
 from relish.evaluation.metrics import Scores, said_class, score
+from relish.report.embedding import embedded
 from relish.report.page_template import PREDICTIONS
-
-SIDE = 320
-"""Longest side of an embedded picture in pixels: sharp on a phone, and some 20 kB each."""
-
 
 @dataclass(frozen=True)
 class _Card:
@@ -118,31 +113,23 @@ def evenly_spaced(count: int, most: int) -> list[int]:
 
 def _card(dataset: Dataset, split: Split, row: npt.NDArray[np.floating[Any]], said: int, position: int) -> _Card:
     path, truth = split.paths[position], int(split.labels[position])
-    picture, width, height = _embedded(path)
+    picture = embedded(open_picture(path))
     return _Card(
         name=dataset.label(path),
-        picture=picture,
-        width=width,
-        height=height,
+        picture=picture.address,
+        width=picture.width,
+        height=picture.height,
         said=dataset.classes[said],
-        said_percent=_percent(float(row[said])),
+        said_percent=percent(float(row[said])),
         said_share=float(row[said]),
         truth=dataset.classes[truth],
-        truth_percent=_percent(float(row[truth])),
+        truth_percent=percent(float(row[truth])),
         truth_share=float(row[truth]),
         right=said == truth,
     )
 
 
-def _embedded(path: Path) -> tuple[str, int, int]:
-    picture = open_picture(path)
-    picture.thumbnail((SIDE, SIDE))  # never enlarges
-    kept = io.BytesIO()
-    picture.save(kept, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(kept.getvalue()).decode(), picture.width, picture.height
-
-
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Whole percent, except that neither certainty nor impossibility is claimed by rounding."""
     if 0.995 <= share < 1:
         return ">99%"

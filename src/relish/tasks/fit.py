@@ -124,7 +124,7 @@ def fit(
             progress.say(f"{folder.path} has no checkpoint yet: starting over.")
     run(prepared, folder, accelerator, progress, workers=workers)
     made = shlex.quote(str(folder.path))
-    progress.say(f"next    relish predict {made} PICTURE…    or:  relish evaluate {made} DATA")
+    progress.say(f"next    relish report {made}    or:  relish predict {made} PICTURE…")
     return Classifier.load(folder.path, device=device)
 
 

@@ -1,0 +1,161 @@
+"""Where in a picture an answer rests: Grad-CAM on the last layer that still knows where things are.
+
+In:   a network, pictures as it sees them, the class of each to explain.
+Out:  (B, S, S) float32 from 0 (the answer does not rest here) to 1 (it does, most), one map a picture.
+Not here: drawing a map over its picture (`report/overlays.py`).
+
+The layer is found by trying: a network is run once on noise, and the last output that is laid out over the picture,
+and that the answer depends on, is taken. Names would have to be known for every architecture.
+
+Source: Selvaraju et al. 2017, Grad-CAM, arXiv:1610.02391, section 3.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from relish.core.errors import ModelError
+from relish.data.transforms import Preprocessing, normalise
+
+Layout = Literal["channels first", "channels last", "tokens"]
+
+BATCH = 8
+"""Pictures explained at once: a backward pass keeps every activation."""
+_NO_MAPS = (nn.Dropout, nn.Softmax, nn.Identity)
+"""Inside attention their outputs are square too, but lie over pairs of places, not over the picture."""
+_MOST_PREFIX = 8
+"""Tokens before those of the picture's patches: a class token, distillation tokens, registers."""
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """A layer whose output is laid out over the picture."""
+
+    layer: str
+    """The module's name."""
+    layout: Layout
+    side: int
+    """Places along each side, 2 or more."""
+    prefix: int = 0
+    """Of `tokens`: how many stand before the picture's own."""
+
+    def as_map(self, output: Tensor) -> Tensor:
+        """The layer's output as (B, C, side, side)."""
+        if self.layout == "channels first":
+            return output
+        if self.layout == "channels last":
+            return output.permute(0, 3, 1, 2)
+        patches = output[:, self.prefix :].transpose(1, 2)  # (B, C, side * side)
+        return patches.reshape(len(output), -1, self.side, self.side)
+
+
+def overlays_unavailable() -> str:
+    """Why no picture can be explained on this machine, in one line; empty where one can."""
+    try:
+        import pytorch_grad_cam  # noqa: F401
+    except (ImportError, OSError) as error:  # its OpenCV may miss a library of the system
+        reason = str(error).splitlines()[0]
+        return f"the package grad-cam cannot be used ({reason}); pip install 'relish-vision[explain]' brings it"
+    return ""
+
+
+def last_feature_map(network: nn.Module, image_size: int) -> FeatureMap | None:
+    """The last layer whose output lies over the picture and matters for the answer; None where there is none.
+
+    Args:
+        network: takes (B, 3, S, S) float32; put into eval mode.
+        image_size: S, in pixels.
+    """
+    names = {id(module): name for name, module in network.named_modules()}
+    met: dict[str, Tensor] = {}
+
+    def note(module: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            met.pop(names[id(module)], None)
+            met[names[id(module)]] = output
+
+    modules = [module for name, module in network.named_modules() if name and not isinstance(module, _NO_MAPS)]
+    hooks = [module.register_forward_hook(note) for module in modules]
+    noise = torch.randn((1, 3, image_size, image_size), generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.enable_grad():
+            said = network.eval()(noise.to(_device(network)).requires_grad_())
+            gradients = torch.autograd.grad(said.max(), list(met.values()), allow_unused=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    pairs = zip(reversed(met.items()), reversed(gradients), strict=True)
+    found = (_map_of(name, network.get_submodule(name), output, gradient) for (name, output), gradient in pairs)
+    return next((layer for layer in found if layer is not None), None)
+
+
+def heatmaps(
+    network: nn.Module, images: Tensor, classes: Sequence[int], how: Preprocessing, layer: FeatureMap
+) -> npt.NDArray[np.float32]:
+    """Grad-CAM of each picture for one class each.
+
+    Args:
+        network: in eval mode; its gradients are cleared.
+        images: (B, 3, S, S) uint8, framed as the network sees them.
+        classes: B positions of the classes to explain.
+        how: the model's preprocessing.
+        layer: of `last_feature_map`.
+
+    Returns:
+        (B, S, S) float32, 0 to 1; all 0 where nothing in the picture speaks for the class.
+
+    Raises:
+        ModelError: the package grad-cam cannot be used.
+    """
+    if why := overlays_unavailable():
+        raise ModelError(f"{why[0].upper()}{why[1:]}.")
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    found = []
+    with torch.enable_grad(), GradCAM(network, [network.get_submodule(layer.layer)], layer.as_map) as explain:
+        for start in range(0, len(images), BATCH):
+            batch = normalise(images[start : start + BATCH].to(_device(network)), how).requires_grad_()
+            targets = [ClassifierOutputTarget(said) for said in classes[start : start + BATCH]]
+            found.append(np.nan_to_num(np.asarray(explain(batch, targets), dtype=np.float32)))
+    network.zero_grad(set_to_none=True)
+    return np.concatenate(found) if found else np.zeros((0, *images.shape[2:]), dtype=np.float32)
+
+
+def _map_of(name: str, module: nn.Module, output: Tensor, gradient: Tensor | None) -> FeatureMap | None:
+    if gradient is None or not bool(gradient.isfinite().all()):
+        return None
+    if output.ndim == 4:
+        return _grid_of(name, output, gradient)
+    # The input of a layer of attention: behind it, only the class token matters for the answer.
+    if output.ndim == 3 and isinstance(module, nn.LayerNorm):
+        return _tokens_of(name, output, gradient)
+    return None
+
+
+def _grid_of(name: str, output: Tensor, gradient: Tensor) -> FeatureMap | None:
+    _, first, second, third = output.shape
+    layout: Layout = "channels first" if second == third else "channels last"
+    fits = second > 1 and (second in (first, third)) and bool(gradient.any())
+    return FeatureMap(name, layout, second) if fits else None
+
+
+def _tokens_of(name: str, output: Tensor, gradient: Tensor) -> FeatureMap | None:
+    tokens = output.shape[1]
+    for prefix in range(min(_MOST_PREFIX, tokens)):
+        side = math.isqrt(tokens - prefix)
+        if side > 1 and side * side == tokens - prefix:
+            return FeatureMap(name, "tokens", side, prefix) if bool(gradient[:, prefix:].any()) else None
+    return None
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
+
+

@@ -1,0 +1,69 @@
+"""What a finished run's model answered on the split it was judged on.
+
+In:   a run folder: `predictions.npz`, `evaluation.json`, `classes.json`.
+Out:  `Answers`, in the order of the split in `dataset.json`.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
+
+from relish.core.errors import RunError
+from relish.core.run_folder import RunFolder
+from relish.evaluation.decision import Decision, tempered_softmax
+from relish.evaluation.metrics import Proportion, said_class
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Answers and true classes of N pictures."""
+
+    classes: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    """(N,) int64."""
+    probabilities: npt.NDArray[np.float32]
+    """(N, K) float32."""
+    untempered: npt.NDArray[np.float64] | None
+    """(N, K) float64, before a temperature was applied; None where the run did not keep that."""
+    said: npt.NDArray[np.int64]
+    """(N,) int64."""
+    unsure: npt.NDArray[np.bool_]
+    """(N,) bool."""
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """(N,) bool."""
+        return self.said == self.labels
+
+    @property
+    def accuracy(self) -> Proportion:
+        """How many are right."""
+        return Proportion(int(self.right.sum()), len(self.labels))
+
+
+def answers_of(folder: RunFolder, evaluation: dict[str, Any]) -> Answers:
+    """What the run's model said.
+
+    Args:
+        folder: a finished run.
+        evaluation: its `evaluation.json`.
+
+    Raises:
+        RunError: a file is missing or damaged.
+    """
+    try:
+        with np.load(folder.predictions, allow_pickle=False) as kept:
+            labels, found = kept["labels"], kept["probabilities"]
+            logits = kept["logits"] if "logits" in kept.files else None
+        classes = tuple(json.loads(folder.classes.read_text(encoding="utf-8")))
+        decision = TypeAdapter(Decision).validate_python(evaluation.get("decision") or {})
+    except (OSError, ValueError, KeyError, ValidationError) as error:
+        raise RunError(f"{folder.path} cannot be reported on: {str(error).splitlines()[0]}.") from error
+    said, unsure = decision.decide(found, classes)
+    if int((said == labels).sum()) != evaluation["top1"]["correct"]:
+        said = said_class(found)  # the accuracy was counted from the likeliest class, threshold or not
+    return Answers(classes, labels, found, None if logits is None else tempered_softmax(logits, 1.0), said, unsure)
