@@ -15,11 +15,13 @@ from relish.cli import (
     decide,
     demo,
     evaluate,
+    export,
     fit,
     models,
     predict,
     pretrain,
     report,
+    serve,
     show,
     sweep,
 )
@@ -35,7 +37,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (demo, show, check, fit, evaluate, decide, predict, report, compare, sweep, models, pretrain, convert):
+COMMANDS = (
+    demo,
+    show,
+    check,
+    fit,
+    evaluate,
+    decide,
+    report,
+    predict,
+    export,
+    serve,
+    compare,
+    sweep,
+    models,
+    pretrain,
+    convert,
+)
+for module in COMMANDS:
     module.register(app)
 
 

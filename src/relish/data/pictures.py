@@ -58,12 +58,8 @@ _PILLOW = r"PIL\."
 _DECODERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"\xff\xd8\xff", JpegImageFile),
     (b"\x89PNG\r\n\x1a\n", PngImageFile),
-    (b"GIF87a", GifImageFile),
-    (b"GIF89a", GifImageFile),
-    (b"II*\0", TiffImageFile),
-    (b"MM\0*", TiffImageFile),
-    (b"II+\0", TiffImageFile),
-    (b"MM\0+", TiffImageFile),
+    *((start, GifImageFile) for start in (b"GIF87a", b"GIF89a")),
+    *((start, TiffImageFile) for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
 )
 
 _BMP_HEADERS = frozenset([12, 40, 52, 56, 64, 108, 124])
@@ -202,6 +198,19 @@ def _decoder(head: bytes) -> type[ImageFile] | None:
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return BmpImageFile
     return next((decoder for start, decoder in _DECODERS if head.startswith(start)), None)
+
+
+def picture_size(content: bytes) -> tuple[int, int] | None:
+    """Width and height as the header of a file has them; None where there is no telling, which `open_picture` explains.
+
+    Nothing is decoded, so whoever has little memory can refuse a large picture before it takes any.
+    """
+    decoder = _decoder(content[:_HEAD_BYTES])
+    _hush_pillow()
+    try:
+        return decoder(BytesIO(content)).size if decoder else None
+    except Exception:  # as in `_from_file`: whatever a damaged byte leads to
+        return None
 
 
 def _damage(error: Exception) -> str:

@@ -1,1 +1,1 @@
-"""Answers over HTTP, from an exported file, without torch."""
+"""A model behind HTTP: an interface for programs, a page for people. Nothing here needs torch."""

@@ -8,9 +8,9 @@ asks and from wherever.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,11 @@ from PIL import Image
 from torch import nn
 
 from relish.core.devices import accelerator_for, place
-from relish.core.errors import DataError, ModelError, PictureError, RunError
+from relish.core.errors import ModelError, PictureError, RunError
 from relish.core.memory import keep_freed_memory
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.data.dataset import TEST, TRAIN, Dataset, Split
+from relish.data.dataset import TEST, TRAIN
 from relish.data.pictures import open_picture
 from relish.data.sources import find_dataset
 from relish.data.survey import survey
@@ -39,42 +39,15 @@ from relish.data.transforms import (
 from relish.evaluation.decision import Decision, decision_from, tempered_softmax
 from relish.evaluation.figures import Figures, figures
 from relish.evaluation.held_out import read_held_out
+from relish.evaluation.prediction import Prediction as Prediction
+from relish.evaluation.prediction import predictions
 from relish.evaluation.predictions import BATCH_SIZE, batch_logits, split_logits
 from relish.models.header import load_model, read_header, says_how_to_build
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
+from relish.tasks.labelled import chosen_split, labelled_as
 
 Picture = str | Path | bytes | BinaryIO | Image.Image | npt.NDArray[np.uint8]
 """Whatever holds one picture."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of one picture; `error` is set, and nothing else, where it could not be opened."""
-
-    path: str
-    """The picture's path, or its place in what was given, such as `picture 3`."""
-    class_name: str | None = None
-    """The class that is said: the likeliest, the first of equals, unless the model has a threshold."""
-    probability: float | None = None
-    """Of that class, 0 to 1."""
-    probabilities: dict[str, float] | None = None
-    """Of every class, in the model's order; they add up to 1."""
-    error: str | None = None
-    """Why there is no prediction."""
-    unsure: bool = False
-    """Whether the model would rather not answer: the probability is below what it was told to be sure from."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The document that `relish predict --json` prints for one picture."""
-        if self.error is not None:
-            return {"path": self.path, "error": self.error}
-        return {
-            "path": self.path,
-            "class": self.class_name,
-            "probability": self.probability,
-            "probabilities": self.probabilities,
-            "unsure": self.unsure,
-        }
 
 
 class Classifier:
@@ -201,7 +174,7 @@ class Classifier:
         dataset = looked.dataset
         for warning in dataset.warnings:
             voice.warn(warning)
-        chosen = _labelled_as(self.classes, dataset, _chosen(dataset, split))
+        chosen = labelled_as(self.classes, dataset, chosen_split(dataset, split))
         part = split or (TEST if TEST in dataset.splits else "every picture")
         voice.say(f"data    {dataset.name}: {part}, {len(chosen)} pictures")
         learned = self._learned_from()
@@ -253,7 +226,7 @@ class Classifier:
 
     def _answer(self, names: list[str], ready: list[torch.Tensor | str]) -> Iterator[Prediction]:
         tensors = [item for item in ready if isinstance(item, torch.Tensor)]
-        answers = iter(self._decided(stacked(tensors).to(self._accelerator.device)) if tensors else ())
+        answers = iter(self.answers(stacked(tensors)) if tensors else ())
         for name, item in zip(names, ready, strict=True):
             yield Prediction(name, error=item) if isinstance(item, str) else replace(next(answers), path=name)
 
@@ -263,14 +236,12 @@ class Classifier:
             self._precision = fastest(self.network, normalise(images, self.preprocessing))
         return self._precision
 
-    def _decided(self, images: torch.Tensor) -> Iterator[Prediction]:
-        """The answer for each of (B, 3, S, S) uint8 pictures, without its path."""
+    def answers(self, images: torch.Tensor) -> list[Prediction]:
+        """The answer for each of (B, 3, S, S) uint8 pictures that `as_evaluated` prepared, without its path."""
+        images = images.to(self._accelerator.device)
         logits = batch_logits(self.network, images, self.preprocessing, self._chosen_precision(images))
-        probabilities = tempered_softmax(logits, self.decision.temperature)
-        said, unsure = self.decision.decide(probabilities, self.classes)
-        for row, best, doubt in zip(probabilities.tolist(), said.tolist(), unsure.tolist(), strict=True):
-            each = dict(zip(self.classes, row, strict=True))
-            yield Prediction("", self.classes[best], row[best], each, unsure=doubt)
+        rows = tempered_softmax(logits, self.decision.temperature)
+        return predictions([""] * len(rows), rows, self.classes, self.decision)
 
 
 def _accuracy(folder: RunFolder) -> str:
@@ -285,27 +256,3 @@ def _accuracy(folder: RunFolder) -> str:
 def _several(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
     one = isinstance(pictures, str | Path | bytes | Image.Image | np.ndarray) or hasattr(pictures, "read")
     return [pictures] if one else pictures  # type: ignore[list-item, return-value]
-
-
-def _chosen(dataset: Dataset, split: str | None) -> Split:
-    if split is not None:
-        if split not in dataset.splits:
-            raise DataError(f'{dataset.source} has no split "{split}".', hint=f"It has: {', '.join(dataset.splits)}.")
-        return dataset.splits[split]
-    if TEST in dataset.splits:
-        return dataset.splits[TEST]
-    parts = list(dataset.splits.values())
-    return Split(tuple(path for part in parts for path in part.paths), np.concatenate([part.labels for part in parts]))
-
-
-def _labelled_as(classes: tuple[str, ...], dataset: Dataset, split: Split) -> Split:
-    """The same pictures with labels in the order of the model's classes: by name, never by position."""
-    unknown = [dataset.classes[label] for label in np.unique(split.labels) if dataset.classes[label] not in classes]
-    if unknown:
-        raise DataError(
-            f'{dataset.source}: the model does not know the class "{unknown[0]}"'
-            + (f" and {len(unknown) - 1} more." if len(unknown) > 1 else "."),
-            hint=f"It knows: {', '.join(classes[:10])}{', …' if len(classes) > 10 else ''}.",
-        )
-    place = np.array([classes.index(name) if name in classes else -1 for name in dataset.classes], dtype=np.int64)
-    return Split(split.paths, place[split.labels])

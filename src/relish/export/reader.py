@@ -1,0 +1,155 @@
+"""Use an exported file: pictures in, the same answers as from the run it was made from, without torch.
+
+In:   a file that `relish export` made, and pictures in any form that `open_picture` takes.
+Out:  one `Prediction` a picture.
+Not here: commands; making such a file.
+
+Nothing in this module, or in what it imports, imports torch: a server or a small machine does with ONNX Runtime,
+Pillow and NumPy. What a file says of itself is checked before it is believed.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from relish.core.errors import Failed, ModelError, PictureError
+from relish.data.pictures import PictureSource, open_picture
+from relish.evaluation.prediction import Prediction, predictions
+from relish.export.metadata import IMAGE, LOGITS, PROBABILITIES, About, about_from
+
+SUFFIX = ".onnx"
+Answers = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+
+class OnnxClassifier:
+    """A classifier that a file made by `relish export` loads to."""
+
+    def __init__(self, path: str | Path, *, threads: int = 0) -> None:
+        """Load a file.
+
+        Args:
+            path: of the file.
+            threads: of the processor that one answer uses; 0 leaves it to ONNX Runtime.
+
+        Raises:
+            ModelError: no such file, not an ONNX model, not one of ours, or damaged.
+        """
+        self.path = Path(path)
+        self.session = session(self.path, threads=threads)
+        self.about: About = about_from(str(path), self.session.get_modelmeta().custom_metadata_map)
+        self.batch = _checked(self.path, self.session, len(self.about.classes))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the outputs."""
+        return self.about.classes
+
+    def __repr__(self) -> str:
+        shown = ", ".join(self.classes[:6]) + (", …" if len(self.classes) > 6 else "")
+        return f"<OnnxClassifier {self.path} | {len(self.classes)} classes: {shown} | {self.about.precision}>"
+
+    def predict(self, pictures: PictureSource | Iterable[PictureSource]) -> list[Prediction]:
+        """What the model says of each picture, in order; as `relish.Classifier.predict`."""
+        one = isinstance(pictures, str | Path | bytes | Image.Image | np.ndarray) or hasattr(pictures, "read")
+        return list(self.stream([pictures] if one else pictures))  # type: ignore[list-item, arg-type]
+
+    def stream(self, pictures: Iterable[PictureSource | PictureError]) -> Iterator[Prediction]:
+        """As `predict`, one by one, holding one picture in memory, or one batch where the file takes batches."""
+        waiting: list[tuple[str, npt.NDArray[np.uint8]]] = []
+        for number, picture in enumerate(pictures):
+            name = str(picture) if isinstance(picture, str | Path) else f"picture {number + 1}"
+            try:
+                if isinstance(picture, PictureError):
+                    name = picture.name
+                    raise picture
+                pixels = np.asarray(open_picture(picture))
+            except PictureError as error:
+                yield from self._answered(waiting)
+                waiting = []
+                yield Prediction(name, error=error.reason)
+                continue
+            # A batch holds pictures of one size.
+            if waiting and waiting[0][1].shape != pixels.shape:
+                yield from self._answered(waiting)
+                waiting = []
+            waiting.append((name, pixels))
+            if len(waiting) == self.batch:
+                yield from self._answered(waiting)
+                waiting = []
+        yield from self._answered(waiting)
+
+    def probabilities(self, images: npt.NDArray[np.uint8]) -> Answers:
+        """Probabilities and logits of up to a batch of pictures.
+
+        Args:
+            images: (n, H, W, 3) uint8, RGB, n from 1 to the file's batch.
+
+        Returns:
+            (n, K) float32 twice.
+        """
+        count = len(images)
+        full = images if count == self.batch else np.concatenate([images, *[images[-1:]] * (self.batch - count)])
+        rows, logits = run(self.session, full)
+        return rows[:count], logits[:count]
+
+    def _answered(self, waiting: list[tuple[str, npt.NDArray[np.uint8]]]) -> list[Prediction]:
+        if not waiting:
+            return []
+        rows, _ = self.probabilities(np.stack([pixels for _, pixels in waiting]))
+        return predictions([name for name, _ in waiting], rows, self.classes, self.about.decision)
+
+
+def session(model: Path | bytes, *, threads: int = 0) -> Any:
+    """An `onnxruntime.InferenceSession` on the processor.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load it.
+        Failed: ONNX Runtime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise Failed("ONNX Runtime is not installed.", hint='pip install "relish-vision[export]"') from error
+    if isinstance(model, Path) and not model.is_file():
+        raise ModelError(f"{model}: there is no such file.", hint="Make one: relish export RUN model.onnx.")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        given = str(model) if isinstance(model, Path) else model
+        return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has an exception of its own for each kind of damage
+        name = str(model) if isinstance(model, Path) else "the model"
+        reason = (str(error).strip().splitlines() or ["unreadable"])[0][:160]
+        raise ModelError(
+            f"{name}: is not an ONNX model that can be loaded ({reason}).", hint="Export it again."
+        ) from error
+
+
+def run(loaded: Any, images: npt.NDArray[np.uint8]) -> Answers:
+    """Probabilities and logits, (N, K) float32 each, of (N, H, W, 3) uint8 pictures."""
+    probabilities, logits = loaded.run([PROBABILITIES, LOGITS], {IMAGE: images})
+    return probabilities, logits
+
+
+def _checked(path: Path, loaded: Any, classes: int) -> int:
+    """How many pictures the graph takes at once, once its inputs and outputs are what they should be."""
+    inputs, outputs = loaded.get_inputs(), loaded.get_outputs()
+    image = inputs[0]
+    batch = image.shape[0] if len(image.shape) == 4 else None
+    fits = (
+        [one.name for one in inputs] == [IMAGE]
+        and image.type == "tensor(uint8)"
+        and isinstance(batch, int)
+        and [one.name for one in outputs] == [PROBABILITIES, LOGITS]
+        and all(one.shape == [batch, classes] and one.type == "tensor(float)" for one in outputs)
+    )
+    if not fits or not isinstance(batch, int):
+        raise ModelError(
+            f"{path}: takes or gives something else than it says ({classes} classes).", hint="Export the run again."
+        )
+    return batch

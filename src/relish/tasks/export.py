@@ -1,0 +1,277 @@
+"""`export`: a saved model as one ONNX file that prepares its pictures itself, proved against PyTorch before it is kept.
+
+In:   a run folder or a `.safetensors` file, labelled pictures to prove it on.
+Out:  the file with its certificate inside, or no file and the reason.
+Not here: each step (`relish/export/`), and using the file (`export/reader.py`).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from relish.core.devices import processor_name
+from relish.core.errors import BadInput, Failed, ModelError, RunError
+from relish.core.files import atomic_path
+from relish.core.fingerprints import sha256_of_file
+from relish.core.progress import Progress
+from relish.core.run_folder import RunFolder
+from relish.data.dataset import TRAIN, Split
+from relish.data.pictures import open_picture
+from relish.data.transforms import as_evaluated, normalise, stacked
+from relish.evaluation.decision import Decision, decision_from
+from relish.export.assemble import assemble, with_metadata
+from relish.export.certificate import TOLERANCE, Certificate, certify, exported_model, failures, torch_model
+from relish.export.difference import explain
+from relish.export.metadata import FORMAT_VERSION, About
+from relish.export.network import network_model
+from relish.export.quantise import (
+    CALIBRATION_PICTURES,
+    LEAST_SPEED,
+    MOST_LOST,
+    has_instructions,
+    quantised,
+)
+from relish.export.reader import SUFFIX, session
+from relish.models.header import read_header
+from relish.tasks.classifier import Classifier
+from relish.tasks.labelled import pictures_of, run_pictures
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written, and what is known of it."""
+
+    path: Path
+    precision: str
+    """`f32` or `int8`."""
+    split: str
+    """What it was proved on."""
+    certificate: Certificate
+    """Of the file."""
+    f32: Certificate
+    """Of the float32 graph; the same one unless the file is int8."""
+    mismatch: tuple[str, ...]
+    """Why it should not be trusted; empty unless `allow_mismatch` let it through."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that `relish export --json` prints."""
+        return {
+            "path": str(self.path),
+            "precision": self.precision,
+            "certificate": certificate_words(self.certificate, self.f32, self.split, self.mismatch),
+            "speed": speed_words(self.certificate, self.f32),
+        }
+
+
+def export(
+    run: str | Path,
+    out: str | Path,
+    *,
+    batch: int = 1,
+    int8: bool = False,
+    data: str | Path | None = None,
+    limit: int | None = None,
+    allow_mismatch: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Exported:
+    """Write a saved model as ONNX.
+
+    Args:
+        run: a run folder, or a `.safetensors` file with our header.
+        out: the file to write, `.onnx`.
+        batch: pictures it takes at once, fixed in the file, all of one size; 1 or more.
+        int8: compute the network in 8-bit whole numbers, calibrated on the run's training pictures (those of `data`,
+            where it is given).
+        data: labelled pictures to prove it on, as `evaluate` takes them; None takes those the run was judged on.
+        limit: prove it on the first so many of them, spread evenly; None takes all.
+        allow_mismatch: keep a file that answers otherwise than PyTorch; it says so of itself.
+        overwrite: replace a file that stands at `out`.
+
+    Raises:
+        RunError, ModelError, DataError: the model or the pictures cannot be used.
+        Failed: the file answers otherwise than PyTorch, or torch cannot export the network; nothing is written.
+    """
+    target, voice = Path(out), progress or Progress()
+    _check(target, batch, limit, overwrite)
+    model = Classifier.load(run, device="cpu")
+    file = _model_file(Path(run))
+    header = read_header(file)
+    decision = decision_from(header)
+    pictures, names, part = _proof(Path(run), model, data, limit, voice)
+    how, classes = model.preprocessing, len(model.classes)
+    voice.say(f"export  {model.source}, {classes} classes, {how.image_size} px, {how.framing_words}")
+    network = network_model(model.network, how.image_size, batch)
+    forms = {"f32": assemble(network, how, decision, classes=classes, count=batch)}
+    if int8:
+        inputs = _calibration(Path(run), model, data, batch, voice)
+        forms["int8"] = assemble(quantised(network, inputs), how, decision, classes=classes, count=batch)
+    sessions = {name: session(form.SerializeToString(), threads=1) for name, form in forms.items()}
+    answers = {name: exported_model(loaded, batch) for name, loaded in sessions.items()}
+    found = certify(torch_model(model.network, how, decision), answers, pictures, names, progress=voice)
+    kept = "int8" if int8 else "f32"
+    mismatch = _mismatch(model, forms["f32"], found, pictures, names, batch)
+    if mismatch and not allow_mismatch:
+        raise Failed(
+            f"{target}: the exported model is not the model it was made from: {'; '.join(mismatch)}.",
+            hint="No file was written. To keep it all the same: --allow-mismatch.",
+        )
+    done = Exported(target, kept, part, found[kept], found["f32"], tuple(mismatch))
+    _write(done, forms[kept], _about(done, model, header, decision, file))
+    return done
+
+
+def certificate_words(
+    certificate: Certificate, f32: Certificate, split: str, mismatch: tuple[str, ...]
+) -> dict[str, Any]:
+    """What the file says of its proof; the same at each export."""
+    words = {"split": split, **certificate.as_json(), "mismatch": list(mismatch)}
+    return words if certificate is f32 else {**words, "f32": f32.as_json()}
+
+
+def speed_words(certificate: Certificate, f32: Certificate) -> dict[str, Any]:
+    """Milliseconds a picture on one thread, from pixels to probabilities."""
+    words = {
+        "processor": processor_name(),
+        "torch_milliseconds": certificate.torch_milliseconds,
+        "milliseconds": certificate.milliseconds,
+    }
+    return words if certificate is f32 else {**words, "f32_milliseconds": f32.milliseconds}
+
+
+def _check(target: Path, batch: int, limit: int | None, overwrite: bool) -> None:
+    if target.suffix != SUFFIX:
+        raise ModelError(f"{target}: is not named {SUFFIX}.", hint=f"Write to {target.with_suffix(SUFFIX)}.")
+    if target.is_dir():
+        raise ModelError(f"{target}: is a folder.", hint="Name a file.")
+    if target.exists() and not overwrite:
+        raise ModelError(f"{target} exists already.", hint="Name another file, or replace it: --overwrite.")
+    if batch < 1:
+        raise BadInput(f"--batch must be 1 or more, got {batch}.")
+    if limit is not None and limit < 1:
+        raise BadInput(f"--limit must be 1 or more, got {limit}.")
+
+
+def _model_file(run: Path) -> Path:
+    return run if run.is_file() else RunFolder.open(run).model
+
+
+def _proof(
+    run: Path, model: Classifier, data: str | Path | None, limit: int | None, voice: Progress
+) -> tuple[Split, list[str], str]:
+    """The pictures to prove the export on, their names, and what they are called together."""
+    if data is not None:
+        split, part = pictures_of(data, model.classes, None, voice)
+    elif run.is_file():
+        raise RunError(
+            f"{run}: a model's file does not say which pictures to prove an export on.", hint="Add --data DATA."
+        )
+    else:
+        part = str(RunFolder.open(run).read_evaluation()["split"])
+        split = run_pictures(RunFolder.open(run), part, model.classes)
+    chosen = _spread(split, limit)
+    return chosen, [str(path) for path in chosen.paths], part
+
+
+def _spread(split: Split, limit: int | None) -> Split:
+    """Evenly over the pictures, which are sorted by class."""
+    if limit is None or limit >= len(split):
+        return split
+    return split.take(np.linspace(0, len(split) - 1, limit).round().astype(np.int64))
+
+
+def _calibration(
+    run: Path, model: Classifier, data: str | Path | None, batch: int, voice: Progress
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Training pictures as the network takes them."""
+    if data is not None:
+        split, _ = pictures_of(data, model.classes, TRAIN, voice)
+    else:
+        split = run_pictures(RunFolder.open(run), TRAIN, model.classes)
+    chosen = _spread(split, CALIBRATION_PICTURES)
+    voice.say(f"int8    calibrated on {len(chosen)} training pictures")
+    for path in chosen.paths:
+        pixels = as_evaluated(open_picture(path), model.preprocessing)
+        yield normalise(stacked([pixels] * batch), model.preprocessing).contiguous().numpy()
+
+
+def _mismatch(
+    model: Classifier,
+    graph: onnx.ModelProto,
+    found: dict[str, Certificate],
+    pictures: Split,
+    names: list[str],
+    batch: int,
+) -> list[str]:
+    """Why the export cannot be trusted."""
+    f32, int8 = found["f32"], found.get("int8")
+    words = failures(f32)
+    if words:
+        worst = f32.worst_picture if f32.worst_difference > TOLERANCE else f32.disagreements[0]
+        picture = open_picture(pictures.paths[names.index(worst)])
+        words.append(explain(graph, model.network, model.preprocessing, picture, batch))
+    if int8 is not None and f32.accuracy.correct - int8.accuracy.correct > MOST_LOST * int8.pictures:
+        words.append(
+            f"int8 is right for {int8.accuracy.correct} of {int8.pictures} pictures where float32 is for "
+            f"{f32.accuracy.correct}: more than {MOST_LOST:.0%} lost"
+        )
+    return words
+
+
+def _about(done: Exported, model: Classifier, header: dict[str, str], decision: Decision, file: Path) -> About:
+    import json
+
+    return About(
+        relish_format=FORMAT_VERSION,
+        classes=model.classes,
+        decision=decision,
+        precision=done.precision,
+        preprocessing=model.preprocessing.as_dict(),
+        source=model.source,
+        recipe=json.loads(header.get("recipe", "{}")),
+        model_sha256=sha256_of_file(file),
+        relish_version=version("relish-vision"),
+        certificate=certificate_words(done.certificate, done.f32, done.split, done.mismatch),
+        speed=speed_words(done.certificate, done.f32),
+    )
+
+
+def _write(done: Exported, model: onnx.ModelProto, about: About) -> None:
+    content = with_metadata(model, about.words()).SerializeToString(deterministic=True)
+    with atomic_path(done.path) as temporary:
+        temporary.write_bytes(content)
+
+
+def summary(done: Exported) -> list[str]:
+    """The certificate on the screen."""
+    proof, f32 = done.certificate, done.f32
+    ratio = proof.torch_milliseconds / proof.milliseconds
+    lines = [
+        f"proved  on {proof.pictures} pictures ({done.split}): worst probability difference {proof.worst_difference:.2g}, "
+        f"same class for {proof.agreed.correct} of {proof.agreed.count}"
+        + (f", {proof.ties} ties" if proof.ties else ""),
+        f"right   PyTorch {proof.torch_accuracy.sentence()}",
+        f"        {done.precision:7} {proof.accuracy.sentence()}",
+        f"speed   {proof.milliseconds:.1f} ms a picture, PyTorch {proof.torch_milliseconds:.1f} ms: "
+        f"{ratio:.2f} times as fast (one thread, {processor_name()})",
+    ]
+    if proof is not f32:
+        lines.insert(2, f"        f32     {f32.accuracy.sentence()}, worst difference {f32.worst_difference:.2g}")
+        lines.append(_int8_speed(f32.milliseconds / proof.milliseconds, f32.milliseconds))
+    return lines + [f"warning: {words}" for words in done.mismatch]
+
+
+def _int8_speed(ratio: float, f32: float) -> str:
+    words = f"        float32 in ONNX {f32:.1f} ms: int8 is {ratio:.2f} times as fast"
+    if ratio >= LEAST_SPEED:
+        return words
+    known = has_instructions()
+    if known:
+        return f"{words}; where a network is small, preparing pictures and small layers take the rest"
+    return words + ("; this processor has no instructions for it (VNNI, AMX)" if known is False else "")
