@@ -256,20 +256,23 @@ def test_copies_of_training_pictures_are_counted_out_and_said(colours, tiny_sour
 def test_near_copies_that_a_look_at_the_pictures_found_are_counted_out(colours, tiny_source, tmp_path):
     import json
 
+    from relish.core.run_folder import RunFolder
     from relish.data.findings import Finding
+    from relish.evaluation.figures import figures
+    from relish.tasks.writing import judged
 
-    settings = {"image_size": 32}
     run = tmp_path / "run"
-    relish.fit(colours, weights=tiny_source, recipe="probe", settings=settings, out=run)
-    assert read_json(run / "evaluation.json")["without_duplicates"] is None, "nobody has looked"
+    relish.fit(colours, weights=tiny_source, recipe="probe", settings={"image_size": 32}, out=run)
+    kept = np.load(run / "predictions.npz")
+    found = figures(kept["logits"], kept["labels"], ("blue", "red"))
+    (run / "check.json").unlink(missing_ok=True)
+    assert judged(RunFolder.open(run), "test", found)["without_duplicates"] is None, "nobody has looked"
     paths = ("train/red/001.png", "test/red/002.png", "test/blue/001.png")
     near = Finding(
         kind="near-duplicate", severity="warning", message="", advice="", paths=paths, across=("split", "class")
     )
     (run / "check.json").write_text(json.dumps({"findings": [near.as_json()], "pictures": 32}))
-    (run / "evaluation.json").unlink()
-    relish.fit(resume=run)
-    fresh = read_json(run / "evaluation.json")["without_duplicates"]
+    fresh = judged(RunFolder.open(run), "test", found)["without_duplicates"]
     assert (fresh["count"], fresh["left_out"]) == (10, 2)
 
 
