@@ -153,9 +153,9 @@ def test_a_run_begun_before_there_was_a_choice_is_gone_on_with(colours, tiny_sou
 
 @pytest.fixture
 def uneven(tmp_path):
-    """Twenty blue pictures to learn from and four red ones."""
+    """Twenty blue pictures to learn from and six red ones."""
     root = draw_dataset(tmp_path / "uneven", train=20, test=6)
-    for path in sorted((root / "train" / "red").iterdir())[4:]:
+    for path in sorted((root / "train" / "red").iterdir())[6:]:
         path.unlink()
     return root
 
