@@ -52,7 +52,7 @@ dl.facts { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1re
 dl.facts dt { color: var(--soft); }
 dl.facts dd { margin: 0; }
 .two { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
-figure.chart { margin: 0 0 1rem; padding: .9rem 1rem; max-width: 40rem; }
+figure.chart { margin: 0 0 1rem; padding: .9rem 1rem; max-width: 34rem; }
 figure.chart > svg { display: block; width: 100%; height: auto; }
 figure.chart p { margin: .5rem 0 0; font-size: .93rem; }
 svg text { fill: var(--soft); font: 13px system-ui, sans-serif; }
@@ -75,11 +75,12 @@ table { border-collapse: collapse; width: 100%; font-size: .93rem; font-variant-
 caption { text-align: left; padding: .6rem .8rem 0; color: var(--soft); }
 th, td { padding: .5rem .8rem; text-align: left; vertical-align: top; border-top: 1px solid var(--edge); }
 tr:first-child > * { border-top: 0; }
-thead th { font-weight: 600; color: var(--soft); }
+thead th { font-weight: 600; color: var(--soft); white-space: nowrap; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 .nowrap { white-space: nowrap; }
 td.wide { min-width: 15rem; }
 .matrix { width: auto; margin: .3rem; }
+.matrix th { white-space: normal; }
 .matrix th, .matrix td { text-align: center; vertical-align: middle; border: 0; }
 .matrix th[scope=row] { text-align: right; }
 .matrix th bdi { display: inline-block; max-width: 8rem; }
