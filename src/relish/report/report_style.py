@@ -73,7 +73,7 @@ rect.mark { fill-opacity: .45; stroke-width: 1; }
 .fitting { width: fit-content; max-width: 100%; }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .6rem .8rem 0; color: var(--soft); }
-th, td { padding: .5rem .8rem; text-align: left; vertical-align: top; border-top: 1px solid var(--edge); }
+th, td { overflow-wrap: break-word; padding: .5rem .8rem; text-align: left; vertical-align: top; border-top: 1px solid var(--edge); }
 tr:first-child > * { border-top: 0; }
 thead th { font-weight: 600; color: var(--soft); white-space: nowrap; }
 td.number, th.number { text-align: right; white-space: nowrap; }
@@ -141,7 +141,7 @@ summary { cursor: pointer; font-weight: 600; padding: .3rem 0; }
   table.rows thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
   table.rows, table.rows tbody, table.rows tr, table.rows td, table.rows th { display: block; width: 100%; }
   table.rows tr { border-top: 1px solid var(--edge); padding: .5rem 0; }
-  table.rows td, table.rows th { border: 0; padding: .1rem .8rem; text-align: left; }
+  table.rows td, table.rows th { border: 0; padding: .1rem .8rem; text-align: left; overflow-wrap: anywhere; }
   table.rows td[data-name]::before { content: attr(data-name) ": "; color: var(--soft); }
 }
 @media print { .behind { display: none; } nav { display: none; } }
