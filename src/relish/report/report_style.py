@@ -73,7 +73,8 @@ rect.mark { fill-opacity: .45; stroke-width: 1; }
 .fitting { width: fit-content; max-width: 100%; }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .6rem .8rem 0; color: var(--soft); }
-th, td { overflow-wrap: break-word; padding: .5rem .8rem; text-align: left; vertical-align: top; border-top: 1px solid var(--edge); }
+th, td { overflow-wrap: break-word; padding: .5rem .8rem; text-align: left; vertical-align: top;
+  border-top: 1px solid var(--edge); }
 tr:first-child > * { border-top: 0; }
 thead th { font-weight: 600; color: var(--soft); white-space: nowrap; }
 td.number, th.number { text-align: right; white-space: nowrap; }
