@@ -58,7 +58,8 @@ def answers_of(folder: RunFolder, evaluation: dict[str, Any]) -> Answers:
         RunError: a file is missing or damaged.
     """
     try:
-        with np.load(folder.predictions, allow_pickle=False) as kept:
+        # Opened here: of a file that is cut short, NumPy would leave its own handle open.
+        with folder.predictions.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             labels, found = kept["labels"], kept["probabilities"]
             logits = kept["logits"] if "logits" in kept.files else None
         classes = tuple(json.loads(folder.classes.read_text(encoding="utf-8")))
