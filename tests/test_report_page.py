@@ -186,7 +186,7 @@ def test_an_older_run_is_reported_without_what_it_has_not_measured(colours, tiny
         "What the check",
         "Other runs",
         "Learning rates",
-        "Not on this page",
+        "About this page",
     ):
         assert absent not in text
 
@@ -236,10 +236,22 @@ def test_a_run_that_is_not_finished_cannot_be_reported_on(run):
     assert files_below(run) == before
 
 
-def test_a_damaged_file_is_named_and_the_former_report_stands(run):
-    (run / "predictions.npz").write_bytes(b"PK")
-    before = (run / "report.html").read_bytes()
-    assert "cannot be reported on" in refused("report", run)
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("predictions.npz", b"PK"),
+        ("predictions.npz", None),
+        ("evaluation.json", b"{}"),
+        ("evaluation.json", b'{"split": "test", "classes": [], "confusion": [], "top1": 3}'),
+        ("classes.json", b"[1"),
+        ("dataset.json", b"[]"),
+        ("check.json", b'{"findings": [{"kind": "none"}]}'),
+    ],
+)
+def test_a_damaged_file_is_an_error_and_the_former_report_stands(run, name, content):
+    before, whole = (run / "report.html").read_bytes(), (run / name).read_bytes()
+    (run / name).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    assert str(run) in refused("report", run)
     assert (run / "report.html").read_bytes() == before
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 WIDTH, HEIGHT = 440, 280
 """Of a chart in its own pixels: letters of 13 stay readable where a phone shows it at 0.8."""
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 44
+LEFT, RIGHT, TOP, BOTTOM = 52, 20, 12, 44
 """Margins around the frame."""
 
 Point = tuple[float, float]

@@ -52,7 +52,7 @@ dl.facts { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1re
 dl.facts dt { color: var(--soft); }
 dl.facts dd { margin: 0; }
 .two { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
-figure.chart { margin: 0 0 1rem; padding: .9rem 1rem; max-width: 40rem; }
+figure.chart { margin: 0 0 1rem; padding: .9rem 1rem; max-width: 34rem; }
 figure.chart > svg { display: block; width: 100%; height: auto; }
 figure.chart p { margin: .5rem 0 0; font-size: .93rem; }
 svg text { fill: var(--soft); font: 13px system-ui, sans-serif; }
@@ -73,13 +73,15 @@ rect.mark { fill-opacity: .45; stroke-width: 1; }
 .fitting { width: fit-content; max-width: 100%; }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .6rem .8rem 0; color: var(--soft); }
-th, td { padding: .5rem .8rem; text-align: left; vertical-align: top; border-top: 1px solid var(--edge); }
+th, td { overflow-wrap: break-word; padding: .5rem .8rem; text-align: left; vertical-align: top;
+  border-top: 1px solid var(--edge); }
 tr:first-child > * { border-top: 0; }
-thead th { font-weight: 600; color: var(--soft); }
+thead th { font-weight: 600; color: var(--soft); white-space: nowrap; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 .nowrap { white-space: nowrap; }
 td.wide { min-width: 15rem; }
 .matrix { width: auto; margin: .3rem; }
+.matrix th { white-space: normal; }
 .matrix th, .matrix td { text-align: center; vertical-align: middle; border: 0; }
 .matrix th[scope=row] { text-align: right; }
 .matrix th bdi { display: inline-block; max-width: 8rem; }
@@ -140,7 +142,7 @@ summary { cursor: pointer; font-weight: 600; padding: .3rem 0; }
   table.rows thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
   table.rows, table.rows tbody, table.rows tr, table.rows td, table.rows th { display: block; width: 100%; }
   table.rows tr { border-top: 1px solid var(--edge); padding: .5rem 0; }
-  table.rows td, table.rows th { border: 0; padding: .1rem .8rem; text-align: left; }
+  table.rows td, table.rows th { border: 0; padding: .1rem .8rem; text-align: left; overflow-wrap: anywhere; }
   table.rows td[data-name]::before { content: attr(data-name) ": "; color: var(--soft); }
 }
 @media print { .behind { display: none; } nav { display: none; } }

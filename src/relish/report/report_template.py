@@ -59,7 +59,7 @@ would be right on {{ page.commonest|percent }}.</p>
 </section>
 {% if page.notes %}
 <section aria-labelledby="missing">
-<h2 id="missing">Not on this page</h2>
+<h2 id="missing">About this page</h2>
 <ul class="notes">
 {% for note in page.notes %}
 <li>{{ note }}</li>

@@ -5,12 +5,14 @@ Out:  `Answers`, in the order of the split in `dataset.json`.
 """
 
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from relish.core.errors import RunError
 from relish.core.run_folder import RunFolder
@@ -56,14 +58,16 @@ def answers_of(folder: RunFolder, evaluation: dict[str, Any]) -> Answers:
         RunError: a file is missing or damaged.
     """
     try:
-        with np.load(folder.predictions, allow_pickle=False) as kept:
+        # Opened here: of a file that is cut short, NumPy would leave its own handle open.
+        with folder.predictions.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             labels, found = kept["labels"], kept["probabilities"]
             logits = kept["logits"] if "logits" in kept.files else None
         classes = tuple(json.loads(folder.classes.read_text(encoding="utf-8")))
         decision = TypeAdapter(Decision).validate_python(evaluation.get("decision") or {})
-    except (OSError, ValueError, KeyError, ValidationError) as error:
-        raise RunError(f"{folder.path} cannot be reported on: {str(error).splitlines()[0]}.") from error
+        counted = evaluation["top1"]["correct"]
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise RunError(f"{folder.path}: its predictions cannot be read ({str(error).splitlines()[0]}).") from error
     said, unsure = decision.decide(found, classes)
-    if int((said == labels).sum()) != evaluation["top1"]["correct"]:
+    if int((said == labels).sum()) != counted:
         said = said_class(found)  # the accuracy was counted from the likeliest class, threshold or not
     return Answers(classes, labels, found, None if logits is None else tempered_softmax(logits, 1.0), said, unsure)

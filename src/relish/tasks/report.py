@@ -47,6 +47,7 @@ class _Run:
 
     folder: RunFolder
     evaluation: dict[str, Any]
+    scores: Scores
     recipe: dict[str, Any]
     dataset: dict[str, Any]
     answers: Answers
@@ -106,14 +107,20 @@ def _read(folder: RunFolder) -> _Run:
     evaluation = folder.read_evaluation()
     dataset = folder.read_dataset()
     answers = answers_of(folder, evaluation)
-    if len(answers.labels) != len(dataset["splits"].get(evaluation["split"], [])):
-        raise RunError(f"{folder.path}: predictions.npz and dataset.json are not of the same pictures.")
-    return _Run(folder, evaluation, folder.read_recipe(), dataset, answers, Album(dataset))
+    try:
+        scores, judged = Scores.from_json(evaluation), dataset["splits"][evaluation["split"]]
+        album = Album(dataset)
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{folder.path}: evaluation.json or dataset.json lacks {error}.") from error
+    if len(answers.labels) != len(judged) or scores.classes != answers.classes:
+        raise RunError(
+            f"{folder.path}: predictions.npz, evaluation.json and dataset.json are not of the same pictures."
+        )
+    return _Run(folder, evaluation, scores, folder.read_recipe(), dataset, answers, album)
 
 
 def _page(run: _Run, accelerator: Accelerator, progress: Progress) -> ReportPage:
-    evaluation, answers, folder = run.evaluation, run.answers, run.folder
-    scores = Scores.from_json(evaluation)
+    evaluation, scores, answers, folder = run.evaluation, run.scores, run.answers, run.folder
     confusion = confusion_of(answers.said, answers.labels, len(answers.classes))
     wrong = most_wrong(answers.probabilities, answers.said, answers.labels, MOST_WRONG)
     unsure = least_sure(answers.probabilities, LEAST_SURE)

@@ -16,6 +16,7 @@ from relish.data.findings import Finding
 from relish.evaluation.curves import Curves, SweepPoint
 from relish.evaluation.metrics import Proportion
 from relish.models.header import read_header
+from relish.report.report_figures import as_percent, interval_words
 from relish.report.report_page import Found, Rung
 from relish.tasks.album import Album
 from relish.tasks.examples import thumb
@@ -121,7 +122,11 @@ def _rung_name(event: Mapping[str, Any]) -> str:
 
 
 def _rung_words(event: Mapping[str, Any]) -> str:
-    words = Proportion(event["correct"], event["count"]).sentence()
+    right = Proportion(event["correct"], event["count"])
+    words = (
+        f"{as_percent(right.value)} ({right.correct:,} of {right.count:,}, "
+        f"95% interval {interval_words(right.interval)})"
+    )
     if event["rung"] != "average":
         return words
     gain, error = event.get("gain"), event.get("error")
