@@ -246,9 +246,9 @@ def test_the_given_table_is_never_overwritten_and_the_name_has_to_be_one(faulty)
 def test_fit_says_in_a_line_what_a_first_look_found_and_keeps_all_of_it(faulty, tiny_source):
     settings = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
     ended = done("fit", "photos", "--weights", tiny_source, "--recipe", "book", "--out", "run", *settings)
-    (line,) = [line for line in ended.err.splitlines() if "check   " in line]
-    assert "1 group of exact duplicates (1 across splits)" in line
-    assert line.endswith("look with  relish check photos")
+    (line,) = [line for line in ended.err.splitlines() if "relish check" in line]
+    assert line.startswith("warning: 1 group of exact duplicates (1 across splits), ")
+    assert line.endswith(". Look with  relish check photos")
     kept = read_json(Path("run/check.json"))
     assert kept["pictures"] == 56
     assert {"unreadable", "exact-duplicate", "blank"} <= {finding["kind"] for finding in kept["findings"]}
@@ -259,13 +259,22 @@ def test_good_pictures_get_no_line(tmp_path, monkeypatch, tiny_source):
     draw_dataset(tmp_path / "photos", train=24, test=6)
     settings = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
     ended = done("fit", "photos", "--weights", tiny_source, "--recipe", "book", "--out", "run", *settings)
-    assert "check   " not in ended.err
+    assert "relish check" not in ended.err
+
+
+def test_a_lack_of_pictures_is_said_but_is_no_warning(tmp_path, monkeypatch, tiny_source):
+    monkeypatch.chdir(tmp_path)
+    draw_dataset(tmp_path / "photos", train=8, test=6)
+    settings = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+    command = ("fit", "photos", "--weights", tiny_source, "--recipe", "book", *settings)
+    assert "\ncheck   1 lack of pictures. Look with  relish check photos\n" in "\n" + done(*command).err
+    assert "relish check" not in done(*command, "--quiet").err
 
 
 def test_compare_looks_once_and_writes_it_to_each_run(faulty, tiny_source):
     settings = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
     ended = done("compare", "photos", "--weights", tiny_source, "--recipes", "book,frozen", *settings)
-    assert ended.err.count("check   ") == 1
+    assert ended.err.count("relish check") == 1
     assert len(list(Path("runs").glob("*/check.json"))) == 2
 
 
