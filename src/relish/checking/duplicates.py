@@ -48,7 +48,7 @@ def near_duplicates(pictures: Collection, group_of: Positions) -> list[Finding]:
         Finding(
             kind="near-duplicate",
             severity=_severity(across) if not across else "warning",
-            message=f"{len(group)} pictures look like one, resized, cropped, mirrored or saved anew"
+            message=f"{len(group)} pictures look like one, resized, cropped, mirrored or saved anew, or like one scene taken twice"
             f"{_where(pictures, group, across)}.",
             advice=_advice(across),
             paths=pictures.named(group),
