@@ -72,6 +72,7 @@ def test_json_is_one_document_of_findings_and_a_number(faulty):
     assert {"unreadable", "exact-duplicate", "wrong-label", "blank"} <= kinds
     doubted = {f["paths"][0]: f for f in document["findings"] if f["kind"] == "wrong-label"}
     assert len(doubted) <= 4
+    assert "train/not-hotdog/blank.png" not in doubted, "what shows nothing is told as blank, and once"
     wrong = doubted["train/not-hotdog/wrong.jpg"]
     assert set(wrong) == {"kind", "severity", "paths", "message", "advice", "given", "suggested", "confidence"}
     assert (wrong["paths"], wrong["given"], wrong["suggested"]) == (
