@@ -387,6 +387,21 @@ def test_many_pictures_are_judged_in_parts(monkeypatch):
     assert (said.probabilities.argmax(1) == pictures.labels).mean() > 0.95
 
 
+def test_a_class_that_a_part_lacks_is_no_error(monkeypatch):
+    from relish.checking import wrong_labels as module
+
+    monkeypatch.setattr(module, "_TOGETHER", 20)
+    pictures, features = separable(50)
+    rare = replace(
+        pictures,
+        dataset=replace(pictures.dataset, classes=("cat", "dog", "emu")),
+        labels=np.where(np.arange(100) < 5, 2, pictures.labels),
+    )
+    said = judged(rare, features, np.arange(100))
+    assert said is not None
+    assert set(rare.labels[said.positions].tolist()) == {0, 1}
+
+
 def test_a_picture_far_from_all_others_is_told_and_no_other():
     pictures = collection({"train": {"cat": 100, "dog": 100}})
     chance = np.random.default_rng(3)

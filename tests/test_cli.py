@@ -17,7 +17,10 @@ from tests.conftest import draw_dataset, read_json
 
 SMALL = ("--image-size", 32, "--batch-size", 8)
 BOOK = ("--recipe", "book", *SMALL)
-COMMANDS = ("demo", "show", "fit", "evaluate", "decide", "predict", "report", "compare", "sweep", "models", "pretrain")
+COMMANDS = (
+    "demo", "show", "check", "fit", "evaluate", "decide", "report", "predict", "export", "serve", "compare", "sweep",
+    "models", "pretrain",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -48,8 +48,8 @@ def near_duplicates(pictures: Collection, group_of: Positions) -> list[Finding]:
         Finding(
             kind="near-duplicate",
             severity=_severity(across) if not across else "warning",
-            message=f"{len(group)} pictures look like one, resized, cropped, mirrored or saved anew"
-            f"{_where(pictures, group, across)}.",
+            message=f"{len(group)} pictures look like one, resized, cropped, mirrored or saved anew, or like one scene "
+            f"taken twice{_where(pictures, group, across)}.",
             advice=_advice(across),
             paths=pictures.named(group),
             across=across,

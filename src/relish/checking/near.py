@@ -67,7 +67,7 @@ def _elsewhere(cosines: Floats) -> Floats:
     return found
 
 
-def _cosines(directed: Floats, pairs: Positions, chunk: int = 65_536) -> npt.NDArray[np.float32]:
+def _cosines(directed: Floats, pairs: Positions, chunk: int = 8192) -> npt.NDArray[np.float32]:
     parts = [pairs[i : i + chunk] for i in range(0, len(pairs), chunk)]
     found = [np.einsum("ij,ij->i", directed[part[:, 0]], directed[part[:, 1]]) for part in parts]
     return np.concatenate([np.zeros(0, dtype=np.float32), *found])

@@ -55,6 +55,7 @@ def all_findings(found: Dataset, looked: Survey, pictures: Collection, whole: Fl
     told = {name for finding in findings if finding.kind in ("blank", "dark") for name in finding.paths}
     places = np.array([i for i, name in enumerate(pictures.names) if name in told], dtype=np.int64)
     findings += near_duplicates(pictures, group_of)
-    findings += [too_few_to_judge()] if said is None else wrong_labels(pictures, said)
+    doubted = [too_few_to_judge()] if said is None else wrong_labels(pictures, said)
+    findings += [finding for finding in doubted if not told.intersection(finding.paths)]
     findings += off_topic(pictures, cosines, places)
     return Checked(in_order(findings), pictures, pairs, said)

@@ -60,7 +60,8 @@ def judged(pictures: Collection, features: Floats, group_of: Positions) -> Judge
     held = np.zeros(len(usable), dtype=bool)
     for part in np.unique(parts):
         where = np.flatnonzero(parts == part)
-        probabilities, out = _out_of_fold(features[usable[where]], labels[where], [contents[usable[i]] for i in where])
+        keys = [contents[usable[i]] for i in where]
+        probabilities, out = _out_of_fold(features[usable[where]], labels[where], int(enough.sum()), keys)
         found[np.ix_(where[out], np.flatnonzero(enough))] = probabilities
         held[where[out]] = True
     return Judged(usable[held], found[held])
@@ -70,6 +71,8 @@ def wrong_labels(pictures: Collection, said: Judged) -> list[Finding]:
     """One finding for each picture whose label two ways of confident learning agree to doubt."""
     given = pictures.labels[said.positions]
     classes = np.unique(given)
+    if len(classes) < 2:
+        return []
     probabilities = said.probabilities[:, classes].astype(np.float64)
     probabilities /= probabilities.sum(1, keepdims=True)
     doubted = find_label_issues(
@@ -132,10 +135,12 @@ def _parts(labels: Positions, contents: list[str]) -> Positions:
     return np.where(parts == NEVER, 0, parts)
 
 
-def _out_of_fold(features: Floats, labels: Positions, contents: list[str]) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def _out_of_fold(
+    features: Floats, labels: Positions, classes: int, contents: list[str]
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """(h, K) probabilities of those pictures that were held out, and (n,) bool which ones those are."""
     folds = stratified_folds(labels, contents, usable_folds(labels, contents, FOLDS), seed=0)
     if (folds == NEVER).all():
-        return np.zeros((0, int(labels.max()) + 1), dtype=np.float32), folds != NEVER
-    found = cross_validate(features, labels, int(labels.max()) + 1, folds)
+        return np.zeros((0, classes), dtype=np.float32), folds != NEVER
+    found = cross_validate(features, labels, classes, folds)
     return softmax(found.logits.astype(np.float64), axis=1).astype(np.float32), found.held

@@ -74,13 +74,14 @@ def findings_words(findings: Sequence[Finding], pictures: int, data: str, *, pag
     return "\n".join([*lines, "", *_next(findings, data, page)])
 
 
-def first_look(findings: Sequence[Finding], data: str) -> list[str]:
-    """A line or two at the start of a run: what spoils figures, then how to look closer."""
+def first_look(findings: Sequence[Finding], data: str) -> tuple[str, bool]:
+    """A line at the start of a run, or an empty one; and whether figures cannot be trusted before it is dealt with."""
     kinds = by_kind([f for f in findings if f.severity != "note"])
-    told = [title(kind, count_of(held)) + _across(held) for kind, held in kinds.items()]
-    if not told:
-        return []
-    return [f"check   {first_few(told)}: look with  relish check {shlex.quote(data)}"]
+    if not kinds:
+        return "", False
+    grave = any(f.severity == "error" for held in kinds.values() for f in held)
+    told = first_few([title(kind, count_of(held)) + _across(held) for kind, held in kinds.items()])
+    return f"{'' if grave else 'check   '}{told}. Look with  relish check {shlex.quote(data)}", grave
 
 
 def _mark(held: Sequence[Finding]) -> str:

@@ -164,8 +164,9 @@ def prepare_data(request: Request, progress: Progress) -> Survey:
     dataset = find_dataset(request.data, sha1=request.sha1, sha256=request.sha256, progress=progress)
     looked = survey(dataset, strict=request.strict, progress=progress)
     looked = replace(looked, findings=brief_findings(dataset, looked))
-    for line in first_look(looked.findings, request.data):
-        progress.warn(line)
+    line, grave = first_look(looked.findings, request.data)
+    if line:
+        (progress.warn if grave else progress.say)(line)
     alone = WHOLE in looked.dataset.splits or not {TEST, VALIDATION} & set(looked.dataset.splits)
     if TRAIN not in looked.dataset.splits and not alone:
         raise DataError(f"{request.data}: there is a split to score on but none to learn from.")
