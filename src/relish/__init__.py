@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from relish.core.errors import RelishError as RelishError
+    from relish.evaluation.prediction import Prediction as Prediction
+    from relish.export.reader import OnnxClassifier as OnnxClassifier
     from relish.models.source import source_model as source_model
     from relish.tasks.classifier import Classifier as Classifier
-    from relish.tasks.classifier import Prediction as Prediction
     from relish.tasks.compare import compare as compare
     from relish.tasks.convert import convert as convert
     from relish.tasks.demo import demo as demo
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Classifier": "relish.tasks.classifier",
-    "Prediction": "relish.tasks.classifier",
+    "OnnxClassifier": "relish.export.reader",
+    "Prediction": "relish.evaluation.prediction",
     "Recipe": "relish.training.recipe",
     "RelishError": "relish.core.errors",
     "compare": "relish.tasks.compare",
@@ -47,6 +49,7 @@ _HOMES = {
 }
 __all__ = [
     "Classifier",
+    "OnnxClassifier",
     "Prediction",
     "Recipe",
     "RelishError",

@@ -22,7 +22,7 @@ from torch import nn
 
 from relish.core.progress import Progress
 from relish.data.dataset import Split
-from relish.data.pictures import PictureSource, open_picture
+from relish.data.pictures import open_picture
 from relish.data.transforms import Preprocessing, as_evaluated, normalise, stacked
 from relish.evaluation.decision import Decision, tempered_softmax
 from relish.evaluation.metrics import Proportion
@@ -31,7 +31,7 @@ from relish.export.reader import run
 TOLERANCE = 1e-3
 """The largest difference in a probability that an export may have."""
 TIE = 1e-6
-"""Two classes whose probabilities in PyTorch differ by less are equal: which is said first is the last digit's doing."""
+"""Classes whose probabilities in PyTorch differ by less are equal: which comes first is the last digit's doing."""
 
 Answer = Callable[[Image.Image], npt.NDArray[np.floating[Any]]]
 """(K,) probabilities of one opened picture."""
@@ -172,9 +172,7 @@ class _one_thread:
         torch.set_num_threads(self.threads)
 
 
-def _certificate(
-    reference: _Tally, tally: _Tally, labels: npt.NDArray[np.int64], names: Sequence[str]
-) -> Certificate:
+def _certificate(reference: _Tally, tally: _Tally, labels: npt.NDArray[np.int64], names: Sequence[str]) -> Certificate:
     wanted, found = np.stack(reference.rows), np.stack(tally.rows)  # (N, K)
     # A probability that is no number differs from every other by as much as one can.
     differences = np.nan_to_num(np.abs(wanted - found), nan=1.0).max(axis=1)
@@ -187,7 +185,7 @@ def _certificate(
         pictures=len(labels),
         worst_difference=float(differences[worst]),
         worst_picture=names[worst],
-        disagreements=tuple(names[i] for i in np.flatnonzero(differs)),
+        disagreements=tuple(name for name, apart in zip(names, differs, strict=True) if apart),
         ties=int(tied.sum()),
         torch_accuracy=Proportion(int((said == labels).sum()), len(labels)),
         accuracy=Proportion(int((says == labels).sum()), len(labels)),

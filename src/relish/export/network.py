@@ -11,6 +11,8 @@ the machine it was made on, so it is taken out, and equal networks give equal by
 import copy
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import onnx
 import torch
@@ -41,7 +43,9 @@ def network_model(network: nn.Module, image_size: int, count: int) -> onnx.Model
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     if size > MOST_BYTES:
-        raise Failed(f"the network has {size / 2**30:.1f} GiB of weights; one ONNX file holds 2.", hint="Fit a smaller one.")
+        raise Failed(
+            f"the network has {size / 2**30:.1f} GiB of weights; one ONNX file holds 2.", hint="Fit a smaller one."
+        )
     plain = copy.deepcopy(network).cpu().float().eval()
     example = torch.zeros(count, 3, image_size, image_size)
     try:
@@ -57,24 +61,26 @@ def network_model(network: nn.Module, image_size: int, count: int) -> onnx.Model
             )
     except Exception as error:  # whatever an architecture's code leads the exporter to
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise Failed(f"torch cannot export this network to ONNX ({reason[:200]}).", hint="Take another --source.") from error
+        raise Failed(
+            f"torch cannot export this network to ONNX ({reason[:200]}).", hint="Take another --source."
+        ) from error
     if program is None:
         raise Failed("torch did not export this network to ONNX.", hint="Take another --source.")
     return _bare(program.model_proto)
 
 
-class _quiet(warnings.catch_warnings):
+@contextmanager
+def _quiet() -> Iterator[None]:
     """The exporter tells of its own deprecations and steps, which are nothing a user can act on."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        self._level = logging.getLogger("torch.onnx").level
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-
-    def __exit__(self, *error: object) -> None:
-        logging.getLogger("torch.onnx").setLevel(self._level)
-        super().__exit__(*error)
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 def _bare(model: onnx.ModelProto) -> onnx.ModelProto:

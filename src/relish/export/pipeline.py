@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from relish.data.transforms import Preprocessing
-from relish.export.graph import DOUBLE, FLOAT, INT64, Graph
+from relish.export.graph import DOUBLE, INT64, Graph
 from relish.export.resize import Axis, resample
 
 
@@ -59,7 +59,9 @@ def _scaled(g: Graph, framed: Framed, how: Preprocessing, count: int) -> str:
         across = _first(g, framed.image, ACROSS_FIRST)
         return _passes(g, across, (framed.across, framed.down), how, count)
     down_first = _down_first(g, framed)
-    rows = g.choice(down_first, lambda h: _first(h, framed.image, DOWN_FIRST), lambda h: _first(h, framed.image, ACROSS_FIRST))
+    rows = g.choice(
+        down_first, lambda h: _first(h, framed.image, DOWN_FIRST), lambda h: _first(h, framed.image, ACROSS_FIRST)
+    )
     pairs = [(framed.down, framed.across), (framed.across, framed.down)]
     first, second = (_either(g, down_first, one, other) for one, other in pairs)
     result = _passes(g, rows, (first, second), how, count)
@@ -109,7 +111,8 @@ def _sides(g: Graph, image: str) -> tuple[str, str]:
 def _squashed(g: Graph, image: str, how: Preprocessing) -> Framed:
     height, width = _sides(g, image)
     first = g.whole(round((how.resize - how.image_size) / 2))
-    return Framed(image, *(Axis(side, g.whole(how.resize), first) for side in (height, width)), turns=pillow_turns())
+    down, across = (Axis(side, g.whole(how.resize), first) for side in (height, width))
+    return Framed(image, down, across, turns=pillow_turns())
 
 
 def _cropped(g: Graph, image: str, how: Preprocessing) -> Framed:

@@ -61,7 +61,9 @@ def quantised(network: onnx.ModelProto, inputs: Iterable[npt.NDArray[np.float32]
             )
             model = onnx.load(out)
         except Exception as error:  # its own exceptions are many and undocumented
-            raise Failed(f"ONNX Runtime cannot quantise this network ({error}).", hint="Export it without --int8.") from error
+            raise Failed(
+                f"ONNX Runtime cannot quantise this network ({error}).", hint="Export it without --int8."
+            ) from error
     return _checked(model)
 
 

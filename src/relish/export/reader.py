@@ -125,7 +125,9 @@ def session(model: Path | bytes, *, threads: int = 0) -> Any:
     except Exception as error:  # ONNX Runtime has an exception of its own for each kind of damage
         name = str(model) if isinstance(model, Path) else "the model"
         reason = (str(error).strip().splitlines() or ["unreadable"])[0][:160]
-        raise ModelError(f"{name}: is not an ONNX model that can be loaded ({reason}).", hint="Export it again.") from error
+        raise ModelError(
+            f"{name}: is not an ONNX model that can be loaded ({reason}).", hint="Export it again."
+        ) from error
 
 
 def run(loaded: Any, images: npt.NDArray[np.uint8]) -> Answers:

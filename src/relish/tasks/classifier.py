@@ -9,7 +9,7 @@ asks and from wherever.
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,11 @@ from PIL import Image
 from torch import nn
 
 from relish.core.devices import accelerator_for, place
-from relish.core.errors import DataError, ModelError, PictureError
+from relish.core.errors import ModelError, PictureError
 from relish.core.memory import keep_freed_memory
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.data.dataset import TEST, TRAIN, Dataset, Split
+from relish.data.dataset import TEST, TRAIN
 from relish.data.pictures import open_picture
 from relish.data.sources import find_dataset
 from relish.data.survey import survey
@@ -41,6 +41,9 @@ from relish.evaluation.predictions import BATCH_SIZE, predict_split, probabiliti
 from relish.models.header import load_model, read_header, says_how_to_build
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
 from relish.tasks.labelled import chosen_split, labelled_as
+
+if TYPE_CHECKING:
+    from relish.export.result import Exported
 
 Picture = str | Path | bytes | BinaryIO | Image.Image | npt.NDArray[np.uint8]
 """Whatever holds one picture."""
@@ -178,6 +181,18 @@ class Classifier:
             self.network, chosen, self.preprocessing, self._accelerator, workers=workers, progress=progress
         )
         return score(found, chosen.labels, self.classes)
+
+    def export(self, out: str | Path, **choices: Any) -> "Exported":
+        """Write the model as one ONNX file, proved against this one; `choices` are those of `relish.export`.
+
+        Raises:
+            ModelError: the model came from no file.
+        """
+        from relish.tasks.export import export  # late: that module loads classifiers
+
+        if self.path is None:
+            raise ModelError("the model is in no file yet.", hint="Load it from its run folder, then export it.")
+        return export(self.path, out, **choices)
 
     def _learned_from(self) -> set[str]:
         """SHA-256 of the pictures the model was trained on; empty where it came as a file, which does not tell."""

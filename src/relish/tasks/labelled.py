@@ -16,9 +16,7 @@ from relish.data.sources import find_dataset
 from relish.data.survey import survey
 
 
-def pictures_of(
-    data: str | Path, classes: tuple[str, ...], split: str | None, voice: Progress
-) -> tuple[Split, str]:
+def pictures_of(data: str | Path, classes: tuple[str, ...], split: str | None, voice: Progress) -> tuple[Split, str]:
     """The readable pictures of a dataset's split, and what they are called together.
 
     Args:
