@@ -1,21 +1,18 @@
-"""What the tests of exported files share: small models in files, and runs of a graph's first part alone."""
+"""What the tests of exported files share: odd pictures, and runs of a graph's first part alone."""
 
 import runpy
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from onnx import TensorProto, helper
 from PIL import Image
-from torch import nn
 
 from relish.data.transforms import Preprocessing
 from relish.export.graph import Graph
 from relish.export.network import IR_VERSION, OPSET
 from relish.export.pipeline import pixels
 from relish.export.reader import session
-from relish.models.header import ModelDescription, save_model
 
 ROOT = Path(__file__).resolve().parents[1]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -37,16 +34,3 @@ def preparing(how: Preprocessing):
 def prepared(picture: Image.Image, how: Preprocessing) -> np.ndarray:
     """What the graph makes of a picture, (3, S, S)."""
     return preparing(how).run(None, {"image": np.asarray(picture)[None]})[0][0]
-
-
-def saved_model(path: Path, network: nn.Module, description: ModelDescription, **extra: str) -> Path:
-    """A model file with batch statistics and a head that say different things of different pictures."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for name, tensor in network.state_dict().items():
-            if name.endswith("running_mean"):
-                tensor.normal_(0, 0.1)
-            elif name.endswith("running_var"):
-                tensor.uniform_(0.5, 1.5)
-    save_model(path, network, description, extra)
-    return path

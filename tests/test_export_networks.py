@@ -1,4 +1,4 @@
-"""Every kind of network that relish fits is exported, in float32 and in 8 bits, and proved on odd and on real pictures."""
+"""Every kind of network is exported, in float32 and in 8 bits, and proved on odd and on real pictures."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from relish.export import quantise
 from relish.export.reader import OnnxClassifier
 from relish.models.header import ModelDescription, load_model, save_model
 from relish.models.source import load_source
-from relish.models.target import build_target
+from relish.models.target import make_target
 from relish.tasks.export import export
 from tests.conftest import draw_dataset
 from tests.exported import MEAN, STD, make_odd_pictures
@@ -34,7 +34,7 @@ def model_of(name: str, folder: Path, framing: str) -> Path:
     if weights == "gluon.params":
         weights = write_gluon(folder / weights, "resnet18_v2", layers=[1, 1, 1, 1], channels=[8, 8, 16, 24, 32])
     loaded = load_source(source, weights, seed=2)
-    target = build_target(loaded, ("blue", "red"), seed=3)
+    target = make_target(loaded, ("blue", "red"), seed=3)
     stir(target.network)
     how = Preprocessing(image_size=size, resize=size + 9, mean=MEAN, std=STD, framing=framing, interpolation="bicubic")
     description = ModelDescription(
@@ -129,7 +129,7 @@ def test_the_real_photographs_get_the_same_class_and_probability(shared, tmp_pat
         pytest.skip(f"needs {archive}")
     source, _, _ = SOURCES["embedded"]
     loaded = load_source(source, None, seed=2)
-    target = build_target(loaded, ("hotdog", "not-hotdog"), head_init="source", mapping={"hotdog": "934"})
+    target = make_target(loaded, ("hotdog", "not-hotdog"), head_init="source", mapping={"hotdog": 934}, seed=0)
     how = Preprocessing(image_size=224, resize=256, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic")
     description = ModelDescription(
         library=loaded.library, architecture=loaded.architecture, model_args=loaded.model_args, num_classes=2,
