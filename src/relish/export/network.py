@@ -22,8 +22,8 @@ from relish.core.errors import Failed
 from relish.export.metadata import LOGITS
 
 OPSET, IR_VERSION = 18, 10
-"""The oldest operator set that torch's exporter writes by itself; read by ONNX Runtime from 1.18 on, by OpenVINO 2024
-and by TensorRT 10 (their own tables of operators)."""
+"""The oldest operator set that torch's exporter writes by itself, in the form that ONNX Runtime reads from 1.18 on.
+Tried with ONNX Runtime 1.32, its 1.30 for JavaScript, and OpenVINO 2026.4."""
 NORMALISED = "normalised"
 """The exported network's input."""
 MOST_BYTES = 2**31 - 2**20

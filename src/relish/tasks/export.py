@@ -6,6 +6,7 @@ Not here: each step (`relish/export/`), and using the file (`export/reader.py`).
 """
 
 import json
+import os
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -129,7 +130,13 @@ def _proof(
         part = str(RunFolder.open(run).read_evaluation()["split"])
         split = run_pictures(RunFolder.open(run), part, model.classes)
     chosen = _spread(split, limit)
-    return chosen, [str(path) for path in chosen.paths], part
+    return chosen, _names(chosen), part
+
+
+def _names(split: Split) -> list[str]:
+    """Paths below the folder they share: where that lies on this machine is nothing to tell in the file."""
+    shared = os.path.commonpath([path.parent for path in split.paths])
+    return [path.relative_to(shared).as_posix() for path in split.paths]
 
 
 def _spread(split: Split, limit: int | None) -> Split:
