@@ -17,7 +17,7 @@ from tests.conftest import draw_dataset, read_json
 
 SMALL = ("--image-size", 32, "--batch-size", 8)
 BOOK = ("--recipe", "book", *SMALL)
-COMMANDS = ("demo", "show", "fit", "evaluate", "predict", "compare", "sweep", "models", "pretrain")
+COMMANDS = ("demo", "show", "fit", "evaluate", "predict", "compare", "sweep", "models", "pretrain", "convert", "export")
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def test_predict_json_is_one_document_errors_included(inside, tmp_path):
     assert [list(row) for row in rows[1:5]] == [["path", "error"]] * 4
     assert len(rows) == 5 + 12 + 10, "a folder, and a glob that matches folders"
     for row in (rows[0], *rows[5:]):
-        assert list(row) == ["path", "class", "probability", "probabilities"]
+        assert list(row) == ["path", "class", "probability", "probabilities", "unsure"]
         assert row["probability"] == max(row["probabilities"].values()) == row["probabilities"][row["class"]]
         assert sum(row["probabilities"].values()) == pytest.approx(1)
     assert "4 of 27 pictures could not be read" in ended.err
