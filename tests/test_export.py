@@ -354,3 +354,16 @@ def test_what_cannot_be_done_is_refused_before_anything_is_computed(made, tmp_pa
 )
 def test_an_exported_file_is_not_run_otherwise_than_it_was_proved(made, words, told):
     assert told in refused("predict", made / "model.onnx", made / "colours", *words)
+
+
+def test_what_export_needs_is_named_where_it_is_not_installed(made, tmp_path):
+    script = (
+        "import sys; sys.modules['onnx'] = None\n"
+        "from relish.cli.app import main\n"
+        f"sys.argv = ['relish', 'export', {str(made / 'run')!r}, {str(tmp_path / 'x.onnx')!r}]\n"
+        "main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert 'pip install "relish-vision[export]"' in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -10,7 +10,11 @@ from typing import Any
 
 from relish.core.devices import processor_name
 from relish.export.certificate import Certificate
-from relish.export.quantise import LEAST_SPEED, has_instructions
+
+LEAST_SPEED = 1.5
+"""How many times as fast int8 is expected to be where the processor has instructions for it."""
+INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+"""Names in /proc/cpuinfo of instructions that multiply and add 8-bit numbers."""
 
 
 @dataclass(frozen=True)
@@ -89,3 +93,12 @@ def _int8_speed(ratio: float, f32: float) -> str:
     if known:
         return f"{words}; where a network is small, preparing pictures and small layers take the rest"
     return words + ("; this processor has no instructions for it (VNNI, AMX)" if known is False else "")
+
+
+def has_instructions() -> bool | None:
+    """Whether this processor multiplies 8-bit numbers by instructions of their own; None where it cannot be known."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return None
+    return not words.isdisjoint(INSTRUCTIONS)

@@ -13,9 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 from relish.core.errors import BadInput, Failed, ModelError, RunError
+
+try:
+    import onnx
+    import onnxscript  # noqa: F401 - torch's exporter writes with it
+except ImportError as error:
+    raise Failed("export needs packages that are not installed.", hint='pip install "relish-vision[export]"') from error
 from relish.core.files import atomic_path
 from relish.core.fingerprints import sha256_of_file
 from relish.core.progress import Progress
