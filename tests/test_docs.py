@@ -170,7 +170,7 @@ def run_one(command: str, block: Block, capfd: pytest.CaptureFixture[str]) -> No
 def test_every_block_is_marked_in_a_way_the_tests_know(document):
     """A mark with a slip in it would silently leave its commands untested, or test what cannot run."""
     for block in blocks(document):
-        assert block.language in ("bash", "console", "python", "text"), block.text
+        assert block.language in ("bash", "console", "javascript", "python", "text"), block.text
         assert re.fullmatch(
             r"|not run: .+|exits \d, printing this|printed by docs/make_images.py|needs: .+", block.mark
         ), block.mark

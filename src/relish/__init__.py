@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from relish.core.errors import RelishError as RelishError
+    from relish.evaluation.prediction import Prediction as Prediction
+    from relish.export.reader import OnnxClassifier as OnnxClassifier
     from relish.models.source import source_model as source_model
     from relish.tasks.check import Check as Check
     from relish.tasks.check import check as check
     from relish.tasks.classifier import Classifier as Classifier
-    from relish.tasks.classifier import Prediction as Prediction
     from relish.tasks.compare import compare as compare
     from relish.tasks.convert import convert as convert
     from relish.tasks.decide import decide as decide
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Check": "relish.tasks.check",
     "Classifier": "relish.tasks.classifier",
-    "Prediction": "relish.tasks.classifier",
+    "OnnxClassifier": "relish.export.reader",
+    "Prediction": "relish.evaluation.prediction",
     "Recipe": "relish.training.recipe",
     "RelishError": "relish.core.errors",
     "check": "relish.tasks.check",
@@ -54,6 +56,7 @@ _HOMES = {
 __all__ = [
     "Check",
     "Classifier",
+    "OnnxClassifier",
     "Prediction",
     "Recipe",
     "RelishError",

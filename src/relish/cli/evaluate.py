@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    run: o.Run,
+    run: o.RunOrFile,
     data: o.Data,
     split: Annotated[
         str | None,

@@ -38,8 +38,8 @@ def export(
 
     It is compared with PyTorch on real pictures first; a file that answers otherwise is not written (exit code 1).
     """
+    from relish.export.result import summary
     from relish.tasks.export import export as run_export
-    from relish.tasks.export import summary
 
     voice = o.voice(quiet or json)
     done = run_export(
@@ -58,5 +58,7 @@ def export(
         return
     for line in summary(done):
         voice.say(line)
+    for words in done.mismatch:
+        voice.warn(words)
     voice.say(f"next    relish predict {out} PICTURE")
     print(out)

@@ -12,6 +12,9 @@ Data = Annotated[
     str, Argument(metavar="DATA", help="Folder, archive, address or table of pictures, or a name such as hotdog.")
 ]
 Run = Annotated[Path, Argument(metavar="RUN", help="Run folder, or a model.safetensors of one.")]
+RunOrFile = Annotated[
+    Path, Argument(metavar="RUN", help="Run folder, its model.safetensors, or an exported .onnx file.")
+]
 Source = Annotated[
     str | None,
     Option(help="Source model: embedded, torchvision/NAME, timm/NAME, gluon/NAME or NAME.", show_default="embedded"),

@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    run: o.Run,
+    run: o.RunOrFile,
     paths: Annotated[list[str], Argument(metavar="PATH", help="Files, folders, globs, or - for standard input.")],
     device: o.Device = "auto",
     precision: Annotated[str, Option(help="f32, or auto: bf16 where it is faster here and agrees.")] = "f32",

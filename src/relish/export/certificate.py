@@ -31,7 +31,7 @@ from relish.export.reader import run
 TOLERANCE = 1e-3
 """The largest difference in a probability that an export may have."""
 TIE = 1e-6
-"""Two classes whose probabilities in PyTorch differ by less are equal: which is said first is the last digit's doing."""
+"""Classes whose probabilities in PyTorch differ by less are equal: which comes first is the last digit's doing."""
 
 Answer = Callable[[Image.Image], npt.NDArray[np.floating[Any]]]
 """(K,) probabilities of one opened picture."""
@@ -185,7 +185,7 @@ def _certificate(reference: _Tally, tally: _Tally, labels: npt.NDArray[np.int64]
         pictures=len(labels),
         worst_difference=float(differences[worst]),
         worst_picture=names[worst],
-        disagreements=tuple(names[i] for i in np.flatnonzero(differs)),
+        disagreements=tuple(name for name, apart in zip(names, differs, strict=True) if apart),
         ties=int(tied.sum()),
         torch_accuracy=Proportion(int((said == labels).sum()), len(labels)),
         accuracy=Proportion(int((says == labels).sum()), len(labels)),

@@ -5,12 +5,10 @@ Out:  nodes and initialisers, in the order they were written, under names that n
 Not here: which operators mean what (`resize.py`, `pipeline.py`).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 DOUBLE, FLOAT, INT64, UINT8 = TensorProto.DOUBLE, TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
@@ -57,17 +55,3 @@ class Graph:
     def cast(self, name: str, to: int) -> str:
         """The same values in another type."""
         return self.op("Cast", name, to=to)
-
-    def choice(self, condition: str, then: "Callable[[Graph], str]", otherwise: "Callable[[Graph], str]") -> str:
-        """One of two results, of which only that one is computed; their shapes may differ.
-
-        Args:
-            condition: (1,) bool.
-            then, otherwise: write one branch into the graph they are given, which sees this one's names.
-        """
-        branches = {}
-        for key, write in (("then_branch", then), ("else_branch", otherwise)):
-            inner = Graph(f"{self.prefix}/{len(self.nodes):03}_{key}")
-            result = onnx.ValueInfoProto(name=write(inner))
-            branches[key] = helper.make_graph(inner.nodes, key, [], [result], inner.initialisers)
-        return self.op("If", condition, **branches)

@@ -11,6 +11,8 @@ the machine it was made on, so it is taken out, and equal networks give equal by
 import copy
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import onnx
 import torch
@@ -20,8 +22,8 @@ from relish.core.errors import Failed
 from relish.export.metadata import LOGITS
 
 OPSET, IR_VERSION = 18, 10
-"""The oldest operator set that torch's exporter writes by itself; read by ONNX Runtime from 1.18 on, by OpenVINO 2024
-and by TensorRT 10 (their own tables of operators)."""
+"""The oldest operator set that torch's exporter writes by itself, in the form that ONNX Runtime reads from 1.18 on.
+Tried with ONNX Runtime 1.32, its 1.30 for JavaScript, and OpenVINO 2026.4."""
 NORMALISED = "normalised"
 """The exported network's input."""
 MOST_BYTES = 2**31 - 2**20
@@ -67,18 +69,18 @@ def network_model(network: nn.Module, image_size: int, count: int) -> onnx.Model
     return _bare(program.model_proto)
 
 
-class _quiet(warnings.catch_warnings):
+@contextmanager
+def _quiet() -> Iterator[None]:
     """The exporter tells of its own deprecations and steps, which are nothing a user can act on."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        self._level = logging.getLogger("torch.onnx").level
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-
-    def __exit__(self, *error: object) -> None:
-        logging.getLogger("torch.onnx").setLevel(self._level)
-        super().__exit__(*error)
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 def _bare(model: onnx.ModelProto) -> onnx.ModelProto:

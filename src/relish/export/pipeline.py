@@ -56,29 +56,37 @@ def pixels(g: Graph, image: str, how: Preprocessing, count: int) -> str:
 def _scaled(g: Graph, framed: Framed, how: Preprocessing, count: int) -> str:
     """Two passes with 8 bits between them, (count, 3, S, S); which way goes first, Pillow's rule decides."""
     if not framed.turns:
-        across = _first(g, framed.image, ACROSS_FIRST)
+        across = g.op("Transpose", framed.image, perm=ACROSS_FIRST)
         return _passes(g, across, (framed.across, framed.down), how, count)
     down_first = _down_first(g, framed)
-    rows = g.choice(
-        down_first, lambda h: _first(h, framed.image, DOWN_FIRST), lambda h: _first(h, framed.image, ACROSS_FIRST)
-    )
-    pairs = [(framed.down, framed.across), (framed.across, framed.down)]
-    first, second = (_either(g, down_first, one, other) for one, other in pairs)
+    axes = [(framed.down, framed.across), (framed.across, framed.down)]
+    first, second = (_either(g, down_first, one, other) for one, other in axes)
+    rows = _turned(g, framed, down_first, (first, second), count)
     result = _passes(g, rows, (first, second), how, count)
     return g.op("Where", down_first, g.op("Transpose", result, perm=[0, 1, 3, 2]), result)
 
 
+def _turned(g: Graph, framed: Framed, down_first: str, axes: tuple[Axis, Axis], count: int) -> str:
+    """Rows of whichever side is first.
+
+    An `If` would say this plainly, but OpenVINO 2026.4 reads wrong bytes behind one. Of the two ways round, one is
+    made of no rows at all, so that the two joined are the other.
+    """
+    chosen, both = g.cast(down_first, INT64), []
+    for share, perm in ((chosen, DOWN_FIRST), (g.op("Sub", g.whole(1), chosen), ACROSS_FIRST)):
+        part = g.op("Slice", framed.image, g.whole(0), g.op("Mul", framed.down.length, share), g.whole(1))
+        both.append(g.op("Reshape", g.op("Transpose", part, perm=perm), g.whole(-1)))
+    shape = g.op("Concat", axes[0].length, g.whole(count, 3), axes[1].length, axis=0)
+    return g.op("Reshape", g.op("Concat", *both, axis=0), shape)
+
+
 def _passes(g: Graph, rows: str, axes: tuple[Axis, Axis], how: Preprocessing, count: int) -> str:
     """Rows are (first side, count, 3, second side) uint8; the result is (count, 3, second S, first S) float32."""
-    size = how.image_size
-    for axis, back in zip(axes, ([3, 1, 2, 0], [1, 2, 0, 3]), strict=True):
-        scaled = resample(g, g.op("Flatten", rows, axis=1), axis, size, how.interpolation)
-        rows = g.op("Transpose", g.op("Reshape", scaled, g.whole(size, count, 3, -1)), perm=back)
-    return rows
-
-
-def _first(g: Graph, image: str, perm: list[int]) -> str:
-    return g.op("Transpose", image, perm=perm)
+    (first, second), size = axes, how.image_size
+    once = g.op("Reshape", resample(g, rows, first, size, how.interpolation), g.whole(size, count, 3, -1))
+    rows = g.op("Transpose", once, perm=[3, 1, 2, 0])  # (second side, count, 3, S)
+    twice = g.op("Reshape", resample(g, rows, second, size, how.interpolation), g.whole(size, count, 3, size))
+    return g.op("Transpose", twice, perm=[1, 2, 0, 3])
 
 
 def _down_first(g: Graph, framed: Framed) -> str:
@@ -111,7 +119,8 @@ def _sides(g: Graph, image: str) -> tuple[str, str]:
 def _squashed(g: Graph, image: str, how: Preprocessing) -> Framed:
     height, width = _sides(g, image)
     first = g.whole(round((how.resize - how.image_size) / 2))
-    return Framed(image, *(Axis(side, g.whole(how.resize), first) for side in (height, width)), turns=pillow_turns())
+    down, across = (Axis(side, g.whole(how.resize), first) for side in (height, width))
+    return Framed(image, down, across, turns=pillow_turns())
 
 
 def _cropped(g: Graph, image: str, how: Preprocessing) -> Framed:

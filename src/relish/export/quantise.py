@@ -24,10 +24,6 @@ CALIBRATION_PICTURES = 128
 """Training pictures that the ranges of activations are read from."""
 MOST_LOST = 0.01
 """Share of the pictures by which int8 may be less accurate than float32."""
-LEAST_SPEED = 1.5
-"""How many times as fast int8 is expected to be where the processor has instructions for it."""
-INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-"""Names in /proc/cpuinfo of instructions that multiply and add 8-bit numbers."""
 
 
 def quantised(network: onnx.ModelProto, inputs: Iterable[npt.NDArray[np.float32]]) -> onnx.ModelProto:
@@ -65,15 +61,6 @@ def quantised(network: onnx.ModelProto, inputs: Iterable[npt.NDArray[np.float32]
                 f"ONNX Runtime cannot quantise this network ({error}).", hint="Export it without --int8."
             ) from error
     return _checked(model)
-
-
-def has_instructions() -> bool | None:
-    """Whether this processor multiplies 8-bit numbers by instructions of their own; None where it cannot be known."""
-    try:
-        words = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return None
-    return not words.isdisjoint(INSTRUCTIONS)
 
 
 class _Reader:

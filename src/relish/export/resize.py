@@ -1,6 +1,6 @@
 """Pillow's antialiased resize of 8-bit pictures, written out in ONNX operators.
 
-In:   rows of a picture as (L, M) float32 whole numbers, L of any length known only when the graph runs.
+In:   rows of a picture, whole numbers from 0 to 255, as many as become known only when the graph runs.
 Out:  (P, M) float32 whole numbers from 0 to 255: the rows at P places of the scaled picture.
 Not here: which part of a picture is scaled to what (`pipeline.py`).
 
@@ -49,7 +49,7 @@ def resample(graph: Graph, rows: str, axis: Axis, places: int, interpolation: In
     """Scale rows.
 
     Args:
-        rows: (L, M) float32, whole numbers from 0 to 255.
+        rows: (L, …) uint8 or float32, whole numbers from 0 to 255; M values in each row.
         places: P, how many are asked for, from `axis.first` on.
 
     Returns:
@@ -70,7 +70,7 @@ def resample(graph: Graph, rows: str, axis: Axis, places: int, interpolation: In
     high, low = _halves(g, _weights(g, distance, row, start, end, interpolation))
     weights = g.op("Concat", high, low, axis=1)  # (blocks, 2B, W) float32
     gathered = g.op("Gather", rows, g.op("Squeeze", g.cast(row, INT64), g.whole(1)), axis=0)
-    gathered = g.cast(gathered, FLOAT)  # (blocks, W, M)
+    gathered = g.op("Reshape", g.cast(gathered, FLOAT), g.whole(0, 0, -1))  # (blocks, W, M)
     sums = g.op("MatMul", weights, gathered)  # (blocks, 2B, M)
     return _pixels(g, sums, blocks, places)
 

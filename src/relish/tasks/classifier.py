@@ -10,7 +10,7 @@ asks and from wherever.
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,9 @@ from relish.evaluation.predictions import BATCH_SIZE, batch_logits, split_logits
 from relish.models.header import load_model, read_header, says_how_to_build
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
 from relish.tasks.labelled import chosen_split, labelled_as
+
+if TYPE_CHECKING:
+    from relish.export.result import Exported
 
 Picture = str | Path | bytes | BinaryIO | Image.Image | npt.NDArray[np.uint8]
 """Whatever holds one picture."""
@@ -210,6 +213,18 @@ class Classifier:
         if self.path is None:
             raise RunError("there is no run to report on: this classifier was not loaded from one.")
         return report(self.path, out, device=self._accelerator.device.type, progress=progress)
+
+    def export(self, out: str | Path, **choices: Any) -> "Exported":
+        """Write the model as one ONNX file, proved against this one; `choices` are those of `relish.export`.
+
+        Raises:
+            ModelError: the model came from no file.
+        """
+        from relish.tasks.export import export  # late: that module loads classifiers
+
+        if self.path is None:
+            raise ModelError("the model is in no file yet.", hint="Load it from its run folder, then export it.")
+        return export(self.path, out, **choices)
 
     def _learned_from(self) -> set[str]:
         """SHA-256 of the pictures the model was trained on; empty where it came as a file, which does not tell."""

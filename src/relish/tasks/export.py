@@ -5,18 +5,22 @@ Out:  the file with its certificate inside, or no file and the reason.
 Not here: each step (`relish/export/`), and using the file (`export/reader.py`).
 """
 
+import json
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
-from relish.core.devices import processor_name
 from relish.core.errors import BadInput, Failed, ModelError, RunError
+
+try:
+    import onnx
+    import onnxscript  # noqa: F401 - torch's exporter writes with it
+except ImportError as error:
+    raise Failed("export needs packages that are not installed.", hint='pip install "relish-vision[export]"') from error
 from relish.core.files import atomic_path
 from relish.core.fingerprints import sha256_of_file
 from relish.core.progress import Progress
@@ -32,41 +36,14 @@ from relish.export.metadata import FORMAT_VERSION, About
 from relish.export.network import network_model
 from relish.export.quantise import (
     CALIBRATION_PICTURES,
-    LEAST_SPEED,
     MOST_LOST,
-    has_instructions,
     quantised,
 )
 from relish.export.reader import SUFFIX, session
+from relish.export.result import Exported
 from relish.models.header import read_header
 from relish.tasks.classifier import Classifier
 from relish.tasks.labelled import pictures_of, run_pictures
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A file that was written, and what is known of it."""
-
-    path: Path
-    precision: str
-    """`f32` or `int8`."""
-    split: str
-    """What it was proved on."""
-    certificate: Certificate
-    """Of the file."""
-    f32: Certificate
-    """Of the float32 graph; the same one unless the file is int8."""
-    mismatch: tuple[str, ...]
-    """Why it should not be trusted; empty unless `allow_mismatch` let it through."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The document that `relish export --json` prints."""
-        return {
-            "path": str(self.path),
-            "precision": self.precision,
-            "certificate": certificate_words(self.certificate, self.f32, self.split, self.mismatch),
-            "speed": speed_words(self.certificate, self.f32),
-        }
 
 
 def export(
@@ -127,24 +104,6 @@ def export(
     return done
 
 
-def certificate_words(
-    certificate: Certificate, f32: Certificate, split: str, mismatch: tuple[str, ...]
-) -> dict[str, Any]:
-    """What the file says of its proof; the same at each export."""
-    words = {"split": split, **certificate.as_json(), "mismatch": list(mismatch)}
-    return words if certificate is f32 else {**words, "f32": f32.as_json()}
-
-
-def speed_words(certificate: Certificate, f32: Certificate) -> dict[str, Any]:
-    """Milliseconds a picture on one thread, from pixels to probabilities."""
-    words = {
-        "processor": processor_name(),
-        "torch_milliseconds": certificate.torch_milliseconds,
-        "milliseconds": certificate.milliseconds,
-    }
-    return words if certificate is f32 else {**words, "f32_milliseconds": f32.milliseconds}
-
-
 def _check(target: Path, batch: int, limit: int | None, overwrite: bool) -> None:
     if target.suffix != SUFFIX:
         raise ModelError(f"{target}: is not named {SUFFIX}.", hint=f"Write to {target.with_suffix(SUFFIX)}.")
@@ -176,7 +135,13 @@ def _proof(
         part = str(RunFolder.open(run).read_evaluation()["split"])
         split = run_pictures(RunFolder.open(run), part, model.classes)
     chosen = _spread(split, limit)
-    return chosen, [str(path) for path in chosen.paths], part
+    return chosen, _names(chosen), part
+
+
+def _names(split: Split) -> list[str]:
+    """Paths below the folder they share: where that lies on this machine is nothing to tell in the file."""
+    shared = os.path.commonpath([path.parent for path in split.paths])
+    return [path.relative_to(shared).as_posix() for path in split.paths]
 
 
 def _spread(split: Split, limit: int | None) -> Split:
@@ -225,8 +190,6 @@ def _mismatch(
 
 
 def _about(done: Exported, model: Classifier, header: dict[str, str], decision: Decision, file: Path) -> About:
-    import json
-
     return About(
         relish_format=FORMAT_VERSION,
         classes=model.classes,
@@ -237,8 +200,8 @@ def _about(done: Exported, model: Classifier, header: dict[str, str], decision: 
         recipe=json.loads(header.get("recipe", "{}")),
         model_sha256=sha256_of_file(file),
         relish_version=version("relish-vision"),
-        certificate=certificate_words(done.certificate, done.f32, done.split, done.mismatch),
-        speed=speed_words(done.certificate, done.f32),
+        certificate=done.proof(),
+        speed=done.speed(),
     )
 
 
@@ -246,32 +209,3 @@ def _write(done: Exported, model: onnx.ModelProto, about: About) -> None:
     content = with_metadata(model, about.words()).SerializeToString(deterministic=True)
     with atomic_path(done.path) as temporary:
         temporary.write_bytes(content)
-
-
-def summary(done: Exported) -> list[str]:
-    """The certificate on the screen."""
-    proof, f32 = done.certificate, done.f32
-    ratio = proof.torch_milliseconds / proof.milliseconds
-    lines = [
-        f"proved  on {proof.pictures} pictures ({done.split}): worst probability difference {proof.worst_difference:.2g}, "
-        f"same class for {proof.agreed.correct} of {proof.agreed.count}"
-        + (f", {proof.ties} ties" if proof.ties else ""),
-        f"right   PyTorch {proof.torch_accuracy.sentence()}",
-        f"        {done.precision:7} {proof.accuracy.sentence()}",
-        f"speed   {proof.milliseconds:.1f} ms a picture, PyTorch {proof.torch_milliseconds:.1f} ms: "
-        f"{ratio:.2f} times as fast (one thread, {processor_name()})",
-    ]
-    if proof is not f32:
-        lines.insert(2, f"        f32     {f32.accuracy.sentence()}, worst difference {f32.worst_difference:.2g}")
-        lines.append(_int8_speed(f32.milliseconds / proof.milliseconds, f32.milliseconds))
-    return lines + [f"warning: {words}" for words in done.mismatch]
-
-
-def _int8_speed(ratio: float, f32: float) -> str:
-    words = f"        float32 in ONNX {f32:.1f} ms: int8 is {ratio:.2f} times as fast"
-    if ratio >= LEAST_SPEED:
-        return words
-    known = has_instructions()
-    if known:
-        return f"{words}; where a network is small, preparing pictures and small layers take the rest"
-    return words + ("; this processor has no instructions for it (VNNI, AMX)" if known is False else "")

@@ -11,9 +11,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from relish.core.errors import DataError, PictureError
-from relish.data.pictures import PICTURE_SUFFIXES
-from relish.tasks.classifier import Classifier, Picture, Prediction
+from relish.core.errors import BadInput, DataError, PictureError
+from relish.data.pictures import PICTURE_SUFFIXES, PictureSource
+from relish.evaluation.prediction import Prediction
+from relish.export.reader import SUFFIX, OnnxClassifier
 
 
 def predict(
@@ -22,7 +23,8 @@ def predict(
     """Predictions one by one, so that a folder of any size needs the memory of one batch.
 
     Args:
-        run, device, precision: as `Classifier.load` takes them.
+        run: as `Classifier.load` takes it, or an exported file, which is read without torch.
+        device, precision: as `Classifier.load` takes them; an exported file has its own.
         paths: files, folders, globs, `-` for standard input.
 
     Raises:
@@ -36,10 +38,27 @@ def predict(
             "predict needs pictures" + (", and one of the names given is empty." if given else "."),
             hint="Name files, folders, globs, or - for standard input.",
         )
-    return Classifier.load(run, device=device, precision=precision).stream(_found(given))
+    if Path(run).suffix == SUFFIX:
+        refuse_choice(run, device, precision)
+        return OnnxClassifier(run).stream(_found(given))
+    from relish.tasks.classifier import Classifier  # late: it brings torch with it
+
+    return Classifier.load(run, device=device, precision=precision).stream(_found(given))  # type: ignore[arg-type]
 
 
-def _found(paths: list[str]) -> Iterator[Picture | PictureError]:
+def refuse_choice(run: str | Path, device: str, precision: str = "f32") -> None:
+    """Nothing, where an exported file can be run as asked.
+
+    Raises:
+        BadInput: it was asked to run elsewhere, or in another precision.
+    """
+    if device not in ("auto", "cpu"):
+        raise BadInput(f"{run}: an exported file runs on the processor, not on {device}.", hint="Leave --device away.")
+    if precision != "f32":
+        raise BadInput(f"{run}: an exported file has its precision inside.", hint="Leave --precision away.")
+
+
+def _found(paths: list[str]) -> Iterator[PictureSource | PictureError]:
     """Every picture named; a name that stands for none is handed on as its error, and stops nothing."""
     for path in paths:
         if path == "-":
@@ -54,7 +73,7 @@ def _found(paths: list[str]) -> Iterator[Picture | PictureError]:
             yield from _one(Path(path))
 
 
-def _one(path: Path) -> Iterator[Picture | PictureError]:
+def _one(path: Path) -> Iterator[PictureSource | PictureError]:
     if not os.path.isdir(path):
         yield path
         return
@@ -65,7 +84,7 @@ def _one(path: Path) -> Iterator[Picture | PictureError]:
         yield PictureError(str(path), "there is no picture in this folder")
 
 
-def _standard_input() -> Iterator[Picture | PictureError]:
+def _standard_input() -> Iterator[PictureSource | PictureError]:
     """One picture's bytes, or one path a line."""
     content = sys.stdin.buffer.read()
     if not content.strip():
