@@ -9,6 +9,7 @@ What a file is, its first bytes decide, never its suffix. The decoder is then ca
 `Image.open`, which tries every format Pillow knows and warns of large pictures where we refuse or accept them.
 """
 
+import math
 import os
 import stat
 import warnings
@@ -58,12 +59,8 @@ _PILLOW = r"PIL\."
 _DECODERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"\xff\xd8\xff", JpegImageFile),
     (b"\x89PNG\r\n\x1a\n", PngImageFile),
-    (b"GIF87a", GifImageFile),
-    (b"GIF89a", GifImageFile),
-    (b"II*\0", TiffImageFile),
-    (b"MM\0*", TiffImageFile),
-    (b"II+\0", TiffImageFile),
-    (b"MM\0+", TiffImageFile),
+    *((start, GifImageFile) for start in (b"GIF87a", b"GIF89a")),
+    *((start, TiffImageFile) for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
 )
 
 _BMP_HEADERS = frozenset([12, 40, 52, 56, 64, 108, 124])
@@ -91,6 +88,18 @@ def open_picture(source: PictureSource, *, name: str | None = None) -> Image.Ima
         raise PictureError(called, error.reason) from error
     except MemoryError as error:
         raise PictureError(called, "not enough memory to decode it") from error
+
+
+def pixel_count(path: Path | str) -> int:
+    """Width times height as the file's header has it; 0 where there is no telling, which `open_picture` explains."""
+    _hush_pillow()
+    try:
+        with open(path, "rb") as file:
+            decoder = _decoder(file.read(_HEAD_BYTES))
+            file.seek(0)
+            return math.prod(decoder(file).size) if decoder else 0
+    except Exception:  # as in `_from_file`: whatever a damaged byte leads to
+        return 0
 
 
 class _Unusable(Exception):

@@ -1,84 +1,16 @@
 """`predict`: what a saved model says of pictures named on the command line.
 
 In:   files, folders, globs, `-` for standard input.
-Out:  one `Prediction` for each picture found, in order; what is no picture gets a row with its error.
+Out:  one `Prediction` for each picture found, in order; what is no picture gets a row with its error. Or the same as a
+      table, which goes on growing where it was broken off.
+Not here: finding the pictures (`given.py`), the forms of table (`report/prediction_tables.py`).
 """
 
-import glob
 import io
-import os
-import sys
-from collections.abc import Iterable, Iterator
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import batched
 from pathlib import Path
-
-from relish.core.errors import DataError, PictureError
-from relish.data.pictures import PICTURE_SUFFIXES
-from relish.tasks.classifier import Classifier, Picture, Prediction
-
-
-def predict(
-    run: str | Path, paths: Iterable[str], *, device: str = "auto", precision: str = "f32"
-) -> Iterator[Prediction]:
-    """Predictions one by one, so that a folder of any size needs the memory of one batch.
-
-    Args:
-        run, device, precision: as `Classifier.load` takes them.
-        paths: files, folders, globs, `-` for standard input.
-
-    Raises:
-        BadInput: there is no such device or precision.
-        RunError, ModelError: the model cannot be loaded.
-        DataError: nothing is named.
-    """
-    given = list(paths)
-    if not given or "" in given:
-        raise DataError(
-            "predict needs pictures" + (", and one of the names given is empty." if given else "."),
-            hint="Name files, folders, globs, or - for standard input.",
-        )
-    return Classifier.load(run, device=device, precision=precision).stream(_found(given))
-
-
-def _found(paths: list[str]) -> Iterator[Picture | PictureError]:
-    """Every picture named; a name that stands for none is handed on as its error, and stops nothing."""
-    for path in paths:
-        if path == "-":
-            yield from _standard_input()
-        elif glob.has_magic(path) and not os.path.lexists(path):
-            matches = sorted(glob.iglob(path, recursive=True))
-            for match in matches:
-                yield from _one(Path(match))
-            if not matches:
-                yield PictureError(path, "matches no file")
-        else:
-            yield from _one(Path(path))
-
-
-def _one(path: Path) -> Iterator[Picture | PictureError]:
-    if not os.path.isdir(path):
-        yield path
-        return
-    found = (p for p in path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
-    pictures = sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(path).parts))
-    yield from pictures
-    if not pictures:
-        yield PictureError(str(path), "there is no picture in this folder")
-
-
-def _standard_input() -> Iterator[Picture | PictureError]:
-    """One picture's bytes, or one path a line."""
-    content = sys.stdin.buffer.read()
-    if not content.strip():
-        yield PictureError("-", "standard input is empty")
-    elif _is_text(content):
-        yield from (Path(line.strip()) for line in content.decode().splitlines() if line.strip())
-    else:
-        yield io.BytesIO(content)
-
-
-def _is_text(content: bytes) -> bool:
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return False
-    return b"\0" not in content  # no path has one, and nearly every picture does
+from typing import Any
