@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from relish.tasks.classifier import Prediction as Prediction
     from relish.tasks.compare import compare as compare
     from relish.tasks.convert import convert as convert
+    from relish.tasks.decide import decide as decide
     from relish.tasks.demo import demo as demo
     from relish.tasks.evaluate import evaluate as evaluate
     from relish.tasks.fit import fit as fit
@@ -34,6 +35,7 @@ _HOMES = {
     "RelishError": "relish.core.errors",
     "compare": "relish.tasks.compare",
     "convert": "relish.tasks.convert",
+    "decide": "relish.tasks.decide",
     "evaluate": "relish.tasks.evaluate",
     "demo": "relish.tasks.demo",
     "fit": "relish.tasks.fit",
@@ -50,6 +52,7 @@ __all__ = [
     "RelishError",
     "compare",
     "convert",
+    "decide",
     "demo",
     "evaluate",
     "fit",

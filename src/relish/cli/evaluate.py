@@ -28,11 +28,11 @@ def evaluate(
     device: o.Device = "auto",
     json: o.Json = False,
 ) -> None:
-    """Judge a model on labelled pictures: accuracy with its interval, per-class table, confusion."""
-    from relish.report.scores import scores_words
+    """Judge a model on labelled pictures: accuracy with its interval, what its probabilities are worth, every class."""
+    from relish.report.scores import figures_words
     from relish.tasks.evaluate import evaluate as judge
 
-    scores = judge(run, data, split, workers=workers or 0, device=device, progress=o.voice(json))
-    if scores is None:
+    found = judge(run, data, split, workers=workers or 0, device=device, progress=o.voice(json))
+    if found is None:
         return  # another process prints
-    print(jsonlib.dumps(scores.as_json(), indent=1) if json else scores_words(scores))
+    print(jsonlib.dumps(found.as_json(), indent=1) if json else figures_words(found))

@@ -49,6 +49,41 @@ ValSplit = Annotated[
         show_default="0.2 where nothing else can be scored",
     ),
 ]
+Threshold = Annotated[
+    str | None,
+    Option(
+        metavar="AIM",
+        help="Two classes: the threshold that reaches precision=0.99, recall=0.95 or f1 on held-out pictures; "
+        "precision=0.99:hotdog names the class.",
+        show_default="the likelier class",
+    ),
+]
+Unsure = Annotated[
+    str | None,
+    Option(
+        metavar="accuracy=A",
+        help="Be unsure of as few pictures as leave the other held-out ones right this often.",
+        show_default="never",
+    ),
+]
+NewThreshold = Annotated[
+    str | None,
+    Option(
+        "--threshold",
+        metavar="AIM",
+        help="Two classes: precision=0.99, recall=0.95 or f1, with the class as f1:hotdog; none takes it away.",
+        show_default="as it is",
+    ),
+]
+NewUnsure = Annotated[
+    str | None,
+    Option(
+        "--unsure",
+        metavar="accuracy=A",
+        help="How often the answers that are given should be right; none: never unsure.",
+        show_default="as it is",
+    ),
+]
 Sha1 = Annotated[str | None, Option(help="SHA-1 that the archive must have.", show_default=False)]
 Sha256 = Annotated[str | None, Option(help="SHA-256 that the archive must have.", show_default=False)]
 Strict = Annotated[bool, Option("--strict", help="An unreadable picture is an error.")]

@@ -37,7 +37,7 @@ def predict(
         elif found.error is not None:
             print(f"{found.path}: {found.error}", file=sys.stderr)
         else:
-            print(f"{found.path}  {found.class_name}  {found.probability:.4f}")
+            print(f"{found.path}  {found.class_name}  {found.probability:.4f}{'  unsure' * found.unsure}")
     if json:
         print("]" if good + bad else "[]")
     if bad:

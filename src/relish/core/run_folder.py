@@ -10,6 +10,8 @@
     checkpoints/         where an interrupted run goes on from
     curves.png, .svg     the book's three curves
     model.safetensors    the target model, with class names and preprocessing in its header
+    held_out.npz         what it said of pictures it did not learn from, where some were held out in training
+    check.json           what a look at the pictures found, where one was taken
     predictions.npz      what it said of each picture of the final split
     evaluation.json      the final number, computed from the saved model; written last, so a run that has it is finished
 
@@ -46,6 +48,8 @@ class RunFolder:
         self.checkpoint = path / "checkpoints" / "latest.pt"
         self.curves = path / "curves"
         self.model = path / "model.safetensors"
+        self.held_out = path / "held_out.npz"
+        self.check = path / "check.json"
         self.predictions = path / "predictions.npz"
         self.evaluation = path / "evaluation.json"
 
@@ -145,6 +149,10 @@ class RunFolder:
         if not self.finished:
             raise RunError(f"{self.path} is not finished.", hint=f"Go on with it: {self.resume_command}")
         return _mapping(self.evaluation, json.loads)
+
+    def read_check(self) -> dict[str, Any] | None:
+        """What a look at the pictures found, `findings` and `pictures`; None where none was taken."""
+        return _mapping(self.check, json.loads) if self.check.is_file() else None
 
     def record(self, **event: Any) -> None:
         """Add one event to `metrics.jsonl`."""

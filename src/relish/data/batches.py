@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -41,6 +42,25 @@ def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[li
     return [order[i : i + batch_size] for i in range(0, count, batch_size)]
 
 
+def balanced_batches(labels: npt.NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Batches of an epoch in which every class comes equally often: pictures of small classes several times, of large
+    ones some, others in the next epoch. As many pictures in all as there are.
+
+    Returns:
+        Turns rather than positions: `position + N` is the second time that a picture comes, which is cropped anew.
+    """
+    count, (present, sizes) = len(labels), np.unique(labels, return_counts=True)
+    shares = np.full(len(present), count // len(present))
+    # What does not divide goes to the first ones of an order that changes from epoch to epoch.
+    shares[seeds.generator(seed, "shares", epoch).permutation(len(present))[: count % len(present)]] += 1
+    turns: list[int] = []
+    for k, size, share in zip(present.tolist(), sizes.tolist(), shares.tolist(), strict=True):
+        order = seeds.generator(seed, "class order", epoch, k).permutation(np.flatnonzero(labels == k))
+        turns += [int(order[i % size]) + count * (i // size) for i in range(share)]
+    mixed = np.array(turns)[seeds.generator(seed, "order", epoch).permutation(count)].tolist()
+    return [mixed[i : i + batch_size] for i in range(0, count, batch_size)]
+
+
 def training_batches(
     split: Split,
     how: Preprocessing,
@@ -51,9 +71,10 @@ def training_batches(
     smallest: float = CROP_AREA[0],
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """Augmented pictures, batch by batch; the same (seed, epoch, position) gives the same pixels.
+    """Augmented pictures, batch by batch; the same (seed, epoch, turn) gives the same pixels.
 
     Args:
+        batches: of turns: a position in the split, plus N for each time that the picture has come before in this epoch.
         smallest: see `as_trained`.
 
     Raises:
@@ -98,25 +119,26 @@ class _Unreadable(NamedTuple):
 
 
 class _Pictures(Dataset["tuple[Tensor, int, int] | _Unreadable"]):
-    """What a `DataLoader` asks for: one picture by its position."""
+    """What a `DataLoader` asks for: one picture by its turn, see `training_batches`."""
 
     def __init__(
         self, split: Split, how: Preprocessing, seed: int | None, epoch: int, smallest: float = CROP_AREA[0]
     ) -> None:
         self.split, self.how, self.seed, self.epoch, self.smallest = split, how, seed, epoch, smallest
 
-    def __getitem__(self, position: int) -> "tuple[Tensor, int, int] | _Unreadable":
+    def __getitem__(self, turn: int) -> "tuple[Tensor, int, int] | _Unreadable":
+        position = turn % len(self.split)
         try:
             picture = open_picture(self.split.paths[position])
         except PictureError as error:
             return _Unreadable(error.name, error.reason)
-        return self.pixels(picture, position), int(self.split.labels[position]), position
+        return self.pixels(picture, turn), int(self.split.labels[position]), position
 
-    def pixels(self, picture: Image.Image, position: int) -> Tensor:
+    def pixels(self, picture: Image.Image, turn: int) -> Tensor:
         """(3, S, S) uint8."""
         if self.seed is None:
             return as_evaluated(picture, self.how)
-        chance = seeds.generator(self.seed, "picture", self.epoch, position)
+        chance = seeds.generator(self.seed, "picture", self.epoch, turn)
         return as_trained(picture, self.how, chance, self.smallest)
 
 
@@ -127,9 +149,9 @@ class _Views(_Pictures):
         super().__init__(split, how, None, 0)
         self.view, self.contents = view, contents
 
-    def pixels(self, picture: Image.Image, position: int) -> Tensor:
+    def pixels(self, picture: Image.Image, turn: int) -> Tensor:
         """(3, S, S) uint8."""
-        return as_viewed(picture, self.how, self.view, seeds.generator(0, f"view/{self.contents[position]}", self.view))
+        return as_viewed(picture, self.how, self.view, seeds.generator(0, f"view/{self.contents[turn]}", self.view))
 
 
 def _read(pictures: _Pictures, batches: Sequence[Sequence[int]], workers: int) -> Iterator[Batch]:

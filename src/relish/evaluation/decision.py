@@ -101,5 +101,6 @@ def tempered_softmax(logits: npt.NDArray[np.floating[Any]], temperature: float) 
     Source: Guo et al. 2017, arXiv:1706.04599, section 4.2.
     """
     scaled = np.asarray(logits, dtype=np.float64) / temperature
-    shifted = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # of what is infinite nothing is made but NaN, which `decide` refuses
+        shifted = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))

@@ -20,6 +20,8 @@ from relish.core.errors import DataError, Diverged
 
 Z = NormalDist().inv_cdf(0.975)
 """How many standard errors a two-sided 95% interval reaches to either side."""
+UNEVEN = 1.5
+"""Classes are uneven where the largest has more than this many times the pictures of the smallest."""
 
 
 def wilson(correct: int, count: int) -> tuple[float, float]:
@@ -118,6 +120,25 @@ class Scores:
             for k, (name, row) in enumerate(zip(self.classes, self.confusion, strict=True))
         )
 
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean recall of the classes that have pictures, 0 (worst) to 1: every class counts alike.
+
+        Source: Brodersen et al. 2010, The balanced accuracy and its posterior distribution, ICPR, section 2.
+        """
+        return float(np.mean([one.recall for one in self.per_class if one.recall is not None]))
+
+    @property
+    def macro_f1(self) -> float:
+        """The mean F1 of the classes that have pictures, 0 (worst) to 1."""
+        return float(np.mean([one.f1 for one in self.per_class if one.f1 is not None]))
+
+    @property
+    def uneven(self) -> bool:
+        """Whether some class has far more pictures than another, so that accuracy speaks for the large ones."""
+        counts = [one.count for one in self.per_class if one.count]
+        return max(counts) > UNEVEN * min(counts)
+
     def sentence(self) -> str:
         """The accuracy in words, such as `0.940 (752 of 800, 95% interval 0.921–0.954)`."""
         return self.top1.sentence()
@@ -156,7 +177,10 @@ def said_class(probabilities: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.i
 
 
 def score(
-    probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np.int64], classes: Sequence[str]
+    probabilities: npt.NDArray[np.floating[Any]],
+    labels: npt.NDArray[np.int64],
+    classes: Sequence[str],
+    said: npt.NDArray[np.int64] | None = None,
 ) -> Scores:
     """Count what was right and what was taken for what.
 
@@ -164,6 +188,7 @@ def score(
         probabilities: (N, K) floating point, a row per picture; the first of equal largest values counts.
         labels: (N,) int64, each an index into `classes`.
         classes: the K class names.
+        said: (N,) int64, the class that is said of each picture; None: the likeliest.
 
     Raises:
         DataError: there is no picture to score.
@@ -176,7 +201,8 @@ def score(
         raise ValueError(f"probabilities are {probabilities.shape}, expected {(len(labels), known)}")
     if labels.min() < 0 or labels.max() >= known:
         raise ValueError(f"labels go from {labels.min()} to {labels.max()}, there are {known} classes")
-    cells = np.bincount(labels * known + said_class(probabilities), minlength=known * known)
+    likeliest = said_class(probabilities)
+    cells = np.bincount(labels * known + (likeliest if said is None else said), minlength=known * known)
     rows = cells.reshape(known, known).tolist()  # (K, K) int
     return Scores(tuple(classes), tuple(tuple(row) for row in rows))
 

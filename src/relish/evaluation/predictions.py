@@ -1,7 +1,8 @@
 """What a network says of every picture of a split.
 
 In:   a network, a split, the preprocessing, and the processes that share the work.
-Out:  (N, K) float32 probabilities in the order of the split, the same in every process.
+Out:  (N, K) float32 logits or probabilities in the order of the split, the same in every process.
+Not here: the temperature that a saved model may have (`decision.py`).
 
 The batches are cut before they are dealt out, so that a picture meets the same neighbours however many processes
 there are, and results are put in place by position: what pads one process's share can never be counted.
@@ -25,7 +26,7 @@ BATCH_SIZE = 64
 """Pictures in a batch of evaluation and prediction."""
 
 
-def predict_split(
+def split_logits(
     network: nn.Module,
     split: Split,
     how: Preprocessing,
@@ -35,13 +36,13 @@ def predict_split(
     progress: Progress | None = None,
     title: str = "evaluating",
 ) -> npt.NDArray[np.float32]:
-    """Probabilities for every picture of a split.
+    """Logits for every picture of a split.
 
     Args:
         network: takes (B, 3, S, S) float32, gives (B, K) logits; left in eval mode, on the accelerator's device.
 
     Returns:
-        (N, K) float32, rows sum to 1, in the order of the split.
+        (N, K) float32, in the order of the split.
 
     Raises:
         PictureError: a picture cannot be opened any more.
@@ -53,7 +54,7 @@ def predict_split(
     found: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
     with torch.inference_mode(), (progress or Progress()).bar(title, len(split)) as bar:
         for batch in evaluation_batches(split, how, mine, workers=workers):
-            found.append((batch.positions.numpy(), probabilities(network, batch.images.to(accelerator.device), how)))
+            found.append((batch.positions.numpy(), batch_logits(network, batch.images.to(accelerator.device), how)))
             bar.advance(len(batch.labels) * accelerator.num_processes)
     if accelerator.num_processes > 1:
         found = gather_object(found)
@@ -65,10 +66,29 @@ def predict_split(
     return result
 
 
-def probabilities(
+def predict_split(
+    network: nn.Module,
+    split: Split,
+    how: Preprocessing,
+    accelerator: Accelerator,
+    *,
+    workers: int = 0,
+    progress: Progress | None = None,
+    title: str = "evaluating",
+) -> npt.NDArray[np.float32]:
+    """As `split_logits`, but the network's own probabilities, at temperature 1: rows sum to 1."""
+    return softmax(split_logits(network, split, how, accelerator, workers=workers, progress=progress, title=title))
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(N, K) logits to float32 probabilities, at temperature 1."""
+    return torch.from_numpy(logits).softmax(1).numpy()
+
+
+def batch_logits(
     network: nn.Module, images: torch.Tensor, how: Preprocessing, precision: Precision = "f32"
 ) -> npt.NDArray[np.float32]:
-    """(B, 3, S, S) uint8 pictures to (B, K) float32 probabilities, by one pass through the network."""
+    """(B, 3, S, S) uint8 pictures to (B, K) float32 logits, by one pass through the network."""
     with torch.inference_mode(), computing_in(precision, images.device):
         logits: torch.Tensor = network(normalise(images, how))
-        return logits.float().softmax(1).cpu().numpy()
+        return logits.float().cpu().numpy()

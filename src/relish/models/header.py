@@ -9,6 +9,7 @@ order, so that equal models are equal files.
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,9 +77,7 @@ def save_model(path: Path, network: nn.Module, description: ModelDescription, ex
         ModelError: the network is not the one described, or `extra` takes one of the header's own keys.
         WriteFailed: no space, no permission; what stood there before still stands.
     """
-    taken = sorted(set(extra) & set(_OURS))
-    if taken:
-        raise ModelError(f"extra may not set {', '.join(taken)}: the header's own keys.")
+    _check_free(extra)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
     wanted = network_shapes(
         description.library, description.architecture, description.model_args, description.num_classes
@@ -89,6 +88,21 @@ def save_model(path: Path, network: nn.Module, description: ModelDescription, ex
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         for part in _serialised(tensors, {**_header_of(description), **extra}):
             file.write(part)
+
+
+def rewrite_header(path: Path, extra: Mapping[str, str]) -> None:
+    """Change further words of a saved model's header, atomically; the tensors stay as they are, byte for byte.
+
+    Raises:
+        ModelError: not a safetensors file, or `extra` takes one of the header's own keys.
+        WriteFailed: no space, no permission; what stood there before still stands.
+    """
+    _check_free(extra)
+    header = {**read_header(path), **extra}
+    with path.open("rb") as old, atomic_path(path) as temporary, temporary.open("wb") as new:
+        layout = json.loads(old.read(int.from_bytes(old.read(8), "little")))
+        new.write(_header_bytes({**layout, "__metadata__": dict(sorted(header.items()))}))
+        shutil.copyfileobj(old, new)
 
 
 def read_header(path: Path) -> dict[str, str]:
@@ -195,9 +209,19 @@ def _serialised(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) 
     content = safetensors.torch.save(dict(sorted(tensors.items())))
     length = int.from_bytes(content[:8], "little")
     layout = {"__metadata__": dict(sorted(header.items())), **json.loads(content[8 : 8 + length])}
+    return _header_bytes(layout), content[8 + length :]
+
+
+def _header_bytes(layout: Mapping[str, Any]) -> bytes:
     text = json.dumps(layout, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text, content[8 + length :]
+    return len(text).to_bytes(8, "little") + text
+
+
+def _check_free(extra: Mapping[str, str]) -> None:
+    taken = sorted(set(extra) & set(_OURS))
+    if taken:
+        raise ModelError(f"extra may not set {', '.join(taken)}: the header's own keys.")
 
 
 def _check_version(header: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ asks and from wherever.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,8 +36,10 @@ from relish.data.transforms import (
     preprocessing_from,
     stacked,
 )
-from relish.evaluation.metrics import Scores, score
-from relish.evaluation.predictions import BATCH_SIZE, predict_split, probabilities
+from relish.evaluation.decision import Decision, decision_from, tempered_softmax
+from relish.evaluation.figures import Figures, figures
+from relish.evaluation.held_out import read_held_out
+from relish.evaluation.predictions import BATCH_SIZE, batch_logits, split_logits
 from relish.models.header import load_model, read_header, says_how_to_build
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
 
@@ -52,13 +54,15 @@ class Prediction:
     path: str
     """The picture's path, or its place in what was given, such as `picture 3`."""
     class_name: str | None = None
-    """The likeliest class; the first of them where several are equal."""
+    """The class that is said: the likeliest, the first of equals, unless the model has a threshold."""
     probability: float | None = None
     """Of that class, 0 to 1."""
     probabilities: dict[str, float] | None = None
     """Of every class, in the model's order; they add up to 1."""
     error: str | None = None
     """Why there is no prediction."""
+    unsure: bool = False
+    """Whether the model would rather not answer: the probability is below what it was told to be sure from."""
 
     def as_json(self) -> dict[str, Any]:
         """The document that `relish predict --json` prints for one picture."""
@@ -69,6 +73,7 @@ class Prediction:
             "class": self.class_name,
             "probability": self.probability,
             "probabilities": self.probabilities,
+            "unsure": self.unsure,
         }
 
 
@@ -84,6 +89,7 @@ class Classifier:
         source: str = "",
         path: Path | None = None,
         accuracy: str = "",
+        decision: Decision | None = None,
         accelerator: Accelerator | None = None,
         precision: str = "f32",
     ) -> None:
@@ -93,6 +99,7 @@ class Classifier:
         self.source = source
         self.path = path
         self.accuracy = accuracy
+        self.decision = decision or Decision()
         self._accelerator = accelerator or accelerator_for()
         self._precision: AskedPrecision | Precision = checked_precision(precision)
         place(self.network, self._accelerator.device)
@@ -134,6 +141,7 @@ class Classifier:
             source=extra.get("source", description.network_name),
             path=path,
             accuracy=accuracy,
+            decision=decision_from(extra),
             accelerator=accelerator_for(device),
             precision=precision,
         )
@@ -178,7 +186,7 @@ class Classifier:
 
     def evaluate(
         self, data: str | Path, split: str | None = None, *, workers: int = 0, progress: Progress | None = None
-    ) -> Scores:
+    ) -> Figures:
         """How good the model is on labelled pictures; they are never split here.
 
         Args:
@@ -200,10 +208,16 @@ class Classifier:
         known = sum(looked.sha256[path] in learned for path in chosen.paths)
         if known and split != TRAIN:
             voice.warn(f"the model learned from {known} of these pictures: it looks better here than it is.")
-        found = predict_split(
+        chosen_on = self._decides_by() - learned
+        seen = sum(looked.sha256[path] in chosen_on for path in chosen.paths)
+        if seen:
+            voice.warn(
+                f"temperature and thresholds were chosen on {seen} of these pictures: expect less of them in use."
+            )
+        found = split_logits(
             self.network, chosen, self.preprocessing, self._accelerator, workers=workers, progress=progress
         )
-        return score(found, chosen.labels, self.classes)
+        return figures(found, chosen.labels, self.classes, self.decision)
 
     def _learned_from(self) -> set[str]:
         """SHA-256 of the pictures the model was trained on; empty where it came as a file, which does not tell."""
@@ -212,14 +226,17 @@ class Classifier:
         splits = RunFolder.open(self.path).read_dataset()["splits"]
         return {row["sha256"] for row in splits[TRAIN]}
 
+    def _decides_by(self) -> set[str]:
+        """SHA-256 of the pictures that the decision was chosen on; empty where that is not known."""
+        if self.path is None or not (file := RunFolder(self.path).held_out).is_file():
+            return set()
+        return set(read_held_out(file).sha256)
+
     def _answer(self, names: list[str], ready: list[torch.Tensor | str]) -> Iterator[Prediction]:
         tensors = [item for item in ready if isinstance(item, torch.Tensor)]
-        rows = iter(())
-        if tensors:
-            images = stacked(tensors).to(self._accelerator.device)
-            rows = iter(probabilities(self.network, images, self.preprocessing, self._chosen_precision(images)))
+        answers = iter(self._decided(stacked(tensors).to(self._accelerator.device)) if tensors else ())
         for name, item in zip(names, ready, strict=True):
-            yield Prediction(name, error=item) if isinstance(item, str) else self._prediction(name, next(rows))
+            yield Prediction(name, error=item) if isinstance(item, str) else replace(next(answers), path=name)
 
     def _chosen_precision(self, images: torch.Tensor) -> Precision:
         """Chosen once, on the first pictures that come."""
@@ -227,10 +244,14 @@ class Classifier:
             self._precision = fastest(self.network, normalise(images, self.preprocessing))
         return self._precision
 
-    def _prediction(self, name: str, row: npt.NDArray[np.float32]) -> Prediction:
-        best = int(row.argmax())
-        each = {known: float(p) for known, p in zip(self.classes, row, strict=True)}
-        return Prediction(name, self.classes[best], float(row[best]), each)
+    def _decided(self, images: torch.Tensor) -> Iterator[Prediction]:
+        """The answer for each of (B, 3, S, S) uint8 pictures, without its path."""
+        logits = batch_logits(self.network, images, self.preprocessing, self._chosen_precision(images))
+        probabilities = tempered_softmax(logits, self.decision.temperature)
+        said, unsure = self.decision.decide(probabilities, self.classes)
+        for row, best, doubt in zip(probabilities.tolist(), said.tolist(), unsure.tolist(), strict=True):
+            each = dict(zip(self.classes, row, strict=True))
+            yield Prediction("", self.classes[best], row[best], each, unsure=doubt)
 
 
 def _accuracy(folder: RunFolder) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from relish.core.devices import accelerator_for
 from relish.core.progress import Progress
-from relish.evaluation.metrics import Scores
+from relish.evaluation.figures import Figures
 from relish.tasks.classifier import Classifier
 
 
@@ -16,7 +16,7 @@ def evaluate(
     workers: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
-) -> Scores | None:
+) -> Figures | None:
     """As `Classifier.evaluate`, from a path; None in every process but the first.
 
     Raises:
@@ -25,5 +25,5 @@ def evaluate(
     accelerator = accelerator_for(device)
     voice = progress if progress is not None and accelerator.is_main_process else Progress()
     model = Classifier.load(run, device=device)
-    scores = model.evaluate(data, split, workers=workers, progress=voice)
-    return scores if accelerator.is_main_process else None
+    found = model.evaluate(data, split, workers=workers, progress=voice)
+    return found if accelerator.is_main_process else None

@@ -38,6 +38,8 @@ def fit(
     val_split: float | None = None,
     budget: float | None = None,
     target_accuracy: float | None = None,
+    threshold: str | None = None,
+    unsure: str | None = None,
     sha1: str | None = None,
     sha256: str | None = None,
     strict: bool = False,
@@ -60,6 +62,10 @@ def fit(
         val_split: share of the training pictures to hold back, between 0 and 1.
         budget: seconds that recipe `auto` may take, 60 or more, from the first picture it computes on to the end.
         target_accuracy: on held-out pictures, above 0 to 1; recipe `auto` ends at the first rung that reaches it.
+        threshold: with two classes, what a threshold is chosen for on held-out pictures: `precision=0.99`,
+            `recall=0.95` or `f1`, with the class it is about as `precision=0.99:hotdog`; None says the likelier class.
+        unsure: `accuracy=0.98`: the model is unsure of as few pictures as leave the others right so often, on held-out
+            pictures; None is never unsure.
         sha1, sha256: checksum that the archive must have.
         strict: an unreadable picture is an error instead of being left out.
         workers: processes that read pictures; None chooses.
@@ -85,6 +91,8 @@ def fit(
         "val_split": val_split,
         "budget": budget,
         "target_accuracy": target_accuracy,
+        "threshold": threshold,
+        "unsure": unsure,
         "sha1": sha1,
         "sha256": sha256,
         "strict": strict or None,

@@ -27,6 +27,7 @@ from relish.data.split import with_validation
 from relish.data.survey import Survey, survey
 from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone
+from relish.evaluation.thresholds import Aim, parse_aim, parse_unsure, positive_class
 from relish.models.describe import describe
 from relish.models.freezing import freeze
 from relish.models.source import SourceModel, load_source
@@ -65,6 +66,10 @@ class Request:
     """Seconds a climb may take, from the first picture that is computed on to the end."""
     target_accuracy: float | None = None
     """On held-out pictures, 0 to 1: a climb ends at the first rung that reaches it."""
+    threshold: str | None = None
+    """What a threshold is chosen for, such as `precision=0.99:hotdog`; none: the likelier class is said."""
+    unsure: str | None = None
+    """The accuracy wanted of the answers, such as `accuracy=0.98`; none: the model is never unsure."""
 
     def __post_init__(self) -> None:
         for name in ("source", "weights"):
@@ -78,6 +83,17 @@ class Request:
             raise RecipeError(f"--target-accuracy must be above 0 and at most 1, got {self.target_accuracy:g}.")
         if self.seed < 0:
             raise RecipeError(f"--seed must be 0 or above, got {self.seed}.")
+        _ = self.aim, self.accuracy  # refused now, if they cannot be read
+
+    @property
+    def aim(self) -> Aim | None:
+        """What a threshold is chosen for."""
+        return None if self.threshold is None else parse_aim(self.threshold)
+
+    @property
+    def accuracy(self) -> float | None:
+        """The accuracy wanted of the answers that are given."""
+        return None if self.unsure is None else parse_unsure(self.unsure)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; paths made absolute, so that a run can be resumed from anywhere."""
@@ -166,6 +182,7 @@ def prepare_run(request: Request, recipe: Recipe, looked: Survey, progress: Prog
             f"recipe {recipe.name} solves for its head: where the head would start makes no difference.",
             hint="Leave --head-init and --map away, or take --recipe source-head.",
         )
+    _check_decision(request, recipe, looked.dataset)
     # A run from chance takes the source model's design only: there is no need to fetch its weights.
     weights = request.weights or ("none" if random else None)
     source = load_source(request.source, weights, progress=progress)
@@ -208,6 +225,19 @@ def introduce(prepared: Prepared, progress: Progress) -> None:
     )
 
 
+def _check_decision(request: Request, recipe: Recipe, dataset: Dataset) -> None:
+    """Whether a threshold, or a bound below which to be unsure, can be chosen: now, and not after training."""
+    if request.threshold is None and request.unsure is None:
+        return
+    if recipe.method == "train" and VALIDATION not in dataset.splits:
+        raise RecipeError(
+            f"--threshold and --unsure are chosen on held-out pictures, and recipe {recipe.name} holds none back here.",
+            hint="Add --val-split 0.2, or take --recipe auto.",
+        )
+    if request.aim is not None:
+        positive_class(request.aim, dataset.classes)
+
+
 def _check_size(target: TargetModel, size: int) -> None:
     try:
         with torch.inference_mode():
@@ -229,8 +259,11 @@ def _identity(request: Request, recipe: Recipe, looked: Survey, source: SourceMo
         for name, split in dataset.splits.items()
     }
     numbers = {key: value for key, value in recipe.as_dict().items() if key != "name"}
+    if numbers["balance"] == "none":
+        del numbers["balance"]  # runs that were begun before there was a choice are the same runs
     model = [source.library, source.architecture, source.model_args, source.sha256, recipe.start == "random"]
-    limits = {"budget": request.budget, "target_accuracy": request.target_accuracy}
+    named = ("budget", "target_accuracy", "threshold", "unsure")
+    limits = {name: getattr(request, name) for name in named}
     asked = {name: limit for name, limit in limits.items() if limit is not None}
     return fingerprint([numbers, request.seed, request.judge, splits, model, dict(request.mapping), asked])
 

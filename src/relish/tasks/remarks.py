@@ -9,9 +9,13 @@ from accelerate import Accelerator
 
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
+from relish.data.dataset import VALIDATION
+from relish.evaluation.figures import Figures
+from relish.evaluation.held_out import read_held_out, unreached
 from relish.evaluation.metrics import Proportion, score
 from relish.evaluation.predictions import predict_split
 from relish.evaluation.rows import prove_rows
+from relish.report.decisions import reached_words, temperature_words
 from relish.tasks.preparing import Prepared
 
 
@@ -45,6 +49,30 @@ def say_gap(folder: RunFolder, judged: Proportion, split: str, progress: Progres
         )
     else:
         progress.say(f"held-out accuracy was {held.value:.3f}: {split} is {_apart(points)}")
+
+
+def say_figures(prepared: Prepared, folder: RunFolder, found: Figures, progress: Progress) -> None:
+    """What stands beside the accuracy: copies, uneven classes, how the model decides and what that comes to."""
+    split, fresh = prepared.final_name, folder.read_evaluation()["without_duplicates"]
+    if fresh and fresh["left_out"]:
+        pictures = "1 picture that has" if fresh["left_out"] == 1 else f"{fresh['left_out']} pictures that have"
+        progress.say(
+            f"without {pictures} a copy among those learned from: accuracy "
+            f"{Proportion(fresh['correct'], fresh['count']).sentence()}"
+        )
+    if found.scores.uneven:
+        progress.say(f"classes are uneven: balanced accuracy {found.balanced_accuracy.sentence()}")
+    if not found.decision.fitted_on:
+        progress.say("temperature 1: no pictures were held out to fit it on (--val-split 0.2 holds some back)")
+        return
+    progress.say(temperature_words(found))
+    held, request = read_held_out(folder.held_out), prepared.request
+    for words in unreached(found.decision, held, found.classes, request.aim, request.accuracy):
+        progress.warn(words)
+    for line in reached_words(found, held, split):
+        progress.say(line)
+    if split == VALIDATION and prepared.recipe.method == "train":
+        progress.say("these were chosen on the pictures they are judged on here: expect a little less in use")
 
 
 def _apart(points: float) -> str:

@@ -24,11 +24,13 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import VALIDATION, Split
 from relish.data.transforms import Preprocessing, preprocessing_from
-from relish.evaluation.metrics import score
-from relish.evaluation.predictions import predict_split
+from relish.evaluation.decision import decision_from
+from relish.evaluation.figures import figures
+from relish.evaluation.held_out import HeldOut
+from relish.evaluation.predictions import split_logits
 from relish.models.header import load_model
 from relish.tasks.preparing import Prepared
-from relish.tasks.remarks import say_before, say_gap
+from relish.tasks.remarks import say_before, say_figures, say_gap
 from relish.tasks.writing import describe_run, draw_run, save_run, write_results
 from relish.training.fine_tuning import HELD_OUT
 from relish.training.ladder import climb
@@ -103,15 +105,16 @@ def _train_and_judge(
     give_memory_back()
     network, _, extra = load_model(folder.model)
     final = prepared.dataset.splits[prepared.final_name]
-    found = predict_split(
+    logits = split_logits(
         network, final, preprocessing_from(extra, prepared.preprocessing), accelerator,
         workers=workers, progress=progress, title="judging",
     )  # fmt: skip
-    scores = score(found, final.labels, prepared.dataset.classes)
+    found = figures(logits, final.labels, prepared.dataset.classes, decision_from(extra))
     if accelerator.is_main_process:
-        write_results(prepared, folder, scores, found)
-        progress.say(f"{prepared.final_name} accuracy {scores.sentence()}, computed from the saved model")
-        say_gap(folder, scores.top1, prepared.final_name, progress)
+        write_results(prepared, folder, found, logits)
+        progress.say(f"{prepared.final_name} accuracy {found.sentence()}, computed from the saved model")
+        say_gap(folder, found.top1, prepared.final_name, progress)
+        say_figures(prepared, folder, found, progress)
     accelerator.wait_for_everyone()  # so that no process looks for results that are being written
 
 
@@ -131,9 +134,22 @@ def _train(prepared: Prepared, folder: RunFolder, accelerator: Accelerator, prog
         say_before(prepared, folder, accelerator, progress, workers)
     lesson = replace(lesson, precision=run_precision(lesson, folder, accelerator, progress))
     train(lesson, folder, accelerator, progress)
+    held = _held_out(prepared, accelerator, progress, workers)
     if accelerator.is_main_process:
-        save_run(prepared, folder, prepared.preprocessing)
+        save_run(prepared, folder, prepared.preprocessing, held)
         draw_run(folder, folder, prepared.score_name)
+
+
+def _held_out(prepared: Prepared, accelerator: Accelerator, progress: Progress, workers: int) -> HeldOut | None:
+    """What the network says of the validation split, which the loop does not learn from; None where there is none."""
+    if VALIDATION not in prepared.dataset.splits:
+        return None
+    split = prepared.dataset.splits[VALIDATION]
+    logits = split_logits(
+        prepared.target.network, split, prepared.preprocessing, accelerator,
+        workers=workers, progress=progress, title="held-out pictures",
+    )  # fmt: skip
+    return HeldOut(split.labels, logits, tuple(prepared.survey.sha256[path] for path in split.paths))
 
 
 def _climb(prepared: Prepared, folder: RunFolder, accelerator: Accelerator, progress: Progress, workers: int) -> None:
@@ -158,9 +174,9 @@ def _climb(prepared: Prepared, folder: RunFolder, accelerator: Accelerator, prog
         began=time.monotonic() - _spent(folder),
     )
 
-    def keep(how: Preprocessing) -> None:
+    def keep(how: Preprocessing, held: HeldOut) -> None:
         if accelerator.is_main_process:
-            save_run(prepared, folder, how)
+            save_run(prepared, folder, how, held)
 
     stages = climb(job, folder, keep, accelerator, progress)
     if accelerator.is_main_process and stages:

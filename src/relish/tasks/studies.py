@@ -24,6 +24,7 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.survey import Survey
 from relish.evaluation.curves import Curves
+from relish.evaluation.decision import Decision, tempered_softmax
 from relish.evaluation.metrics import Scores
 from relish.tasks.preparing import Prepared, Request, prepare_run
 from relish.tasks.running import open_folder, run
@@ -44,8 +45,14 @@ class Outcome:
     @property
     def right(self) -> npt.NDArray[np.bool_]:
         """(N,) bool: for each picture of the final split, in its order, whether the saved model was right."""
+        evaluation = self.folder.read_evaluation()
+        decision = Decision(**evaluation.get("decision", {}))
         with np.load(self.folder.predictions, allow_pickle=False) as kept:
-            right: npt.NDArray[np.bool_] = kept["probabilities"].argmax(1) == kept["labels"]
+            found = (
+                tempered_softmax(kept["logits"], decision.temperature) if "logits" in kept else kept["probabilities"]
+            )
+            said, _ = decision.decide(found, evaluation["classes"])
+            right: npt.NDArray[np.bool_] = said == kept["labels"]
             return right
 
     @property

@@ -21,16 +21,25 @@ from relish.core.devices import processor_name
 from relish.core.files import atomic_path, write_json
 from relish.core.fingerprints import sha256_of_file
 from relish.core.run_folder import RunFolder
+from relish.data.dataset import TEST, TRAIN, VALIDATION
+from relish.data.findings import Finding
 from relish.data.transforms import Preprocessing
 from relish.evaluation.curves import CurvePoint
-from relish.evaluation.metrics import Scores
+from relish.evaluation.decision import HEADER_KEY, tempered_softmax
+from relish.evaluation.figures import Figures
+from relish.evaluation.held_out import HeldOut, choose_decision
+from relish.evaluation.leakage import WithoutDuplicates, without_duplicates
 from relish.models.header import ModelDescription, save_model
 from relish.report.curves import draw_curves
 from relish.tasks.preparing import Prepared
 
 
-def save_run(prepared: Prepared, folder: RunFolder, how: Preprocessing) -> None:
-    """The network as it is now, with its classes and how it wants its pictures."""
+def save_run(prepared: Prepared, folder: RunFolder, how: Preprocessing, held: HeldOut | None) -> None:
+    """The network as it is now, with its classes, how it wants its pictures, and how it decides.
+
+    Args:
+        held: what it said of pictures it did not learn from, which is kept beside it; None where there were none.
+    """
     network, source = prepared.target.network, prepared.source
     description = ModelDescription(
         library=source.library,
@@ -45,6 +54,11 @@ def save_run(prepared: Prepared, folder: RunFolder, how: Preprocessing) -> None:
         "source": f"{source.name}: {source.origin}",
         "recipe": json.dumps(prepared.recipe.as_dict()),
     }
+    if held is not None:
+        held.save(folder.held_out)
+        request = prepared.request
+        decision = choose_decision(held, prepared.dataset.classes, request.aim, request.accuracy)
+        extra[HEADER_KEY] = decision.as_header()
     save_model(folder.model, network, description, extra)
 
 
@@ -55,11 +69,12 @@ def draw_run(folder: RunFolder, stage: RunFolder, scored_on: str) -> None:
         draw_curves(points, folder.curves, title=folder.path.name, scored_on=scored_on)
 
 
-def write_results(prepared: Prepared, folder: RunFolder, scores: Scores, found: npt.NDArray[np.float32]) -> None:
-    """What the saved model said of the final split, (N, K) probabilities, and the figures; these end the run."""
+def write_results(prepared: Prepared, folder: RunFolder, found: Figures, logits: npt.NDArray[np.float32]) -> None:
+    """What the saved model said of the final split, (N, K) logits, and the figures; these end the run."""
     final = prepared.dataset.splits[prepared.final_name]
+    probabilities = tempered_softmax(logits, found.decision.temperature).astype(np.float32)
     with atomic_path(folder.predictions) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, labels=final.labels, probabilities=found)
+        np.savez_compressed(file, labels=final.labels, probabilities=probabilities, logits=logits)
     records = folder.records()
     seconds = max((r["seconds"] for r in records if r["event"] in ("train", "rung")), default=0.0)
     looped = seconds and prepared.recipe.method == "train"
@@ -67,13 +82,33 @@ def write_results(prepared: Prepared, folder: RunFolder, scores: Scores, found: 
     write_json(
         folder.evaluation,
         {
-            "split": prepared.final_name,
-            **scores.as_json(),
-            "model_sha256": sha256_of_file(folder.model),
+            **judged(folder, prepared.final_name, found),
             "training_seconds": seconds,
             "pictures_per_second": pictures / seconds if looped else None,
         },
     )
+
+
+def judged(folder: RunFolder, split: str, found: Figures) -> dict[str, Any]:
+    """What `evaluation.json` says of the model as it is saved."""
+    fresh = _without_duplicates(folder, split, found)
+    return {
+        "split": split,
+        **found.as_json(),
+        "without_duplicates": fresh and fresh.as_json(),
+        "model_sha256": sha256_of_file(folder.model),
+    }
+
+
+def _without_duplicates(folder: RunFolder, split: str, found: Figures) -> WithoutDuplicates | None:
+    """The accuracy without copies; None where nobody looked for any and no two files are equal."""
+    rows, check = folder.read_dataset()["splits"], folder.read_check()
+    learned = list(rows[TRAIN])
+    if split == TEST and folder.read_recipe()["method"] != "train":
+        learned += rows.get(VALIDATION, [])
+    findings = [Finding.from_json(one) for one in check["findings"]] if check else []
+    fresh = without_duplicates(findings, learned, rows[split], found.right)
+    return fresh if check or (fresh and fresh.left_out) else None
 
 
 def curve_points(folder: RunFolder) -> tuple[CurvePoint, ...]:

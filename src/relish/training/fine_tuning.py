@@ -18,7 +18,8 @@ from relish.core.errors import Stopped
 from relish.core.files import write_json
 from relish.core.progress import Muted, Progress
 from relish.core.run_folder import RunFolder
-from relish.evaluation.predictions import predict_split
+from relish.data.dataset import Split
+from relish.evaluation.predictions import softmax, split_logits
 from relish.models.target import TargetModel
 from relish.training.averaging import State, between, state_of
 from relish.training.checkpoints import load_network
@@ -34,12 +35,16 @@ SHARES = (0.25, 0.5, 0.75, 1.0)
 class Fold:
     """A fine-tuned model beside the probe it started from; both learned from the same pictures."""
 
-    labels: npt.NDArray[np.int64]
-    """(n,) int64, of the pictures held out."""
+    out: Split
+    """The n pictures held out."""
     probe: State
     tuned: State
-    said: Mapping[float, npt.NDArray[np.float32]]
-    """By share: (n, K) float32 probabilities; 0 is the probe, 1 the fine-tuned model."""
+    logits: Mapping[float, npt.NDArray[np.float32]]
+    """By share: (n, K) float32; 0 is the probe, 1 the fine-tuned model."""
+
+    def said(self, share: float) -> npt.NDArray[np.float32]:
+        """(n, K) float32 probabilities."""
+        return softmax(self.logits[share])
 
 
 def fine_tune(
@@ -69,14 +74,14 @@ def fine_tune(
     before = state_of(network)
     _train_once(lesson, stage, folder, accelerator, progress)
     tuned = state_of(network)
-    said = {}
+    logits = {}
     for share in (0.0, *SHARES):
         network.load_state_dict(between(before, tuned, share))
-        said[share] = predict_split(
+        logits[share] = split_logits(
             network, lesson.score, lesson.preprocessing, accelerator,
             workers=lesson.workers, progress=progress, title=f"average {share:g}",
         )  # fmt: skip
-    return Fold(lesson.score.labels, before, tuned, said)
+    return Fold(lesson.score, before, tuned, logits)
 
 
 @torch.no_grad()

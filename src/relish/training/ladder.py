@@ -28,6 +28,7 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.folds import stratified_folds, usable_folds
 from relish.data.transforms import Preprocessing
+from relish.evaluation.held_out import HeldOut
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.selection import judge, tempered_losses
 from relish.training.averaging import between, mean_of, state_of
@@ -39,8 +40,9 @@ from relish.training.precision import run_precision
 from relish.training.probing import Climb, Probed, probe_of
 from relish.training.rules import HELD_SHARE
 
-Keep = Callable[[Preprocessing], None]
-"""Called whenever the network has become the best so far, to save it; with how it wants its pictures."""
+Keep = Callable[[Preprocessing, HeldOut], None]
+"""Called whenever the network has become the best so far, to save it; with how it wants its pictures, and what it, or
+the models it was put together from, said of pictures they did not learn from."""
 
 
 def climb(job: Climb, folder: RunFolder, keep: Keep, accelerator: Accelerator, progress: Progress) -> list[RunFolder]:
@@ -59,7 +61,7 @@ def climb(job: Climb, folder: RunFolder, keep: Keep, accelerator: Accelerator, p
     set_head(job.target, probed.probe)
     progress.say(f"rung    {probed.words()}")
     _record(job, folder, accelerator, "probe", **probed.as_json())
-    keep(probed.preprocessing)
+    keep(probed.preprocessing, _probed_held_out(job, probed))
     if job.recipe.method == "probe" or _reached(job, probed.right, progress):
         return []
     if job.recipe.epochs == 0:
@@ -84,8 +86,9 @@ def climb(job: Climb, folder: RunFolder, keep: Keep, accelerator: Accelerator, p
     except Diverged as error:
         progress.warn(f"{error.message.partition(':')[0]}: fine-tuning is left out.")
         folds = []
-    if folds and _choose(job, folds, folder, accelerator, progress):
-        keep(probed.preprocessing)
+    share = _choose(job, folds, folder, accelerator, progress) if folds else None
+    if share is not None:
+        keep(probed.preprocessing, _tuned_held_out(job, folds, share))
     else:
         job.target.network.load_state_dict(origin)
         set_head(job.target, probed.probe)
@@ -106,10 +109,27 @@ def _lesson(job: Climb, probed: Probed) -> Lesson:
     )
 
 
-def _choose(job: Climb, folds: list[Fold], folder: RunFolder, accelerator: Accelerator, progress: Progress) -> bool:
-    """Put the best average into the network where it is better than the probe; whether it is."""
-    labels = np.concatenate([fold.labels for fold in folds])
-    said = {share: np.concatenate([fold.said[share] for fold in folds]) for share in (0.0, *SHARES)}
+def _probed_held_out(job: Climb, probed: Probed) -> HeldOut:
+    """What the probe's cross-validation said of each picture that was held out from it once."""
+    out = probed.learn.take(np.flatnonzero(probed.found.held))
+    return HeldOut(out.labels, probed.found.logits, tuple(job.contents[path] for path in out.paths))
+
+
+def _tuned_held_out(job: Climb, folds: list[Fold], share: float) -> HeldOut:
+    """What each model of the average said of the pictures held out from it."""
+    return HeldOut(
+        np.concatenate([fold.out.labels for fold in folds]),
+        np.concatenate([fold.logits[share] for fold in folds]),
+        tuple(job.contents[path] for fold in folds for path in fold.out.paths),
+    )
+
+
+def _choose(
+    job: Climb, folds: list[Fold], folder: RunFolder, accelerator: Accelerator, progress: Progress
+) -> float | None:
+    """Put the best average into the network where it is better than the probe; its share, or None where it is not."""
+    labels = np.concatenate([fold.out.labels for fold in folds])
+    said = {share: np.concatenate([fold.said(share) for fold in folds]) for share in (0.0, *SHARES)}
     # A model whose numbers are none any more says nothing.
     said = {share: np.nan_to_num(found) for share, found in said.items()}
     right = {share: int((found.argmax(1) == labels).sum()) for share, found in said.items()}
@@ -126,10 +146,10 @@ def _choose(job: Climb, folds: list[Fold], folder: RunFolder, accelerator: Accel
     _record(job, folder, accelerator, "average", **Proportion(verdict.right, verdict.count).as_json(), **figures)
     if not verdict.better:
         progress.say("won     probe")
-        return False
+        return None
     job.target.network.load_state_dict(mean_of([between(fold.probe, fold.tuned, share) for fold in folds]))
     progress.say(f"won     {name}")
-    return True
+    return share
 
 
 def _reached(job: Climb, right: Proportion, progress: Progress) -> bool:
@@ -173,7 +193,7 @@ def _deadline(job: Climb, coming: int, forward: float, held: int) -> float:
 
 def _tuned_words(folds: list[Fold], models: int) -> str:
     fold = folds[-1]
-    right = Proportion(int((fold.said[1.0].argmax(1) == fold.labels).sum()), len(fold.labels))
+    right = Proportion(int((fold.logits[1.0].argmax(1) == fold.out.labels).sum()), len(fold.out))
     which = f"tuned   model {len(folds)} of {models}" if models > 1 else "tuned   model"
     return f"{which}: {right.correct} of {right.count} held-out pictures right"
 

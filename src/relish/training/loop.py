@@ -20,15 +20,16 @@ from relish.core.devices import place as place_on
 from relish.core.errors import Diverged, Stopped
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.data.batches import Batch, epoch_batches, training_batches
+from relish.data.batches import Batch, balanced_batches, epoch_batches, training_batches
 from relish.data.dataset import Split
 from relish.data.transforms import Preprocessing, normalise
 from relish.evaluation.predictions import predict_split
 from relish.models.freezing import set_train_mode
 from relish.models.precision import Precision, computing_in
 from relish.models.target import TargetModel
+from relish.training.balance import Balance, balance_of
 from relish.training.checkpoints import Place, load_checkpoint, save_checkpoint
-from relish.training.optimiser import batch_loss, cross_entropy, make_optimiser, set_rates
+from relish.training.optimiser import batch_loss, make_optimiser, set_rates
 from relish.training.recipe import Recipe
 from relish.training.stopping import StopFlag
 
@@ -72,6 +73,8 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
     place = load_checkpoint(folder.checkpoint, network, optimiser) or Place()
     # Only the model is prepared: the list of pictures is ours, and the optimiser needs nothing in full precision.
     parallel = accelerator.prepare_model(network) if accelerator.num_processes > 1 else network
+    labels, classes = lesson.learn.labels, len(lesson.target.classes)
+    balance = balance_of(recipe.balance, labels, classes, sampled=True).to(accelerator.device)
     steps_per_epoch = math.ceil(len(lesson.learn) / recipe.batch_size)
     main = accelerator.is_main_process
     if place.epoch or place.batch:
@@ -89,7 +92,7 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
         progress.bar("training", recipe.passes * len(lesson.learn), _pictures_done(place, lesson)) as bar,
     ):
         for epoch in range(place.epoch, recipe.passes):
-            batches = epoch_batches(len(lesson.learn), recipe.batch_size, lesson.seed, epoch)
+            batches = _batches(lesson, epoch)
             share = [_share(b, accelerator.process_index, accelerator.num_processes) for b in batches[place.batch :]]
             pictures = training_batches(
                 lesson.learn, lesson.preprocessing, share, seed=lesson.seed, epoch=epoch,
@@ -103,7 +106,7 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
                 set_rates(optimiser, recipe, epoch * steps_per_epoch + number, recipe.passes * steps_per_epoch)
                 # Dropout draws by its place in the run too, differently in every process.
                 torch.manual_seed(seeds.derive(lesson.seed, "step", epoch, number, accelerator.process_index))
-                loss, right = _step(parallel, optimiser, batch, lesson, accelerator, count, padding)
+                loss, right = _step(parallel, optimiser, batch, lesson, balance, accelerator, count, padding)
                 if not math.isfinite(loss):
                     raise _diverged(lesson, folder, place, main)
                 place.loss, place.right, place.seen = place.loss + loss, place.right + right, place.seen + count
@@ -139,6 +142,7 @@ def _step(
     optimiser: torch.optim.Optimizer,
     batch: Batch,
     lesson: Lesson,
+    balance: Balance,
     accelerator: Accelerator,
     count: int,
     padding: bool,
@@ -148,7 +152,7 @@ def _step(
     images = normalise(batch.images.to(accelerator.device), lesson.preprocessing)
     with computing_in(lesson.precision, accelerator.device):
         outputs = network(images)
-    losses = cross_entropy(outputs.float(), labels) * (0.0 if padding else 1.0)
+    losses = balance.losses(outputs.float(), labels) * (0.0 if padding else 1.0)
     optimiser.zero_grad()
     # Not `accelerator.backward`: scaling or accumulation asked for in the environment is no part of a recipe.
     batch_loss(losses, lesson.recipe, count, accelerator.num_processes).backward()  # type: ignore[no-untyped-call]
@@ -165,6 +169,13 @@ def _any(here: bool, accelerator: Accelerator) -> bool:
     if accelerator.num_processes == 1:
         return here
     return bool(accelerator.reduce(torch.tensor([float(here)], device=accelerator.device))[0] > 0)
+
+
+def _batches(lesson: Lesson, epoch: int) -> list[list[int]]:
+    size = lesson.recipe.batch_size
+    if lesson.recipe.balance == "sampling":
+        return balanced_batches(lesson.learn.labels, size, lesson.seed, epoch)
+    return epoch_batches(len(lesson.learn), size, lesson.seed, epoch)
 
 
 def _share(batch: list[int], process: int, processes: int) -> list[int]:

@@ -84,7 +84,3 @@ def batch_loss(losses: torch.Tensor, recipe: Recipe, pictures: int, processes: i
     """
     scale = processes / pictures if recipe.loss == "mean" else float(processes)
     return losses.sum() * scale
-
-
-cross_entropy = nn.CrossEntropyLoss(reduction="none")
-"""(B, K) logits and (B,) labels to (B,) losses, in nats."""

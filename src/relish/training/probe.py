@@ -16,6 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from relish.training.balance import BalanceName, balance_of
+
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
@@ -67,10 +69,14 @@ class CrossValidated:
 class Problem:
     """Minimise the mean cross-entropy plus strength / 2 times the sum of squared weights; biases are free.
 
+    With a `balance` the cross-entropy is the balanced one; the solution's logits are what is left without its offsets.
+
     Written for the centred and scaled features, (N, D) float32; the weights themselves are float64.
     """
 
-    def __init__(self, features: Floats, labels: Labels, classes: int, *, bias: bool = True) -> None:
+    def __init__(
+        self, features: Floats, labels: Labels, classes: int, *, bias: bool = True, balance: BalanceName = "none"
+    ) -> None:
         """
         Args:
             bias: whether the output layer has one; without it, features keep their mean.
@@ -83,7 +89,7 @@ class Problem:
         scaled = features - self.mean.astype(np.float32)
         scaled *= np.float32(1.0 / self.scale)
         self.features, self.labels = torch.from_numpy(scaled), torch.from_numpy(labels)
-        self.classes = classes
+        self.classes, self.balance = classes, balance_of(balance, labels, classes)
 
     def solve(
         self, strength: float, start: Tensor | None = None, rows: Tensor | None = None, gain: float = _GAIN
@@ -100,16 +106,22 @@ class Problem:
         labels = self.labels if rows is None else self.labels[rows]
         width = features.shape[1]
         wanted = torch.nn.functional.one_hot(labels, self.classes).to(features.dtype)
+        offsets, weights = self.balance.offsets, self.balance.weights
+        counts = None if weights is None else weights[labels]  # (N,)
 
         at = torch.zeros(self.classes, width + 1, dtype=torch.float64) if start is None else start.clone()
         at.grad = gradient = torch.zeros_like(at)
 
         def loss_and_gradient() -> float:
             weight = at[:, :width]
-            scores = torch.addmm(at[:, width].float(), features, weight.float().T)  # (N, K)
+            free = at[:, width].float() if offsets is None else at[:, width].float() + offsets
+            scores = torch.addmm(free, features, weight.float().T)  # (N, K)
             total = scores.logsumexp(1, keepdim=True)
-            loss = (total.squeeze(1) - (scores * wanted).sum(1)).double().mean()
+            losses = total.squeeze(1) - (scores * wanted).sum(1)
             slope = ((scores - total).exp() - wanted) / len(features)
+            if counts is not None:
+                losses, slope = losses * counts, slope * counts[:, None]
+            loss = losses.double().mean()
             gradient[:, :width] = (slope.T @ features).double() + strength * weight
             gradient[:, width] = slope.sum(0) if self.bias else 0.0
             return float(loss + strength / 2 * weight.square().sum())
@@ -134,7 +146,15 @@ class Problem:
         return Probe(weight.astype(np.float32), bias.astype(np.float32), strength)
 
 
-def fit_probe(features: Floats, labels: Labels, classes: int, strength: float, *, bias: bool = True) -> Probe:
+def fit_probe(
+    features: Floats,
+    labels: Labels,
+    classes: int,
+    strength: float,
+    *,
+    bias: bool = True,
+    balance: BalanceName = "none",
+) -> Probe:
     """The probe of one strength, from all the pictures.
 
     Args:
@@ -144,7 +164,7 @@ def fit_probe(features: Floats, labels: Labels, classes: int, strength: float, *
             `LogisticRegression` on the same scaled features solves the same problem with C = 1 / (strength * N), for
             two classes twice that, since it has one row of weights for them and this has two.
     """
-    problem = Problem(features, labels, classes, bias=bias)
+    problem = Problem(features, labels, classes, bias=bias, balance=balance)
     return problem.unfolded(problem.solve(strength), strength)
 
 
@@ -156,6 +176,7 @@ def cross_validate(
     strengths: Sequence[float] = STRENGTHS,
     *,
     bias: bool = True,
+    balance: BalanceName = "none",
 ) -> CrossValidated:
     """Choose the strength with the smallest mean loss on pictures that were not learned from.
 
@@ -166,11 +187,14 @@ def cross_validate(
         fold_of: (N,) int64: the fold each picture is held out with, below 0 for none; some have to be in one.
         strengths: strongest first; the path ends where the loss has risen for good.
         bias: whether the output layer has one.
+        balance: of what is minimised, and so of the loss that strengths are chosen by.
 
     Source: the path of warm starts is that of Friedman, Hastie and Tibshirani 2010, Journal of Statistical Software
         33(1), section 2.5.
     """
-    problem, count, held = Problem(features, labels, classes, bias=bias), len(fold_of), fold_of >= 0
+    problem = Problem(features, labels, classes, bias=bias, balance=balance)
+    count, held = len(fold_of), fold_of >= 0
+    own = torch.from_numpy(labels[:count][held])
     views = len(labels) // count
     folds = [torch.from_numpy(fold_of == fold) for fold in np.unique(fold_of[held])]
     places: list[Tensor | None] = [None] * len(folds)
@@ -181,7 +205,7 @@ def cross_validate(
             places[number] = at = problem.solve(strength, places[number], ~out.repeat(views), _ROUGH_GAIN)
             logits[out] = problem.scores(at, out.nonzero().squeeze(1))
         judged = logits[torch.from_numpy(held)]
-        loss = float(torch.nn.functional.cross_entropy(judged.double(), torch.from_numpy(labels[:count][held])))
+        loss = float(problem.balance.losses(judged.double(), own).mean())
         losses.append((strength, loss))
         if loss < best[0]:
             best = (loss, strength, judged.numpy())

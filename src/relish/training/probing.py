@@ -27,6 +27,7 @@ from relish.evaluation.features import Backbone, Features, features_of
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.selection import judge
 from relish.models.target import TargetModel
+from relish.training.balance import BalanceName
 from relish.training.planning import FRAMING_PICTURES, LowerPlan
 from relish.training.probe import CrossValidated, Probe, cross_validate, fit_probe
 from relish.training.recipe import Recipe
@@ -81,6 +82,7 @@ class Probed:
     found: CrossValidated
     probe: Probe
     """Learned from every picture."""
+    balance: BalanceName = "none"
 
     @property
     def right(self) -> Proportion:
@@ -96,7 +98,9 @@ class Probed:
     def without(self, out: npt.NDArray[np.bool_]) -> Probe:
         """The probe of the same strength, learned from all pictures but these, (N,) bool."""
         rows, labels = np.tile(~out, self.views), np.tile(self.learn.labels, self.views)
-        return fit_probe(self.features[rows], labels[rows], self.classes, self.found.strength, bias=self.bias)
+        return fit_probe(
+            self.features[rows], labels[rows], self.classes, self.found.strength, bias=self.bias, balance=self.balance
+        )
 
     def words(self) -> str:
         """One line for a screen."""
@@ -137,8 +141,8 @@ def probe_of(job: Climb, plan: LowerPlan, accelerator: Accelerator, progress: Pr
         if again.loss < found.loss:
             found, kept = again, more
     labels, classes, bias = np.tile(learn.labels, len(kept) // len(learn)), len(job.target.classes), bench.bias
-    probe = fit_probe(kept, labels, classes, found.strength, bias=bias)
-    return Probed(how, learn, kept, classes, bias, found, probe)
+    probe = fit_probe(kept, labels, classes, found.strength, bias=bias, balance=job.recipe.balance)
+    return Probed(how, learn, kept, classes, bias, found, probe, job.recipe.balance)
 
 
 def framings(book: Preprocessing) -> tuple[Preprocessing, ...]:
@@ -173,7 +177,9 @@ class _Bench:
                 hint="Copies of a picture count as one. Add pictures, or take --recipe book.",
             )
         labels = np.tile(split.labels, len(features) // len(split))
-        return cross_validate(features, labels, len(self.job.target.classes), folds, bias=self.bias)
+        return cross_validate(
+            features, labels, len(self.job.target.classes), folds, bias=self.bias, balance=self.job.recipe.balance
+        )
 
     def some(self, split: Split, count: int) -> Split:
         """So many pictures at most, each class in its share."""

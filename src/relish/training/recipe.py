@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from relish.core.errors import RecipeError, nearest
 from relish.models.precision import AskedPrecision
+from relish.training.balance import BalanceName
 
 Start = Literal["source", "random"]
 HeadStart = Literal["xavier", "xavier-zero", "zeros", "source", "library"]
@@ -64,6 +65,10 @@ class Recipe:
     the share of each weight, but not of biases and norms, that is taken away per step and rate."""
     loss: LossReduction = "sum"
     """How the losses of a batch become one number; the step of a sum grows with the batch."""
+    balance: BalanceName = "none"
+    """What is done about classes of unequal size: nothing; `sampling`, small classes are shown as often as large ones;
+    `weights`, their losses count for more; `logit`, the logarithm of each class's share is added to the logits while
+    learning. In a head that is solved for, sampling is weights, which is what it comes to."""
     schedule: Schedule = "constant"
     """The rate over the run: the same throughout, or down half a cosine to zero."""
     warmup: float = 0.0

@@ -19,7 +19,6 @@ from relish.models.freezing import set_train_mode
 from relish.models.precision import computing_in
 from relish.training.averaging import state_of
 from relish.training.loop import Lesson
-from relish.training.optimiser import cross_entropy
 
 SOLVED, STEPS_OF_A_PATH = 1000, 1000
 """Rows to time one step of a solver on; steps that a path of strengths takes in five folds (400 to 1,200 were seen)."""
@@ -64,7 +63,7 @@ def step_seconds(lesson: Lesson, accelerator: Accelerator) -> float:
         for batch in training_batches(lesson.learn, how, [some], seed=0, epoch=0, smallest=recipe.smallest_crop):
             with computing_in(lesson.precision, accelerator.device):
                 outputs = network(normalise(batch.images.to(accelerator.device), how))
-            cross_entropy(outputs.float(), batch.labels.to(accelerator.device)).mean().backward()
+            torch.nn.functional.cross_entropy(outputs.float(), batch.labels.to(accelerator.device)).backward()  # type: ignore[no-untyped-call]
             network.zero_grad(set_to_none=True)
         if accelerator.device.type == "cuda":
             torch.cuda.synchronize()

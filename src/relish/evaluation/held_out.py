@@ -1,0 +1,131 @@
+"""What a model said of pictures it did not learn from, kept with the run: what a decision is chosen on.
+
+In:   logits and labels of pictures held out in training.
+Out:  a `HeldOut`, and the file `held_out.npz` that holds it; the `Decision` chosen on it.
+
+With the answers on disk a temperature, a threshold or a bound can be chosen again at any time, without training.
+"""
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from relish.core.errors import RunError
+from relish.core.files import atomic_path
+from relish.evaluation.calibration import fit_temperature
+from relish.evaluation.coverage import choose_unsure, highest_accuracy
+from relish.evaluation.decision import Decision, tempered_softmax
+from relish.evaluation.thresholds import Aim, choose_threshold, highest_precision, positive_class
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Answers on pictures that were not learned from."""
+
+    labels: npt.NDArray[np.int64]
+    """(n,) int64."""
+    logits: npt.NDArray[np.float32]
+    """(n, K) float32, at temperature 1."""
+    sha256: tuple[str, ...]
+    """Of each picture's file: which pictures these are."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def save(self, path: Path) -> None:
+        """Write it, atomically.
+
+        Raises:
+            WriteFailed: no space, no permission.
+        """
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, labels=self.labels, logits=self.logits, sha256=np.array(self.sha256, dtype="U64"))
+
+
+def read_held_out(path: Path) -> HeldOut:
+    """What `save` wrote.
+
+    Raises:
+        RunError: there is no such file, or it is damaged.
+    """
+    if not path.is_file():
+        raise RunError(
+            f"{path.parent} has no pictures that were held out: there is nothing to choose on.",
+            hint="Fit again with recipe auto or probe, or with --val-split 0.2.",
+        )
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            return HeldOut(kept["labels"], kept["logits"], tuple(kept["sha256"].tolist()))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path} cannot be read ({error}).", hint="Fit again.") from error
+
+
+def temperate(held: HeldOut | None) -> Decision:
+    """The decision that has the temperature of these answers; of none, temperature 1."""
+    if held is None or not len(held):
+        return Decision()
+    return Decision(temperature=fit_temperature(held.logits, held.labels), fitted_on=len(held))
+
+
+def choose_decision(
+    held: HeldOut | None, classes: Sequence[str], aim: Aim | None = None, accuracy: float | None = None
+) -> Decision:
+    """The decision for these answers: temperature, then threshold, then the bound below which the model is unsure.
+
+    Args:
+        held: None where nothing was held out: the likeliest class is said, at temperature 1.
+        classes: the K class names.
+        aim: of the threshold; None: none.
+        accuracy: wanted of the answers; None: the model is never unsure.
+    """
+    decision = temperate(held)
+    if held is None or not decision.fitted_on:
+        return decision
+    if aim is not None:
+        decision = with_threshold(decision, held, classes, aim)
+    return decision if accuracy is None else with_unsure(decision, held, classes, accuracy)
+
+
+def unreached(
+    decision: Decision, held: HeldOut, classes: Sequence[str], aim: Aim | None, accuracy: float | None
+) -> list[str]:
+    """What was asked for and no number reaches on these answers, a sentence each, with how far they go."""
+    probabilities, found = tempered_softmax(held.logits, decision.temperature), []
+    if aim is not None and decision.threshold is None:
+        place = list(classes).index(positive_class(aim, classes))
+        best = highest_precision(probabilities[:, place], held.labels == place)
+        found.append(
+            f"no threshold reaches {aim.words} for {classes[place]} on the {len(held)} held-out pictures; "
+            f"the highest precision is {best:.3f}."
+        )
+    if accuracy is not None and decision.unsure_below is None:
+        said, _ = decision.decide(probabilities, classes)
+        best = highest_accuracy(probabilities[np.arange(len(said)), said], said == held.labels)
+        found.append(
+            f"however few of the {len(held)} held-out pictures are answered, accuracy {accuracy:g} is not reached; "
+            f"the highest is {best:.3f}."
+        )
+    return found
+
+
+def with_threshold(decision: Decision, held: HeldOut, classes: Sequence[str], aim: Aim) -> Decision:
+    """The same decision with the threshold for an aim, or with none where no threshold reaches it."""
+    positive = positive_class(aim, classes)
+    place = list(classes).index(positive)
+    probability = tempered_softmax(held.logits, decision.temperature)[:, place]
+    threshold = choose_threshold(probability, held.labels == place, aim)
+    if threshold is None:
+        return replace(decision, positive=None, threshold=None, aim=None)
+    return replace(decision, positive=positive, threshold=threshold, aim=aim.words)
+
+
+def with_unsure(decision: Decision, held: HeldOut, classes: Sequence[str], accuracy: float) -> Decision:
+    """The same decision with the bound for an accuracy of its answers, or with none where no bound reaches it."""
+    probabilities = tempered_softmax(held.logits, decision.temperature)
+    said, _ = decision.decide(probabilities, classes)
+    confidence = probabilities[np.arange(len(said)), said]
+    return replace(decision, unsure_below=choose_unsure(confidence, said == held.labels, accuracy))
