@@ -214,7 +214,7 @@ def _has(path: Path, size: int) -> bool:
 
 def _cut(path: Path, size: int) -> BinaryIO:
     """A file to add to, behind so many bytes."""
-    file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
     file.truncate(size)
     file.seek(size)
     return file

@@ -55,7 +55,9 @@ def in_parts(images: Tensor, ask: Ask, size: int) -> tuple[npt.NDArray[np.float3
             rows.append(ask(images[done : done + size]))
         except torch.OutOfMemoryError as error:
             if size == 1:
-                raise Failed(f"{images.device}: too little memory for one picture.", hint="Try --device cpu.") from error
+                raise Failed(
+                    f"{images.device}: too little memory for one picture.", hint="Try --device cpu."
+                ) from error
             size //= 2
         else:
             done += size

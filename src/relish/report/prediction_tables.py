@@ -86,7 +86,7 @@ def columns(classes: Sequence[str]) -> list[str]:
 
 
 def _cells(answer: Answer, count: int) -> list[Any]:
-    """In the order of the columns; what an answer lacks is None. Probabilities are float32: they have no more digits."""
+    """In the order of the columns, None for what an answer lacks; float32: an answer has no more digits."""
     path = printable(answer.path)
     if answer.probabilities is None:
         return [path, None, None, None, answer.error, *[None] * count]
@@ -148,10 +148,14 @@ def _stream_to_parquet(stream: Path, target: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    with pa.OSFile(str(stream)) as file, pa.ipc.open_stream(file) as batches, atomic_path(target) as temporary:
-        with parquet.ParquetWriter(temporary, batches.schema) as writer:
-            for group in _grouped(batches):
-                writer.write_table(pa.Table.from_batches(group))
+    with (
+        pa.OSFile(str(stream)) as file,
+        pa.ipc.open_stream(file) as batches,
+        atomic_path(target) as temporary,
+        parquet.ParquetWriter(temporary, batches.schema) as writer,
+    ):
+        for group in _grouped(batches):
+            writer.write_table(pa.Table.from_batches(group))
 
 
 def _grouped(batches: Any) -> Iterator[list[Any]]:
