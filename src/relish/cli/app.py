@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from relish.cli import compare, convert, decide, demo, evaluate, fit, models, predict, pretrain, show, sweep
+from relish.cli import card, compare, convert, decide, demo, evaluate, fit, models, predict, pretrain, show, sweep
 from relish.core.errors import RelishError
 
 INTERRUPTED = 130
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for module in (demo, show, fit, evaluate, decide, predict, compare, sweep, models, pretrain, convert):
+for module in (demo, show, fit, evaluate, decide, predict, compare, sweep, models, pretrain, convert, card):
     module.register(app)
 
 

@@ -13,6 +13,7 @@
     held_out.npz         what it said of pictures it did not learn from, where some were held out in training
     check.json           what a look at the pictures found, where one was taken
     predictions.npz      what it said of each picture of the final split
+    README.md            the model card: what the model is and how good, for those it is given to
     evaluation.json      the final number, computed from the saved model; written last, so a run that has it is finished
 
 In:   a path.
@@ -51,6 +52,7 @@ class RunFolder:
         self.held_out = path / "held_out.npz"
         self.check = path / "check.json"
         self.predictions = path / "predictions.npz"
+        self.card = path / "README.md"
         self.evaluation = path / "evaluation.json"
 
     @classmethod
