@@ -181,11 +181,11 @@ def partial_folder(target: Path) -> Path:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / ".lock", blocking=False)
-    try:
-        with _telling(folder):
+    with _telling(folder):
+        try:
             lock.acquire()
-    except Timeout:
-        raise RunError(f"{folder}: another process is writing here.", hint="Name another file, or wait.") from None
+        except Timeout:
+            raise RunError(f"{folder}: another process is writing here.", hint="Name another file, or wait.") from None
     try:
         yield
     finally:
