@@ -41,7 +41,9 @@ def test_no_more_names_are_held_than_a_block(numbers, block):
 
 def test_the_order_is_that_of_sorted_paths(tmp_path, monkeypatch):
     monkeypatch.setattr(walking, "BLOCK", 2)
-    touch(tmp_path, "b.jpg", "a/z.png", "a.png", "a/b/1.JPG", "a-c/2.gif", "c/x.txt", ".hidden.jpg", ".h/3.jpg", "Z.tiff")
+    touch(
+        tmp_path, "b.jpg", "a/z.png", "a.png", "a/b/1.JPG", "a-c/2.gif", "c/x.txt", ".hidden.jpg", ".h/3.jpg", "Z.tiff"
+    )
     found = list(pictures_below(tmp_path))
     plain = [p for p in tmp_path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES]
     assert found == sorted(p for p in plain if not any(part.startswith(".") for part in p.relative_to(tmp_path).parts))
@@ -78,7 +80,11 @@ def test_a_folder_that_cannot_be_read_is_told_in_its_place(tmp_path, monkeypatch
 
 def test_a_glob_names_each_file_once_and_in_order(tmp_path):
     touch(tmp_path, "a/2.png", "a/1.png", "1.png")
-    assert list(matches(f"{tmp_path}/**/**/*.png")) == [f"{tmp_path}/1.png", f"{tmp_path}/a/1.png", f"{tmp_path}/a/2.png"]
+    assert list(matches(f"{tmp_path}/**/**/*.png")) == [
+        f"{tmp_path}/1.png",
+        f"{tmp_path}/a/1.png",
+        f"{tmp_path}/a/2.png",
+    ]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")

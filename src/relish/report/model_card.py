@@ -216,7 +216,10 @@ def _use(name: str, header: Mapping[str, str]) -> list[str]:
     lines = ["From the folder that this one lies in:", "", *fenced("python", python), "", *fenced("bash", shell)]
     if "preprocessing" in header:
         how = Preprocessing(**json.loads(header["preprocessing"]))
-        lines += ["", f"Pictures of any size are {how.framing_words}, and scaled to {how.image_size} × {how.image_size} pixels."]
+        lines += [
+            "",
+            f"Pictures of any size are {how.framing_words}, and scaled to {how.image_size} × {how.image_size} pixels.",
+        ]
     return lines
 
 
