@@ -17,7 +17,7 @@ from tests.conftest import draw_dataset, read_json
 
 SMALL = ("--image-size", 32, "--batch-size", 8)
 BOOK = ("--recipe", "book", *SMALL)
-COMMANDS = ("demo", "show", "fit", "evaluate", "predict", "compare", "sweep", "models", "pretrain")
+COMMANDS = ("demo", "show", "fit", "evaluate", "decide", "predict", "compare", "sweep", "models", "pretrain")
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +123,15 @@ def test_a_mistyped_word_is_answered_with_the_nearest(inside, words, answer):
         (["fit", ""], "empty"),
         (["predict", "run", ""], "empty"),
         (["evaluate", "run", "colours", "--split", "tst"], "train, test"),
+        (["fit", "colours", "--threshold", "precison=0.9"], '"precision"'),
+        (["fit", "colours", "--threshold", "precision"], "precision=0.99"),
+        (["fit", "colours", "--threshold", "f1=0.9"], "or f1"),
+        (["fit", "colours", "--threshold", "recall=high"], "high is no number"),
+        (["fit", "colours", "--unsure", "0.98"], "accuracy=0.98"),
+        (["fit", "colours", "--unsure", "accuracy=98"], "at most 1"),
+        (["fit", "colours", *BOOK, "--threshold", "f1"], "--val-split 0.2"),
+        (["fit", "colours", "--threshold", "f1:mauve"], "blue, red"),
+        (["decide", "run", "--threshold", "f1"], "--val-split 0.2"),
         (["compare", "colours", "--recipes", ""], "at least one recipe"),
         (["compare", "colours", "--seeds", "0"], "--seeds"),
         (["sweep", "colours", "--vary", "lr"], "lr=1e-5..1e-1"),
@@ -238,7 +247,10 @@ def test_too_little_memory_on_a_device_is_told_with_the_batch_size(inside, tmp_p
 def test_evaluate_json_is_one_document_of_the_documented_keys(inside):
     ended = done("evaluate", "run", "colours", "--json")
     found = json.loads(ended.out)
-    assert list(found) == ["top1", "classes", "per_class", "confusion"]
+    assert list(found) == [
+        "top1", "classes", "per_class", "confusion", "balanced_accuracy", "macro_f1", "auc", "top5", "log_loss",
+        "brier", "ece", "before_temperature", "reliability", "coverage", "decision", "answered",
+    ]  # fmt: skip
     assert list(found["top1"]) == ["value", "correct", "count", "interval"]
     assert list(found["per_class"][0]) == ["class", "precision", "recall", "f1", "count"]
     assert found["classes"] == ["blue", "red"]
@@ -263,7 +275,7 @@ def test_predict_json_is_one_document_errors_included(inside, tmp_path):
     assert [list(row) for row in rows[1:5]] == [["path", "error"]] * 4
     assert len(rows) == 5 + 12 + 10, "a folder, and a glob that matches folders"
     for row in (rows[0], *rows[5:]):
-        assert list(row) == ["path", "class", "probability", "probabilities"]
+        assert list(row) == ["path", "class", "probability", "probabilities", "unsure"]
         assert row["probability"] == max(row["probabilities"].values()) == row["probabilities"][row["class"]]
         assert sum(row["probabilities"].values()) == pytest.approx(1)
     assert "4 of 27 pictures could not be read" in ended.err

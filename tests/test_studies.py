@@ -153,3 +153,18 @@ def test_a_range_is_even_on_a_log_scale():
 def test_a_vary_that_cannot_be_read_is_refused(vary):
     with pytest.raises(RecipeError, match="vary"):
         parse_vary(vary, 3)
+
+
+def test_uneven_classes_have_their_balanced_accuracy_in_the_table_of_a_comparison(tiny_source, tmp_path):
+    from tests.conftest import draw_dataset
+
+    root = draw_dataset(tmp_path / "d")
+    settings = {**SMALL, "epochs": 0}
+    even = relish.compare(root, recipes=["book"], weights=tiny_source, settings=settings, runs=tmp_path / "even")
+    assert "balanced" not in even.table()
+    for path in sorted((root / "test" / "red").iterdir())[2:]:
+        path.unlink()
+    found = relish.compare(root, recipes=["book"], weights=tiny_source, settings=settings, runs=tmp_path / "uneven")
+    (side,) = found.as_json()["recipes"]
+    assert f"{side['balanced_accuracy']:.4f}" in found.table()
+    assert "balanced accuracy" in found.table()

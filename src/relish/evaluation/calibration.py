@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 
 BINS = 15
 """Of confidence, equally wide, as Guo et al. 2017 take."""
@@ -69,12 +69,13 @@ def calibration(logits: Logits, probabilities: Floats, labels: Labels, temperatu
     """
     pictures = np.arange(len(labels))
     # From the logits: a probability may have been rounded to nothing, whose logarithm would be infinite.
-    losses = -log_softmax(logits.astype(np.float64) / temperature, axis=1)[pictures, labels]
-    wanted = np.zeros_like(probabilities)
-    wanted[pictures, labels] = 1.0
+    scaled = logits.astype(np.float64) / temperature
+    losses = logsumexp(scaled, axis=1) - scaled[pictures, labels]
+    # The squared distance to a truth of one 1 and zeros, multiplied out.
+    distances = np.einsum("nk,nk->n", probabilities, probabilities) - 2 * probabilities[pictures, labels] + 1
     return Calibration(
         log_loss=float(losses.mean()),
-        brier=float(np.square(probabilities - wanted).sum(1).mean()),
+        brier=float(distances.mean()),
         ece=calibration_error(reliability(probabilities, labels)),
     )
 

@@ -58,7 +58,8 @@ def read_held_out(path: Path) -> HeldOut:
             hint="Fit again with recipe auto or probe, or with --val-split 0.2.",
         )
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        # Opened here: NumPy leaves a file open that it cannot make sense of.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             return HeldOut(kept["labels"], kept["logits"], tuple(kept["sha256"].tolist()))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise RunError(f"{path} cannot be read ({error}).", hint="Fit again.") from error

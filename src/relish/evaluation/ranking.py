@@ -10,7 +10,6 @@ guessing, 1 the best. Where there are more than two classes it is each class aga
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from relish.core.seeds import generator
 from relish.evaluation.intervals import Estimate, Floats, percentiles
@@ -51,8 +50,7 @@ def area_under_curve(probabilities: Floats, labels: Labels, seed: int = 0) -> Es
         labels: (N,) int64. Classes without pictures are left out of the mean.
         seed: the only source of chance here.
 
-    Source: DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44, pages 837-845, by midranks (Sun and Xu 2014, IEEE
-        Signal Processing Letters 21, pages 1389-1393).
+    Source: DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44, pages 837-845.
     """
     present = np.unique(labels)
     if len(present) < 2:
@@ -73,11 +71,15 @@ def area_under_curve(probabilities: Floats, labels: Labels, seed: int = 0) -> Es
 def _placements(scores: Floats, own: npt.NDArray[np.bool_]) -> tuple[float, Floats]:
     """The area of one class, and what each picture adds to it, (N,): its share of the others it is on the right side
     of, over the pictures of its side."""
-    ranks, inside, outside = rankdata(scores), rankdata(scores[own]), rankdata(scores[~own])
+    (inside,), (outside,) = np.nonzero(own), np.nonzero(~own)
+    order = inside[np.argsort(scores[inside])]
+    below, up_to = (np.searchsorted(scores[order], scores[outside], side=side) for side in ("left", "right"))
     parts = np.empty(len(scores))
-    parts[own] = (ranks[own] - inside) / len(outside) / len(inside)
-    parts[~own] = (1 - (ranks[~own] - outside) / len(inside)) / len(outside)
-    return float(parts[own].sum()), parts
+    parts[outside] = (1 - (below + up_to) / 2 / len(inside)) / len(outside)
+    # An other lies below the i-th of the class where at most i of the class lie below it, or are its equal.
+    passed, met = (np.cumsum(np.bincount(n, minlength=len(inside) + 1))[:-1] for n in (up_to, below))
+    parts[order] = (passed + met) / 2 / len(outside) / len(inside)
+    return float(parts[order].sum()), parts
 
 
 def _drawn(scores: Floats, labels: Labels, judged: Labels, seed: int) -> Floats:

@@ -8,7 +8,7 @@ Not here: applying it (`decision.py`).
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +82,7 @@ def parse_aim(words: str) -> Aim:
     if (measure == "f1") is bool(equals):
         raise RecipeError(f"--threshold {words}: not of the form that is needed.", hint=_FORMS)
     share = _share("--threshold", words, number) if equals else None
-    return Aim(cast(Measure, measure), share, positive.strip() or None)
+    return Aim(measure, share, positive.strip() or None)
 
 
 def parse_unsure(words: str) -> float:

@@ -12,13 +12,14 @@ from relish.report.tables import text_table
 
 
 def temperature_words(found: Figures) -> str:
-    """Temperature, and what the probabilities are worth without it and with it."""
+    """What the probabilities are worth; where there is a temperature, without it and with it."""
     before, after, decision = found.before_temperature, found.calibration, found.decision
-    fitted = f", fitted on {_pictures(decision.fitted_on)} held out" if decision.fitted_on else ""
-    return (
-        f"temperature {decision.temperature:.3g}{fitted}: log-loss {before.log_loss:.3f} → {after.log_loss:.3f}, "
-        f"calibration error {before.ece:.3f} → {after.ece:.3f}"
-    )
+    names = ("log-loss", "Brier score", "calibration error")
+    pairs = zip(names, before.as_json().values(), after.as_json().values(), strict=True)
+    if not decision.fitted_on:
+        return ", ".join(f"{name} {value:.3f}" for name, _, value in pairs) + "; no temperature was fitted"
+    told = ", ".join(f"{name} {without:.3f} → {value:.3f}" for name, without, value in pairs)
+    return f"temperature {decision.temperature:.3g}, fitted on {_pictures(decision.fitted_on)} held out: {told}"
 
 
 def reached_words(found: Figures, held: HeldOut | None, split: str) -> list[str]:

@@ -35,8 +35,7 @@ def _beside(found: Figures) -> list[str]:
             lines.append(f"area under the ROC curve {found.auc.sentence()}")
     if found.top5 is not None:
         lines.append(f"the true class is among the five likeliest: {found.top5.sentence()}")
-    loss = found.calibration
-    return [*lines, f"log-loss {loss.log_loss:.3f}, Brier score {loss.brier:.3f}, calibration error {loss.ece:.3f}"]
+    return lines
 
 
 def _per_class(scores: Scores) -> str:

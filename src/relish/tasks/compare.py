@@ -46,6 +46,12 @@ class Side:
         return [outcome.scores.top1 for outcome in self.outcomes if outcome.scores is not None]
 
     @property
+    def balanced(self) -> float | None:
+        """The mean balanced accuracy where classes are uneven and accuracy speaks for the large ones; else None."""
+        found = [o.scores.balanced_accuracy for o in self.outcomes if o.scores is not None and o.scores.uneven]
+        return float(np.mean(found)) if found else None
+
+    @property
     def mean(self) -> Proportion:
         """The mean over seeds as so many right of the split's pictures: what the interval is computed from."""
         found = self.accuracies
@@ -81,7 +87,12 @@ class Comparison:
             "training",
             "pictures/s",
         ]
-        return text_table(headings, [self._row(side) for side in self.sides], right=(1, 4, 5))
+        rows = [self._row(side) for side in self.sides]
+        if any(side.balanced is not None for side in self.sides):
+            headings.append("balanced accuracy")
+            cells = ["" if side.balanced is None else f"{side.balanced:.4f}" for side in self.sides]
+            rows = [[*row, cell] for row, cell in zip(rows, cells, strict=True)]
+        return text_table(headings, rows, right=(1, 4, 5, 6))
 
     def as_json(self) -> dict[str, Any]:
         """Every figure of the table, and where the runs are."""
@@ -91,6 +102,7 @@ class Comparison:
                 {
                     "recipe": side.name,
                     "top1": side.mean.as_json() if side.accuracies else None,
+                    "balanced_accuracy": side.balanced,
                     "seeds": [
                         {"seed": o.seed, "run": str(o.folder.path), "top1": o.scores and o.scores.top1.as_json()}
                         for o in side.outcomes

@@ -1,4 +1,4 @@
-"""What a run says beside its figures: what its source rows are worth, and how far two figures lie apart.
+"""What a run says beside its accuracy: what its source rows are worth, how far figures lie apart, how it decides.
 
 In:   a `Prepared` run, its folder.
 Out:  lines, warnings, and events in `metrics.jsonl`.
@@ -17,6 +17,9 @@ from relish.evaluation.predictions import predict_split
 from relish.evaluation.rows import prove_rows
 from relish.report.decisions import reached_words, temperature_words
 from relish.tasks.preparing import Prepared
+
+MUCH_MORE = 3
+"""Where the largest class has more than this many times the pictures of the smallest, balancing is worth a mention."""
 
 
 def say_before(
@@ -53,20 +56,34 @@ def say_gap(folder: RunFolder, judged: Proportion, split: str, progress: Progres
 
 def say_figures(prepared: Prepared, folder: RunFolder, found: Figures, progress: Progress) -> None:
     """What stands beside the accuracy: copies, uneven classes, how the model decides and what that comes to."""
-    split, fresh = prepared.final_name, folder.read_evaluation()["without_duplicates"]
+    fresh = folder.read_evaluation()["without_duplicates"]
     if fresh and fresh["left_out"]:
         pictures = "1 picture that has" if fresh["left_out"] == 1 else f"{fresh['left_out']} pictures that have"
-        progress.say(
-            f"without {pictures} a copy among those learned from: accuracy "
-            f"{Proportion(fresh['correct'], fresh['count']).sentence()}"
-        )
-    if found.scores.uneven:
-        progress.say(f"classes are uneven: balanced accuracy {found.balanced_accuracy.sentence()}")
-    if not found.decision.fitted_on:
+        right = Proportion(fresh["correct"], fresh["count"]).sentence()
+        progress.say(f"without {pictures} a copy among those learned from: accuracy {right}")
+    _say_uneven(prepared, found, progress)
+    if found.decision.fitted_on:
+        _say_decision(prepared, folder, found, progress)
+    else:
         progress.say("temperature 1: no pictures were held out to fit it on (--val-split 0.2 holds some back)")
-        return
+
+
+def _say_uneven(prepared: Prepared, found: Figures, progress: Progress) -> None:
+    if found.scores.uneven:
+        sentence = found.balanced_accuracy.sentence()
+        progress.say(f"balanced accuracy {sentence}: the {prepared.final_name} classes are uneven")
+    counts = prepared.learn.counts(len(found.classes))
+    times = counts.max() / counts[counts > 0].min()
+    if times > MUCH_MORE and prepared.recipe.balance == "none":
+        progress.say(
+            f"the largest class has {times:.0f} times the training pictures of the smallest: "
+            "where every class matters alike, fit again with --set balance=weights"
+        )
+
+
+def _say_decision(prepared: Prepared, folder: RunFolder, found: Figures, progress: Progress) -> None:
+    held, request, split = read_held_out(folder.held_out), prepared.request, prepared.final_name
     progress.say(temperature_words(found))
-    held, request = read_held_out(folder.held_out), prepared.request
     for words in unreached(found.decision, held, found.classes, request.aim, request.accuracy):
         progress.warn(words)
     for line in reached_words(found, held, split):
