@@ -61,13 +61,14 @@ def table(model: str, folder: str, out: str, threads: str) -> None:
 
         classifier.read_ahead = lambda pictures, how, ahead: ((str(p), _ready(p, how)) for p in pictures)
     written = predict.predict_table(model, [folder], out, device="cpu")
-    print(json.dumps(written.as_json()))
+    # Not the system's count of a process's peak, which begins at that of the process it was started from.
+    print(json.dumps({**written.as_json(), "peak": _status("VmHWM")}))
 
 
 def arm(*words: object) -> tuple[dict, float]:
     """The document that an arm printed, and its peak memory in GiB."""
-    said, peak = run([sys.executable, __file__, "--arm", *map(str, words)])
-    return json.loads(said), peak
+    said = json.loads(run([sys.executable, __file__, "--arm", *map(str, words)])[0])
+    return said, said["peak"] / 2**30
 
 
 def sizes(work: Path, wanted: list[int], more: list[str]) -> None:

@@ -46,7 +46,7 @@ def test_the_largest_step_is_what_goes_in_and_comes_out_of_a_module():
     network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     image = torch.zeros(1, 3, 10, 10)
     widest = 4 * 16 * 100  # the ReLU, float32
-    assert largest_step(network, image, lambda x: network(x).numpy()) == 2 * widest
+    assert largest_step(network, image, lambda x: network(x).detach().numpy()) == 2 * widest
     assert not any(module._forward_hooks for module in network.modules())
 
 

@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -73,22 +74,33 @@ def test_the_three_forms_hold_what_the_screen_says(inside):
     ]
 
 
+def warm(probability: float, temperature: float) -> float:
+    """A probability of two classes as it is at another temperature than 1."""
+    odds = (probability / (1 - probability)) ** (1 / temperature)
+    return odds / (1 + odds)
+
+
 def test_threshold_and_abstention_of_the_model_are_in_the_table(inside, tmp_path):
     from relish.evaluation.decision import HEADER_KEY, Decision
     from relish.models.header import rewrite_header
 
     model = tmp_path / "own.safetensors"
     model.write_bytes(Path("run/model.safetensors").read_bytes())
-    decision = Decision(temperature=2.0, positive="red", threshold=0.0, aim="recall=1", unsure_below=0.5, fitted_on=20)
+    plain = [one["probabilities"] for one in json.loads(done("predict", "run", "colours/test", "--json").out)]
+    middle = sorted(warm(one["red"], 2.0) for one in plain)[6]
+    decision = Decision(
+        temperature=2.0, positive="red", threshold=0.0, aim="recall=1", unsure_below=middle, fitted_on=20
+    )
     rewrite_header(model, {HEADER_KEY: decision.as_header()})
     ended = done("predict", model, "colours/test", "--out", "a.csv")
     rows = rows_of("a.csv")
     assert {row["class"] for row in rows} == {"red"}, "any probability reaches a threshold of 0"
     for row in rows:
-        assert row["unsure"] == str(float(row["probability_red"]) < 0.5).lower()
-    unsure = sum(row["unsure"] == "true" for row in rows)
-    assert 0 < unsure < 12
-    assert f"{unsure} unsure" in ended.out
+        assert float(row["probability"]) == float(row["probability_red"])
+    for row, one in zip(rows, plain, strict=True):
+        assert float(row["probability_red"]) == pytest.approx(warm(one["red"], 2.0), abs=1e-6)
+    assert sum(row["unsure"] == "true" for row in rows) in (6, 7), "the middle one is a matter of the last digit"
+    assert re.search(r"12 pictures, [67] unsure;", ended.out)
 
 
 def test_json_of_a_table_is_one_document(inside):

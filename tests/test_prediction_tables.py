@@ -46,7 +46,7 @@ def read_back(path: Path) -> list[dict]:
         return parquet.read_table(path).to_pylist()
     if path.suffix == ".jsonl":
         # Not splitlines(): a name may hold what it takes for the end of a line.
-        return [json.loads(line) for line in path.read_text(encoding="utf-8", newline="").split("\n") if line]
+        return [json.loads(line) for line in path.read_bytes().decode().split("\n") if line]
     head, *lines = csv.reader(io.StringIO(path.read_bytes().decode(), newline=""), strict=True)
     return [dict(zip(head, line, strict=True)) for line in lines]
 

@@ -77,6 +77,6 @@ def _made_from(header: Mapping[str, str]) -> dict[str, Any]:
         from timm.models import get_pretrained_cfg
 
         record = get_pretrained_cfg(f"{met[1]}.{met[2]}")
-        if record is not None and record.hf_hub_id == "timm/":  # timm's word for: the name is that of the weights
-            found |= {"base_model": f"timm/{met[1]}.{met[2]}", "base_model_relation": "finetune"}
+        if record is not None and record.hf_hub_id:
+            found |= {"base_model": record.hf_hub_id, "base_model_relation": "finetune"}
     return found

@@ -30,19 +30,20 @@ Sections = list[tuple[str, list[str]]]
 """Headings with their lines; a section without lines is left out."""
 
 
-def model_card(folder: RunFolder, evaluation: Mapping[str, Any], licence: str | None = None) -> str:
+def model_card(folder: RunFolder, evaluation: Mapping[str, Any], licence: str | None = None, name: str = "") -> str:
     """The card of a run whose model is saved.
 
     Args:
         folder: of the run; `evaluation.json` need not be there yet.
         evaluation: what it holds, or will hold.
         licence: an identifier of the Hub, such as `mit`; None says that it is unknown.
+        name: of the model; empty takes the folder's.
 
     Raises:
         RunError, ModelError: a file of the run cannot be read.
     """
     dataset, header = folder.read_dataset(), read_header(folder.model)
-    name = folder.path.resolve().name
+    name = name or folder.path.resolve().name
     sections: Sections = [
         ("Figures", _figures(evaluation)),
         ("Each class", _per_class(evaluation)),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard
+from yaml import YAMLError
 
 from relish.core.errors import BadInput, RunError
 from relish.core.files import write_text
@@ -66,14 +67,20 @@ def renew_card(folder: RunFolder, former: Mapping[str, Any], evaluation: Mapping
 def _as_written(folder: RunFolder, evaluation: Mapping[str, Any]) -> bool:
     if not folder.card.is_file():
         return True
-    written = model_card(folder, evaluation, _licence(folder))
+    head = _head(folder)  # its name too: a folder may have been renamed
+    written = model_card(folder, evaluation, _licence(folder), str(head.get("model_name") or ""))
     return folder.card.read_text(encoding="utf-8", errors="replace") == written
 
 
 def _licence(folder: RunFolder) -> str | None:
-    """The one that the card names; None where it names none, or its head cannot be read."""
-    try:
-        named = ModelCard.load(folder.card, ignore_metadata_errors=True).data.license
-    except (OSError, ValueError):
-        return None
+    """The one that the card names; None where it names none."""
+    named = _head(folder).get("license")
     return named if isinstance(named, str) and named != UNKNOWN else None
+
+
+def _head(folder: RunFolder) -> dict[str, Any]:
+    """What the card says to programs; nothing where there is no card, or its head cannot be read."""
+    try:
+        return dict(vars(ModelCard.load(folder.card, ignore_metadata_errors=True).data))
+    except (OSError, ValueError, YAMLError):
+        return {}
