@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from relish.cli import (
+    card,
     check,
     compare,
     convert,
@@ -53,6 +54,7 @@ COMMANDS = (
     models,
     pretrain,
     convert,
+    card,
 )
 for module in COMMANDS:
     module.register(app)

@@ -29,7 +29,7 @@ def decide(
     from relish.report.decisions import decided_words
     from relish.tasks.decide import decide as choose
 
-    found = choose(run, threshold=threshold, unsure=unsure)
+    found = choose(run, threshold=threshold, unsure=unsure, progress=o.voice(json))
     if json:
         print(jsonlib.dumps(found.as_json(), indent=1))
     else:

@@ -2,34 +2,75 @@
 
 import json as jsonlib
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
 
 from relish.cli import options as o
 
+if TYPE_CHECKING:
+    from relish.evaluation.prediction import Prediction
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
         short_help="Say the class of pictures.",
-        epilog="example:  relish predict runs/photos-auto-1 new.jpg holiday/ 'more/*.png'",
+        epilog="example:  relish predict runs/photos-auto-1 new.jpg holiday/ 'more/*.png'    or, of many:  "
+        "relish predict runs/photos-auto-1 archive/ --out answers.csv",
     )(predict)
 
 
 def predict(
     run: o.RunOrFile,
     paths: Annotated[list[str], Argument(metavar="PATH", help="Files, folders, globs, or - for standard input.")],
+    out: Annotated[
+        Path | None,
+        Option(
+            help="Table to write: .csv, .jsonl or .parquet. Given again, a broken-off command goes on.",
+            show_default="the screen",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, Option("--overwrite", help="Replace the table, and what is left of a former one.")
+    ] = False,
+    null: Annotated[bool, Option("--null", "-0", help="Paths on standard input end in NUL: find -print0.")] = False,
     device: o.Device = "auto",
     precision: Annotated[str, Option(help="f32, or auto: bf16 where it is faster here and agrees.")] = "f32",
+    quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
     """Say the class of each picture, and how probable it is. Exit code 2 where no picture could be read."""
     from relish.tasks.predict import predict as ask
+    from relish.tasks.predict import predict_table
 
+    if out is None:
+        pictures, unreadable = _print(ask(run, paths, nul=null, device=device, precision=precision), json)
+        if unreadable:
+            o.voice().warn(f"{unreadable} of {pictures} pictures could not be read.")
+    else:
+        voice = o.voice(quiet or json)
+        written = predict_table(
+            run, paths, out, nul=null, overwrite=overwrite, device=device, precision=precision, progress=voice
+        )
+        if written.formulas:
+            voice.warn(
+                f"{written.formulas:,} rows hold a name that begins like a formula: let no spreadsheet compute {out}, "
+                "import it as text."
+            )
+        print(jsonlib.dumps(written.as_json()) if json else written.sentence())
+        pictures, unreadable = written.pictures, written.unreadable
+    if pictures and pictures == unreadable:
+        raise typer.Exit(2)
+
+
+def _print(answers: "Iterator[Prediction]", json: bool) -> tuple[int, int]:
+    """Answers as they come: how many there were, and how many of them are errors."""
     good = bad = 0
-    for found in ask(run, paths, device=device, precision=precision):
+    for found in answers:
         good, bad = good + (found.error is None), bad + (found.error is not None)
         if json:
             # A list written row by row: whole at the end, and never held in memory.
@@ -40,7 +81,4 @@ def predict(
             print(f"{found.path}  {found.class_name}  {found.probability:.4f}{'  unsure' * found.unsure}")
     if json:
         print("]" if good + bad else "[]")
-    if bad:
-        o.voice().warn(f"{bad} of {good + bad} pictures could not be read.")
-        if not good:
-            raise typer.Exit(2)
+    return good + bad, bad

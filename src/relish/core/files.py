@@ -34,7 +34,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
         os.close(handle)
     except OSError as error:
-        raise _cannot_write(target, error) from error
+        raise cannot_write(target, error) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -46,7 +46,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         behind = _behind(error)
         if behind is None:
             raise
-        raise _cannot_write(target, behind) from error
+        raise cannot_write(target, behind) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -64,14 +64,14 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
     except OSError as error:
-        raise _cannot_write(target, error) from error
+        raise cannot_write(target, error) from error
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
         temporary.rename(target)
         _force_to_disk(target.parent)
     except OSError as error:
-        raise _cannot_write(target, error) from error
+        raise cannot_write(target, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -112,7 +112,14 @@ def append_line(target: Path, line: str) -> None:
                 line = line if file.read(1) == b"\n" else f"\n{line}"
             file.write(f"{line}\n".encode())
     except OSError as error:
-        raise _cannot_write(target, error) from error
+        raise cannot_write(target, error) from error
+
+
+def move_into_place(made: Path, target: Path) -> None:
+    """Let a whole file, in the same file system, be `target` from now on."""
+    _force_to_disk(made)
+    made.replace(target)
+    _force_to_disk(target.parent)
 
 
 def _force_to_disk(path: Path) -> None:
@@ -145,7 +152,8 @@ def _behind(error: Exception) -> OSError | None:
     return met
 
 
-def _cannot_write(target: Path, error: OSError) -> WriteFailed:
+def cannot_write(target: Path, error: OSError) -> WriteFailed:
+    """The system's refusal to write `target`, as words with what to do about it."""
     reason = error.strerror or str(error)
     return WriteFailed(
         f"{target}: cannot write ({reason}).",

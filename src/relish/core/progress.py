@@ -17,8 +17,13 @@ from rich.progress import Progress as RichProgress
 class Bar:
     """One bar; this one is not shown."""
 
+    shown = False
+
     def advance(self, steps: int = 1, words: str = "") -> None:
         """Move on by `steps`, and show `words` beside the bar."""
+
+    def expect(self, total: int) -> None:
+        """How many steps there are in all, where that is found out on the way."""
 
 
 class Progress:
@@ -31,8 +36,8 @@ class Progress:
         """One line that should not be missed."""
 
     @contextmanager
-    def bar(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:
-        """A bar from `done` to `total` steps, gone at the end."""
+    def bar(self, title: str, total: int | None, done: int = 0) -> Iterator[Bar]:
+        """A bar from `done` to `total` steps, None where nobody knows yet; gone at the end."""
         yield Bar()
 
 
@@ -46,7 +51,7 @@ class Muted(Progress):
         self.voice.warn(line)
 
     @contextmanager
-    def bar(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:
+    def bar(self, title: str, total: int | None, done: int = 0) -> Iterator[Bar]:
         with self.voice.bar(title, total, done) as shown:
             yield shown
 
@@ -68,7 +73,7 @@ class Screen(Warnings):
         self.console.print(line, markup=False)
 
     @contextmanager
-    def bar(self, title: str, total: int, done: int = 0) -> Iterator[Bar]:
+    def bar(self, title: str, total: int | None, done: int = 0) -> Iterator[Bar]:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -82,15 +87,20 @@ class Screen(Warnings):
             *columns, console=self.console, transient=True, disable=not self.console.is_terminal
         ) as shown:
             task = shown.add_task(title, total=total, completed=done, words="")
-            yield _ShownBar(shown, task)
+            yield _ShownBar(shown, task) if self.console.is_terminal else Bar()
 
 
 class _ShownBar(Bar):
-    def __init__(self, shown: RichProgress, task: TaskID) -> None:
-        self._shown, self._task = shown, task
+    shown = True
+
+    def __init__(self, progress: RichProgress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def expect(self, total: int) -> None:
+        self._progress.update(self._task, total=total)
 
     def advance(self, steps: int = 1, words: str = "") -> None:
         if words:
-            self._shown.update(self._task, advance=steps, words=words)
+            self._progress.update(self._task, advance=steps, words=words)
         else:
-            self._shown.update(self._task, advance=steps)
+            self._progress.update(self._task, advance=steps)

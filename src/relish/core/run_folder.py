@@ -16,6 +16,7 @@
     predictions.npz      what it said of each picture of the final split
     tracking/            with --track, what the tracker keeps
     report.html          one page about the run, by `relish report`
+    README.md            the model card: what the model is and how good, for those it is given to
     evaluation.json      the final number, computed from the saved model; written last, so a run that has it is finished
 
 In:   a path.
@@ -58,6 +59,7 @@ class RunFolder:
         self.held_out = path / "held_out.npz"
         self.check = path / "check.json"
         self.predictions = path / "predictions.npz"
+        self.card = path / "README.md"
         self.evaluation = path / "evaluation.json"
         self.listener: Listener | None = None
 

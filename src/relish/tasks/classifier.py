@@ -25,17 +25,17 @@ from relish.core.memory import keep_freed_memory
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import TEST, TRAIN
-from relish.data.pictures import open_picture
+from relish.data.reading import Ready, read_ahead
 from relish.data.sources import find_dataset
 from relish.data.survey import survey
 from relish.data.transforms import (
     Preprocessing,
-    as_evaluated,
     book_preprocessing,
     normalise,
     preprocessing_from,
     stacked,
 )
+from relish.evaluation.batch_size import batch_that_fits, in_parts
 from relish.evaluation.decision import Decision, decision_from, tempered_softmax
 from relish.evaluation.figures import Figures, figures
 from relish.evaluation.held_out import read_held_out
@@ -78,6 +78,7 @@ class Classifier:
         self.decision = decision or Decision()
         self._accelerator = accelerator or accelerator_for()
         self._precision: AskedPrecision | Precision = checked_precision(precision)
+        self._batch: int | None = None
         place(self.network, self._accelerator.device)
 
     @classmethod
@@ -139,26 +140,22 @@ class Classifier:
         return list(self.stream(_several(pictures)))
 
     def stream(self, pictures: Iterable[Picture | PictureError]) -> Iterator[Prediction]:
-        """As `predict`, one by one, holding one batch of pictures in memory and no more.
+        """As `predict`, one by one, holding two batches of pictures in memory at most, as the network sees them.
+
+        While the network computes, threads read what comes next.
 
         Args:
             pictures: as there; a `PictureError` among them is a picture that could not be found.
         """
         names: list[str] = []
-        ready: list[torch.Tensor | str] = []
-        for number, picture in enumerate(pictures):
-            names.append(str(picture) if isinstance(picture, str | Path) else f"picture {number + 1}")
-            try:
-                if isinstance(picture, PictureError):
-                    names[-1] = picture.name
-                    raise picture
-                ready.append(as_evaluated(open_picture(picture), self.preprocessing))
-            except PictureError as error:
-                ready.append(error.reason)
-            if len(ready) == BATCH_SIZE:
-                yield from self._answer(names, ready)
-                names, ready = [], []
-        yield from self._answer(names, ready)
+        items: list[Ready] = []
+        for name, item in read_ahead(pictures, self.preprocessing, ahead=2 * BATCH_SIZE):
+            names.append(name)
+            items.append(item)
+            if len(items) == BATCH_SIZE:
+                yield from self._answer(names, items)
+                names, items = [], []
+        yield from self._answer(names, items)
 
     def evaluate(
         self, data: str | Path, split: str | None = None, *, workers: int = 0, progress: Progress | None = None
@@ -239,10 +236,10 @@ class Classifier:
             return set()
         return set(read_held_out(file).sha256)
 
-    def _answer(self, names: list[str], ready: list[torch.Tensor | str]) -> Iterator[Prediction]:
-        tensors = [item for item in ready if isinstance(item, torch.Tensor)]
+    def _answer(self, names: list[str], items: list[Ready]) -> Iterator[Prediction]:
+        tensors = [item for item in items if isinstance(item, torch.Tensor)]
         answers = iter(self.answers(stacked(tensors)) if tensors else ())
-        for name, item in zip(names, ready, strict=True):
+        for name, item in zip(names, items, strict=True):
             yield Prediction(name, error=item) if isinstance(item, str) else replace(next(answers), path=name)
 
     def _chosen_precision(self, images: torch.Tensor) -> Precision:
@@ -253,10 +250,21 @@ class Classifier:
 
     def answers(self, images: torch.Tensor) -> list[Prediction]:
         """The answer for each of (B, 3, S, S) uint8 pictures that `as_evaluated` prepared, without its path."""
-        images = images.to(self._accelerator.device)
-        logits = batch_logits(self.network, images, self.preprocessing, self._chosen_precision(images))
+        logits = self._logits(images.to(self._accelerator.device))
         rows = tempered_softmax(logits, self.decision.temperature)
         return predictions([""] * len(rows), rows, self.classes, self.decision)
+
+    def _logits(self, images: torch.Tensor) -> npt.NDArray[np.float32]:
+        """(B, K) of (B, 3, S, S) uint8 pictures, so many at once as there is memory for."""
+        precision = self._chosen_precision(images)
+
+        def ask(some: torch.Tensor) -> npt.NDArray[np.float32]:
+            return batch_logits(self.network, some, self.preprocessing, precision)
+
+        if self._batch is None:
+            self._batch = batch_that_fits(self.network, images, ask)
+        logits, self._batch = in_parts(images, ask, self._batch)
+        return logits
 
 
 def _accuracy(folder: RunFolder) -> str:

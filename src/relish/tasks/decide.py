@@ -1,7 +1,7 @@
 """`decide`: choose a run's threshold, and below which probability it is unsure, without training again.
 
 In:   a finished run with answers on held-out pictures.
-Out:  the header of its model and its `evaluation.json`, rewritten; the figures before and after.
+Out:  the header of its model, its card and its `evaluation.json`, rewritten; the figures before and after.
 
 The tensors stay as they are, and so does what was said of each picture; only what is made of it changes.
 """
@@ -14,12 +14,14 @@ import numpy as np
 
 from relish.core.errors import RunError
 from relish.core.files import write_json
+from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.evaluation.decision import HEADER_KEY, Decision, decision_from
 from relish.evaluation.figures import Figures, figures
 from relish.evaluation.held_out import HeldOut, read_held_out, unreached, with_threshold, with_unsure
 from relish.evaluation.thresholds import parse_aim, parse_unsure
 from relish.models.header import read_header, rewrite_header
+from relish.tasks.card import renew_card
 from relish.tasks.writing import judged
 
 NONE = "none"
@@ -41,7 +43,9 @@ class Decided:
         return {"split": self.split, "before": self.before.as_json(), "after": self.after.as_json()}
 
 
-def decide(run: str | Path, *, threshold: str | None = None, unsure: str | None = None) -> Decided:
+def decide(
+    run: str | Path, *, threshold: str | None = None, unsure: str | None = None, progress: Progress | None = None
+) -> Decided:
     """Choose on held-out pictures how a finished run's model answers; with neither argument, change nothing.
 
     Args:
@@ -66,7 +70,9 @@ def decide(run: str | Path, *, threshold: str | None = None, unsure: str | None 
         with folder.locked():
             # The model first: it is what answers, and a command that is cut short here is simply given again.
             rewrite_header(folder.model, {HEADER_KEY: chosen.as_header()})
-            write_json(folder.evaluation, {**evaluation, **judged(folder, evaluation["split"], after)})
+            renewed = {**evaluation, **judged(folder, evaluation["split"], after)}
+            renew_card(folder, evaluation, renewed, progress or Progress())
+            write_json(folder.evaluation, renewed)
     return Decided(before, after, held, evaluation["split"])
 
 

@@ -31,6 +31,7 @@ from relish.evaluation.held_out import HeldOut, choose_decision
 from relish.evaluation.leakage import WithoutDuplicates, without_duplicates
 from relish.models.header import ModelDescription, save_model
 from relish.report.curves import draw_curves
+from relish.tasks.card import write_card
 from relish.tasks.preparing import Prepared
 
 
@@ -79,14 +80,13 @@ def write_results(prepared: Prepared, folder: RunFolder, found: Figures, logits:
     seconds = max((r["seconds"] for r in records if r["event"] in ("train", "rung")), default=0.0)
     looped = seconds and prepared.recipe.method == "train"
     pictures = prepared.recipe.passes * len(prepared.learn) if looped else 0
-    write_json(
-        folder.evaluation,
-        {
-            **judged(folder, prepared.final_name, found),
-            "training_seconds": seconds,
-            "pictures_per_second": pictures / seconds if looped else None,
-        },
-    )
+    evaluation = {
+        **judged(folder, prepared.final_name, found),
+        "training_seconds": seconds,
+        "pictures_per_second": pictures / seconds if looped else None,
+    }
+    write_card(folder, evaluation)
+    write_json(folder.evaluation, evaluation)
 
 
 def judged(folder: RunFolder, split: str, found: Figures) -> dict[str, Any]:
