@@ -37,19 +37,24 @@ def run(app: FastAPI, host: str, port: int, limits: Limits, ready: Callable[[str
         BadInput: it cannot be listened there.
     """
     with closing(listening(host, port)) as taken, _log(), _quiet_end():
-        config = uvicorn.Config(
-            app,
-            http=bounded(limits.connections),
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
         ready(_address(host, taken))
-        uvicorn.Server(config).run(sockets=[taken])
+        server(app, limits).run(sockets=[taken])
+
+
+def server(app: FastAPI, limits: Limits) -> uvicorn.Server:
+    """uvicorn as we want it, for a socket that listens already."""
+    config = uvicorn.Config(
+        app,
+        http=bounded(limits),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    return uvicorn.Server(config)
 
 
 def listening(host: str, port: int) -> socket.socket:
