@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
@@ -156,6 +157,13 @@ def _add_refusals(app: FastAPI) -> None:
     @app.exception_handler(Refusal)
     async def refused(_: Request, refusal: Refusal) -> Response:
         return refusal.response()
+
+    @app.exception_handler(RequestValidationError)
+    async def not_understood(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return Refusal(
+            422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", hint="/docs says what is."
+        ).response()
 
     @app.exception_handler(HTTPException)
     async def not_ours(request: Request, error: HTTPException) -> Response:

@@ -15,6 +15,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from relish.serve.limits import Limits
+from relish.serve.refusals import RETRY_SECONDS
 
 
 class Connection(H11Protocol):
@@ -27,12 +28,8 @@ class Connection(H11Protocol):
         """A new connection; one too many is told so and closed."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
-            self._refuse(
-                503,
-                "the server is busy: too many connections are open.",
-                "Try again in a second.",
-                "Retry-After: 1\r\n",
-            )
+            reason = "the server is busy: too many connections are open."
+            self._refuse(503, reason, "Try again in a second.", f"Retry-After: {RETRY_SECONDS}\r\n")
         else:
             self._wait(self.limits.send_seconds, self._head_is_late)
 
