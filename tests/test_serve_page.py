@@ -83,12 +83,11 @@ def test_what_is_no_picture_or_too_large_is_told_in_words():
 
 
 def test_a_server_that_is_gone_is_told_in_words():
-    with serving(Tones(), LIMITS) as client:
-        with watched_page(str(client.base_url)) as seen:
-            seen.page.locator("#about").filter(has_text="knows").wait_for()
-            seen.page.route("**/predict", lambda route: route.abort())
-            give(seen.page, "red.png", RED, "drop")
-            assert "server does not answer" in complained(seen.page)
+    with serving(Tones(), LIMITS) as client, watched_page(str(client.base_url)) as seen:
+        seen.page.locator("#about").filter(has_text="knows").wait_for()
+        seen.page.route("**/predict", lambda route: route.abort())
+        give(seen.page, "red.png", RED, "drop")
+        assert "server does not answer" in complained(seen.page)
 
 
 def test_the_history_shows_an_earlier_answer_again_and_forgets_all_when_asked():
