@@ -7,7 +7,7 @@ Not here: checking that the commands work (`tests/test_docs.py`, on a handful of
     python docs/make_images.py WORK
 
 WORK is a folder to run in, made if it does not exist. What ran there before is not run again, so a stop costs nothing.
-The page of predictions is photographed by Chromium; without it that picture stays as it is.
+Pages are photographed by Chromium; without it those pictures stay as they are.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from PIL import Image
@@ -30,8 +31,9 @@ PICTURES = {
     "compare.png": "relish-demo/runs/pictures-compare-1/curves.png",
     "sweep.png": "runs/photos-sweep-1/sweep.png",
     "predictions.png": "predictions.png",
+    "serve.png": "serve.png",
 }
-"""What the README shows, and where the commands leave it."""
+"""What the documents show, and where the commands leave it."""
 WIDEST = 1000
 """In pixels: what a page shows without shrinking it."""
 
@@ -45,6 +47,7 @@ def main() -> None:
     text = README.read_text(encoding="utf-8")
     README.write_text(BLOCK.sub(lambda m: m[1] + printed(m[2], work) + m[3], text), encoding="utf-8")
     photograph(work / "relish-demo" / "predictions.html", work / "predictions.png")
+    photograph_serving(work / "runs" / "photos-auto-1", work / "photos" / "test", work / "serve.png")
     for name, made in PICTURES.items():
         if (work / made).is_file():
             shrink(work / made, DOCS / "images" / name)
@@ -86,6 +89,31 @@ def photograph(page: Path, picture: Path) -> None:
     if browser:
         command = [browser, "--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1000,1100"]
         subprocess.run([*command, f"--screenshot={picture}", page.as_uri()], check=True, capture_output=True)
+
+
+def photograph_serving(run: Path, pictures: Path, picture: Path) -> None:
+    """The page of a server, with a few drawn pictures."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if not (browser and run.is_dir()):
+        return
+    from playwright.sync_api import sync_playwright
+
+    command = [sys.executable, "-m", "relish", "serve", str(run), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server, sync_playwright() as playwright:
+        try:
+            lines = iter(server.stderr or [])
+            address = next(found[1] for line in lines if (found := re.search(r"page\s+(http\S+)", line)))
+            page = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"]).new_page(
+                viewport={"width": 1000, "height": 1040}
+            )
+            page.goto(address)
+            for chosen in ("not-hotdog/003.jpg", "hotdog/002.jpg", "not-hotdog/001.jpg", "hotdog/000.jpg"):
+                page.locator("#file").set_input_files(pictures / chosen)
+                page.locator("#said").filter(has_text=f"{Path(chosen).name}: ").wait_for()
+            page.wait_for_load_state("networkidle")
+            page.screenshot(path=picture)
+        finally:
+            server.terminate()
 
 
 def shrink(made: Path, target: Path) -> None:

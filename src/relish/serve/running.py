@@ -9,6 +9,7 @@ import logging
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
@@ -105,6 +106,9 @@ def _log() -> Iterator[None]:
 @contextmanager
 def _quiet_end() -> Iterator[None]:
     # uvicorn ends well at a signal and then sends it to itself once more, for whoever was there before: nobody is.
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are another thread's matter
+        return
     former = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
