@@ -88,6 +88,7 @@ def _add_routes(app: FastAPI, service: Service, bearer: Bearer) -> None:
 
     @app.post(
         "/predict",
+        response_description="One row a picture.",
         dependencies=guarded,
         openapi_extra=d.PICTURES_IN,
         response_model=d.Rows,
@@ -104,7 +105,13 @@ def _add_routes(app: FastAPI, service: Service, bearer: Bearer) -> None:
     if service.model.explains:
         _add_explain(app, service, guarded)
 
-    @app.get("/classes", dependencies=guarded, response_model=d.Known, responses=d.noes(*d.WITH_TOKEN))
+    @app.get(
+        "/classes",
+        response_description="What it knows.",
+        dependencies=guarded,
+        response_model=d.Known,
+        responses=d.noes(*d.WITH_TOKEN),
+    )
     async def classes() -> JSONResponse:
         """What the model knows, and what one request may hold."""
         model, limits = service.model, service.limits
@@ -112,12 +119,18 @@ def _add_routes(app: FastAPI, service: Service, bearer: Bearer) -> None:
         known = {"model": model.name, "classes": model.classes, "unsure_below": model.decision.unsure_below}
         return JSONResponse({**known, "explains": model.explains, "limits": taken})
 
-    @app.get("/health", response_model=d.Health, responses=d.noes(*d.ANY_ROUTE))
+    @app.get("/health", response_description="It is well.", response_model=d.Health, responses=d.noes(*d.ANY_ROUTE))
     async def health() -> JSONResponse:
         """Whether the server is well."""
         return JSONResponse({"status": "ok", "waiting": service.answering.waiting})
 
-    @app.get("/metrics", dependencies=guarded, responses=d.noes(*d.WITH_TOKEN), response_class=Response)
+    @app.get(
+        "/metrics",
+        response_description="The counters, as text.",
+        dependencies=guarded,
+        responses=d.noes(*d.WITH_TOKEN),
+        response_class=Response,
+    )
     async def metrics() -> Response:
         """Counters for Prometheus."""
         return Response(generate_latest(service.metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
@@ -126,6 +139,7 @@ def _add_routes(app: FastAPI, service: Service, bearer: Bearer) -> None:
 def _add_explain(app: FastAPI, service: Service, guarded: list[Any]) -> None:
     @app.post(
         "/explain",
+        response_description="The overlay.",
         dependencies=guarded,
         openapi_extra=d.PICTURES_IN,
         response_model=d.Overlay,

@@ -9,6 +9,7 @@ Either would let a slow sender keep its connection.
 
 import asyncio
 import json
+from collections.abc import Callable
 from http import HTTPStatus
 
 import h11
@@ -61,7 +62,7 @@ class Connection(H11Protocol):
         elif not reading_head and self.conn.our_state is not h11.DONE:
             self._stop_waiting()
 
-    def _wait(self, seconds: float, then) -> None:  # type: ignore[no-untyped-def]
+    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
         self._stop_waiting()
         self._deadline = self.loop.call_later(seconds, then)
 
