@@ -1,9 +1,9 @@
 """`relish serve` under fire, and its speed against a naive server: good and hostile requests, 32 at once.
 
-    python benchmarks/serve.py RUN MODEL.onnx PICTURES [--requests 1000] [--concurrency 32] [--rounds 3]
+    python benchmarks/serve.py RUN MODEL.onnx PICTURES [--requests 1000] [--concurrency 32] [--rounds 3] [--threads 1]
 
 First good pictures alone, in turn: the naive server (FastAPI and PyTorch, one request at a time, the same network from
-RUN), `relish serve RUN` and `relish serve MODEL.onnx`, each in a process of its own. Then MODEL.onnx is served to a
+RUN), `relish serve RUN` and `relish serve MODEL.onnx`, each in a process of its own with so many threads for the network. Then MODEL.onnx is served to a
 mixture: half good pictures, half truncated ones, decompression bombs, text, 50 MB and slow senders. A good one counts
 as right when class and probability (within 0.001) are those of the same file asked in this process; a hostile one when
 it gets a 4xx with a reason. The server's resident memory is read after the warm-up, halfway and at the end.
@@ -72,7 +72,7 @@ def bomb() -> bytes:
 # ---- servers --------------------------------------------------------------------------------------------------------
 
 
-def naive(run: Path) -> None:
+def naive(run: Path, threads: int) -> None:
     """What one writes in an afternoon: decode, scale, ask, all in the event loop, so one request at a time."""
     import torch
     import uvicorn
@@ -82,6 +82,7 @@ def naive(run: Path) -> None:
     import relish
     from relish.data.transforms import as_evaluated, normalise
 
+    torch.set_num_threads(threads)
     model = relish.load(str(run))
     network = model.network.to(memory_format=torch.contiguous_format)
     app = FastAPI()
@@ -259,16 +260,18 @@ def main() -> None:
     ask.add_argument("--requests", type=int, default=1000)
     ask.add_argument("--concurrency", type=int, default=32)
     ask.add_argument("--rounds", type=int, default=3)
+    ask.add_argument("--threads", type=int, default=1)
     ask.add_argument("--naive", action="store_true", help=argparse.SUPPRESS)
     asked = ask.parse_args()
     if asked.naive:
-        naive(asked.run)
+        naive(asked.run, asked.threads)
         return
     found = sorted(path for path in asked.pictures.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
     pictures = [path.read_bytes() for path in found[:: max(1, len(found) // 100)]]
-    serve = [sys.executable, "-m", "relish", "serve", "--port", "0"]
+    threads = ["--threads", str(asked.threads)]
+    serve = [sys.executable, "-m", "relish", "serve", "--port", "0", *threads]
     arms = {
-        "naive FastAPI + PyTorch": [sys.executable, os.path.abspath(__file__), "--naive", str(asked.run)],
+        "naive FastAPI + PyTorch": [sys.executable, os.path.abspath(__file__), "--naive", str(asked.run), *threads],
         "relish serve RUN": [*serve, str(asked.run)],
         "relish serve MODEL.onnx": [*serve, str(asked.file)],
     }

@@ -20,8 +20,9 @@ def test_no_request_that_the_description_allows_or_forbids_is_a_server_error():
         for found in schema.get_all_operations():
             operation = found.ok()
             paths.add(operation.path)
-            for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
-                try_out(operation, mode)
+            try_out(operation, schemathesis.GenerationMode.POSITIVE)
+            if "requestBody" in operation.definition.raw:  # the others take nothing that could be wrong
+                try_out(operation, schemathesis.GenerationMode.NEGATIVE)
         assert paths == {"/predict", "/explain", "/classes", "/health", "/metrics"}
         assert client.get("/health").status_code == 200
 
