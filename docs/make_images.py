@@ -7,7 +7,7 @@ Not here: checking that the commands work (`tests/test_docs.py`, on a handful of
     python docs/make_images.py WORK
 
 WORK is a folder to run in, made if it does not exist. What ran there before is not run again, so a stop costs nothing.
-The pages are photographed by Chromium; without it those pictures stay as they are.
+Pages are photographed by Chromium; without it those pictures stay as they are.
 """
 
 import argparse
@@ -36,6 +36,7 @@ PICTURES = {
     "predictions.png": "predictions.png",
     "report.png": "report.png",
     "report-narrow.png": "report-narrow.png",
+    "serve.png": "serve.png",
 }
 """What the documents show, and where the commands leave it."""
 REPORTED = "relish-demo/runs/pictures-book-1"
@@ -60,6 +61,7 @@ def main() -> None:
     photograph(report, work / "report.png", 1100, 1500)
     photograph(in_a_frame(report, work / "narrow.html"), work / "report-narrow.png", PHONE, 1500)
     photograph(page_of_findings(work / "faults"), work / "check.png")
+    photograph_serving(work / "runs" / "photos-auto-1", work / "photos" / "test", work / "serve.png")
     for name, made in PICTURES.items():
         if (work / made).is_file():
             shrink(work / made, DOCS / "images" / name)
@@ -129,6 +131,31 @@ def page_of_findings(folder: Path) -> Path:
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
     return folder / "check.html"
+
+
+def photograph_serving(run: Path, pictures: Path, picture: Path) -> None:
+    """The page of a server, with a few drawn pictures."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if not (browser and run.is_dir()):
+        return
+    from playwright.sync_api import sync_playwright
+
+    command = [sys.executable, "-m", "relish", "serve", str(run), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server, sync_playwright() as playwright:
+        try:
+            lines = iter(server.stderr or [])
+            address = next(found[1] for line in lines if (found := re.search(r"page\s+(http\S+)", line)))
+            page = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"]).new_page(
+                viewport={"width": 1000, "height": 1040}
+            )
+            page.goto(address)
+            for chosen in ("not-hotdog/003.jpg", "hotdog/002.jpg", "not-hotdog/001.jpg", "hotdog/000.jpg"):
+                page.locator("#file").set_input_files(pictures / chosen)
+                page.locator("#said").filter(has_text=f"{Path(chosen).name}: ").wait_for()
+            page.wait_for_load_state("networkidle")
+            page.screenshot(path=picture)
+        finally:
+            server.terminate()
 
 
 def shrink(made: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
@@ -87,6 +88,7 @@ def _add_routes(app: FastAPI, service: Service, bearer: Bearer) -> None:
 
     @app.post(
         "/predict",
+        response_description="One row a picture.",
         dependencies=guarded,
         openapi_extra=d.PICTURES_IN,
         response_model=d.Rows,
@@ -103,7 +105,13 @@ def _add_routes(app: FastAPI, service: Service, bearer: Bearer) -> None:
     if service.model.explains:
         _add_explain(app, service, guarded)
 
-    @app.get("/classes", dependencies=guarded, response_model=d.Known, responses=d.noes(*d.WITH_TOKEN))
+    @app.get(
+        "/classes",
+        response_description="What it knows.",
+        dependencies=guarded,
+        response_model=d.Known,
+        responses=d.noes(*d.WITH_TOKEN),
+    )
     async def classes() -> JSONResponse:
         """What the model knows, and what one request may hold."""
         model, limits = service.model, service.limits
@@ -111,12 +119,18 @@ def _add_routes(app: FastAPI, service: Service, bearer: Bearer) -> None:
         known = {"model": model.name, "classes": model.classes, "unsure_below": model.decision.unsure_below}
         return JSONResponse({**known, "explains": model.explains, "limits": taken})
 
-    @app.get("/health", response_model=d.Health, responses=d.noes(*d.ANY_ROUTE))
+    @app.get("/health", response_description="It is well.", response_model=d.Health, responses=d.noes(*d.ANY_ROUTE))
     async def health() -> JSONResponse:
         """Whether the server is well."""
         return JSONResponse({"status": "ok", "waiting": service.answering.waiting})
 
-    @app.get("/metrics", dependencies=guarded, responses=d.noes(*d.WITH_TOKEN), response_class=Response)
+    @app.get(
+        "/metrics",
+        response_description="The counters, as text.",
+        dependencies=guarded,
+        responses=d.noes(*d.WITH_TOKEN),
+        response_class=Response,
+    )
     async def metrics() -> Response:
         """Counters for Prometheus."""
         return Response(generate_latest(service.metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
@@ -125,6 +139,7 @@ def _add_routes(app: FastAPI, service: Service, bearer: Bearer) -> None:
 def _add_explain(app: FastAPI, service: Service, guarded: list[Any]) -> None:
     @app.post(
         "/explain",
+        response_description="The overlay.",
         dependencies=guarded,
         openapi_extra=d.PICTURES_IN,
         response_model=d.Overlay,
@@ -156,6 +171,13 @@ def _add_refusals(app: FastAPI) -> None:
     @app.exception_handler(Refusal)
     async def refused(_: Request, refusal: Refusal) -> Response:
         return refusal.response()
+
+    @app.exception_handler(RequestValidationError)
+    async def not_understood(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return Refusal(
+            422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", hint="/docs says what is."
+        ).response()
 
     @app.exception_handler(HTTPException)
     async def not_ours(request: Request, error: HTTPException) -> Response:

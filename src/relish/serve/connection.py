@@ -9,32 +9,30 @@ Either would let a slow sender keep its connection.
 
 import asyncio
 import json
+from collections.abc import Callable
 from http import HTTPStatus
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD_SECONDS = 10.0
-"""For the lines before the body."""
-LINGER_SECONDS = 10.0
-"""For the rest of a refused body: a sender that is cut off at once may never read why."""
+from relish.serve.limits import Limits
+from relish.serve.refusals import RETRY_SECONDS
 
 
 class Connection(H11Protocol):
-    """See above; `limit` and the two times are set by `bounded`."""
+    """See above; `bounded` sets the limits."""
 
-    limit = 512
-    head_seconds = HEAD_SECONDS
-    linger_seconds = LINGER_SECONDS
+    limits = Limits()
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A new connection; one too many is told so and closed."""
         super().connection_made(transport)
-        if len(self.connections) > self.limit:
-            self._refuse(503, f"{self.limit} connections are open.", "Try again in a second.", "Retry-After: 1\r\n")
+        if len(self.connections) > self.limits.connections:
+            reason = "the server is busy: too many connections are open."
+            self._refuse(503, reason, "Try again in a second.", f"Retry-After: {RETRY_SECONDS}\r\n")
         else:
-            self._wait(self.head_seconds, self._head_is_late)
+            self._wait(self.limits.send_seconds, self._head_is_late)
 
     def data_received(self, data: bytes) -> None:
         """Bytes; the head's time runs from its first one."""
@@ -47,7 +45,7 @@ class Connection(H11Protocol):
         """An answer is sent; what is left of the request is thrown away for a while."""
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
-            self._wait(self.linger_seconds, self.transport.close)
+            self._wait(self.limits.send_seconds, self.transport.close)
         else:
             self._watch_head()
 
@@ -60,11 +58,11 @@ class Connection(H11Protocol):
         reading_head = self.conn.their_state is h11.IDLE
         begun = reading_head and bool(self.conn.trailing_data[0])
         if begun and self._deadline is None:
-            self._wait(self.head_seconds, self._head_is_late)
+            self._wait(self.limits.send_seconds, self._head_is_late)
         elif not reading_head and self.conn.our_state is not h11.DONE:
             self._stop_waiting()
 
-    def _wait(self, seconds: float, then) -> None:  # type: ignore[no-untyped-def]
+    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
         self._stop_waiting()
         self._deadline = self.loop.call_later(seconds, then)
 
@@ -92,6 +90,6 @@ class Connection(H11Protocol):
         self.transport.close()
 
 
-def bounded(connections: int) -> type[Connection]:
-    """The class for a server that keeps so many connections open."""
-    return type("Connection", (Connection,), {"limit": connections})
+def bounded(limits: Limits) -> type[Connection]:
+    """The class for a server with these limits."""
+    return type("Connection", (Connection,), {"limits": limits})

@@ -29,7 +29,8 @@ class Limits:
     held_bytes: int = 256_000_000
     """Of all uploads that are under way."""
     send_seconds: float = 10.0
-    """How long a sender may take, besides what its bytes take at `send_rate`."""
+    """How long a sender may take for a request's head, for its body besides what the bytes take at `send_rate`, and for
+    the rest of a body that was refused."""
     send_rate: int = 50_000
     """Bytes a second: the slowest connection that is waited for."""
     connections: int = 512

@@ -4,9 +4,10 @@ In:   the application, whose description the second page shows.
 Out:  `/`, `/docs` and the files they need, all from this package: no page asks another host for anything.
 """
 
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, PackageLoader
 
@@ -27,15 +28,15 @@ def add_pages(app: FastAPI) -> None:
         return HTMLResponse(kept["index.html"])
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        described = app.openapi()
-        return HTMLResponse(templates.get_template("docs.html").render(described=described))
+    async def docs(request: Request) -> Response:
+        here = str(request.base_url).rstrip("/")
+        return HTMLResponse(templates.get_template("docs.html").render(described=app.openapi(), here=here))
 
     for name, kind in STATIC.items():
         app.add_api_route(f"/static/{name}", _sends(kept[name], kind), include_in_schema=False)
 
 
-def _sends(content: bytes, kind: str):  # type: ignore[no-untyped-def]
+def _sends(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
     async def send() -> Response:
         return Response(content, headers={"content-type": kind})
 

@@ -9,6 +9,7 @@ import logging
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
@@ -37,19 +38,24 @@ def run(app: FastAPI, host: str, port: int, limits: Limits, ready: Callable[[str
         BadInput: it cannot be listened there.
     """
     with closing(listening(host, port)) as taken, _log(), _quiet_end():
-        config = uvicorn.Config(
-            app,
-            http=bounded(limits.connections),
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
         ready(_address(host, taken))
-        uvicorn.Server(config).run(sockets=[taken])
+        server(app, limits).run(sockets=[taken])
+
+
+def server(app: FastAPI, limits: Limits) -> uvicorn.Server:
+    """uvicorn as we want it, for a socket that listens already."""
+    config = uvicorn.Config(
+        app,
+        http=bounded(limits),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    return uvicorn.Server(config)
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -100,6 +106,9 @@ def _log() -> Iterator[None]:
 @contextmanager
 def _quiet_end() -> Iterator[None]:
     # uvicorn ends well at a signal and then sends it to itself once more, for whoever was there before: nobody is.
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are another thread's matter
+        return
     former = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

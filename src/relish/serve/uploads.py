@@ -51,12 +51,23 @@ class Base64Pictures(BaseModel):
 
 
 class _InMemory(MultiPartParser):
-    """Starlette's, whose files never go to disk: the body's limit bounds them already."""
+    """Starlette's, whose files never go to disk: the body's limit bounds them already. A form without its end fails."""
 
-    ended = False
+    _ended = False
+
+    def __init__(self, request: Request, chunks: AsyncGenerator[bytes, None], limits: Limits) -> None:
+        super().__init__(request.headers, self._whole(chunks), max_files=limits.files, max_fields=OTHER_FIELDS)
+        self.spool_max_size = limits.body_bytes + 1
 
     def on_end(self) -> None:
-        self.ended = True
+        """The last boundary was met."""
+        self._ended = True
+
+    async def _whole(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks:
+            yield chunk
+        if not self._ended:
+            raise MultiPartException("it is cut short, or has no boundary at its end.")
 
 
 async def read_uploads(request: Request, limits: Limits, seat: Seat) -> list[Upload]:
@@ -104,21 +115,16 @@ async def _chunks(request: Request, limits: Limits, seat: Seat) -> AsyncGenerato
 
 
 async def _form(request: Request, chunks: AsyncGenerator[bytes, None], limits: Limits) -> list[Upload]:
-    parser = _InMemory(request.headers, chunks, max_files=limits.files, max_fields=OTHER_FIELDS)
-    parser.spool_max_size = limits.body_bytes + 1
     try:
-        form = await parser.parse()
+        form = await _InMemory(request, chunks, limits).parse()
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
             raise _too_many(limits) from None
         raise Refusal(400, f"the form cannot be read: {error.message}") from None
-    try:
-        if not parser.ended:
-            raise Refusal(400, "the form is cut short: its last boundary is missing.")
-        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-        return [Upload(_named(file.filename, place), await file.read()) for place, file in enumerate(files, 1)]
-    finally:
-        await form.close()
+    files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    uploads = [Upload(_named(file.filename, place), await file.read()) for place, file in enumerate(files, 1)]
+    await form.close()
+    return uploads
 
 
 async def _json(chunks: AsyncGenerator[bytes, None], limits: Limits) -> list[Upload]:

@@ -1,0 +1,121 @@
+"""A small model to serve, and a real server around it on a port of its own."""
+
+import io
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from relish.evaluation.decision import Decision
+from relish.evaluation.prediction import Prediction, predictions
+from relish.serve.app import create_app
+from relish.serve.limits import Limits
+from relish.serve.running import listening, server
+
+CLASSES = ("blue", "red")
+
+
+class Tones:
+    """Tells red pictures from blue ones by their mean colour; unsure of what is neither."""
+
+    name = "tones"
+    classes = CLASSES
+    explains = False
+
+    def __init__(self, pause: float = 0.0, decision: Decision | None = None) -> None:
+        self.pause = pause
+        self.decision = decision or Decision(unsure_below=0.7)
+        self.batches: list[int] = []
+        self.fails = False
+
+    def prepare(self, picture: Image.Image) -> np.ndarray:
+        return np.asarray(picture, dtype=np.float64).mean(axis=(0, 1))
+
+    def answer(self, prepared: Sequence[np.ndarray]) -> list[Prediction]:
+        self.batches.append(len(prepared))
+        time.sleep(self.pause)
+        if self.fails:
+            raise RuntimeError("the secret inside")
+        redness = np.array([(colour[0] - colour[2]) / 40 for colour in prepared])
+        red = 1 / (1 + np.exp(-redness))
+        return predictions([""] * len(red), np.stack([1 - red, red], axis=1), CLASSES, self.decision)
+
+    def explain(self, picture: Image.Image, class_name: str) -> Image.Image:
+        return picture.convert("L").convert("RGB").resize((32, 32))
+
+
+class Explaining(Tones):
+    explains = True
+
+
+def png(colour: tuple[int, int, int] = (190, 60, 60), size: tuple[int, int] = (40, 30)) -> bytes:
+    """A plain picture's bytes."""
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, "PNG")
+    return file.getvalue()
+
+
+RED, BLUE, GREY = png(), png((60, 60, 190)), png((120, 120, 120))
+
+
+@contextmanager
+def serving(model: object, limits: Limits | None = None, token: str | None = None) -> Iterator[httpx.Client]:
+    """A client of a real server; both end with the block."""
+    bounds = limits or Limits()
+    taken = listening("127.0.0.1", 0)
+    running = server(create_app(model, bounds, token), bounds)  # type: ignore[arg-type]
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [taken]}, daemon=True)
+    thread.start()
+    address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        with httpx.Client(base_url=address, headers=headers, timeout=30, trust_env=False) as client:
+            yield client
+    finally:
+        running.should_exit = True
+        thread.join(20)
+        taken.close()
+        assert not thread.is_alive()
+
+
+def onnx_tones(path: Path) -> Path:
+    """An exported file that answers as `Tones` does, written without torch."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    from relish.export.metadata import FORMAT_VERSION, About
+
+    weights = np.array([[0, 1 / 40], [0, 0], [0, -1 / 40]], dtype=np.float32)
+    nodes = [
+        helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats", "sides"], ["mean"], keepdims=0),
+        helper.make_node("MatMul", ["mean", "weights"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("probabilities", "logits")]
+    graph = helper.make_graph(
+        nodes,
+        "tones",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, "height", "width", 3])],
+        outputs,
+        [numpy_helper.from_array(np.array([1, 2]), "sides"), numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    about = About(
+        relish_format=FORMAT_VERSION,
+        classes=CLASSES,
+        decision=Decision(unsure_below=0.7),
+        precision="f32",
+        preprocessing={},
+        model_sha256="0" * 64,
+        relish_version="0",
+        certificate={},
+    )
+    helper.set_model_props(model, about.words())
+    onnx.save(model, str(path))
+    return path
