@@ -326,13 +326,17 @@ def separable(count: int, seed: int = 0) -> tuple[Collection, np.ndarray]:
     return pictures, (centres[pictures.labels] + chance.normal(size=(2 * count, 12))).astype(np.float32)
 
 
+def near(features: np.ndarray) -> np.ndarray:
+    return nearest_others(directions(features), min(10, len(features) - 1))[0]
+
+
 def test_labels_that_were_turned_are_found_with_what_they_should_be():
     pictures, features = separable(100)
     labels = pictures.labels.copy()
     turned = [3, 40, 120, 180]
     labels[turned] = 1 - labels[turned]
     pictures = replace(pictures, labels=labels)
-    said = judged(pictures, features, np.arange(len(pictures)))
+    said = judged(pictures, features, near(features), np.arange(len(pictures)))
     assert said is not None
     found = wrong_labels(pictures, said)
     assert {f.paths[0] for f in found} >= {pictures.names[i] for i in turned}
@@ -349,7 +353,10 @@ def test_a_wrong_label_is_found_though_its_copy_has_it_too():
     features[:2] = 5 * features[0]
     pictures = replace(pictures, labels=labels)
     groups = np.arange(len(pictures))
-    apart, together = judged(pictures, features, groups), judged(pictures, features, np.maximum(groups, 1))
+    apart, together = (
+        judged(pictures, features, near(features), groups),
+        judged(pictures, features, near(features), np.maximum(groups, 1)),
+    )
     assert apart is not None
     assert together is not None
     assert (together.probabilities[:2, 0] > apart.probabilities[:2, 0]).all()
@@ -363,7 +370,7 @@ def test_a_class_too_small_to_judge_is_left_alone_and_the_others_are_not():
         dataset=replace(pictures.dataset, classes=("cat", "dog", "emu")),
         labels=np.where(np.arange(120) < 3, 2, pictures.labels),
     )
-    said = judged(pictures, features, np.arange(120))
+    said = judged(pictures, features, near(features), np.arange(120))
     assert said is not None
     assert said.positions.min() == 3
     assert said.probabilities.shape == (117, 3)
@@ -373,7 +380,7 @@ def test_a_class_too_small_to_judge_is_left_alone_and_the_others_are_not():
 
 def test_with_fewer_than_two_classes_of_five_nothing_is_judged():
     pictures, features = separable(4)
-    assert judged(pictures, features, np.arange(8)) is None
+    assert judged(pictures, features, near(features), np.arange(8)) is None
 
 
 def test_many_pictures_are_judged_in_parts(monkeypatch):
@@ -381,7 +388,7 @@ def test_many_pictures_are_judged_in_parts(monkeypatch):
 
     monkeypatch.setattr(module, "_TOGETHER", 50)
     pictures, features = separable(100)
-    said = judged(pictures, features, np.arange(200))
+    said = judged(pictures, features, near(features), np.arange(200))
     assert said is not None
     assert said.positions.tolist() == list(range(200))
     assert (said.probabilities.argmax(1) == pictures.labels).mean() > 0.95
@@ -397,7 +404,7 @@ def test_a_class_that_a_part_lacks_is_no_error(monkeypatch):
         dataset=replace(pictures.dataset, classes=("cat", "dog", "emu")),
         labels=np.where(np.arange(100) < 5, 2, pictures.labels),
     )
-    said = judged(rare, features, np.arange(100))
+    said = judged(rare, features, near(features), np.arange(100))
     assert said is not None
     assert set(rare.labels[said.positions].tolist()) == {0, 1}
 

@@ -50,7 +50,7 @@ def all_findings(found: Dataset, looked: Survey, pictures: Collection, whole: Fl
     nearest, cosines = nearest_others(directed, min(NEIGHBOURS, max(0, len(pictures) - 1)))
     pairs = np.concatenate([exact_pairs(pictures), by_both(pictures, directed, nearest, cosines)])
     group_of = joined(len(pictures), pairs)
-    said = judged(pictures, np.concatenate([whole, *others], axis=1), group_of)
+    said = judged(pictures, np.concatenate([whole, *others], axis=1), nearest, group_of)
     findings = by_facts(found, looked, pictures)
     told = {name for finding in findings if finding.kind in ("blank", "dark") for name in finding.paths}
     places = np.array([i for i, name in enumerate(pictures.names) if name in told], dtype=np.int64)
