@@ -17,7 +17,7 @@ from tests.conftest import draw_dataset, read_json
 
 SMALL = ("--image-size", 32, "--batch-size", 8)
 BOOK = ("--recipe", "book", *SMALL)
-COMMANDS = ("demo", "show", "fit", "evaluate", "decide", "predict", "compare", "sweep", "models", "pretrain")
+COMMANDS = ("demo", "show", "fit", "evaluate", "decide", "predict", "compare", "sweep", "models", "pretrain", "card")
 
 
 @pytest.fixture(scope="module")

@@ -123,6 +123,7 @@ def test_what_cannot_be_written_is_refused_before_any_work(inside):
     assert Path("a.csv").read_text() == "precious"
     assert ".parquet" in refused("predict", "run", "colours", "--out", "a.xlsx")
     assert "empty" in refused("predict", "run", "", "--out", "b.csv")
+    assert "--out" in refused("predict", "run", "colours", "--overwrite")
     done("predict", "run", "colours/test/red", "--out", "a.csv", "--overwrite")
     assert len(rows_of("a.csv")) == 6
 
@@ -136,6 +137,23 @@ def test_paths_come_from_standard_input_as_lines_or_with_nul(inside):
     assert [row["path"] for row in rows_of("b.csv")] == [str(two), str(two)]
     assert done("predict", "run", "-0", "-", stdin=bytes(one)).out.startswith(str(one))
     assert relish("predict", "run", "-0", "-", stdin=b"").code == 2
+
+
+def test_a_bar_that_is_shown_learns_how_many_pictures_there_are(inside):
+    class Shown(Bar):
+        shown, total = True, None
+
+        def expect(self, total):
+            self.total = total
+
+    bar, hidden, until = Shown(), Bar(), time.monotonic() + 10
+    with task._expecting(["colours", "absent.png"], bar), task._expecting(["colours"], hidden):
+        while bar.total is None and time.monotonic() < until:
+            time.sleep(0.005)
+    assert bar.total == 33
+    with task._expecting(["-"], unknown := Shown()):
+        time.sleep(0.05)
+    assert unknown.total is None, "standard input is not read to be counted"
 
 
 def test_names_like_formulas_are_warned_of(inside):
