@@ -10,10 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 SHARED = Path(os.environ.get("RELISH_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 """Real pictures and weights, where there are any."""
+
+# A slow machine is no failure.
+settings.register_profile("relish", deadline=None)
+settings.load_profile("relish")
 
 
 @pytest.fixture(autouse=True)

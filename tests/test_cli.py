@@ -19,7 +19,7 @@ SMALL = ("--image-size", 32, "--batch-size", 8)
 BOOK = ("--recipe", "book", *SMALL)
 COMMANDS = (
     "demo", "show", "check", "fit", "evaluate", "decide", "report", "predict", "export", "serve", "compare", "sweep",
-    "models", "pretrain", "convert",
+    "models", "pretrain", "convert", "card",
 )  # fmt: skip
 
 

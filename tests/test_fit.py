@@ -41,7 +41,7 @@ def test_a_run_folder_holds_everything_the_run_made(run, tmp_path):
     assert made == {
         "request.json", "recipe.yaml", "check.json", "classes.json", "dataset.json", "environment.json",
         "metrics.jsonl", "checkpoints", "curves.png", "curves.svg", "model.safetensors", "predictions.npz",
-        "evaluation.json",
+        "README.md", "evaluation.json",
     }  # fmt: skip
     assert read_json(folder / "classes.json") == ["blue", "red"]
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text())

@@ -19,6 +19,7 @@ from relish.models.gluon.params import read_params
 from relish.models.source import load_source, source_model
 from relish.models.target import make_target
 from relish.training import loop
+from relish.training.balance import balance_of
 from relish.training.loop import Lesson
 from relish.training.optimiser import make_optimiser
 from relish.training.recipe import named_recipe
@@ -97,7 +98,14 @@ def after_one_step(family):
     target.network.double().register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
     batch = Batch(images(), truth, torch.arange(BATCH))
     loop._step(
-        target.network, make_optimiser(target, recipe), batch, lesson, Accelerator(cpu=True), BATCH, padding=False
+        target.network,
+        make_optimiser(target, recipe),
+        batch,
+        lesson,
+        balance_of(recipe.balance, labels().astype(np.int64), len(names), sampled=True),
+        Accelerator(cpu=True),
+        BATCH,
+        padding=False,
     )
     return target.network.float()
 

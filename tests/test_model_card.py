@@ -92,6 +92,7 @@ def test_a_card_names_no_folder_of_this_machine_but_what_was_typed(made, tiny_so
 
 def test_what_was_not_measured_is_not_in_it(run):
     bare = {key: read_json(run.evaluation)[key] for key in ("split", "top1", "classes", "per_class", "confusion")}
+    run.check.unlink()
     text = model_card(run, bare)
     assert "## What its probabilities are worth" not in text
     assert "check" not in text

@@ -123,6 +123,7 @@ def test_what_cannot_be_written_is_refused_before_any_work(inside):
     assert Path("a.csv").read_text() == "precious"
     assert ".parquet" in refused("predict", "run", "colours", "--out", "a.xlsx")
     assert "empty" in refused("predict", "run", "", "--out", "b.csv")
+    assert "--out" in refused("predict", "run", "colours", "--overwrite")
     done("predict", "run", "colours/test/red", "--out", "a.csv", "--overwrite")
     assert len(rows_of("a.csv")) == 6
 
@@ -136,6 +137,23 @@ def test_paths_come_from_standard_input_as_lines_or_with_nul(inside):
     assert [row["path"] for row in rows_of("b.csv")] == [str(two), str(two)]
     assert done("predict", "run", "-0", "-", stdin=bytes(one)).out.startswith(str(one))
     assert relish("predict", "run", "-0", "-", stdin=b"").code == 2
+
+
+def test_a_bar_that_is_shown_learns_how_many_pictures_there_are(inside):
+    class Shown(Bar):
+        shown, total = True, None
+
+        def expect(self, total):
+            self.total = total
+
+    bar, hidden, until = Shown(), Bar(), time.monotonic() + 10
+    with task._expecting(["colours", "absent.png"], bar), task._expecting(["colours"], hidden):
+        while bar.total is None and time.monotonic() < until:
+            time.sleep(0.005)
+    assert bar.total == 33
+    with task._expecting(["-"], unknown := Shown()):
+        time.sleep(0.05)
+    assert unknown.total is None, "standard input is not read to be counted"
 
 
 def test_names_like_formulas_are_warned_of(inside):
@@ -163,7 +181,7 @@ class Stop(Progress):
 @pytest.fixture
 def stopped(inside, monkeypatch):
     """A table begun with 4 rows; stopped then."""
-    monkeypatch.setattr(task, "BATCH_SIZE", 4)
+    monkeypatch.setattr(task, "_ROWS", 4)
     with pytest.raises(Stopped, match="stopped at 4 pictures") as told:
         task.predict_table("run", ["colours/test"], "a.csv", progress=Stop())
     assert "same command" in told.value.hint
@@ -208,7 +226,7 @@ def test_killed_again_and_again_it_ends_with_the_rows_of_an_undisturbed_one(insi
     pictures = inside / "many"
     pictures.mkdir()
     originals = sorted(Path("colours").resolve().rglob("*.png"))
-    for number in range(3000):
+    for number in range(2000):
         os.link(originals[number % len(originals)], pictures / f"{number:05}.png")
     (pictures / "00777.png").unlink()
     (pictures / "00777.png").write_text("no picture")
@@ -217,7 +235,7 @@ def test_killed_again_and_again_it_ends_with_the_rows_of_an_undisturbed_one(insi
     code = "from relish.core import growing; growing.SECONDS = 0.02; from relish.cli.app import main; main()"
     command = [sys.executable, "-c", code, "predict", "run", "many", "--out", str(killed)]
     state, before = Path(f"{killed}.partial/state.json"), 0
-    while kills < 4:
+    while kills < 3:
         process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
         while process.poll() is None and not (state.is_file() and read_json(state)["rows"] > before):
             time.sleep(0.002)
@@ -235,7 +253,7 @@ def test_killed_again_and_again_it_ends_with_the_rows_of_an_undisturbed_one(insi
     else:
         read = rows_of if suffix == "csv" else lambda path: list(map(json.loads, path.read_text().splitlines()))
         found, right = read(killed), read(whole)
-    assert len(found) == 3000
+    assert len(found) == 2000
     for row, wanted_row in zip(found, right, strict=True):
         assert [row[key] for key in ("path", "class", "unsure", "error")] == [
             wanted_row[key] for key in ("path", "class", "unsure", "error")
@@ -244,4 +262,4 @@ def test_killed_again_and_again_it_ends_with_the_rows_of_an_undisturbed_one(insi
             if key.startswith("probability") and value not in (None, ""):
                 # A kill changes which pictures share a batch, and a batch the last digits.
                 assert float(value) == pytest.approx(float(wanted_row[key]), abs=1e-5)
-    print(f"\nkilled {kills} times: 3,000 rows, each once")
+    print(f"\nkilled {kills} times: 2,000 rows, each once")

@@ -44,10 +44,13 @@ def predict(
     json: o.Json = False,
 ) -> None:
     """Say the class of each picture, and how probable it is. Exit code 2 where no picture could be read."""
+    from relish.core.errors import BadInput
     from relish.tasks.predict import predict as ask
     from relish.tasks.predict import predict_table
 
     if out is None:
+        if overwrite:
+            raise BadInput("--overwrite replaces a table, and none is named.", hint="Name one with --out.")
         pictures, unreadable = _print(ask(run, paths, nul=null, device=device, precision=precision), json)
         if unreadable:
             o.voice().warn(f"{unreadable} of {pictures} pictures could not be read.")

@@ -19,8 +19,12 @@ from pathlib import Path
 from torch import Tensor
 
 from relish.core.errors import PictureError
+from relish.core.memory import give_memory_back
 from relish.data.pictures import MAX_PIXELS, PictureSource, open_picture, pixel_count
 from relish.data.transforms import Preprocessing, as_evaluated
+
+LARGE = MAX_PIXELS // 4
+"""Pixels of a picture after which memory is given back to the kernel: beside decoding it, that takes no time."""
 
 Ready = Tensor | str
 """(3, S, S) uint8, or why there is none."""
@@ -63,8 +67,12 @@ def _settled(name: str, item: Ready | Future[Ready]) -> tuple[str, Ready]:
 
 
 def _from_path(path: Path | str, how: Preprocessing, gate: "_Gate") -> Ready:
-    with gate.room_for(pixel_count(path)):
-        return _ready(path, how)
+    pixels = pixel_count(path)
+    with gate.room_for(pixels):
+        ready = _ready(path, how)
+        if pixels > LARGE:
+            give_memory_back()  # what one leaves free, in pieces, is not where the next one finds room
+        return ready
 
 
 def _ready(picture: PictureSource, how: Preprocessing) -> Ready:

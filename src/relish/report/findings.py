@@ -23,7 +23,7 @@ TITLES: dict[Kind, tuple[str, str]] = {
     "dark": ("dark picture", "dark pictures"),
     "odd-size": ("picture of odd size, shape or colour", "pictures of odd size, shape or colour"),
     "imbalance": ("uneven pair of classes", "uneven pairs of classes"),
-    "too-few": ("lack of pictures", "lacks of pictures"),
+    "too-few": ("case of too few pictures", "cases of too few pictures"),
     "layout": ("remark on the layout", "remarks on the layout"),
 }
 """What one and several of each kind are called."""
