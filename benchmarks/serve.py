@@ -3,10 +3,11 @@
     python benchmarks/serve.py RUN MODEL.onnx PICTURES [--requests 1000] [--concurrency 32] [--rounds 3] [--threads 1]
 
 First good pictures alone, in turn: the naive server (FastAPI and PyTorch, one request at a time, the same network from
-RUN), `relish serve RUN` and `relish serve MODEL.onnx`, each in a process of its own with so many threads for the network. Then MODEL.onnx is served to a
-mixture: half good pictures, half truncated ones, decompression bombs, text, 50 MB and slow senders. A good one counts
-as right when class and probability (within 0.001) are those of the same file asked in this process; a hostile one when
-it gets a 4xx with a reason. The server's resident memory is read after the warm-up, halfway and at the end.
+RUN), `relish serve RUN` and `relish serve MODEL.onnx`, each in a process of its own with so many threads for the
+network. Then MODEL.onnx is served to a mixture: half good pictures, half truncated ones, decompression bombs, text,
+50 MB and slow senders. A good one counts as right when class and probability (within 0.001) are those of the same file
+asked in this process; a hostile one when it gets a 4xx with a reason. The server's resident memory is read after the
+warm-up, halfway and at the end.
 """
 
 import argparse

@@ -214,10 +214,7 @@ def _decoder(head: bytes) -> type[ImageFile] | None:
 
 
 def picture_size(content: bytes) -> tuple[int, int] | None:
-    """Width and height as the header of a file has them; None where there is no telling, which `open_picture` explains.
-
-    Nothing is decoded, so whoever has little memory can refuse a large picture before it takes any.
-    """
+    """Width and height by a file's header, before anything is decoded; None where `open_picture` will say why not."""
     decoder = _decoder(content[:_HEAD_BYTES])
     _hush_pillow()
     try:

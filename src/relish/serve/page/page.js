@@ -6,13 +6,19 @@ const MOST_BARS = 10;
 const MOST_KEPT = 50;
 const THUMBNAIL = 320;
 const at = (id) => document.getElementById(id);
-const percent = (share) => `${(100 * share).toFixed(1)}%`;
 const kept = [];
 let known = null;
 let token = "";
 let shown = null;
 
 class Problem extends Error {}
+
+// Nothing is certain: what only rounds to 0 or 100 is not called so.
+function percent(share) {
+  if (share > 0.9995 && share < 1) return "over 99.9%";
+  if (share < 0.0005 && share > 0) return "below 0.1%";
+  return `${(100 * share).toFixed(1)}%`;
+}
 
 async function ask(path, options = {}) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
@@ -120,7 +126,7 @@ function bar(name, share) {
   const track = element("div", "track");
   track.setAttribute("aria-hidden", "true");
   const filled = element("i");
-  filled.style.width = percent(share);
+  filled.style.width = `${100 * share}%`;
   track.append(filled);
   const item = element("li");
   item.append(line, track);
