@@ -25,8 +25,11 @@ LEANING, CLOSE, STANDING_OUT = 26, 0.80, 0.5
 """A crop turns many bits, and a little of the direction. Up to so many bits apart (unlike pictures differ in 32) and
 from this cosine on, two pictures are near copies if they are this many times as far from each other as from what
 else is nearest to them, or less: the ratio test of Lowe 2004, IJCV 60(2), section 7.1, taken against several."""
+ALONE = 0.90, 0.3
+"""Likewise from this cosine on and with this ratio whatever the hashes say: a small crop leaves nothing of them."""
 _CROWD = slice(4, None)
 """The neighbours that make up what else is near: the first few may be copies as well."""
+_NEXT_TO_NOTHING = 1e-9
 
 
 def by_hashes(pictures: Collection) -> Positions:
@@ -54,7 +57,9 @@ def by_both(pictures: Collection, directed: Floats, nearest: Positions, cosines:
     bits = np.minimum(bits_apart(codes[left], codes[right]), bits_apart(codes[left], mirrored[right]))
     cosine = _cosines(directed, pairs)
     agree = np.any([(bits <= most) & (cosine >= least) for most, least in COSINES], axis=0)
-    agree |= (bits <= LEANING) & (cosine >= CLOSE) & (1 - cosine <= STANDING_OUT * _elsewhere(cosines)[pairs].min(1))
+    apart = (1 - cosine) / np.maximum(_elsewhere(cosines)[pairs].min(1), _NEXT_TO_NOTHING)
+    agree |= (bits <= LEANING) & (cosine >= CLOSE) & (apart <= STANDING_OUT)
+    agree |= (cosine >= ALONE[0]) & (apart <= ALONE[1])
     return _of_pictures(pictures, pairs[agree])
 
 

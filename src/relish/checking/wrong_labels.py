@@ -28,8 +28,8 @@ FEWEST = 5
 """Different pictures a class needs: with fewer, what a probe says of one hangs on the others one by one."""
 VOTES = 0.3
 """Weight of the nearest pictures' labels against the probe's probabilities. Of ten labels turned among 2,000
-photographs those given less than 0.2 hold 8.6 beside 60 others with both, 8.4 beside 66 with the probe alone (means of
-40 draws); below 0.15 it is 8.2 beside 47, and 8.0 beside 52. A weight of 0.5, or 20 nearest ones, makes no difference."""
+photographs, those given less than 0.2 hold 8.6 beside 60 others with both, and 8.4 beside 66 with the probe alone
+(means of 40 draws); below 0.15 it is 8.2 beside 47, and 8.0 beside 52. With 0.5, or 20 nearest, it is the same."""
 ODDS = 5.0
 """A label is also doubted where another class is so many times as probable: there confident learning, which gives a
 class no more doubts than it has pictures in surplus, stops early (7.9 beside 37 in 20 such draws)."""
