@@ -16,7 +16,7 @@ from relish.evaluation.calibration import Bin, Calibration, calibration, reliabi
 from relish.evaluation.coverage import Answered, CoveragePoint, answered, coverage_curve
 from relish.evaluation.decision import Decision, tempered_softmax
 from relish.evaluation.intervals import Estimate, balanced_figures
-from relish.evaluation.metrics import ClassScores, Proportion, Scores, score
+from relish.evaluation.metrics import ClassScores, Proportion, Scores, said_class, score
 from relish.evaluation.ranking import TOP, area_under_curve, top_k
 
 
@@ -26,6 +26,8 @@ class Figures:
 
     scores: Scores
     """Of the classes that the model says, its threshold applied, unsure answers included."""
+    likeliest: Proportion
+    """The accuracy that saying the likeliest class would have; the same where there is no threshold."""
     balanced_accuracy: Estimate
     macro_f1: Estimate
     auc: Estimate | None
@@ -112,6 +114,7 @@ def figures(
     right = said == labels
     return Figures(
         scores=scores,
+        likeliest=Proportion(int((said_class(probabilities) == labels).sum()), len(labels)),
         balanced_accuracy=balanced,
         macro_f1=macro,
         auc=area_under_curve(probabilities, labels),

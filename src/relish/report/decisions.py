@@ -31,6 +31,7 @@ def reached_words(found: Figures, held: HeldOut | None, split: str) -> list[str]
         if held is not None:
             lines.append(f"  held-out: {_held_reached(decision, positive, threshold, held, found).sentence()}")
         lines.append(f"  {split}: {_judged_reached(found).sentence()}")
+        lines.append(f"  {split}: without it, accuracy {found.likeliest.sentence()}")
     if found.answered is not None:
         lines.append(f"unsure below {decision.unsure_below:.4f}")
         if held is not None:

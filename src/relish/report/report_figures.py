@@ -84,7 +84,7 @@ def figures_of(evaluation: Mapping[str, Any]) -> list[Figure]:
     """Every figure beside the accuracy that the run has."""
     found = [*_shares(evaluation), *_losses(evaluation)]
     without = evaluation.get("without_duplicates")
-    if without:
+    if without and without["left_out"]:
         meaning = (
             f"Without the {without['left_out']:,} judged pictures that have a copy, or nearly one, among those the "
             "model learned from. If it is clearly lower than the accuracy above, believe this one."
