@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from relish.tasks.decide import decide as decide
     from relish.tasks.demo import demo as demo
     from relish.tasks.evaluate import evaluate as evaluate
-    from relish.tasks.export import export as export
     from relish.tasks.fit import fit as fit
     from relish.tasks.predict import predict as predict
     from relish.tasks.pretrain import pretrain as pretrain
@@ -45,7 +44,6 @@ _HOMES = {
     "decide": "relish.tasks.decide",
     "evaluate": "relish.tasks.evaluate",
     "demo": "relish.tasks.demo",
-    "export": "relish.tasks.export",
     "fit": "relish.tasks.fit",
     "predict": "relish.tasks.predict",
     "pretrain": "relish.tasks.pretrain",
@@ -66,7 +64,6 @@ __all__ = [
     "decide",
     "demo",
     "evaluate",
-    "export",
     "fit",
     "load",
     "predict",

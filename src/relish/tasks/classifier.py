@@ -212,7 +212,7 @@ class Classifier:
         return report(self.path, out, device=self._accelerator.device.type, progress=progress)
 
     def export(self, out: str | Path, **choices: Any) -> "Exported":
-        """Write the model as one ONNX file, proved against this one; `choices` are those of `relish.export`.
+        """Write the model as one ONNX file, proved against this one; `choices` are those of `tasks/export.py`.
 
         Raises:
             ModelError: the model came from no file.
