@@ -131,6 +131,9 @@ def test_what_was_measured_besides_is_in_it(run):
     assert "2 of the test pictures have a copy" in text
     checked = text.partition("## What a check of the pictures found")[2].partition("## ")[0]
     assert checked.index("error: two classes") < checked.index("note: a.png \\| is \\*blurred\\*")
+    assert "right on 1.000" not in text, "the likelier class was counted there, and not what the threshold says"
+    evaluation["decision"] |= {"positive": None, "threshold": None, "aim": None}
+    text = model_card(run, evaluation)
     points = 100 * (1 - evaluation["top1"]["value"])
     assert f"right on 1.000 (24 of 24); on the test pictures {points:.1f} points lower" in text
 

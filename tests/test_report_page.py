@@ -18,6 +18,7 @@ from relish.evaluation.curves import SweepPoint
 from relish.evaluation.metrics import wilson
 from relish.report.charts import even_axis, log_axis
 from relish.report.confusion import MOST_CLASSES, cells_to_picture, confusion_of
+from relish.report.report_figures import calibration_words, decision_words, figures_of
 from relish.report.run_charts import bins_of, coverage_chart, reliability_chart, sweep_chart
 from relish.tasks.reproducing import fit_command
 from tests.commands import done, files_below, refused
@@ -114,6 +115,20 @@ def test_calibration_is_told_before_and_after_with_which_end_is_bad(page):
     assert "0.4321" in text
     assert "0.5432 before the temperature" in text
     assert "answers 11 of 12 pictures" in text
+
+
+def test_a_run_without_a_temperature_is_told_of_none():
+    """Its figures before and after are the same ones."""
+    same = {"log_loss": 0.5, "brier": 0.2, "ece": 0.05}
+    evaluation = {**same, "classes": ["a", "b"], "before_temperature": same, "decision": {"fitted_on": 0}}
+    assert "temperature" not in calibration_words(evaluation)
+    assert [row.interval for row in figures_of(evaluation)] == ["", "", ""]
+
+
+def test_a_model_that_is_unsure_of_everything_is_reported_on_too():
+    nothing = {"count": 0, "of": 12, "correct": 0, "accuracy": None, "interval": None}
+    told = decision_words({"decision": {"unsure_below": 0.99}, "answered": nothing})
+    assert told[-1] == "So it answers none of 12 pictures."
 
 
 def test_the_accuracy_without_copies_is_told(page):

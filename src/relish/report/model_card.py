@@ -179,8 +179,10 @@ def _limits(folder: RunFolder, evaluation: Mapping[str, Any]) -> list[str]:
         f"- It gives every picture one of its {len(evaluation['classes'])} classes, also one that shows none of them.",
         f"- With {judged.count:,} pictures to judge by, chance alone leaves the accuracy anywhere from {low:.3f} to "
         f"{high:.3f}.",
-        *_gap(folder, judged, split),
     ]
+    if (evaluation.get("decision") or {}).get("threshold") is None:
+        # On held-out pictures the likelier class was counted: with a threshold the two are not of the same answers.
+        lines += _gap(folder, judged, split)
     if split == "validation":
         lines.append("- There was no test split: it was judged on validation pictures.")
     fresh = evaluation.get("without_duplicates")

@@ -109,7 +109,7 @@ def commonest_share(scores: Scores) -> float:
 def calibration_words(evaluation: Mapping[str, Any]) -> str:
     """How far what the model says of its own certainty can be believed."""
     ece, decision = evaluation.get("ece"), evaluation.get("decision") or {}
-    before = (evaluation.get("before_temperature") or {}).get("ece")
+    before = _before(evaluation).get("ece")
     words = ""
     if ece is not None:
         words = f"On average, its confidence and how often it is right lie {100 * ece:.1f} points apart"
@@ -133,7 +133,9 @@ def decision_words(evaluation: Mapping[str, Any]) -> list[str]:
         words.append(f"It says “{decision['positive']}” from a probability of {decision['threshold']:.3g} on{aim}.")
     if decision.get("unsure_below") is not None:
         words.append(f"Below a probability of {decision['unsure_below']:.3g} it says that it is unsure.")
-    if answered:
+    if answered and not answered["count"]:
+        words.append(f"So it answers none of {answered['of']:,} pictures.")
+    elif answered:
         words.append(
             f"So it answers {answered['count']:,} of {answered['of']:,} pictures, and is right on "
             f"{as_percent(answered['accuracy'])} of them (95% interval {interval_words(answered['interval'])})."
@@ -152,7 +154,7 @@ def _shares(evaluation: Mapping[str, Any]) -> list[Figure]:
 
 def _losses(evaluation: Mapping[str, Any]) -> list[Figure]:
     guess = f"{math.log(max(2, len(evaluation['classes']))):.2f}"
-    before = evaluation.get("before_temperature") or {}
+    before = _before(evaluation)
     return [
         Figure(
             name,
@@ -163,6 +165,12 @@ def _losses(evaluation: Mapping[str, Any]) -> list[Figure]:
         for key, (name, meaning) in _LOSSES.items()
         if evaluation.get(key) is not None
     ]
+
+
+def _before(evaluation: Mapping[str, Any]) -> Mapping[str, float]:
+    """The figures before the temperature; none where no temperature was fitted, since they are then the same."""
+    fitted = (evaluation.get("decision") or {}).get("fitted_on")
+    return (evaluation.get("before_temperature") or {}) if fitted else {}
 
 
 def _class_row(one: ClassScores, right: int, said: int) -> ClassRow:
