@@ -2,6 +2,9 @@
 
 In:   a run folder: `predictions.npz`, `evaluation.json`, `classes.json`.
 Out:  `Answers`, in the order of the split in `dataset.json`.
+
+What is said is made of the logits, as it was for `evaluation.json`: probabilities are kept in fewer digits, by which a
+picture that lies on a threshold may come to the other side of it.
 """
 
 import json
@@ -17,7 +20,7 @@ from pydantic import TypeAdapter
 from relish.core.errors import RunError
 from relish.core.run_folder import RunFolder
 from relish.evaluation.decision import Decision, tempered_softmax
-from relish.evaluation.metrics import Proportion, said_class
+from relish.evaluation.metrics import Proportion
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +67,7 @@ def answers_of(folder: RunFolder, evaluation: dict[str, Any]) -> Answers:
             logits = kept["logits"] if "logits" in kept.files else None
         classes = tuple(json.loads(folder.classes.read_text(encoding="utf-8")))
         decision = TypeAdapter(Decision).validate_python(evaluation.get("decision") or {})
-        counted = evaluation["top1"]["correct"]
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"{folder.path}: its predictions cannot be read ({str(error).splitlines()[0]}).") from error
-    said, unsure = decision.decide(found, classes)
-    if int((said == labels).sum()) != counted:
-        said = said_class(found)  # the accuracy was counted from the likeliest class, threshold or not
+    said, unsure = decision.decide(found if logits is None else tempered_softmax(logits, decision.temperature), classes)
     return Answers(classes, labels, found, None if logits is None else tempered_softmax(logits, 1.0), said, unsure)

@@ -24,8 +24,8 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.survey import Survey
 from relish.evaluation.curves import Curves
-from relish.evaluation.decision import Decision, tempered_softmax
 from relish.evaluation.metrics import Scores
+from relish.tasks.answers import answers_of
 from relish.tasks.preparing import Prepared, Request, prepare_run
 from relish.tasks.running import open_folder, run
 from relish.tasks.writing import curve_points
@@ -45,15 +45,7 @@ class Outcome:
     @property
     def right(self) -> npt.NDArray[np.bool_]:
         """(N,) bool: for each picture of the final split, in its order, whether the saved model was right."""
-        evaluation = self.folder.read_evaluation()
-        decision = Decision(**evaluation.get("decision", {}))
-        with np.load(self.folder.predictions, allow_pickle=False) as kept:
-            found = (
-                tempered_softmax(kept["logits"], decision.temperature) if "logits" in kept else kept["probabilities"]
-            )
-            said, _ = decision.decide(found, evaluation["classes"])
-            right: npt.NDArray[np.bool_] = said == kept["labels"]
-            return right
+        return answers_of(self.folder, self.folder.read_evaluation()).right
 
     @property
     def curves(self) -> Curves:
