@@ -22,10 +22,8 @@ from relish.checking.near import by_hashes
 from relish.checking.shapes import odd_shapes
 from relish.checking.unreadable import unreadable
 from relish.data.dataset import Dataset
-from relish.data.findings import KINDS, Finding
+from relish.data.findings import KINDS, SEVERITIES, Finding
 from relish.data.survey import Survey
-
-_SEVERITIES = ("error", "warning", "note")
 
 
 def brief_findings(found: Dataset, looked: Survey) -> tuple[Finding, ...]:
@@ -42,7 +40,7 @@ def brief_findings(found: Dataset, looked: Survey) -> tuple[Finding, ...]:
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Errors before warnings before notes, then by kind; each kind keeps its own order."""
-    return tuple(sorted(findings, key=lambda f: (_SEVERITIES.index(f.severity), KINDS.index(f.kind))))
+    return tuple(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), KINDS.index(f.kind))))
 
 
 def by_facts(found: Dataset, looked: Survey, pictures: Collection) -> list[Finding]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from relish.checking.collection import Collection, Positions
 from relish.checking.groups import crossed, equal_rows, several
-from relish.data.findings import Border, Finding, Severity
+from relish.data.findings import Border, Finding
 
 
 def exact_groups(pictures: Collection) -> list[Positions]:
@@ -25,7 +25,7 @@ def exact_duplicates(pictures: Collection) -> list[Finding]:
     return [
         Finding(
             kind="exact-duplicate",
-            severity=_severity(across),
+            severity="error" if across else "note",
             message=f"{len(group)} files hold the same picture, pixel by pixel{_where(pictures, group, across)}.",
             advice=_advice(across),
             paths=pictures.named(group),
@@ -47,7 +47,7 @@ def near_duplicates(pictures: Collection, group_of: Positions) -> list[Finding]:
     return [
         Finding(
             kind="near-duplicate",
-            severity=_severity(across) if not across else "warning",
+            severity="warning" if across else "note",
             message=f"{len(group)} pictures look like one, resized, cropped, mirrored or saved anew, or like one scene "
             f"taken twice{_where(pictures, group, across)}.",
             advice=_advice(across),
@@ -56,10 +56,6 @@ def near_duplicates(pictures: Collection, group_of: Positions) -> list[Finding]:
         )
         for across, group in sorted(found, key=lambda pair: -len(pair[0]))
     ]
-
-
-def _severity(across: tuple[Border, ...]) -> Severity:
-    return "error" if across else "note"
 
 
 def _where(pictures: Collection, group: Positions, across: tuple[Border, ...]) -> str:

@@ -12,7 +12,6 @@
     curves.png, .svg     the book's three curves
     model.safetensors    the target model, with class names and preprocessing in its header
     held_out.npz         what it said of pictures it did not learn from, where some were held out in training
-    check.json           what a look at the pictures found, where one was taken
     predictions.npz      what it said of each picture of the final split
     tracking/            with --track, what the tracker keeps
     report.html          one page about the run, by `relish report`
@@ -57,7 +56,6 @@ class RunFolder:
         self.curves = path / "curves"
         self.model = path / "model.safetensors"
         self.held_out = path / "held_out.npz"
-        self.check = path / "check.json"
         self.predictions = path / "predictions.npz"
         self.card = path / "README.md"
         self.evaluation = path / "evaluation.json"

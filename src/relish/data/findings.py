@@ -18,7 +18,9 @@ Kind = Literal[
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Severity = Literal["error", "warning", "note"]
-"""`error`: figures or model cannot be trusted before it is dealt with; `warning`: look at it; `note`: good to know."""
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+"""The gravest first. `error`: figures or model cannot be trusted before it is dealt with; `warning`: look at it; `note`:
+good to know."""
 Border = Literal["split", "class"]
 
 

@@ -107,7 +107,7 @@ class Scores:
 
     @property
     def top1(self) -> Proportion:
-        """The share of pictures whose likeliest class is the true one."""
+        """The accuracy: the share of pictures of which the true class is said."""
         correct = sum(self.confusion[k][k] for k in range(len(self.classes)))
         return Proportion(correct, sum(map(sum, self.confusion)))
 

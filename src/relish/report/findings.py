@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from relish.data.classes import first_few
-from relish.data.findings import KINDS, Finding, Kind
+from relish.data.findings import KINDS, SEVERITIES, Finding, Kind
 
 TITLES: dict[Kind, tuple[str, str]] = {
     "unreadable": ("file that cannot be opened", "files that cannot be opened"),
@@ -43,10 +43,9 @@ def count_of(findings: Sequence[Finding]) -> int:
 
 def by_kind(findings: Sequence[Finding]) -> dict[Kind, list[Finding]]:
     """The findings of each kind that there is; a kind with an error comes before one with notes alone."""
-    order = {"error": 0, "warning": 1, "note": 2}
     kinds = {kind: [f for f in findings if f.kind == kind] for kind in KINDS}
     found = {kind: held for kind, held in kinds.items() if held}
-    return dict(sorted(found.items(), key=lambda item: min(order[f.severity] for f in item[1])))
+    return dict(sorted(found.items(), key=lambda item: min(SEVERITIES.index(f.severity) for f in item[1])))
 
 
 def findings_words(findings: Sequence[Finding], pictures: int, data: str, *, page: Path | None, shown: int = 4) -> str:

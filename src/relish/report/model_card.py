@@ -14,7 +14,7 @@ from pathlib import PurePath
 from typing import Any
 
 from relish.core.run_folder import RunFolder
-from relish.data.findings import Finding
+from relish.data.findings import SEVERITIES, Finding
 from relish.data.transforms import Preprocessing
 from relish.evaluation.metrics import Proportion
 from relish.models.header import read_header
@@ -24,7 +24,6 @@ from relish.report.markdown import fenced, plain, table
 MOST_CLASSES = 50
 """Rows of the per-class table: with more classes, those of lowest F1."""
 MOST_FINDINGS = 10
-_SEVERITIES = ("error", "warning", "note")
 
 Sections = list[tuple[str, list[str]]]
 """Headings with their lines; a section without lines is left out."""
@@ -159,7 +158,7 @@ def _learned_from(dataset: Mapping[str, Any]) -> list[str]:
 def _findings(check: Mapping[str, Any] | None) -> list[str]:
     if check is None:
         return []
-    found = sorted(map(Finding.from_json, check["findings"]), key=lambda one: _SEVERITIES.index(one.severity))
+    found = sorted(map(Finding.from_json, check["findings"]), key=lambda one: SEVERITIES.index(one.severity))
     if not found:
         return [f"Nothing, among {check['pictures']:,} pictures."]
     lines = [f"- {one.severity}: {plain(one.message)}" for one in found[:MOST_FINDINGS]]

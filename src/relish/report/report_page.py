@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from relish.core.files import write_text
-from relish.data.findings import Finding
+from relish.data.findings import SEVERITIES, Finding
 from relish.evaluation.metrics import Proportion
 from relish.report.chart_template import CHART
 from relish.report.charts import Chart
@@ -136,7 +136,7 @@ class ReportPage:
     @property
     def counts(self) -> dict[str, int]:
         """How many findings there are of each severity, the gravest first; those of none are left out."""
-        each = {s: sum(f.finding.severity == s for f in self.found) for s in ("error", "warning", "note")}
+        each = {s: sum(f.finding.severity == s for f in self.found) for s in SEVERITIES}
         return {severity: count for severity, count in each.items() if count}
 
 

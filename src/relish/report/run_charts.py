@@ -11,14 +11,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.calibration import calibration_curve
 
+from relish.evaluation.calibration import reliability
 from relish.evaluation.curves import CurvePoint, Curves, SweepPoint
 from relish.report.charts import Chart, Key, even_axis, log_axis
 
 LOOKS = ("c1", "c2", "c3", "c4")
-BINS = 15
-"""Of the reliability diagram, as evaluation.json has them."""
 
 
 def curves_chart(curves: Curves, scored_on: str) -> Chart | None:
@@ -73,17 +71,14 @@ def reliability_chart(bins: Sequence[Mapping[str, Any]], before: Sequence[tuple[
     return chart
 
 
-def bins_of(probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np.int64]) -> list[tuple[float, float]]:
-    """(confidence, accuracy) of `BINS` equally wide bins, those that are empty left out.
+def bins_of(probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> list[tuple[float, float]]:
+    """(confidence, accuracy) of equally wide bins, those that are empty left out.
 
     Args:
-        probabilities: (N, K) floating point.
+        probabilities: (N, K) float64.
         labels: (N,) int64.
     """
-    right = (probabilities.argmax(axis=1) == labels).astype(int)
-    sure = np.clip(probabilities.max(axis=1), 0.0, 1.0)
-    accuracy, confidence = calibration_curve(right, sure, n_bins=BINS)
-    return [(float(c), float(a)) for c, a in zip(confidence, accuracy, strict=True)]
+    return [(one.confidence, one.accuracy) for one in reliability(probabilities, labels)]
 
 
 def coverage_chart(points: Sequence[Mapping[str, Any]]) -> Chart | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from relish.core.errors import RelishError, RunError
 from relish.core.run_folder import RunFolder
-from relish.data.findings import Finding
+from relish.data.findings import SEVERITIES, Finding
 from relish.evaluation.curves import Curves, SweepPoint
 from relish.evaluation.metrics import Proportion
 from relish.models.header import read_header
@@ -25,7 +25,6 @@ from relish.training.fine_tuning import HELD_OUT
 
 MOST_FOUND, MOST_OF_ONE = 30, 4
 """Findings shown, the gravest first, and pictures of each."""
-_GRAVEST = ("error", "warning", "note")
 
 
 def facts_of(
@@ -69,13 +68,13 @@ def findings_of(folder: RunFolder, album: Album) -> tuple[int | None, list[Found
     Raises:
         RunError: check.json is damaged.
     """
-    path = folder.path / "check.json"
+    path = folder.check
     if not path.is_file():
         return None, [], 0
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         findings = [Finding.from_json(one) for one in document["findings"]]
-        findings.sort(key=lambda one: _GRAVEST.index(one.severity))
+        findings.sort(key=lambda one: SEVERITIES.index(one.severity))
         checked = int(document["pictures"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} cannot be read ({error}).", hint="Move it away to report without it.") from error
