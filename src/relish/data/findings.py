@@ -19,8 +19,8 @@ Kind = Literal[
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
-"""The gravest first. `error`: figures or model cannot be trusted before it is dealt with; `warning`: look at it; `note`:
-good to know."""
+"""The gravest first. `error`: figures or model cannot be trusted before it is dealt with; `warning`: look at it;
+`note`: good to know."""
 Border = Literal["split", "class"]
 
 

@@ -9,7 +9,6 @@ What a file is, its first bytes decide, never its suffix. The decoder is then ca
 `Image.open`, which tries every format Pillow knows and warns of large pictures where we refuse or accept them.
 """
 
-import math
 import os
 import stat
 import warnings
@@ -103,16 +102,20 @@ def mode_of(content: bytes) -> str:
         return picture.mode
 
 
-def pixel_count(path: Path | str) -> int:
-    """Width times height as the file's header has it; 0 where there is no telling, which `open_picture` explains."""
+def picture_size(source: Path | str | bytes) -> tuple[int, int] | None:
+    """Width and height by a file's header, before anything is decoded; None where `open_picture` will say why not.
+
+    Args:
+        source: a path, or the bytes of a file.
+    """
     _hush_pillow()
     try:
-        with open(path, "rb") as file:
+        with BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
             decoder = _decoder(file.read(_HEAD_BYTES))
             file.seek(0)
-            return math.prod(decoder(file).size) if decoder else 0
+            return decoder(file).size if decoder else None
     except Exception:  # as in `_from_file`: whatever a damaged byte leads to
-        return 0
+        return None
 
 
 class _Unusable(Exception):
@@ -211,16 +214,6 @@ def _decoder(head: bytes) -> type[ImageFile] | None:
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return BmpImageFile
     return next((decoder for start, decoder in _DECODERS if head.startswith(start)), None)
-
-
-def picture_size(content: bytes) -> tuple[int, int] | None:
-    """Width and height by a file's header, before anything is decoded; None where `open_picture` will say why not."""
-    decoder = _decoder(content[:_HEAD_BYTES])
-    _hush_pillow()
-    try:
-        return decoder(BytesIO(content)).size if decoder else None
-    except Exception:  # as in `_from_file`: whatever a damaged byte leads to
-        return None
 
 
 def _damage(error: Exception) -> str:

@@ -8,7 +8,6 @@ Pillow decodes without holding Python's lock, so threads are enough. A picture i
 waits is S × S pixels, however large the pictures are.
 """
 
-import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -18,9 +17,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from relish.core.cores import cores
 from relish.core.errors import PictureError
 from relish.core.memory import give_memory_back
-from relish.data.pictures import MAX_PIXELS, PictureSource, open_picture, pixel_count
+from relish.data.pictures import MAX_PIXELS, PictureSource, open_picture, picture_size
 from relish.data.transforms import Preprocessing, as_evaluated
 
 LARGE = MAX_PIXELS // 4
@@ -43,7 +43,7 @@ def read_ahead(
         threads: None takes one a processor core, 8 at most.
     """
     gate, waiting = _Gate(MAX_PIXELS), deque[tuple[str, Ready | Future[Ready]]]()
-    with ThreadPoolExecutor(threads or min(8, _cores()), thread_name_prefix="relish-read") as pool:
+    with ThreadPoolExecutor(threads or min(8, cores()), thread_name_prefix="relish-read") as pool:
         try:
             for number, picture in enumerate(pictures):
                 if isinstance(picture, PictureError):
@@ -67,7 +67,8 @@ def _settled(name: str, item: Ready | Future[Ready]) -> tuple[str, Ready]:
 
 
 def _from_path(path: Path | str, how: Preprocessing, gate: "_Gate") -> Ready:
-    pixels = pixel_count(path)
+    width, height = picture_size(path) or (0, 0)  # of what has none, `_ready` says why
+    pixels = width * height
     with gate.room_for(pixels):
         ready = _ready(path, how)
         if pixels > LARGE:
@@ -101,7 +102,3 @@ class _Gate:
             with self._changed:
                 self._free += wanted
                 self._changed.notify_all()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from relish.core.cores import cores
 from relish.core.errors import DataError, PictureError
 from relish.core.fingerprints import fingerprint
 from relish.core.progress import Progress
@@ -128,8 +129,7 @@ def _examine_chunk(
 
 def _threads() -> int:
     # Decoding leaves Python's lock alone, so threads are enough, and cheaper than processes.
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, available))
+    return min(16, cores())
 
 
 def _chunks(paths: Sequence[Path], size: int) -> Iterator[list[Path]]:
