@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -202,6 +202,7 @@ def test_a_base_model_is_named_only_where_the_hub_has_it(source, base, words):
 @given(
     st.lists(st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=12), min_size=1)
 )
+@example(["__0__", "a__b", "_a_b_"])
 def test_a_table_shows_any_name_as_it_is(names):
     (shown,) = tables_of("\n".join(table(["class", "count"], [[name, 1] for name in names], right=(1,))))
     assert [row[1] for row in shown[1:]] == ["1"] * len(names)

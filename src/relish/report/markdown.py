@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Sequence
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+")
-_ACTIVE = re.compile(r"[\\`*\[\]<>|~&$]|(?<!\w)_|_(?!\w)|:(?=//)|@(?=\w)|^(?=[#+=-])")
+_ACTIVE = re.compile(r"[\\`*\[\]<>|~&$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|@(?=\w)|^(?=[#+=-])")
 
 
 def plain(words: object) -> str:
