@@ -270,7 +270,7 @@ def test_a_lack_of_pictures_is_said_but_is_no_warning(tmp_path, monkeypatch, tin
     draw_dataset(tmp_path / "photos", train=8, test=6)
     settings = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
     command = ("fit", "photos", "--weights", tiny_source, "--recipe", "book", *settings)
-    assert "\ncheck   1 lack of pictures. Look with  relish check photos\n" in "\n" + done(*command).err
+    assert "\ncheck   1 case of too few pictures. Look with  relish check photos\n" in "\n" + done(*command).err
     assert "relish check" not in done(*command, "--quiet").err
 
 
