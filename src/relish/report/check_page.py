@@ -18,6 +18,7 @@ from relish.data.pictures import open_picture
 from relish.report.check_template import CHECK
 from relish.report.embedding import Embedded, embedded
 from relish.report.findings import by_kind, count_of, title
+from relish.report.predictions_page import percent
 
 SHOWN, PICTURES = 60, 6
 """Findings of a kind that are shown at most, and pictures of one that concerns one picture or a group."""
@@ -113,7 +114,7 @@ class _Gallery:
             shown += [self.picture(name, typical=True) for name in others[:2]]
         message = finding.message
         if finding.confidence is not None:
-            message = f"{message.removesuffix('.')} ({finding.confidence:.0%} sure)."
+            message = f"{message.removesuffix('.')} ({percent(finding.confidence)} sure)."
         return _Block(message, finding.advice, finding.severity, shown, max(0, len(finding.paths) - most))
 
     def picture(self, name: str, *, typical: bool = False) -> _Picture:

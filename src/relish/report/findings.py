@@ -11,6 +11,7 @@ from pathlib import Path
 
 from relish.data.classes import first_few
 from relish.data.findings import KINDS, SEVERITIES, Finding, Kind
+from relish.report.predictions_page import percent
 
 TITLES: dict[Kind, tuple[str, str]] = {
     "unreadable": ("file that cannot be opened", "files that cannot be opened"),
@@ -99,7 +100,8 @@ def _across(held: Sequence[Finding]) -> str:
 def _lines(finding: Finding) -> list[str]:
     names = first_few(list(finding.paths), 3)
     if finding.kind == "wrong-label":
-        return [f'  {names}: labelled "{finding.given}", looks like "{finding.suggested}" ({finding.confidence:.2f})']
+        sure = percent(finding.confidence or 0.0)
+        return [f'  {names}: labelled "{finding.given}", looks like "{finding.suggested}" ({sure} sure)']
     if finding.kind == "unreadable":
         return [f"  {names}: {finding.message[0].lower()}{finding.message[1:]}"]
     return [f"  {finding.message}"] + ([f"      {names}"] if names else [])
