@@ -4,10 +4,11 @@ Its commands run, and its links lead somewhere, as those of every document do (`
 """
 
 import re
+import runpy
 
 import pytest
 
-from tests.test_docs import INDONESIAN, README
+from tests.test_docs import INDONESIAN, README, ROOT
 
 FENCED = r"^(?:<!-- [^\n]* -->\n)?```.*?^```$"
 PIECE = re.compile(rf"({FENCED}|^#+ |^<!-- [^\n]* -->$|\|)|(!?)\[[^\]]*\](\([^)]+\))", re.DOTALL | re.MULTILINE)
@@ -70,3 +71,26 @@ def test_no_paragraph_is_left_out_and_none_is_left_in_english(english, indonesia
     told, said = ([part.strip() for part in apart.split(text) if part.strip()] for text in texts)
     assert len(said) == len(told) + 1, "one paragraph is its own: why the commands and points of figures are English"
     assert {part for part in set(told) & set(said) if len(words(part)) > 3} == set()
+
+
+PRINTED = "<!-- printed by docs/make_images.py -->\n```console\n$ relish {}\n```\n"
+
+
+def test_the_translation_gets_the_printed_blocks_in_their_order_and_keeps_its_words(tmp_path):
+    copy_blocks = runpy.run_path(str(ROOT / "docs" / "make_images.py"))["copy_blocks"]
+    source, target = tmp_path / "source.md", tmp_path / "target.md"
+    first, second = PRINTED.format("demo\n1 \\g<0> done"), PRINTED.format("show photos/")
+    source.write_text(f"One\n{first}Two\n{second}", "utf-8")
+    target.write_text(f"Satu\n{PRINTED.format('demo')}Dua\n{PRINTED.format('show')}Selesai\n", "utf-8")
+    copy_blocks(source, target)
+    assert target.read_text("utf-8") == f"Satu\n{first}Dua\n{second}Selesai\n"
+
+
+def test_a_translation_that_lacks_a_block_is_left_as_it_is(tmp_path):
+    copy_blocks = runpy.run_path(str(ROOT / "docs" / "make_images.py"))["copy_blocks"]
+    source, target = tmp_path / "source.md", tmp_path / "target.md"
+    source.write_text(PRINTED.format("demo") * 2, "utf-8")
+    target.write_text(PRINTED.format("show"), "utf-8")
+    with pytest.raises(SystemExit, match=r"target\.md has 1 printed blocks, source\.md 2: translate what is new first"):
+        copy_blocks(source, target)
+    assert target.read_text("utf-8") == PRINTED.format("show")
