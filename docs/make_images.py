@@ -1,12 +1,15 @@
 """Run the README's commands for real: fill in what they print, and make its pictures anew.
 
 In:   README.md. A console block under the line `<!-- printed by docs/make_images.py -->` gives the commands.
-Out:  the same file with what each command printed below it, and the pictures of docs/images/.
+Out:  the same file with what each command printed below it, the same blocks in its translation, README.id.md, and
+      the pictures of docs/images/.
 Not here: checking that the commands work (`tests/test_docs.py`, on a handful of pictures).
 
     python docs/make_images.py WORK
+    python docs/make_images.py --translations
 
 WORK is a folder to run in, made if it does not exist. What ran there before is not run again, so a stop costs nothing.
+With `--translations` nothing runs: the README's blocks are put into its translation as they are.
 Pages are photographed by Chromium; without it those pictures stay as they are.
 """
 
@@ -24,6 +27,7 @@ from relish.data.drawn import draw_hotdogs
 
 DOCS = Path(__file__).resolve().parent
 README = DOCS.parent / "README.md"
+TRANSLATION = DOCS.parent / "README.id.md"
 BLOCK = re.compile(r"(<!-- printed by docs/make_images.py -->\n```console\n)(.*?)(```)", re.DOTALL)
 
 PICTURES = {
@@ -48,13 +52,24 @@ WIDEST = 1000
 
 
 def main() -> None:
-    """Fill the README in, then make its pictures."""
+    """Fill the README and its translation in, then make their pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path)
-    work = parser.parse_args().work.resolve()
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("work", type=Path, nargs="?", help="folder to run in")
+    what.add_argument("--translations", action="store_true", help="only copy the README's blocks")
+    given = parser.parse_args()
+    if given.work:
+        make_anew(given.work.resolve())
+    else:
+        copy_blocks(README, TRANSLATION)
+
+
+def make_anew(work: Path) -> None:
+    """Run the commands in a folder; put what they print into the documents, and the pictures beside them."""
     work.mkdir(parents=True, exist_ok=True)
     text = README.read_text(encoding="utf-8")
     README.write_text(BLOCK.sub(lambda m: m[1] + printed(m[2], work) + m[3], text), encoding="utf-8")
+    copy_blocks(README, TRANSLATION)
     photograph(work / "relish-demo" / "predictions.html", work / "predictions.png")
     run(f"relish report {REPORTED}", work)
     report = work / REPORTED / "report.html"
@@ -65,6 +80,16 @@ def main() -> None:
     for name, made in PICTURES.items():
         if (work / made).is_file():
             shrink(work / made, DOCS / "images" / name)
+
+
+def copy_blocks(source: Path, target: Path) -> None:
+    """Put the printed blocks of one document into another one that has as many, in their order."""
+    filled = [block[0] for block in BLOCK.finditer(source.read_text(encoding="utf-8"))]
+    text = target.read_text(encoding="utf-8")
+    if (has := len(BLOCK.findall(text))) != len(filled):
+        sys.exit(f"{target.name} has {has} printed blocks, {source.name} {len(filled)}: translate what is new first.")
+    following = iter(filled)
+    target.write_text(BLOCK.sub(lambda _: next(following), text), encoding="utf-8")
 
 
 def printed(block: str, work: Path) -> str:

@@ -31,7 +31,8 @@ from tests.gluon_files import write_gluon
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
+INDONESIAN = ROOT / "README.id.md"
+DOCUMENTS = [README, INDONESIAN, *sorted((ROOT / "docs").glob("*.md"))]
 
 SMALLER = {
     "fit": "--image-size 64 --epochs 1",
