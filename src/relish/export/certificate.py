@@ -97,6 +97,8 @@ def certify(
     exported: Mapping[str, Answer],
     split: Split,
     names: Sequence[str],
+    decision: Decision,
+    classes: Sequence[str],
     *,
     progress: Progress | None = None,
 ) -> dict[str, Certificate]:
@@ -107,6 +109,8 @@ def certify(
         exported: forms by name, from `exported_model`.
         split: at least one picture, labels in the order of the model's classes.
         names: what to call each picture.
+        decision: what all of them turn probabilities into answers by.
+        classes: the K class names.
 
     Returns:
         A certificate a form.
@@ -123,7 +127,8 @@ def certify(
                 tallies[name].ask(answer, picture)
             bar.advance()
     reference = tallies.pop("")
-    return {name: _certificate(reference, tally, split.labels, names) for name, tally in tallies.items()}
+    judge = _Judge(split.labels, names, decision, classes)
+    return {name: judge.certificate(reference, tally) for name, tally in tallies.items()}
 
 
 def torch_model(network: nn.Module, how: Preprocessing, decision: Decision) -> Answer:
@@ -172,23 +177,46 @@ class _one_thread:
         torch.set_num_threads(self.threads)
 
 
-def _certificate(reference: _Tally, tally: _Tally, labels: npt.NDArray[np.int64], names: Sequence[str]) -> Certificate:
-    wanted, found = np.stack(reference.rows), np.stack(tally.rows)  # (N, K)
-    # A probability that is no number differs from every other by as much as one can.
-    differences = np.nan_to_num(np.abs(wanted - found), nan=1.0).max(axis=1)
-    said, says = wanted.argmax(axis=1), found.argmax(axis=1)
-    every = np.arange(len(said))
-    tied = (said != says) & (wanted[every, said] - wanted[every, says] <= TIE)
-    differs = (said != says) & ~tied
-    worst = int(differences.argmax())
-    return Certificate(
-        pictures=len(labels),
-        worst_difference=float(differences[worst]),
-        worst_picture=names[worst],
-        disagreements=tuple(name for name, apart in zip(names, differs, strict=True) if apart),
-        ties=int(tied.sum()),
-        torch_accuracy=Proportion(int((said == labels).sum()), len(labels)),
-        accuracy=Proportion(int((says == labels).sum()), len(labels)),
-        torch_milliseconds=1000 * median(reference.seconds),
-        milliseconds=1000 * median(tally.seconds),
-    )
+@dataclass(frozen=True, eq=False)
+class _Judge:
+    """Holds answers against labels and against each other."""
+
+    labels: npt.NDArray[np.int64]
+    names: Sequence[str]
+    decision: Decision
+    classes: Sequence[str]
+
+    def certificate(self, reference: _Tally, tally: _Tally) -> Certificate:
+        """What a form is worth beside PyTorch."""
+        wanted, found = np.stack(reference.rows), np.stack(tally.rows)  # (N, K)
+        # A probability that is no number differs from every other by as much as one can.
+        differences = np.nan_to_num(np.abs(wanted - found), nan=1.0).max(axis=1)
+        said, says = self._said(wanted), self._said(found)
+        tied = (said != says) & (self._margin(wanted, said, says) <= TIE)
+        differs = (said != says) & ~tied
+        worst = int(differences.argmax())
+        return Certificate(
+            pictures=len(self.labels),
+            worst_difference=float(differences[worst]),
+            worst_picture=self.names[worst],
+            disagreements=tuple(name for name, apart in zip(self.names, differs, strict=True) if apart),
+            ties=int(tied.sum()),
+            torch_accuracy=Proportion(int((said == self.labels).sum()), len(self.labels)),
+            accuracy=Proportion(int((says == self.labels).sum()), len(self.labels)),
+            torch_milliseconds=1000 * median(reference.seconds),
+            milliseconds=1000 * median(tally.seconds),
+        )
+
+    def _said(self, rows: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
+        """(N,) the answers; of rows that are no numbers, whatever comes first."""
+        return self.decision.decide(np.nan_to_num(rows), self.classes)[0]
+
+    def _margin(
+        self, wanted: npt.NDArray[np.floating[Any]], said: npt.NDArray[np.int64], says: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.floating[Any]]:
+        """(N,) how far a probability would have to move for the other answer."""
+        if self.decision.threshold is not None and self.decision.positive is not None:
+            positive = wanted[:, list(self.classes).index(self.decision.positive)]
+            return np.asarray(np.abs(positive - self.decision.threshold))
+        every = np.arange(len(said))
+        return np.asarray(wanted[every, said] - wanted[every, says])

@@ -130,9 +130,9 @@ def decision_words(evaluation: Mapping[str, Any]) -> list[str]:
     words = []
     if decision.get("threshold") is not None:
         aim = f", chosen for {decision['aim']}" if decision.get("aim") else ""
-        words.append(f"It says “{decision['positive']}” from a probability of {decision['threshold']:.3g} on{aim}.")
+        words.append(f"It says “{decision['positive']}” from a probability of {decision['threshold']:.4f} on{aim}.")
     if decision.get("unsure_below") is not None:
-        words.append(f"Below a probability of {decision['unsure_below']:.3g} it says that it is unsure.")
+        words.append(f"Below a probability of {decision['unsure_below']:.4f} it says that it is unsure.")
     if answered and not answered["count"]:
         words.append(f"So it answers none of {answered['of']:,} pictures.")
     elif answered:

@@ -86,6 +86,11 @@ def _chosen(
 ) -> Decision:
     aim = parse_aim(threshold) if threshold not in (None, NONE) else None
     accuracy = parse_unsure(unsure) if unsure not in (None, NONE) else None
+    if threshold is not None and unsure is None and standing.unsure_below is not None:
+        raise RunError(
+            f"{folder.path}: is unsure below {standing.unsure_below:.4f}, which was chosen for the answers it had.",
+            hint="Say anew what is wanted of them: add --unsure accuracy=…, or --unsure none.",
+        )
     decision = standing
     if threshold == NONE:
         decision = replace(decision, positive=None, threshold=None, aim=None)

@@ -91,7 +91,9 @@ def export(
         forms["int8"] = assemble(quantised(network, inputs), how, decision, classes=classes, count=batch)
     sessions = {name: session(form.SerializeToString(), threads=1) for name, form in forms.items()}
     answers = {name: exported_model(loaded, batch) for name, loaded in sessions.items()}
-    found = certify(torch_model(model.network, how, decision), answers, pictures, names, progress=voice)
+    found = certify(
+        torch_model(model.network, how, decision), answers, pictures, names, decision, model.classes, progress=voice
+    )
     kept = "int8" if int8 else "f32"
     mismatch = _mismatch(model, forms["f32"], found, pictures, names, batch)
     if mismatch and not allow_mismatch:

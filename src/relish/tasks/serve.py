@@ -11,8 +11,10 @@ from pathlib import Path
 
 from relish.core.errors import BadInput, Failed
 from relish.core.progress import Progress
+from relish.export.reader import SUFFIX
 from relish.serve.limits import Limits
 from relish.serve.model import Model
+from relish.tasks.predict import refuse_choice
 
 TOKEN_VARIABLE = "RELISH_TOKEN"  # noqa: S105 - its name
 LONGEST_TOKEN = 4096
@@ -37,10 +39,11 @@ def serve(
         host, port: where to listen; any host but this computer needs a token. Port 0 takes a free one.
         token_file: holds the token; otherwise RELISH_TOKEN does, if it is set.
         threads: of the processor for one batch; None takes all.
-        device: as `Classifier.load` takes it; for an exported file it is always the processor.
+        device: as `Classifier.load` takes it; an exported file runs on the processor.
 
     Raises:
-        BadInput: the token is missing or too short, or it cannot be listened there.
+        BadInput: the token is missing or too short, it cannot be listened there, or an exported file is to run on
+            another device.
         RunError, ModelError: the model cannot be loaded.
         Failed: what serves is not installed.
     """
@@ -67,9 +70,10 @@ def serve(
 
 def served_model(path: Path, *, threads: int | None = None, device: str = "auto") -> Model:
     """What a path holds, ready to answer."""
-    if path.suffix == ".onnx":
+    if path.suffix == SUFFIX:
         from relish.serve.exported import ServedFile
 
+        refuse_choice(path, device)
         return ServedFile(path, threads or 0)
     from relish.tasks.served import load_served
 
