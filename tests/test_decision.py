@@ -290,6 +290,15 @@ def test_a_run_that_is_not_finished_is_not_decided_on(run):
         relish.decide(run, unsure="accuracy=0.9")
 
 
+def test_with_a_threshold_the_bound_for_unsure_is_asked_for_anew(run):
+    relish.decide(run, unsure="accuracy=0.9")
+    before = (run / "evaluation.json").read_bytes()
+    with pytest.raises(RunError, match="chosen for the answers it had"):
+        relish.decide(run, threshold="f1")
+    assert (run / "evaluation.json").read_bytes() == before
+    assert relish.decide(run, threshold="f1", unsure="none").after.decision.unsure_below is None
+
+
 def test_a_bound_counts_the_class_that_the_threshold_makes_it_say(run):
     held = read_held_out(run / "held_out.npz")
     bold = Decision(positive="light", threshold=0.05)

@@ -1,6 +1,7 @@
 """An exported file answers as the run it was made from, says so of itself, and is not written where it does not."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -158,6 +159,15 @@ def test_evaluate_counts_the_same_for_the_file_as_for_its_certificate(made):
     told = json.loads(done("evaluate", made / "model.onnx", made / "colours", "--json").out)
     certificate = json.loads(words_of(made / "model.onnx")["certificate"])
     assert told["top1"] == certificate["accuracy"]
+
+
+def test_a_threshold_counts_in_the_certificate_as_it_does_in_use(made, tmp_path, quick):
+    shutil.copytree(made / "run", tmp_path / "run")
+    decide(tmp_path / "run" / "model.safetensors", Decision(positive="red", threshold=1.0))
+    proof = export(tmp_path / "run", tmp_path / "model.onnx").certificate
+    assert (proof.accuracy.correct, proof.torch_accuracy.correct, proof.pictures) == (6, 6, 12), "no picture is red"
+    told = json.loads(done("evaluate", tmp_path / "model.onnx", made / "colours", "--json").out)
+    assert told["top1"]["correct"] == 6
 
 
 # ---- what it says of itself -----------------------------------------------------------------------------------------
