@@ -47,7 +47,7 @@ def speed_chart() -> None:
     axes.set_yticks([place + 0.19 for place in range(len(found))], [JOBS[name][0] for name in found])
     axes.invert_yaxis()
     axes.axvline(1, color="black", linewidth=1)
-    axes.set_xlabel("times as fast as plain PyTorch (line: the median of the rounds; whiskers: least and most)")
+    axes.set_xlabel("times as fast as plain PyTorch (median, least and most of the rounds)")
     for number, words in enumerate(("relish, f32", "relish, precision=auto")):
         axes.barh(0, 0, color=COLOURS[number * 2], label=words)
     axes.legend(loc="lower right", frameon=False)
@@ -67,7 +67,7 @@ def memory_chart() -> None:
     sizes = [row["pictures"] for row in kept["rounds"]]
     axes.plot(sizes, [1024 * row["peak_gib"] for row in kept["rounds"]], "o-", color=COLOURS[0])
     axes.set(xscale="log", xlabel="pictures in the dataset", ylabel="peak memory, MiB")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.2 * max(1024 * row["peak_gib"] for row in kept["rounds"]))
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axes.minorticks_off()
     axes.grid(alpha=0.3)

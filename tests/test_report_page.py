@@ -206,6 +206,15 @@ def test_an_older_run_is_reported_without_what_it_has_not_measured(colours, tiny
         assert absent not in text
 
 
+def test_findings_are_counted_whole_though_not_all_are_shown(run):
+    one = {"kind": "dark", "severity": "note", "paths": [], "message": "Dark.", "advice": "Look."}
+    write_json(run / "check.json", {"findings": [{**one, "severity": "error"}, *[one] * 40], "pictures": 50})
+    relish.load(run).report()
+    text = words(Page(run / "report.html"))
+    assert "1 error, 40 notes." in text
+    assert "11 more are left out here" in text
+
+
 def test_pictures_that_have_gone_or_changed_are_counted_and_nothing_else_is_lost(run):
     rows = read_json(run / "dataset.json")
     moved = run.parent / "moved"

@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from relish.core.files import write_text
-from relish.data.findings import SEVERITIES, Finding
+from relish.data.findings import Finding
 from relish.evaluation.metrics import Proportion
 from relish.report.chart_template import CHART
 from relish.report.charts import Chart
@@ -111,7 +111,9 @@ class ReportPage:
     checked: int | None
     """Pictures that were looked over by the data check; None where there was none."""
     found: Sequence[Found]
-    found_left_out: int
+    """The gravest first, as many as are shown."""
+    counts: Mapping[str, int]
+    """How many findings there are of each severity, shown or not, the gravest first; those of none are left out."""
     confusion: Confusion
     behind: Mapping[str, Sequence[Shown]]
     """Pictures by the name of their cell."""
@@ -134,10 +136,9 @@ class ReportPage:
     """What is missing from the page, and why."""
 
     @property
-    def counts(self) -> dict[str, int]:
-        """How many findings there are of each severity, the gravest first; those of none are left out."""
-        each = {s: sum(f.finding.severity == s for f in self.found) for s in SEVERITIES}
-        return {severity: count for severity, count in each.items() if count}
+    def found_left_out(self) -> int:
+        """Findings that are not shown."""
+        return sum(self.counts.values()) - len(self.found)
 
 
 def write_report(path: Path, page: ReportPage) -> None:

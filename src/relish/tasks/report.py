@@ -126,7 +126,7 @@ def _page(run: _Run, accelerator: Accelerator, progress: Progress) -> ReportPage
     unsure = least_sure(answers.probabilities, LEAST_SURE)
     examples, notes = _examples(run, [*wrong, *unsure], accelerator, progress)
     rivals, rivals_left_out = rivals_of(folder, answers)
-    checked, found, found_left_out = findings_of(folder, run.album)
+    checked, found, counts = findings_of(folder, run.album)
     curves, scored_on = training_curves(folder)
     sweep, conclusion = sweep_of(folder)
     behind = _behind(run, confusion)
@@ -149,7 +149,7 @@ def _page(run: _Run, accelerator: Accelerator, progress: Progress) -> ReportPage
         curves=curves_chart(curves, scored_on),
         checked=checked,
         found=found,
-        found_left_out=found_left_out,
+        counts=counts,
         confusion=confusion,
         behind=behind,
         classes=answers.classes,

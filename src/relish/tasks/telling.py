@@ -62,15 +62,15 @@ def training_curves(folder: RunFolder) -> tuple[Curves, str]:
     return curve_points(RunFolder(folder.path / "stages" / "fine-tuning-1")), HELD_OUT
 
 
-def findings_of(folder: RunFolder, album: Album) -> tuple[int | None, list[Found], int]:
-    """How many pictures the check looked over, what it found, the gravest first, and how much more there is.
+def findings_of(folder: RunFolder, album: Album) -> tuple[int | None, list[Found], dict[str, int]]:
+    """How many pictures the check looked over, the gravest of what it found, and how much there is of each severity.
 
     Raises:
         RunError: check.json is damaged.
     """
     path = folder.check
     if not path.is_file():
-        return None, [], 0
+        return None, [], {}
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         findings = [Finding.from_json(one) for one in document["findings"]]
@@ -79,7 +79,8 @@ def findings_of(folder: RunFolder, album: Album) -> tuple[int | None, list[Found
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} cannot be read ({error}).", hint="Move it away to report without it.") from error
     shown = [_found(one, album) for one in findings[:MOST_FOUND]]
-    return checked, shown, len(findings) - len(shown)
+    each = {severity: sum(one.severity == severity for one in findings) for severity in SEVERITIES}
+    return checked, shown, {severity: count for severity, count in each.items() if count}
 
 
 def sweep_of(folder: RunFolder) -> tuple[dict[str, list[SweepPoint]], str]:
