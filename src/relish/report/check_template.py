@@ -8,27 +8,18 @@ How bad a finding is stands there as a word, not as a colour alone. Colours have
 ground, light and dark.
 """
 
-CHECK = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+from relish.report.page_head import COLOURS, HEAD
+
+CHECK = (
+    HEAD
+    + """\
 <title>{{ title }}</title>
 <style>
-:root {
-  --ground: #f6f6f3; --card: #ffffff; --ink: #1d1d1b; --soft: #5c5c57; --edge: #d9d9d3; --track: #e6e6e1;
-  --error: #a8380a; --warning: #7a5200; --note: #00588a;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --ground: #161615; --card: #22221f; --ink: #f0f0ea; --soft: #b0b0a8; --edge: #3a3a36; --track: #3a3a36;
-    --error: #ff9d6b; --warning: #f0c060; --note: #7cc4ef;
-  }
-}
-* { box-sizing: border-box; }
+"""
+    + COLOURS
+    + """\
+:root { --error: var(--wrong); --warning: #7a5200; --note: #00588a; }
+@media (prefers-color-scheme: dark) { :root { --warning: #f0c060; --note: #7cc4ef; } }
 body {
   margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 80rem; background: var(--ground); color: var(--ink);
   font: 1rem/1.45 system-ui, sans-serif; overflow-wrap: anywhere;
@@ -106,3 +97,4 @@ Nothing was changed, moved or deleted.</p>
 </body>
 </html>
 """
+)

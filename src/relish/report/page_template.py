@@ -8,27 +8,16 @@ Right and wrong differ by a word and a sign, not by colour alone. Colours have a
 ground, light and dark.
 """
 
-PREDICTIONS = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+from relish.report.page_head import COLOURS, HEAD
+
+PREDICTIONS = (
+    HEAD
+    + """\
 <title>{{ title }}</title>
 <style>
-:root {
-  --ground: #f6f6f3; --card: #ffffff; --ink: #1d1d1b; --soft: #5c5c57; --edge: #d9d9d3; --track: #e6e6e1;
-  --right: #00694a; --wrong: #a8380a; --bar: #0072b2;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --ground: #161615; --card: #22221f; --ink: #f0f0ea; --soft: #b0b0a8; --edge: #3a3a36; --track: #3a3a36;
-    --right: #5fd3a8; --wrong: #ff9d6b; --bar: #56b4e9;
-  }
-}
-* { box-sizing: border-box; }
+"""
+    + COLOURS
+    + """\
 body {
   margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 80rem; background: var(--ground); color: var(--ink);
   font: 1rem/1.45 system-ui, sans-serif; overflow-wrap: anywhere;
@@ -112,3 +101,4 @@ figure { margin: 0; height: 100%; border: 1px solid var(--edge); border-radius: 
 </body>
 </html>
 """
+)

@@ -7,20 +7,19 @@ Colours have a contrast of 4.5 to 1 or more on their ground, those of marks 3 to
 lightened where the ground is dark, and lines differ by their dashes too.
 """
 
-STYLE = """\
+from relish.report.page_head import COLOURS
+
+STYLE = (
+    COLOURS
+    + """\
 :root {
-  --ground: #f6f6f3; --card: #ffffff; --ink: #1d1d1b; --soft: #5c5c57; --edge: #d9d9d3; --track: #e6e6e1;
-  --right: #00694a; --wrong: #a8380a; --bar: #0072b2; --c1: #0072b2; --c2: #b34e00; --c3: #007a59; --c4: #a8527f;
-  --heat: 0, 114, 178; --heat-wrong: 190, 70, 10;
+  --c1: #0072b2; --c2: #b34e00; --c3: #007a59; --c4: #a8527f; --heat: 0, 114, 178; --heat-wrong: 190, 70, 10;
 }
 @media (prefers-color-scheme: dark) {
   :root {
-    --ground: #161615; --card: #22221f; --ink: #f0f0ea; --soft: #b0b0a8; --edge: #3a3a36; --track: #3a3a36;
-    --right: #5fd3a8; --wrong: #ff9d6b; --bar: #56b4e9; --c1: #56b4e9; --c2: #ff9d5c; --c3: #4fd0a5; --c4: #e39ac0;
-    --heat: 86, 180, 233; --heat-wrong: 255, 140, 80;
+    --c1: #56b4e9; --c2: #ff9d5c; --c3: #4fd0a5; --c4: #e39ac0; --heat: 86, 180, 233; --heat-wrong: 255, 140, 80;
   }
 }
-* { box-sizing: border-box; }
 html { scroll-behavior: smooth; }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
 body {
@@ -147,3 +146,4 @@ summary { cursor: pointer; font-weight: 600; padding: .3rem 0; }
 }
 @media print { .behind { display: none; } nav { display: none; } }
 """
+)

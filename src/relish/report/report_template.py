@@ -5,14 +5,11 @@ Out:  `REPORT`, Jinja2 source for an environment with autoescape on, after the m
       `chart_template.py`.
 """
 
-REPORT = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+from relish.report.page_head import HEAD
+
+REPORT = (
+    HEAD
+    + """\
 <title>{{ page.title }}: report</title>
 <style>
 {{ style }}
@@ -94,3 +91,4 @@ would be right on {{ page.commonest|percent }}.</p>
 </body>
 </html>
 """
+)
