@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from measuring import finish, run
+from measuring import finish, memory_table, run
 
 CLASSES = 10
 
@@ -54,13 +54,7 @@ def main() -> None:
             {"pictures": size, "peak_gib": peak, "seconds": seconds, "findings": len(json.loads(said)["findings"])}
         )
         print(json.dumps(rounds[-1]), flush=True)
-    table, before = [["pictures", "peak memory, MiB", "bytes a picture", "seconds"]], None
-    for row in rounds:
-        slope = (row["peak_gib"] - before["peak_gib"]) * 2**30 / (row["pictures"] - before["pictures"]) if before else 0
-        told = [f"{row['pictures']:,}", f"{row['peak_gib'] * 1024:.0f}", f"{slope:.0f}" if before else ""]
-        table.append([*told, f"{row['seconds']:.0f}"])
-        before = row
-    finish("check_memory", "python benchmarks/check_memory.py WORK", rounds, table)
+    finish("check_memory", "python benchmarks/check_memory.py WORK", rounds, memory_table(rounds))
 
 
 if __name__ == "__main__":

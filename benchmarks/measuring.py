@@ -10,7 +10,7 @@ import platform
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,18 @@ def run(command: Sequence[str]) -> tuple[str, float]:
 def spread(values: Sequence[float]) -> str:
     """`3.6 (3.5–3.8)`: the median, the least and the most."""
     return f"{statistics.median(values):.3g} ({min(values):.3g}–{max(values):.3g})"
+
+
+def memory_table(rounds: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Peak memory of each size; `bytes a picture` is the slope from one size to the next."""
+    table: list[list[str]] = [["pictures", "peak memory, MiB", "bytes a picture", "seconds"]]
+    before: Mapping[str, Any] | None = None
+    for row in rounds:
+        slope = (row["peak_gib"] - before["peak_gib"]) * 2**30 / (row["pictures"] - before["pictures"]) if before else 0
+        told = [f"{row['pictures']:,}", f"{row['peak_gib'] * 1024:.0f}", f"{slope:.0f}" if before else ""]
+        table.append([*told, f"{row['seconds']:.0f}"])
+        before = row
+    return table
 
 
 def machine() -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from measuring import finish, run
+from measuring import finish, memory_table, run
 
 CLASSES, DRAWN = 100, 1000
 
@@ -76,13 +76,7 @@ def main() -> None:
             began = time.perf_counter()
             _, peak = run([sys.executable, __file__, "--arm", str(work / str(size))])
             rounds.append({"pictures": size, "peak_gib": peak, "seconds": time.perf_counter() - began})
-    table, before = [["pictures", "peak memory, MiB", "bytes a picture", "seconds"]], None
-    for row in rounds:
-        slope = (row["peak_gib"] - before["peak_gib"]) * 2**30 / (row["pictures"] - before["pictures"]) if before else 0
-        told = [f"{row['pictures']:,}", f"{row['peak_gib'] * 1024:.0f}", f"{slope:.0f}" if before else ""]
-        table.append([*told, f"{row['seconds']:.0f}"])
-        before = row
-    finish("memory", "python benchmarks/memory_flat.py", rounds, table)
+    finish("memory", "python benchmarks/memory_flat.py", rounds, memory_table(rounds))
 
 
 if __name__ == "__main__":
