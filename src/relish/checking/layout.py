@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from relish.core.errors import DataError
-from relish.data.classes import check_trainable, first_few
+from relish.data.classes import check_trainable, first_few, plain_name
 from relish.data.dataset import Dataset
 from relish.data.findings import Finding
 from relish.data.layout import split_words
@@ -65,7 +65,7 @@ def _splits_as_classes(classes: Sequence[str]) -> list[Finding]:
 
 
 def _holders(classes: Sequence[str]) -> list[Finding]:
-    found = [name for name in classes if _plain(name) in _HOLDERS or _UNNAMED.fullmatch(_plain(name))]
+    found = [name for name in classes if plain_name(name) in _HOLDERS or _UNNAMED.fullmatch(plain_name(name))]
     if not found:
         return []
     return [
@@ -81,7 +81,7 @@ def _holders(classes: Sequence[str]) -> list[Finding]:
 def _twins(classes: Sequence[str]) -> list[Finding]:
     together: dict[str, list[str]] = defaultdict(list)
     for name in classes:
-        together[_COPY.sub("", _plain(name)).strip() or _plain(name)].append(name)
+        together[_COPY.sub("", plain_name(name)).strip() or plain_name(name)].append(name)
     return [
         Finding(
             kind="layout",
@@ -98,10 +98,6 @@ def _noticed(warning: str) -> Finding:
     return Finding(
         kind="layout", severity="note", message=warning, advice="Look whether that was meant; move what belongs in."
     )
-
-
-def _plain(name: str) -> str:
-    return " ".join(re.sub(r"[_-]+", " ", name.casefold()).split())
 
 
 def _quoted(name: str) -> str:

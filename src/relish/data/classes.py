@@ -144,14 +144,15 @@ def _refuse_unknown_classes(name: str, split: str, here: ByClass, training: ByCl
 def _likely(name: str, known: Iterable[str]) -> str:
     """The class that was probably meant: first what differs by case or spaces only, then the nearest spelling."""
     names = list(known)
-    plain = _plain(name)
-    same = [c for c in names if _plain(c) == plain]
+    plain = plain_name(name)
+    same = [c for c in names if plain_name(c) == plain]
     if same:
         return same[0]
     return nearest(name, names).removeprefix('did you mean "').removesuffix('"?')
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A class name without what people write now one way, now another: case, hyphens, underscores, further spaces."""
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 

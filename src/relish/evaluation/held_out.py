@@ -16,9 +16,11 @@ import numpy.typing as npt
 
 from relish.core.errors import RunError
 from relish.core.files import atomic_path
+from relish.core.run_folder import RunFolder
 from relish.evaluation.calibration import fit_temperature
 from relish.evaluation.coverage import choose_unsure, highest_accuracy
 from relish.evaluation.decision import Decision, tempered_softmax
+from relish.evaluation.metrics import Proportion
 from relish.evaluation.thresholds import Aim, choose_threshold, highest_precision, positive_class
 
 
@@ -44,6 +46,12 @@ class HeldOut:
         """
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, labels=self.labels, logits=self.logits, sha256=np.array(self.sha256, dtype="U64"))
+
+
+def chosen_by(folder: RunFolder) -> Proportion | None:
+    """What the winning rung of a climb was right on among the pictures held out; None where nothing was climbed."""
+    kept = [r for r in folder.records() if r["event"] == "rung" and r.get("kept", True)]
+    return Proportion(kept[-1]["correct"], kept[-1]["count"]) if kept else None
 
 
 def read_held_out(path: Path) -> HeldOut:

@@ -16,10 +16,12 @@ from typing import Any
 from relish.core.run_folder import RunFolder
 from relish.data.findings import SEVERITIES, Finding
 from relish.data.transforms import Preprocessing
+from relish.evaluation.held_out import chosen_by
 from relish.evaluation.metrics import Proportion
 from relish.models.header import read_header
 from relish.report.card_data import card_data, source_words
 from relish.report.markdown import fenced, plain, table
+from relish.report.tables import share_words
 
 MOST_CLASSES = 50
 """Rows of the per-class table: with more classes, those of lowest F1."""
@@ -102,12 +104,8 @@ def _per_class(evaluation: Mapping[str, Any]) -> list[str]:
         fewer = [f"The {MOST_CLASSES} of {len(found):,} classes with the lowest F1; evaluation.json has them all.", ""]
         found = sorted((one for one in found if one["count"]), key=lambda one: one["f1"])[:MOST_CLASSES]
     keys = ("precision", "recall", "f1")
-    rows = [[one["class"], *(_share(one[key]) for key in keys), f"{one['count']:,}"] for one in found]
+    rows = [[one["class"], *(share_words(one[key]) for key in keys), f"{one['count']:,}"] for one in found]
     return [*fewer, *table(["class", *keys, "pictures"], rows, right=(1, 2, 3, 4))]
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 def _calibration(evaluation: Mapping[str, Any]) -> list[str]:
@@ -192,10 +190,9 @@ def _limits(folder: RunFolder, evaluation: Mapping[str, Any]) -> list[str]:
 
 def _gap(folder: RunFolder, judged: Proportion, split: str) -> list[str]:
     """How far the last figure lies from the one on held-out pictures, by which the model was chosen."""
-    kept = [r for r in folder.records() if r["event"] == "rung" and r.get("kept", True)]
-    if not kept:
+    held = chosen_by(folder)
+    if held is None:
         return []
-    held = Proportion(kept[-1]["correct"], kept[-1]["count"])
     points = 100 * (judged.value - held.value)
     told = "the same" if abs(points) < 0.05 else f"{abs(points):.1f} points {'higher' if points > 0 else 'lower'}"
     if judged.interval[1] < held.interval[0]:

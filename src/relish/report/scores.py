@@ -3,7 +3,7 @@
 from relish.evaluation.figures import Figures
 from relish.evaluation.metrics import ClassScores, Scores
 from relish.report.decisions import reached_words, temperature_words
-from relish.report.tables import text_table
+from relish.report.tables import share_words, text_table
 
 MOST_CLASSES = 12
 """More columns of confusion than this do not fit a screen; the worst of it is told, the JSON document has it all."""
@@ -44,7 +44,7 @@ def _per_class(scores: Scores) -> str:
         rows = sorted((one for one in rows if one.f1 is not None), key=_f1)[:MOST_ROWS]
     table = text_table(
         ["class", "precision", "recall", "f1", "pictures"],
-        [[c.name, *(_share(v) for v in (c.precision, c.recall, c.f1)), str(c.count)] for c in rows],
+        [[c.name, *(share_words(v) for v in (c.precision, c.recall, c.f1)), str(c.count)] for c in rows],
         right=(1, 2, 3, 4),
     )
     fewer = f"the {len(rows)} of {len(scores.classes)} classes with the lowest F1:\n"
@@ -74,7 +74,3 @@ def _worst(scores: Scores) -> list[str]:
 
 def _f1(one: ClassScores) -> float:
     return one.f1 or 0.0
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"

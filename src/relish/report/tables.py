@@ -13,6 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 
+def share_words(value: float | None) -> str:
+    """A figure between 0 and 1 to three digits; a dash where there is none."""
+    return "–" if value is None else f"{value:.3f}"
+
+
 def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
     """Set rows under headings.
 

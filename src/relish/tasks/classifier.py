@@ -24,10 +24,8 @@ from relish.core.errors import ModelError, PictureError, RunError
 from relish.core.memory import keep_freed_memory
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.data.dataset import TEST, TRAIN
+from relish.data.dataset import TRAIN
 from relish.data.reading import Ready, read_ahead
-from relish.data.sources import find_dataset
-from relish.data.survey import survey
 from relish.data.transforms import (
     Preprocessing,
     book_preprocessing,
@@ -44,7 +42,7 @@ from relish.evaluation.prediction import predictions
 from relish.evaluation.predictions import BATCH_SIZE, batch_logits, split_logits
 from relish.models.header import load_model, read_header, says_how_to_build
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
-from relish.tasks.labelled import chosen_split, labelled_as
+from relish.tasks.labelled import pictures_of
 
 if TYPE_CHECKING:
     from relish.export.result import Exported
@@ -170,13 +168,8 @@ class Classifier:
             DataError: no such split, or a class that the model does not know.
         """
         voice = progress or Progress()
-        looked = survey(find_dataset(data, progress=voice), progress=voice)
-        dataset = looked.dataset
-        for warning in dataset.warnings:
-            voice.warn(warning)
-        chosen = labelled_as(self.classes, dataset, chosen_split(dataset, split))
-        part = split or (TEST if TEST in dataset.splits else "every picture")
-        voice.say(f"data    {dataset.name}: {part}, {len(chosen)} pictures")
+        looked, chosen, part = pictures_of(data, self.classes, split, voice)
+        voice.say(f"data    {looked.dataset.name}: {part}, {len(chosen)} pictures")
         learned = self._learned_from()
         known = sum(looked.sha256[path] in learned for path in chosen.paths)
         if known and split != TRAIN:

@@ -48,7 +48,7 @@ def evaluate_file(
         PictureError: a picture cannot be opened any more.
     """
     voice = progress or Progress()
-    chosen, part = pictures_of(data, model.classes, split, voice)
+    _, chosen, part = pictures_of(data, model.classes, split, voice)
     voice.say(f"data    {part}, {len(chosen)} pictures")
     said = []
     with voice.bar("evaluating", len(chosen)) as bar:

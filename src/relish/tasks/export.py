@@ -128,7 +128,7 @@ def _proof(
 ) -> tuple[Split, list[str], str]:
     """The pictures to prove the export on, their names, and what they are called together."""
     if data is not None:
-        split, part = pictures_of(data, model.classes, None, voice)
+        _, split, part = pictures_of(data, model.classes, None, voice)
     elif run.is_file():
         raise RunError(
             f"{run}: a model's file does not say which pictures to prove an export on.", hint="Add --data DATA."
@@ -158,7 +158,7 @@ def _calibration(
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Training pictures as the network takes them."""
     if data is not None:
-        split, _ = pictures_of(data, model.classes, TRAIN, voice)
+        _, split, _ = pictures_of(data, model.classes, TRAIN, voice)
     else:
         split = run_pictures(RunFolder.open(run), TRAIN, model.classes)
     chosen = _spread(split, CALIBRATION_PICTURES)

@@ -13,11 +13,13 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import TEST, Dataset, Split
 from relish.data.sources import find_dataset
-from relish.data.survey import survey
+from relish.data.survey import Survey, survey
 
 
-def pictures_of(data: str | Path, classes: tuple[str, ...], split: str | None, voice: Progress) -> tuple[Split, str]:
-    """The readable pictures of a dataset's split, and what they are called together.
+def pictures_of(
+    data: str | Path, classes: tuple[str, ...], split: str | None, voice: Progress
+) -> tuple[Survey, Split, str]:
+    """A dataset looked over, the readable pictures of its split, and what they are called together.
 
     Args:
         data: anything `fit` takes.
@@ -27,11 +29,12 @@ def pictures_of(data: str | Path, classes: tuple[str, ...], split: str | None, v
     Raises:
         DataError: no such split, or a class that the model does not know.
     """
-    dataset = survey(find_dataset(data, progress=voice), progress=voice).dataset
+    looked = survey(find_dataset(data, progress=voice), progress=voice)
+    dataset = looked.dataset
     for warning in dataset.warnings:
         voice.warn(warning)
     chosen = labelled_as(classes, dataset, chosen_split(dataset, split))
-    return chosen, split or (TEST if TEST in dataset.splits else "every picture")
+    return looked, chosen, split or (TEST if TEST in dataset.splits else "every picture")
 
 
 def run_pictures(folder: RunFolder, split: str, classes: tuple[str, ...]) -> Split:

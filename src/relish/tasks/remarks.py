@@ -11,7 +11,7 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import VALIDATION
 from relish.evaluation.figures import Figures
-from relish.evaluation.held_out import read_held_out, unreached
+from relish.evaluation.held_out import chosen_by, read_held_out, unreached
 from relish.evaluation.metrics import Proportion, score
 from relish.evaluation.predictions import predict_split
 from relish.evaluation.rows import prove_rows
@@ -40,10 +40,9 @@ def say_before(
 
 def say_gap(folder: RunFolder, judged: Proportion, split: str, progress: Progress) -> None:
     """How far the final figure lies from the one that the winning rung was chosen by."""
-    kept = [r for r in folder.records() if r["event"] == "rung" and r.get("kept", True)]
-    if not kept:
+    held = chosen_by(folder)
+    if held is None:
         return
-    held = Proportion(kept[-1]["correct"], kept[-1]["count"])
     points = 100 * (judged.value - held.value)
     if judged.interval[1] < held.interval[0]:
         progress.warn(
