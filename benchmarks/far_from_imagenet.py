@@ -15,6 +15,7 @@ import numpy as np
 from relish.report.tables import text_table
 from study import Result, mean_and_spread, result_of, write_results
 
+STUDY = "far_from_imagenet"
 RATES = {"book": (5e-5, 2e-4, 8e-4), "frozen": (5e-5, 2e-4, 8e-4)}
 
 
@@ -29,11 +30,12 @@ def main() -> None:
     for seed in range(asked.seeds):
         for recipe in ("auto", "probe"):
             out = asked.work / "runs" / f"{recipe}-{seed}"
-            found.setdefault(recipe, []).append(result_of(asked.data, out, recipe, seed, image_size=asked.image_size))
+            one = result_of(STUDY, asked.data, out, recipe, seed, image_size=asked.image_size)
+            found.setdefault(recipe, []).append(one)
         for recipe, rates in RATES.items():
             for rate in rates:
                 out = asked.work / "runs" / f"{recipe}-{rate:g}-{seed}"
-                one = result_of(asked.data, out, recipe, seed, image_size=asked.image_size, learning_rate=rate)
+                one = result_of(STUDY, asked.data, out, recipe, seed, image_size=asked.image_size, learning_rate=rate)
                 found.setdefault(f"{recipe}, rate {rate:g}", []).append(one)
     rows = [
         [name, mean_and_spread([o.macro_f1 for o in ones]), mean_and_spread([o.accuracy for o in ones]),
@@ -49,7 +51,7 @@ def main() -> None:
         }
         for name, ones in found.items()
     }  # fmt: skip
-    write_results("far_from_imagenet", {"image_size": asked.image_size, "recipes": record})
+    write_results(STUDY, {"image_size": asked.image_size, "recipes": record})
 
 
 if __name__ == "__main__":

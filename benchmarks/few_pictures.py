@@ -14,7 +14,7 @@ import numpy as np
 
 from relish.core.seeds import generator
 from relish.report.tables import text_table
-from study import Result, mean_and_spread, result_of, write_results
+from study import Result, gap, mean_and_spread, result_of, write_results
 
 RECIPES = ("book", "frozen", "probe", "auto")
 
@@ -38,12 +38,6 @@ def link(folder: Path, files: list[Path]) -> None:
             (folder / file.name).hardlink_to(file.resolve())
 
 
-def gap(ours: list[Result], theirs: list[Result]) -> tuple[float, float]:
-    """How much better we are, in points, and one paired standard error of that over all pictures and draws."""
-    differences = np.concatenate([a.right.astype(float) - b.right for a, b in zip(ours, theirs, strict=True)])
-    return 100 * differences.mean(), 100 * differences.std(ddof=1) / np.sqrt(len(differences))
-
-
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("pictures", type=Path)
@@ -59,7 +53,7 @@ def main() -> None:
             root = drawn(asked.pictures, asked.work, size, draw)
             for recipe in RECIPES:
                 out = asked.work / "runs" / f"{recipe}-{size}-{draw}"
-                one = result_of(root, out, recipe, seed=draw, image_size=asked.image_size)
+                one = result_of("few_pictures", root, out, recipe, seed=draw, image_size=asked.image_size)
                 found.setdefault((recipe, size), []).append(one)
     rows, record = [], []
     for size in sizes:

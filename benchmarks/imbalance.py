@@ -20,7 +20,7 @@ from few_pictures import link
 from relish.core.run_folder import RunFolder
 from relish.core.seeds import generator
 from relish.report.tables import text_table
-from study import mean_and_spread, result_of, write_results
+from study import mean_and_spread, trained, write_results
 
 WAYS = {"probe": ("none", "weights", "logit"), "auto": ("none", "sampling", "weights", "logit")}
 
@@ -77,7 +77,7 @@ def main() -> None:
             for way in WAYS[recipe]:
                 out = asked.work / "runs" / f"{recipe}-{way}-{asked.common}-{asked.rare}-{draw}"
                 more = {"epochs": asked.epochs} if recipe == "auto" else {}
-                result_of(root, out, recipe, seed=draw, image_size=asked.image_size, balance=way, **more)
+                trained(root, out, recipe, seed=draw, image_size=asked.image_size, balance=way, **more)
                 found[way].append(figures_of(out, tuple(counts / counts.sum())))
         for way in WAYS[recipe]:
             columns = {key: [one[key] for one in found[way]] for key in found[way][0]}

@@ -115,7 +115,7 @@ def main() -> None:
 
         def add(name: str, recipe: str, **more: object) -> Result:
             out = runs / f"{name.replace(' ', '-')}-{seed}"  # noqa: B023 - used within this turn of the loop
-            one = result_of(root, out, recipe, seed, image_size=asked.image_size, **more)  # noqa: B023  # type: ignore
+            one = result_of("many_classes", root, out, recipe, seed, image_size=asked.image_size, **more)  # noqa: B023  # type: ignore
             found.setdefault(name, []).append(one)
             return one
 

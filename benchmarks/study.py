@@ -1,6 +1,8 @@
 """What the studies share: a run that is trained once and kept, its figures, a table and a JSON file.
 
-Not a command. A study that is stopped is continued by the same command: finished runs are found again in its folder.
+Not a command. A study that is stopped is continued by the same command: a run in its folder goes on, and the figures
+of finished ones are kept beside the tables, in `results/runs/STUDY.jsonl`, so that they outlive the folder. A run is
+trained again where its recipe has changed since.
 """
 
 import json
@@ -18,6 +20,8 @@ import relish
 from relish.core.devices import processor_name
 from relish.core.progress import Screen
 from relish.core.run_folder import RunFolder
+from relish.evaluation.comparison import McNemar, mcnemar
+from relish.training.recipe import named_recipe
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -35,12 +39,38 @@ class Result:
     """Of training, judging left out."""
     held_out: float | None
     """Accuracy on the pictures that a climb chose by."""
+    kept: str
+    """The rung that a climb ended with; empty for a loop alone."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; which pictures are right as a string of 0 and 1."""
+        return {**vars(self), "right": "".join("01"[int(value)] for value in self.right)}
 
 
 def result_of(
-    data: Path, out: Path, recipe: str, seed: int = 0, budget: float | None = None, **settings: Any
+    study: str, data: Path, out: Path, recipe: str, seed: int = 0, budget: float | None = None, **settings: Any
 ) -> Result:
     """Train, or find what was trained, and read the figures."""
+    whole = named_recipe(recipe).with_settings(settings).as_dict()
+    asked = {"run": out.name, "seed": seed, "budget": budget, "recipe": whole}
+    file = RESULTS / "runs" / f"{study}.jsonl"
+    for line in file.read_text().splitlines() if file.is_file() else ():
+        kept = json.loads(line)
+        if all(kept[key] == asked[key] for key in asked):
+            found = kept["result"]
+            return Result(**{**found, "right": np.array([mark == "1" for mark in found["right"]])})
+    result = read_result(trained(data, out, recipe, seed, budget, **settings))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # One line in one write: two that work on one study at a time do not mix theirs up.
+    with file.open("a") as lines:
+        lines.write(json.dumps({**asked, "machine": machine(), "result": result.as_json()}) + "\n")
+    return result
+
+
+def trained(
+    data: Path, out: Path, recipe: str, seed: int = 0, budget: float | None = None, **settings: Any
+) -> RunFolder:
+    """The finished run in this folder, trained or gone on with first where it is not finished."""
     folder = RunFolder(out)
     if not folder.finished:
         resume = out if folder.request.is_file() else None
@@ -49,18 +79,34 @@ def result_of(
             asked["budget"] = budget
         print(f"{'going on with' if resume else 'training'} {out.name}", flush=True)
         relish.fit(None if resume else data, resume=resume, progress=Screen(), **asked)
+    return folder
+
+
+def read_result(folder: RunFolder) -> Result:
+    """The figures of a finished run."""
     with np.load(folder.predictions) as kept:
         labels, said = kept["labels"], kept["probabilities"].argmax(1)
-    rungs = [event for event in folder.records() if event["event"] == "rung"]
-    kept_rungs = [rung for rung in rungs if rung.get("kept", True)]
+    rungs = [event for event in folder.records() if event["event"] == "rung" and event.get("kept", True)]
     return Result(
         right=said == labels,
         accuracy=float((said == labels).mean()),
         balanced=float(balanced_accuracy_score(labels, said)),
         macro_f1=float(f1_score(labels, said, average="macro")),
         seconds=float(folder.read_evaluation()["training_seconds"]),
-        held_out=kept_rungs[-1]["value"] if kept_rungs else None,
+        held_out=rungs[-1]["value"] if rungs else None,
+        kept=rungs[-1]["rung"] if rungs else "",
     )
+
+
+def gap(ours: list[Result], theirs: list[Result]) -> tuple[float, float]:
+    """How much better we are, in points, and one paired standard error of that over all pictures and runs."""
+    differences = np.concatenate([a.right.astype(float) - b.right for a, b in zip(ours, theirs, strict=True)])
+    return 100 * differences.mean(), 100 * differences.std(ddof=1) / np.sqrt(len(differences))
+
+
+def pooled(ours: list[Result], theirs: list[Result]) -> McNemar:
+    """The paired test over the pictures of all runs."""
+    return mcnemar(np.concatenate([one.right for one in ours]), np.concatenate([one.right for one in theirs]))
 
 
 def mean_and_spread(values: list[float]) -> str:
@@ -68,8 +114,15 @@ def mean_and_spread(values: list[float]) -> str:
     return f"{np.mean(values):.3f} ({min(values):.3f}–{max(values):.3f})"
 
 
+def machine() -> dict[str, Any]:
+    """What figures were measured on."""
+    return {
+        "processor": processor_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }  # fmt: skip
+
+
 def write_results(name: str, content: Mapping[str, Any]) -> None:
     """Put a study's figures into `benchmarks/results/NAME.json`, with what they were measured on."""
     RESULTS.mkdir(exist_ok=True)
-    machine = {"processor": processor_name(), "cores": os.cpu_count(), "torch": torch.__version__}
-    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine, **content}, indent=1) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine(), **content}, indent=1) + "\n")
