@@ -21,6 +21,7 @@ from sklearn.model_selection import PredefinedSplit
 
 from relish.core.devices import accelerator_for
 from relish.core.progress import Screen
+from relish.data.batches import Look
 from relish.data.folds import stratified_folds
 from relish.data.sources import find_dataset
 from relish.data.survey import survey
@@ -51,7 +52,9 @@ def main() -> None:
     how = book_preprocessing(asked.image_size, source.data_config.mean, source.data_config.std)
     backbone, device = Backbone(make_target(source, looked.dataset.classes, seed=0)), accelerator_for("cpu")
     learn, test = looked.dataset.splits["train"], looked.dataset.splits["test"]
-    features, unseen = (features_of(backbone, s, how, looked.sha256, device, progress=Screen()) for s in (learn, test))
+    (features,), (unseen,) = (
+        features_of(backbone, split, [Look(how)], looked.sha256, device, progress=Screen()) for split in (learn, test)
+    )
     labels, classes = learn.labels, len(looked.dataset.classes)
     problem = Problem(features, labels, classes)
     scaled = problem.features.numpy()

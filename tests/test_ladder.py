@@ -1,6 +1,7 @@
 """The ladder keeps a rung only where it is better, leaves each at once, and ends in time."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,11 @@ from relish.core.devices import accelerator_for
 from relish.core.errors import DataError, ModelError, RecipeError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
+from relish.data import batches
+from relish.data.batches import Look
 from relish.data.dataset import Split
 from relish.data.folders import index_folder
+from relish.data.pictures import open_picture
 from relish.data.survey import survey
 from relish.data.transforms import book_preprocessing
 from relish.evaluation.features import Backbone, features_of
@@ -59,13 +63,13 @@ def backbone_of(looked, tiny_source):
 def features(looked, tiny_source, view=0):
     how = book_preprocessing(32, (0.5,) * 3, (0.5,) * 3)
     split, device = looked.dataset.splits["train"], accelerator_for("cpu")
-    return features_of(backbone_of(looked, tiny_source), split, how, looked.sha256, device, view=view)
+    return features_of(backbone_of(looked, tiny_source), split, [Look(how, view)], looked.sha256, device)[0]
 
 
 def test_the_head_on_features_is_the_network_on_pictures(looked, tiny_source):
     backbone, split = backbone_of(looked, tiny_source), looked.dataset.splits["train"]
     how = book_preprocessing(32, (0.5,) * 3, (0.5,) * 3)
-    found = features_of(backbone, split, how, looked.sha256, accelerator_for("cpu"))
+    (found,) = features_of(backbone, split, [Look(how)], looked.sha256, accelerator_for("cpu"))
     with torch.no_grad():
         ours = backbone.head(torch.from_numpy(found)).softmax(1)
     theirs = predict_split(backbone.network, split, how, accelerator_for("cpu"))
@@ -76,6 +80,19 @@ def test_features_are_computed_once(looked, tiny_source, monkeypatch):
     first = features(looked, tiny_source)
     monkeypatch.setattr(Backbone, "__call__", lambda *_: pytest.fail("computed again"))
     np.testing.assert_array_equal(features(looked, tiny_source), first)
+
+
+def test_a_picture_is_opened_once_for_all_looks(looked, tiny_source, monkeypatch):
+    opened, split, how = [], looked.dataset.splits["train"], book_preprocessing(32, (0.5,) * 3, (0.5,) * 3)
+    monkeypatch.setattr(batches, "open_picture", lambda path, **more: opened.append(path) or open_picture(path, **more))
+    looks = [Look(how), Look(replace(how, resize=32)), Look(how, 1), Look(how, 2)]
+    backbone = backbone_of(looked, tiny_source)
+    together = features_of(backbone, split, looks, looked.sha256, accelerator_for("cpu"))
+    assert sorted(opened) == sorted(split.paths)
+    monkeypatch.setenv("RELISH_HOME", str(split.paths[0].parent / "elsewhere"))
+    for look, found in zip(looks, together, strict=True):
+        (alone,) = features_of(backbone, split, [look], looked.sha256, accelerator_for("cpu"))
+        np.testing.assert_array_equal(found, alone)
 
 
 def test_another_backbone_framing_or_view_has_other_features(looked, tiny_source):

@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageOps
 
 from relish.core.errors import PictureError
+from relish.data import pictures
 from relish.data.pictures import MAX_PIXELS, open_picture
 
 LOSSLESS = [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})]
@@ -223,6 +224,29 @@ def test_a_file_cut_short_is_refused_or_is_whole(kind, options):
         with suppress(PictureError):
             np.testing.assert_array_equal(pixels(content[:length]), whole)
             assert length > 0.9 * len(content)
+
+
+@given(st.integers(64, 700), st.integers(64, 700), st.integers(16, 400))
+@settings(max_examples=40, deadline=None)
+def test_a_large_jpeg_may_be_decoded_smaller_but_no_smaller_than_is_needed(width, height, least):
+    file = BytesIO()
+    Image.linear_gradient("L").resize((width, height)).convert("RGB").save(file, "JPEG", quality=95)
+    whole, scaled = open_picture(file.getvalue()), open_picture(file.getvalue(), least=least)
+    assert whole.size == (width, height)
+    assert min(scaled.size) >= min(least, *whole.size)
+    assert (scaled.size == whole.size) == (min(whole.size) < 2 * least)
+    theirs = np.asarray(whole.resize(scaled.size, Image.Resampling.BOX), dtype=int)
+    assert np.abs(np.asarray(scaled, dtype=int) - theirs).mean() < 6
+
+
+def test_a_jpeg_that_is_decoded_smaller_is_still_turned_upright_and_still_has_a_limit(monkeypatch):
+    file, exif = BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (800, 400), "red").save(file, "JPEG", exif=exif)
+    assert open_picture(file.getvalue(), least=100).size == (100, 200)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 800 * 400 - 1)
+    with pytest.raises(PictureError, match="800 x 400 pixels"):
+        open_picture(file.getvalue(), least=100)
 
 
 def test_a_jpeg_cut_in_half_is_said_to_be_cut_short():

@@ -1,5 +1,7 @@
 """What the network sees is what torchvision would show it, and every draw has its place."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from relish.data.transforms import (
     as_trained,
     book_preprocessing,
     denormalise,
+    least_side,
     normalise,
     preprocessing_from,
     random_crop,
@@ -50,6 +53,17 @@ def test_a_training_picture_equals_torchvisions_at_the_same_crop():
         chance = seeds.generator(0, "t", number)
         ours = as_trained(shown, BOOK, chance)
         assert torch.equal(ours, theirs) or torch.equal(ours, theirs.flip(2))
+
+
+@given(st.integers(60, 900), st.integers(60, 900), st.sampled_from([0.08, 0.35, 1.0]), st.integers(0, 1000))
+def test_no_crop_of_a_picture_with_the_least_side_is_scaled_up(width, height, smallest, seed):
+    how = book_preprocessing(48, MEAN, STD)
+    least = least_side(how, smallest)
+    scale = max(1.0, least / min(width, height))
+    width, height = math.ceil(width * scale), math.ceil(height * scale)
+    *_, cut_height, cut_width = random_crop(height, width, seeds.generator(seed, "t"), smallest)
+    # A pixel less, where a crop's sides are rounded; and the crop of last resort may be as narrow as the ratio allows.
+    assert min(cut_height, cut_width) >= min(48 - 1, math.floor(min(width, height)))
 
 
 def test_normalising_equals_torchvisions_and_can_be_undone():

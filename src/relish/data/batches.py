@@ -22,7 +22,15 @@ from relish.core import seeds
 from relish.core.errors import PictureError
 from relish.data.dataset import Split
 from relish.data.pictures import open_picture
-from relish.data.transforms import CROP_AREA, Preprocessing, as_evaluated, as_trained, as_viewed, stacked
+from relish.data.transforms import CROP_AREA, Preprocessing, as_trained, as_viewed, least_side, stacked
+
+
+class Look(NamedTuple):
+    """A way of looking at a picture without learning from it."""
+
+    how: Preprocessing
+    view: int = 0
+    """0 as the picture is evaluated; above, see `as_viewed`."""
 
 
 class Batch(NamedTuple):
@@ -30,6 +38,17 @@ class Batch(NamedTuple):
 
     images: Tensor
     """(B, 3, S, S) uint8."""
+    labels: Tensor
+    """(B,) int64."""
+    positions: Tensor
+    """(B,) int64, into the split."""
+
+
+class Looks(NamedTuple):
+    """Some pictures of a split, each opened once and looked at in several ways."""
+
+    images: tuple[Tensor, ...]
+    """(B, 3, S, S) uint8 for each way."""
     labels: Tensor
     """(B,) int64."""
     positions: Tensor
@@ -69,6 +88,7 @@ def training_batches(
     seed: int,
     epoch: int,
     smallest: float = CROP_AREA[0],
+    scaled: bool = False,
     workers: int = 0,
 ) -> Iterator[Batch]:
     """Augmented pictures, batch by batch; the same (seed, epoch, turn) gives the same pixels.
@@ -76,11 +96,12 @@ def training_batches(
     Args:
         batches: of turns: a position in the split, plus N for each time that the picture has come before in this epoch.
         smallest: see `as_trained`.
+        scaled: decode large JPEG files no larger than crops need, see `open_picture`.
 
     Raises:
         PictureError: a picture cannot be opened any more.
     """
-    return _read(_Pictures(split, how, seed, epoch, smallest), batches, workers)
+    yield from _alone(_read(_Augmented(split, how, seed, epoch, smallest, scaled), batches, workers))
 
 
 def evaluation_batches(
@@ -91,24 +112,23 @@ def evaluation_batches(
     Raises:
         PictureError: a picture cannot be opened any more.
     """
-    return _read(_Pictures(split, how, None, 0), batches, workers)
+    yield from _alone(_read(_Looked(split, [Look(how)], [""] * len(split)), batches, workers))
 
 
-def view_batches(
+def look_batches(
     split: Split,
-    how: Preprocessing,
+    looks: Sequence[Look],
     batches: Sequence[Sequence[int]],
     *,
-    view: int,
     contents: Sequence[str],
     workers: int = 0,
-) -> Iterator[Batch]:
-    """One view of every picture, see `as_viewed`; what is drawn depends on the view and the picture's content alone.
+) -> Iterator[Looks]:
+    """Every picture in every way; what is drawn for a view depends on the view and the picture's content alone.
 
     Raises:
         PictureError: a picture cannot be opened any more.
     """
-    return _read(_Views(split, how, view, contents), batches, workers)
+    return _read(_Looked(split, looks, contents), batches, workers)
 
 
 class _Unreadable(NamedTuple):
@@ -118,43 +138,60 @@ class _Unreadable(NamedTuple):
     reason: str
 
 
-class _Pictures(Dataset["tuple[Tensor, int, int] | _Unreadable"]):
+class _Pictures(Dataset["tuple[tuple[Tensor, ...], int, int] | _Unreadable"]):
     """What a `DataLoader` asks for: one picture by its turn, see `training_batches`."""
 
-    def __init__(
-        self, split: Split, how: Preprocessing, seed: int | None, epoch: int, smallest: float = CROP_AREA[0]
-    ) -> None:
-        self.split, self.how, self.seed, self.epoch, self.smallest = split, how, seed, epoch, smallest
+    def __init__(self, split: Split, least: int | None = None) -> None:
+        self.split, self.least = split, least
 
-    def __getitem__(self, turn: int) -> "tuple[Tensor, int, int] | _Unreadable":
+    def __getitem__(self, turn: int) -> "tuple[tuple[Tensor, ...], int, int] | _Unreadable":
         position = turn % len(self.split)
         try:
-            picture = open_picture(self.split.paths[position])
+            picture = open_picture(self.split.paths[position], least=self.least)
         except PictureError as error:
             return _Unreadable(error.name, error.reason)
         return self.pixels(picture, turn), int(self.split.labels[position]), position
 
-    def pixels(self, picture: Image.Image, turn: int) -> Tensor:
+    def pixels(self, picture: Image.Image, turn: int) -> tuple[Tensor, ...]:
+        """(3, S, S) uint8 each."""
+        raise NotImplementedError
+
+
+class _Augmented(_Pictures):
+    """A crop of each picture, drawn anew in every epoch."""
+
+    def __init__(self, split: Split, how: Preprocessing, seed: int, epoch: int, smallest: float, scaled: bool) -> None:
+        super().__init__(split, least_side(how, smallest) if scaled else None)
+        self.how, self.seed, self.epoch, self.smallest = how, seed, epoch, smallest
+
+    def pixels(self, picture: Image.Image, turn: int) -> tuple[Tensor, ...]:
         """(3, S, S) uint8."""
-        if self.seed is None:
-            return as_evaluated(picture, self.how)
         chance = seeds.generator(self.seed, "picture", self.epoch, turn)
-        return as_trained(picture, self.how, chance, self.smallest)
+        return (as_trained(picture, self.how, chance, self.smallest),)
 
 
-class _Views(_Pictures):
-    """One view of each picture."""
+class _Looked(_Pictures):
+    """Several looks at each picture."""
 
-    def __init__(self, split: Split, how: Preprocessing, view: int, contents: Sequence[str]) -> None:
-        super().__init__(split, how, None, 0)
-        self.view, self.contents = view, contents
+    def __init__(self, split: Split, looks: Sequence[Look], contents: Sequence[str]) -> None:
+        super().__init__(split)
+        self.looks, self.contents = looks, contents
 
-    def pixels(self, picture: Image.Image, turn: int) -> Tensor:
-        """(3, S, S) uint8."""
-        return as_viewed(picture, self.how, self.view, seeds.generator(0, f"view/{self.contents[turn]}", self.view))
+    def pixels(self, picture: Image.Image, turn: int) -> tuple[Tensor, ...]:
+        """(3, S, S) uint8 each."""
+        chances = [seeds.generator(0, f"view/{self.contents[turn]}", look.view) for look in self.looks]
+        return tuple(
+            as_viewed(picture, look.how, look.view, chance) for look, chance in zip(self.looks, chances, strict=True)
+        )
 
 
-def _read(pictures: _Pictures, batches: Sequence[Sequence[int]], workers: int) -> Iterator[Batch]:
+def _alone(batches: Iterator[Looks]) -> Iterator[Batch]:
+    for batch in batches:
+        (images,) = batch.images
+        yield Batch(images, batch.labels, batch.positions)
+
+
+def _read(pictures: _Pictures, batches: Sequence[Sequence[int]], workers: int) -> Iterator[Looks]:
     loader: DataLoader[Any] = DataLoader(
         pictures,
         batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists of positions will do
@@ -168,9 +205,10 @@ def _read(pictures: _Pictures, batches: Sequence[Sequence[int]], workers: int) -
         yield batch
 
 
-def _stack(items: "list[tuple[Tensor, int, int] | _Unreadable]") -> Batch | _Unreadable:
+def _stack(items: "list[tuple[tuple[Tensor, ...], int, int] | _Unreadable]") -> Looks | _Unreadable:
     for item in items:
         if isinstance(item, _Unreadable):
             return item
-    images, labels, positions = zip(*items, strict=True)
-    return Batch(stacked(images), torch.from_numpy(np.array(labels)), torch.from_numpy(np.array(positions)))
+    seen, labels, positions = zip(*items, strict=True)
+    images = tuple(stacked(look) for look in zip(*seen, strict=True))
+    return Looks(images, torch.from_numpy(np.array(labels)), torch.from_numpy(np.array(positions)))

@@ -134,6 +134,11 @@ def as_trained(
     return _pixels(cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if chance.random() < 0.5 else cut)
 
 
+def least_side(how: Preprocessing, smallest: float) -> int:
+    """Pixels of a picture's shorter side with which no crop of `as_trained` has to be scaled up."""
+    return math.ceil(how.image_size / math.sqrt(smallest * CROP_RATIO[0]))
+
+
 def random_crop(
     height: int, width: int, chance: np.random.Generator, smallest: float = CROP_AREA[0]
 ) -> tuple[int, int, int, int]:

@@ -28,7 +28,7 @@ from relish.core.fingerprints import fingerprint
 from relish.core.home import relish_home
 from relish.core.progress import Progress
 from relish.core.row_store import RowStore
-from relish.data.batches import view_batches
+from relish.data.batches import Look, look_batches
 from relish.data.dataset import Split
 from relish.data.transforms import Preprocessing, normalise
 from relish.evaluation.predictions import BATCH_SIZE
@@ -123,23 +123,22 @@ class Backbone:
 def features_of(
     backbone: Backbone,
     split: Split,
-    how: Preprocessing,
+    looks: Sequence[Look],
     sha256: Mapping[Path, str],
     accelerator: Accelerator,
     *,
-    view: int = 0,
     workers: int = 0,
     progress: Progress | None = None,
     title: str = "features",
-) -> Features:
+) -> list[Features]:
     """The features of every picture of a split, from the cache where they are known.
 
     Args:
+        looks: ways of looking at a picture; it is opened once for all of them.
         sha256: of each picture's file.
-        view: 0 as the picture is evaluated; above, see `as_viewed`.
 
     Returns:
-        (N, D) float32, in the order of the split; the same in every process.
+        For each look (N, D) float32, in the order of the split; the same in every process.
 
     Raises:
         ModelError: see `Backbone`.
@@ -147,63 +146,73 @@ def features_of(
     """
     voice, keys = progress or Progress(), [sha256[path] for path in split.paths]
     place_of = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-    rows = np.full((len(place_of), backbone.width), np.nan, dtype=np.float32)
-    store = RowStore(relish_home() / "features" / _key(backbone, how, view)[:32], backbone.width)
-    missing = _recalled(store, rows, place_of, accelerator)
+    digest = backbone.digest()
+    shelves = [_Shelf(_key(backbone, digest, look), place_of, backbone.width, accelerator) for look in looks]
+    missing = {key for shelf in shelves for key in shelf.missing}
     keep = accelerator.is_main_process
     with voice.bar(title, len(keys), sum(key not in missing for key in keys)) as bar:
-        for fresh in _computed(backbone, split, how, keys, missing, accelerator, view, workers):
-            if keep:
-                try:
-                    store.add(fresh)
-                except WriteFailed as error:  # a convenience, and no reason to stop
-                    voice.warn(f"{error.message} The features of this run are not kept.")
-                    keep = False
-            for key, row in fresh.items():
-                rows[place_of[key]] = row
-            bar.advance(len(fresh))
-    return rows[[place_of[key] for key in keys]]
+        for fresh in _computed(backbone, split, looks, keys, missing, accelerator, workers):
+            for shelf, rows in zip(shelves, fresh, strict=True):
+                new = {key: row for key, row in rows.items() if key in shelf.missing}
+                if keep:
+                    try:
+                        shelf.store.add(new)
+                    except WriteFailed as error:  # a convenience, and no reason to stop
+                        voice.warn(f"{error.message} The features of this run are not kept.")
+                        keep = False
+                shelf.put(new)
+            bar.advance(len(fresh[0]))
+    return [shelf.rows[[place_of[key] for key in keys]] for shelf in shelves]
 
 
-def _recalled(store: RowStore, rows: Features, place_of: Mapping[str, int], accelerator: Accelerator) -> set[str]:
-    """Put what is kept into its rows; the keys that are missing. The first process reads, for all of them."""
-    found: list[Any] = [{}]
-    if accelerator.is_main_process:
-        found = [{key: np.array(row) for key, row in store.read(place_of)}]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(found)
-    for key, row in found[0].items():
-        rows[place_of[key]] = row
-    return set(place_of) - set(found[0])
+class _Shelf:
+    """The rows of one look: what is kept on disk, and what is missing."""
+
+    def __init__(self, name: str, place_of: Mapping[str, int], width: int, accelerator: Accelerator) -> None:
+        self.store, self.place_of = RowStore(relish_home() / "features" / name[:32], width), place_of
+        self.rows = np.full((len(place_of), width), np.nan, dtype=np.float32)
+        # The first process reads, for all of them.
+        kept: list[Any] = [{}]
+        if accelerator.is_main_process:
+            kept = [{key: np.array(row) for key, row in self.store.read(place_of)}]
+        if accelerator.num_processes > 1:
+            broadcast_object_list(kept)
+        self.put(kept[0])
+        self.missing = set(place_of) - set(kept[0])
+
+    def put(self, rows: Mapping[str, Features]) -> None:
+        for key, row in rows.items():
+            self.rows[self.place_of[key]] = row
 
 
 def _computed(
     backbone: Backbone,
     split: Split,
-    how: Preprocessing,
+    looks: Sequence[Look],
     keys: Sequence[str],
     missing: set[str],
     accelerator: Accelerator,
-    view: int,
     workers: int,
-) -> Iterator[dict[str, Features]]:
-    """The rows that are missing, a few batches at a time, the same in every process."""
+) -> Iterator[list[dict[str, Features]]]:
+    """The rows of each look, a few batches at a time, the same in every process; at least those that are missing."""
     # Cut before looking what is missing: a picture meets the same neighbours after a kill as it would have before, and
     # its row is the same to the last bit.
     batches = [range(i, min(i + BATCH_SIZE, len(keys))) for i in range(0, len(keys), BATCH_SIZE)]
     needed = [list(batch) for batch in batches if any(keys[position] in missing for position in batch)]
     mine = needed[accelerator.process_index :: accelerator.num_processes]
-    pictures = view_batches(split, how, mine, view=view, contents=keys, workers=workers)
+    pictures = look_batches(split, looks, mine, contents=keys, workers=workers)
     rounds = math.ceil(len(needed) / (_KEEP_EVERY * accelerator.num_processes))
     for _ in range(rounds):
-        fresh: dict[str, Features] = {}
+        fresh: list[dict[str, Features]] = [{} for _ in looks]
         for batch in islice(pictures, _KEEP_EVERY):
-            found = backbone(batch.images, how).cpu().numpy()
-            fresh.update((keys[p], row) for p, row in zip(batch.positions.tolist(), found, strict=True))
+            for rows, look, images in zip(fresh, looks, batch.images, strict=True):
+                found = backbone(images, look.how).cpu().numpy()
+                rows.update((keys[p], row) for p, row in zip(batch.positions.tolist(), found, strict=True))
         if accelerator.num_processes > 1:
-            fresh = {key: row for part in gather_object([fresh]) for key, row in part.items()}
-        yield {key: row for key, row in fresh.items() if key in missing}
+            parts = gather_object([fresh])
+            fresh = [{key: row for part in parts for key, row in part[i].items()} for i in range(len(looks))]
+        yield fresh
 
 
-def _key(backbone: Backbone, how: Preprocessing, view: int) -> str:
-    return fingerprint([_RULES, backbone.digest(), how.as_dict(), view, backbone.device.type, torch.__version__])
+def _key(backbone: Backbone, digest: str, look: Look) -> str:
+    return fingerprint([_RULES, digest, look.how.as_dict(), look.view, backbone.device.type, torch.__version__])

@@ -24,12 +24,13 @@ from relish.core.errors import DataError
 from relish.core.files import write_text
 from relish.core.memory import keep_freed_memory
 from relish.core.progress import Progress
+from relish.data.batches import Look
 from relish.data.dataset import Dataset
 from relish.data.findings import Finding
 from relish.data.sources import find_dataset
 from relish.data.survey import survey
 from relish.data.tables import TABLE_SUFFIXES
-from relish.data.transforms import Preprocessing, book_preprocessing
+from relish.data.transforms import book_preprocessing
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.models.source import load_source
 from relish.models.target import make_target
@@ -184,11 +185,11 @@ def _features(
     backbone, split = Backbone(target, accelerator.device), pictures.as_split()
     contents = dict(zip(pictures.paths, pictures.contents, strict=True))
 
-    def computed(how: Preprocessing, title: str) -> Features:
-        return features_of(backbone, split, how, contents, accelerator, workers=workers, progress=progress, title=title)
-
-    whole = computed(replace(book, resize=size), "looking at pictures (1 of 2)")
-    return whole, computed(book, "looking at pictures (2 of 2)")
+    whole, cropped = features_of(
+        backbone, split, [Look(replace(book, resize=size)), Look(book)], contents, accelerator,
+        workers=workers, progress=progress, title="looking at pictures",
+    )  # fmt: skip
+    return whole, cropped
 
 
 def _typical(checked: Checked, findings: Sequence[Finding]) -> dict[str, list[str]]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from relish.core.errors import ModelError, PictureError
 from relish.core.progress import Progress
+from relish.data.batches import Look
 from relish.data.transforms import as_evaluated, stacked
 from relish.evaluation.explanations import heatmaps, last_feature_map, overlays_unavailable
 from relish.evaluation.features import Backbone, Features, features_of
@@ -142,7 +143,10 @@ class Examples:
 
         def features(rows: Sequence[Row], title: str) -> Features:
             split, how = self.album.split(rows, classes), model.preprocessing
-            return features_of(backbone, split, how, sha256, self.accelerator, progress=self.progress, title=title)
+            (found,) = features_of(
+                backbone, split, [Look(how)], sha256, self.accelerator, progress=self.progress, title=title
+            )
+            return found
 
         kept = features(learned, "features of training pictures")
         return nearest(kept, features(asked, "features of pictures shown"), NEIGHBOURS)

@@ -97,7 +97,7 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
             share = [_share(b, accelerator.process_index, accelerator.num_processes) for b in batches[place.batch :]]
             pictures = training_batches(
                 lesson.learn, lesson.preprocessing, share, seed=lesson.seed, epoch=epoch,
-                smallest=recipe.smallest_crop, workers=lesson.workers,
+                smallest=recipe.smallest_crop, scaled=recipe.decoding == "scaled", workers=lesson.workers,
             )  # fmt: skip
             set_train_mode(network, lesson.target, still_norms=recipe.batch_norm == "still")
             for number in range(place.batch, len(batches)):

@@ -7,7 +7,7 @@ Not here: solving for one probe (`probe.py`), the rungs above (`ladder.py`).
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from scipy.special import softmax
 
 from relish.core.errors import DataError
 from relish.core.progress import Progress
+from relish.data.batches import Look
 from relish.data.dataset import Split
 from relish.data.folds import stratified_folds, stratified_sample, usable_folds
 from relish.data.pictures import open_picture
@@ -133,10 +134,11 @@ def probe_of(job: Climb, plan: LowerPlan, accelerator: Accelerator, progress: Pr
     how = book_preprocessing(plan.image_size, job.preprocessing.mean, job.preprocessing.std)
     if plan.framings:
         how = _framed(bench, learn, how)
-    kept = bench.features(learn, how)
+    (kept,) = bench.features(learn, [Look(how)], how.framing_words)
     found = bench.cross_validated(learn, kept)
     if plan.views > 1:
-        more = np.concatenate([kept, *(bench.features(learn, how, view) for view in range(1, plan.views))])
+        views = [Look(how, view) for view in range(1, plan.views)]
+        more = np.concatenate([kept, *bench.features(learn, views, f"{len(views)} more views")])
         again = bench.cross_validated(learn, more)
         if again.loss < found.loss:
             found, kept = again, more
@@ -159,12 +161,11 @@ class _Bench:
         self.backbone = Backbone(job.target, accelerator.device)
         self.bias = self.backbone.head.bias is not None
 
-    def features(self, split: Split, how: Preprocessing, view: int = 0) -> Features:
-        """(N, D) float32."""
-        words = how.framing_words + (f", view {view + 1}" if view else "")
+    def features(self, split: Split, looks: Sequence[Look], words: str) -> list[Features]:
+        """(N, D) float32 for each look."""
         return features_of(
-            self.backbone, split, how, self.job.contents, self.accelerator,
-            view=view, workers=self.job.workers, progress=self.progress, title=f"features ({words})",
+            self.backbone, split, looks, self.job.contents, self.accelerator,
+            workers=self.job.workers, progress=self.progress, title=f"features ({words})",
         )  # fmt: skip
 
     def cross_validated(self, split: Split, features: Features) -> CrossValidated:
@@ -195,9 +196,9 @@ def _framed(bench: _Bench, learn: Split, book: Preprocessing) -> Preprocessing:
     some = bench.some(learn, FRAMING_PICTURES)
     if _nearly_square(some):
         return book
-    best, standing = book, None
-    for how in framings(book):
-        found = bench.cross_validated(some, bench.features(some, how))
+    best, standing, hows = book, None, framings(book)
+    for how, features in zip(hows, bench.features(some, [Look(how) for how in hows], "framings"), strict=True):
+        found = bench.cross_validated(some, features)
         said = softmax(found.logits, axis=1)
         if standing is None or judge(said, standing, some.labels[found.held]).better:
             best, standing = how, said

@@ -26,6 +26,7 @@ Schedule = Literal["constant", "cosine"]
 Method = Literal["train", "probe", "ladder"]
 OptimiserName = Literal["sgd", "adamw"]
 BatchNorm = Literal["moving", "still"]
+Decoding = Literal["whole", "scaled"]
 
 
 SHORT: Mapping[str, str] = {"lr": "learning_rate"}
@@ -77,6 +78,8 @@ class Recipe:
     """The running statistics of batch norm in layers that learn: `moving` with the batches, or `still`."""
     smallest_crop: float = 0.08
     """Random crops in training keep at least this share of a picture's area, above 0 up to 1."""
+    decoding: Decoding = "whole"
+    """In training, JPEG files that are much larger than crops need are decoded `whole` or `scaled` down."""
     batch_size: int = 128
     """Pictures in a batch, over all processes; the last batch of an epoch may be smaller."""
     epochs: int | None = 5
@@ -228,6 +231,7 @@ RECIPES: Mapping[str, Recipe] = {
             warmup=0.1,
             batch_norm="still",
             smallest_crop=0.35,
+            decoding="scaled",
             precision="auto",
             batch_size=32,
             epochs=None,

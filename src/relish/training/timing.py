@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from relish.core.devices import place
-from relish.data.batches import training_batches, view_batches
+from relish.data.batches import evaluation_batches, training_batches
 from relish.data.dataset import Split
 from relish.data.transforms import Preprocessing, normalise
 from relish.evaluation.features import Backbone
@@ -32,7 +32,7 @@ def forward_seconds(backbone: Backbone, split: Split, how: Preprocessing) -> flo
     times = []
     for _ in range(ROUNDS):
         began = time.perf_counter()
-        for batch in view_batches(split, how, [some], view=0, contents=[""] * len(split)):
+        for batch in evaluation_batches(split, how, [some]):
             backbone(batch.images, how)
         times.append((time.perf_counter() - began) / len(some))
     return min(times)
@@ -60,7 +60,11 @@ def step_seconds(lesson: Lesson, accelerator: Accelerator) -> float:
     times = []
     for _ in range(ROUNDS):
         began = time.perf_counter()
-        for batch in training_batches(lesson.learn, how, [some], seed=0, epoch=0, smallest=recipe.smallest_crop):
+        batches = training_batches(
+            lesson.learn, how, [some], seed=0, epoch=0,
+            smallest=recipe.smallest_crop, scaled=recipe.decoding == "scaled",
+        )  # fmt: skip
+        for batch in batches:
             with computing_in(lesson.precision, accelerator.device):
                 outputs = network(normalise(batch.images.to(accelerator.device), how))
             torch.nn.functional.cross_entropy(outputs.float(), batch.labels.to(accelerator.device)).backward()  # type: ignore[no-untyped-call]
