@@ -22,12 +22,13 @@ from relish.data.folders import index_folder
 from relish.data.pictures import open_picture
 from relish.data.survey import survey
 from relish.data.transforms import book_preprocessing
+from relish.evaluation import selection
 from relish.evaluation.features import Backbone, features_of
 from relish.evaluation.predictions import predict_split
 from relish.models.header import load_model
 from relish.models.source import load_source
 from relish.models.target import make_target
-from relish.training import fine_tuning, ladder, plans, probing
+from relish.training import fine_tuning, joining, ladder, plans, probing
 from relish.training.averaging import between, mean_of
 from tests.conftest import COLOURS, draw, draw_dataset, read_json
 
@@ -41,6 +42,9 @@ class Heard(Progress):
         self.lines = []
 
     def say(self, line=""):
+        self.lines.append(line)
+
+    def warn(self, line):
         self.lines.append(line)
 
 
@@ -244,6 +248,51 @@ def test_an_unfinished_climb_answers_with_its_best_rung_so_far(colours, tiny_sou
     clf = relish.load(tmp_path / "run")
     assert clf.predict(colours / "test" / "red" / "000.png")[0].class_name == "red"
     assert "not finished" in repr(clf)
+
+
+@pytest.fixture
+def fine_tuning_wins(monkeypatch):
+    """Whatever the pictures held out say."""
+    verdict = selection.Verdict(gain=1.0, error=0.1, right=24, right_before=20, count=24)
+    monkeypatch.setattr(ladder, "_chosen", lambda _: (1.0, verdict))
+
+
+@pytest.mark.usefixtures("fine_tuning_wins")
+def test_the_average_of_several_models_learns_from_all_the_pictures(colours, tiny_source, tmp_path, monkeypatch):
+    """Stopped in its last pass, the run is gone on with and ends with the weights of one that was not."""
+    learned, real = [], fine_tuning.train
+
+    def stopped_in_the_last(lesson, *others):
+        learned.append(len(lesson.learn))
+        if len(learned) == 4:
+            raise KeyboardInterrupt
+        return real(lesson, *others)
+
+    relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "whole")
+    assert rungs(tmp_path / "whole")[-1]["kept"]
+    monkeypatch.setattr(fine_tuning, "train", stopped_in_the_last)
+    with pytest.raises(relish.RelishError):
+        relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
+    assert learned[3] == sum(learned[:3]) / 2
+    relish.fit(resume=tmp_path / "run")
+    whole, again = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "run"))
+    assert whole == again
+
+
+@pytest.mark.usefixtures("fine_tuning_wins")
+def test_an_average_that_is_worse_than_its_models_is_not_kept(colours, tiny_source, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        joining, "mean_of", lambda states: {name: torch.zeros_like(tensor) for name, tensor in states[0].items()}
+    )
+    monkeypatch.setattr(joining, "train_once", lambda *_: True)
+    heard = Heard()
+    relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run", progress=heard)
+    assert not rungs(tmp_path / "run")[-1]["kept"]
+    assert any("worse than each of them" in line for line in heard.lines)
+    settings = {"image_size": 32}
+    relish.fit(colours, weights=tiny_source, recipe="probe", settings=settings, out=tmp_path / "probe")
+    run, probe = (load_model(tmp_path / name / "model.safetensors")[0].state_dict() for name in ("run", "probe"))
+    assert all(torch.equal(run[name], probe[name]) for name in probe)
 
 
 @pytest.mark.parametrize(("given", "words"), [({"budget": 59}, "60 seconds"), ({"target_accuracy": 1.5}, "at most 1")])

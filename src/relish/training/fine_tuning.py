@@ -5,6 +5,7 @@ Out:  a `Fold`.
 Not here: the loop (`loop.py`), choosing among folds and averages (`ladder.py`).
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -72,7 +73,7 @@ def fine_tune(
     network.load_state_dict(origin)
     set_head(lesson.target, probe)
     before = state_of(network)
-    _train_once(lesson, stage, folder, accelerator, progress)
+    train_once(lesson, stage, folder, accelerator, progress)
     tuned = state_of(network)
     logits = {}
     for share in (0.0, *SHARES):
@@ -93,20 +94,26 @@ def set_head(target: TargetModel, probe: Probe) -> None:
         head.bias.copy_(torch.from_numpy(probe.bias))
 
 
-def _train_once(
+def train_once(
     lesson: Lesson, stage: RunFolder, folder: RunFolder, accelerator: Accelerator, progress: Progress
-) -> None:
+) -> bool:
+    """Train the lesson's network as it is, or put back what was trained in this stage; whether that came to its end.
+
+    Raises:
+        Diverged, Stopped, PictureError: as the loop does.
+    """
     ended = stage.path / "ended.json"
-    over = [ended.is_file()]
+    over = [json.loads(ended.read_text(encoding="utf-8")) if ended.is_file() else {}]
     if accelerator.num_processes > 1:
         broadcast_object_list(over)
     if over[0]:
         load_network(stage.checkpoint, lesson.target.network)
-        return
+        return bool(over[0].get("whole", True))
     try:
-        train(lesson, stage, accelerator, Muted(progress))
+        whole = train(lesson, stage, accelerator, Muted(progress))
     except Stopped as stopped:
         raise Stopped(stopped.message, hint=f"Go on with: {folder.resume_command}") from stopped
     if accelerator.is_main_process:
         # A model cut short at its deadline is finished too: it does not go on learning when the run is resumed.
-        write_json(ended, {"epochs": lesson.recipe.epochs})
+        write_json(ended, {"epochs": lesson.recipe.epochs, "whole": whole})
+    return whole

@@ -15,7 +15,7 @@ arXiv:2109.01903; averaging models of one origin: Wortsman et al. 2022, arXiv:22
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,15 +30,16 @@ from relish.data.folds import stratified_folds, usable_folds
 from relish.data.transforms import Preprocessing
 from relish.evaluation.held_out import HeldOut
 from relish.evaluation.metrics import Proportion
-from relish.evaluation.selection import judge, tempered_losses
-from relish.training.averaging import between, mean_of, state_of
+from relish.evaluation.selection import Verdict, judge, tempered_losses
+from relish.training.averaging import State, state_of
 from relish.training.fine_tuning import HELD_OUT, SHARES, Fold, fine_tune, set_head
+from relish.training.joining import put_together
 from relish.training.loop import Lesson
 from relish.training.planning import UpperPlan
 from relish.training.plans import Plans
 from relish.training.precision import run_precision
 from relish.training.probing import Climb, Probed, probe_of
-from relish.training.rules import HELD_SHARE
+from relish.training.rules import HELD_SHARE, JOINT_RATE
 
 Keep = Callable[[Preprocessing, HeldOut], None]
 """Called whenever the network has become the best so far, to save it; with how it wants its pictures, and what it, or
@@ -57,16 +58,15 @@ def climb(job: Climb, folder: RunFolder, keep: Keep, accelerator: Accelerator, p
     """
     plans = Plans(job, folder, accelerator, progress)
     probed = probe_of(job, plans.lower(), accelerator, progress)
-    origin = state_of(job.target.network)
+    network = job.target.network
+    origin = state_of(network)
     set_head(job.target, probed.probe)
     progress.say(f"rung    {probed.words()}")
     _record(job, folder, accelerator, "probe", **probed.as_json())
     keep(probed.preprocessing, _probed_held_out(job, probed))
-    if job.recipe.method == "probe" or _reached(job, probed.right, progress):
+    if job.recipe.method == "probe" or _reached(job, probed.right, progress) or job.recipe.epochs == 0:
         return []
-    if job.recipe.epochs == 0:
-        return []
-    lesson = _lesson(job, probed)
+    probe, lesson = state_of(network), _lesson(job, probed)
     lesson = replace(lesson, precision=run_precision(lesson, folder, accelerator, progress))
     plan = plans.upper(lesson)
     outs = _held_out(job, plan, probed)
@@ -79,20 +79,49 @@ def climb(job: Climb, folder: RunFolder, keep: Keep, accelerator: Accelerator, p
                 recipe=replace(job.recipe, epochs=plan.epochs),
                 learn=probed.learn.take(np.flatnonzero(~out)),
                 score=probed.learn.take(np.flatnonzero(out)),
-                deadline=_deadline(job, len(outs) - len(folds), plans.forward, int(out.sum())),
+                deadline=_deadline(job, plans, plan, len(lesson.learn), outs[len(folds) :]),
             )
             folds.append(fine_tune(part, origin, probed.without(out), stage, folder, accelerator, progress))
             progress.say(_tuned_words(folds, len(outs)))
     except Diverged as error:
         progress.warn(f"{error.message.partition(':')[0]}: fine-tuning is left out.")
         folds = []
-    share = _choose(job, folds, folder, accelerator, progress) if folds else None
-    if share is not None:
-        keep(probed.preprocessing, _tuned_held_out(job, folds, share))
-    else:
-        job.target.network.load_state_dict(origin)
-        set_head(job.target, probed.probe)
+    if folds:
+        recipe = replace(job.recipe, epochs=plan.joint_epochs, learning_rate=JOINT_RATE * job.recipe.learning_rate)
+        deadline = _deadline(job, plans, plan, len(lesson.learn), [])
+        joint = replace(lesson, recipe=recipe, score=lesson.learn.take([]), deadline=deadline)
+        best = _top(job, joint, folds, probe, folder, accelerator, progress)
+        if best is not None:
+            keep(probed.preprocessing, best)
+            return stages
+    network.load_state_dict(probe)
     return stages
+
+
+def _top(
+    job: Climb,
+    joint: Lesson,
+    folds: list[Fold],
+    probe: State,
+    folder: RunFolder,
+    accelerator: Accelerator,
+    progress: Progress,
+) -> HeldOut | None:
+    """Put what the folds come to into the network where it is better than the probe; what its models said, or None."""
+    share, verdict = _chosen(folds)
+    name = "fine-tuned" if share == 1 else f"average of probe and fine-tuned, {share:g} of the way"
+    progress.say(f"rung    {name}: {verdict.sentence()}")
+    kept = verdict.better
+    if kept and not put_together(joint, folds, share, probe, folder, accelerator, progress):
+        progress.warn("what the models were put together to is worse than each of them, and is not kept.")
+        kept = False
+    figures = {
+        "probe_correct": verdict.right_before, "share": share, "gain": verdict.gain, "error": verdict.error,
+        "kept": kept,
+    }  # fmt: skip
+    _record(job, folder, accelerator, "average", **Proportion(verdict.right, verdict.count).as_json(), **figures)
+    progress.say(f"won     {name if kept else 'probe'}")
+    return _tuned_held_out(job, folds, share) if kept else None
 
 
 def _lesson(job: Climb, probed: Probed) -> Lesson:
@@ -124,10 +153,8 @@ def _tuned_held_out(job: Climb, folds: list[Fold], share: float) -> HeldOut:
     )
 
 
-def _choose(
-    job: Climb, folds: list[Fold], folder: RunFolder, accelerator: Accelerator, progress: Progress
-) -> float | None:
-    """Put the best average into the network where it is better than the probe; its share, or None where it is not."""
+def _chosen(folds: list[Fold]) -> tuple[float, Verdict]:
+    """The best average on the pictures held out, as a share of the way from the probe, and how it compares with it."""
     labels = np.concatenate([fold.out.labels for fold in folds])
     said = {share: np.concatenate([fold.said(share) for fold in folds]) for share in (0.0, *SHARES)}
     # A model whose numbers are none any more says nothing.
@@ -136,20 +163,7 @@ def _choose(
     # One that is right less often than the probe cannot win, however small its loss.
     fit = [share for share in SHARES if right[share] >= right[0.0]] or list(SHARES)
     share = min(fit, key=lambda s: float(tempered_losses(said[s], labels).mean()))
-    verdict = judge(said[share], said[0.0], labels)
-    name = "fine-tuned" if share == 1 else f"average of probe and fine-tuned, {share:g} of the way"
-    progress.say(f"rung    {name}: {verdict.sentence()}")
-    figures = {
-        "probe_correct": verdict.right_before, "share": share, "gain": verdict.gain, "error": verdict.error,
-        "kept": verdict.better,
-    }  # fmt: skip
-    _record(job, folder, accelerator, "average", **Proportion(verdict.right, verdict.count).as_json(), **figures)
-    if not verdict.better:
-        progress.say("won     probe")
-        return None
-    job.target.network.load_state_dict(mean_of([between(fold.probe, fold.tuned, share) for fold in folds]))
-    progress.say(f"won     {name}")
-    return share
+    return share, judge(said[share], said[0.0], labels)
 
 
 def _reached(job: Climb, right: Proportion, progress: Progress) -> bool:
@@ -176,13 +190,15 @@ def _held_out(job: Climb, plan: UpperPlan, probed: Probed) -> list[npt.NDArray[n
     return [fold_of == number for number in range(min(count, plan.folds))]
 
 
-def _deadline(job: Climb, coming: int, forward: float, held: int) -> float:
-    """By `time.monotonic`: what is left after all that follows, shared among the models that are still to come."""
+def _deadline(job: Climb, plans: Plans, plan: UpperPlan, pictures: int, outs: Sequence[npt.NDArray[np.bool_]]) -> float:
+    """By `time.monotonic`: when the next of the models that are still to come has to end; of none, their average."""
     if not math.isfinite(job.budget):
         return math.inf
-    # Each is scored once more after its last step, and judged at every share.
-    after = forward * (job.judged + coming * held * (len(SHARES) + 2))
-    return time.monotonic() + (job.left - after) / coming
+    # Each is scored once more after its last step, and judged at every share; then comes what is made of them.
+    after = plans.forward * (job.judged + sum(int(out.sum()) for out in outs) * (len(SHARES) + 2))
+    if plan.folds > 1:
+        after += pictures * (plans.forward + (plan.joint_epochs * plans.step if outs else 0.0))
+    return float(time.monotonic() + (job.left - after) / max(1, len(outs)))
 
 
 def _tuned_words(folds: list[Fold], models: int) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from relish.training.rules import HELD_SHARE, epochs_for, views_for
+from relish.training.rules import HELD_SHARE, epochs_for, joint_epochs_for, views_for
 
 FRAMINGS = 4
 """Ways of framing that are compared."""
@@ -56,6 +56,8 @@ class UpperPlan:
     """Passes over the pictures, each model."""
     seconds: float
     """How long it will take, the final judging included."""
+    joint_epochs: int = 0
+    """Passes over all the pictures by the average of several models."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -131,11 +133,17 @@ def plan_fine_tuning(
         held = pictures / models if models > 1 else pictures * HELD_SHARE
         learned = pictures - held
         wanted = epochs_for(round(learned), batch_size) if epochs is None else epochs
-        fixed = models * held * forward * shares + judged * forward
+        # Each model is scored at every share; what is put together of several, once more on every picture.
+        fixed = forward * (models * held * shares + judged + (pictures if models > 1 else 0))
         each = models * (learned * step + held * forward)
-        affordable = int(min(wanted, (left - fixed) / each)) if math.isfinite(left) else wanted
+
+        def seconds(epochs: int, joint: bool = models > 1, fixed: float = fixed, each: float = each) -> float:
+            return fixed + each * epochs + (joint_epochs_for(epochs) * pictures * step if joint else 0.0)
+
+        affordable = next((epochs for epochs in range(wanted, 0, -1) if seconds(epochs) <= left), 0)
         if affordable >= min(wanted, math.ceil(wanted / 2)) or models == 1:
             break
     if affordable < 1:
         return UpperPlan(folds=0, epochs=0, seconds=judged * forward)
-    return UpperPlan(folds=models, epochs=affordable, seconds=fixed + each * affordable)
+    joint = joint_epochs_for(affordable) if models > 1 else 0
+    return UpperPlan(folds=models, epochs=affordable, seconds=seconds(affordable), joint_epochs=joint)

@@ -77,10 +77,14 @@ class Plans:
                 folds=1 if job.held else folds_for(len(lesson.learn)), epochs=job.recipe.epochs,
                 shares=len(SHARES) + 1, forward=self.forward, step=step, left=job.left,
             )  # fmt: skip
-            return plan.as_dict()
+            return {**plan.as_dict(), "step": step}
 
-        plan = UpperPlan(**self._agreed("fine-tuning", made))
-        models = f"{plan.folds} models, {plan.epochs} epochs each" if plan.folds > 1 else f"{plan.epochs} epochs"
+        found = self._agreed("fine-tuning", made)
+        self.step = found.pop("step", 0.0)
+        plan = UpperPlan(**found)
+        models = f"{plan.epochs} epochs"
+        if plan.folds > 1:
+            models = f"{plan.folds} models, {models} each, and {plan.joint_epochs} more of their average"
         if plan.folds:
             self.progress.say(f"plan    fine-tuning: {models}; about {_told(plan.seconds)}")
         else:

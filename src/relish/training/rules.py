@@ -16,6 +16,9 @@ HELD_SHARE = 0.2
 FOLDS, FOLDED = 3, 3000
 """Models that are fine-tuned where there are this many pictures or fewer, each with another part held out: three times
 as many judge, and the average of the models is better than one of them."""
+JOINT_SHARE, JOINT_RATE = 0.25, 0.5
+"""Where several models were fine-tuned, their average passes over all pictures for this share of their epochs, at this
+share of their rate (docs/ladder.md has what it is worth)."""
 VIEWS, VIEWED = 5, 1000
 """Views that a probe learns from, where it has this many pictures or fewer; above, the plain one alone."""
 
@@ -33,3 +36,8 @@ def views_for(pictures: int) -> int:
 def epochs_for(pictures: int, batch_size: int) -> int:
     """Passes over so many pictures: few pictures are passed over more often, many less often."""
     return max(EPOCHS[0], min(EPOCHS[1], round(STEPS / math.ceil(pictures / batch_size))))
+
+
+def joint_epochs_for(epochs: int) -> int:
+    """Passes over all pictures by the average of models that were fine-tuned for so many epochs each."""
+    return max(1, round(JOINT_SHARE * epochs))
