@@ -28,7 +28,7 @@ from relish.evaluation.predictions import predict_split
 from relish.models.header import load_model
 from relish.models.source import load_source
 from relish.models.target import make_target
-from relish.training import fine_tuning, joining, ladder, plans, probing
+from relish.training import fine_tuning, joining, ladder, planning, plans, probing
 from relish.training.averaging import between, mean_of
 from tests.conftest import COLOURS, draw, draw_dataset, read_json
 
@@ -258,8 +258,27 @@ def fine_tuning_wins(monkeypatch):
 
 
 @pytest.mark.usefixtures("fine_tuning_wins")
-def test_the_average_of_several_models_learns_from_all_the_pictures(colours, tiny_source, tmp_path, monkeypatch):
-    """Stopped in its last pass, the run is gone on with and ends with the weights of one that was not."""
+def test_an_average_that_is_as_good_as_its_models_stays_as_it_is(colours, tiny_source, tmp_path, monkeypatch):
+    monkeypatch.setattr(joining, "mean_of", lambda states: states[0])
+    monkeypatch.setattr(joining, "between", lambda probe, tuned, share: tuned)
+    monkeypatch.setattr(joining, "train_once", lambda *_: pytest.fail("it learned on"))
+    rate = {**SMALL, "learning_rate": 1e-12}
+    relish.fit(colours, weights=tiny_source, settings=rate, out=tmp_path / "run")
+    assert rungs(tmp_path / "run")[-1]["kept"]
+
+
+@pytest.mark.usefixtures("fine_tuning_wins")
+def test_an_average_that_is_worse_than_its_models_learns_from_all_the_pictures(
+    colours, tiny_source, tmp_path, monkeypatch
+):
+    """Stopped in that pass, the run is gone on with and ends with the weights of one that was not."""
+
+    def headless(states):
+        return {name: tensor * 0 if name.startswith("fc.") else tensor for name, tensor in states[0].items()}
+
+    monkeypatch.setattr(joining, "mean_of", headless)
+    monkeypatch.setattr(ladder, "JOINT_RATE", 10.0)
+    monkeypatch.setattr(planning, "joint_epochs_for", lambda _: 8)
     learned, real = [], fine_tuning.train
 
     def stopped_in_the_last(lesson, *others):
@@ -280,7 +299,7 @@ def test_the_average_of_several_models_learns_from_all_the_pictures(colours, tin
 
 
 @pytest.mark.usefixtures("fine_tuning_wins")
-def test_an_average_that_is_worse_than_its_models_is_not_kept(colours, tiny_source, tmp_path, monkeypatch):
+def test_an_average_that_stays_worse_than_its_models_is_not_kept(colours, tiny_source, tmp_path, monkeypatch):
     monkeypatch.setattr(
         joining, "mean_of", lambda states: {name: torch.zeros_like(tensor) for name, tensor in states[0].items()}
     )
@@ -288,7 +307,7 @@ def test_an_average_that_is_worse_than_its_models_is_not_kept(colours, tiny_sour
     heard = Heard()
     relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run", progress=heard)
     assert not rungs(tmp_path / "run")[-1]["kept"]
-    assert any("worse than each of them" in line for line in heard.lines)
+    assert any("worse than they are, and is not kept" in line for line in heard.lines)
     settings = {"image_size": 32}
     relish.fit(colours, weights=tiny_source, recipe="probe", settings=settings, out=tmp_path / "probe")
     run, probe = (load_model(tmp_path / name / "model.safetensors")[0].state_dict() for name in ("run", "probe"))

@@ -1,12 +1,13 @@
-"""One model of several: their average, which then learns from all the pictures together.
+"""One model of several: their average, which learns from all the pictures together where it is worse than they are.
 
 In:   models that were fine-tuned from one origin, each on a part of the pictures.
 Out:  the network, put together of them.
 Not here: fine-tuning each (`fine_tuning.py`), choosing how far from the probe to go (`ladder.py`).
 
-Models that moved far from their origin no longer lie in one valley, and their average is worse than each of them. A
-short pass over all the pictures, at a lower rate, brings it back down, to below them: it has learned from what each of
-them lacked. It is what federated averaging does after each of its rounds (McMahan et al. 2017, arXiv:1602.05629).
+Models that stayed near their origin lie in one valley, and their average is better than each of them; those that moved
+far do not, and it is worse. Which it is shows on the pictures that they all learned from in part. A short pass over all
+of them, at a lower rate, then brings the average back down, to below its models: it learns what each of them lacked. It
+is what federated averaging does after each of its rounds (McMahan et al. 2017, arXiv:1602.05629).
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from relish.evaluation.selection import tempered_losses
 from relish.training.averaging import State, between, mean_of, state_of
 from relish.training.fine_tuning import Fold, train_once
 from relish.training.loop import Lesson
+from relish.training.rules import COMPARED
 
 
 def put_together(
@@ -33,14 +35,13 @@ def put_together(
     accelerator: Accelerator,
     progress: Progress,
 ) -> bool:
-    """Put the model that the folds come to into the lesson's network; whether it holds what they promise.
+    """Put the model that the folds come to into the lesson's network; whether it is as good as they are.
 
     Of one model there is nothing to put together: it is that model. What is made of several was judged by no picture
-    that it has not learned from; so it must at least be no worse on all pictures than each of them was on those held
-    out from it.
+    that it has not learned from, so it is compared with them on pictures of which each has learned from a part.
 
     Args:
-        lesson: on all the pictures, for the average; with no epochs, it stays as it is.
+        lesson: on all the pictures, for an average that is worse than its models.
         share: of the way from the probe to the fine-tuned model, as it was chosen.
         probe: the network with the probe that learned from all the pictures.
 
@@ -51,29 +52,29 @@ def put_together(
     if len(folds) == 1:
         network.load_state_dict(between(folds[0].probe, folds[0].tuned, share))
         return True
+    places = np.unique(np.linspace(0, len(lesson.learn) - 1, COMPARED).round().astype(np.int64))
+    some = lesson.learn.take(places)
+
+    def loss(state: State) -> float:
+        network.load_state_dict(state)
+        said = predict_split(
+            network, some, lesson.preprocessing, accelerator,
+            workers=lesson.workers, progress=progress, title="comparing the average",
+        )  # fmt: skip
+        return float(tempered_losses(np.nan_to_num(said), some.labels).mean())
+
+    theirs = float(np.mean([loss(between(fold.probe, fold.tuned, share)) for fold in folds]))
     average = mean_of([fold.tuned for fold in folds])
+    if loss(between(probe, average, share)) <= theirs:
+        return True
+    progress.say(f"average worse than its models: it learns from all pictures, {_epochs(lesson)}")
     network.load_state_dict(average)
-    if lesson.recipe.passes:
-        try:
-            whole = train_once(lesson, folder.stage("fine-tuning-all"), folder, accelerator, progress)
-        except Diverged:
-            whole = False
-        if not whole:
-            network.load_state_dict(average)
-    network.load_state_dict(between(probe, state_of(network), share))
-    return _as_promised(lesson, folds, share, accelerator, progress)
+    try:
+        whole = train_once(lesson, folder.stage("fine-tuning-all"), folder, accelerator, progress)
+    except Diverged:
+        return False
+    return whole and loss(between(probe, state_of(network), share)) <= theirs
 
 
-def _as_promised(
-    lesson: Lesson, folds: Sequence[Fold], share: float, accelerator: Accelerator, progress: Progress
-) -> bool:
-    said = predict_split(
-        lesson.target.network, lesson.learn, lesson.preprocessing, accelerator,
-        workers=lesson.workers, progress=progress, title="the model put together",
-    )  # fmt: skip
-    promised, labels = (
-        np.concatenate([fold.said(share) for fold in folds]),
-        np.concatenate([fold.out.labels for fold in folds]),
-    )
-    ours = tempered_losses(np.nan_to_num(said), lesson.learn.labels).mean()
-    return bool(ours <= tempered_losses(np.nan_to_num(promised), labels).mean())
+def _epochs(lesson: Lesson) -> str:
+    return "1 epoch" if lesson.recipe.passes == 1 else f"{lesson.recipe.passes} epochs"

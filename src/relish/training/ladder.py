@@ -39,7 +39,7 @@ from relish.training.planning import UpperPlan
 from relish.training.plans import Plans
 from relish.training.precision import run_precision
 from relish.training.probing import Climb, Probed, probe_of
-from relish.training.rules import HELD_SHARE, JOINT_RATE
+from relish.training.rules import COMPARED, HELD_SHARE, JOINT_RATE
 
 Keep = Callable[[Preprocessing, HeldOut], None]
 """Called whenever the network has become the best so far, to save it; with how it wants its pictures, and what it, or
@@ -113,7 +113,7 @@ def _top(
     progress.say(f"rung    {name}: {verdict.sentence()}")
     kept = verdict.better
     if kept and not put_together(joint, folds, share, probe, folder, accelerator, progress):
-        progress.warn("what the models were put together to is worse than each of them, and is not kept.")
+        progress.warn("what the models were put together to is worse than they are, and is not kept.")
         kept = False
     figures = {
         "probe_correct": verdict.right_before, "share": share, "gain": verdict.gain, "error": verdict.error,
@@ -197,7 +197,8 @@ def _deadline(job: Climb, plans: Plans, plan: UpperPlan, pictures: int, outs: Se
     # Each is scored once more after its last step, and judged at every share; then comes what is made of them.
     after = plans.forward * (job.judged + sum(int(out.sum()) for out in outs) * (len(SHARES) + 2))
     if plan.folds > 1:
-        after += pictures * (plans.forward + (plan.joint_epochs * plans.step if outs else 0.0))
+        after += plans.forward * min(pictures, COMPARED) * (plan.folds + 2 if outs else 1)
+        after += pictures * plan.joint_epochs * plans.step if outs else 0.0
     return float(time.monotonic() + (job.left - after) / max(1, len(outs)))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from relish.training.rules import HELD_SHARE, epochs_for, joint_epochs_for, views_for
+from relish.training.rules import COMPARED, HELD_SHARE, epochs_for, joint_epochs_for, views_for
 
 FRAMINGS = 4
 """Ways of framing that are compared."""
@@ -133,8 +133,9 @@ def plan_fine_tuning(
         held = pictures / models if models > 1 else pictures * HELD_SHARE
         learned = pictures - held
         wanted = epochs_for(round(learned), batch_size) if epochs is None else epochs
-        # Each model is scored at every share; what is put together of several, once more on every picture.
-        fixed = forward * (models * held * shares + judged + (pictures if models > 1 else 0))
+        # Each model is scored at every share; several are compared with their average, and with what becomes of it.
+        compared = (models + 2) * min(pictures, COMPARED) if models > 1 else 0
+        fixed = forward * (models * held * shares + judged + compared)
         each = models * (learned * step + held * forward)
 
         def seconds(epochs: int, joint: bool = models > 1, fixed: float = fixed, each: float = each) -> float:

@@ -84,7 +84,7 @@ class Plans:
         plan = UpperPlan(**found)
         models = f"{plan.epochs} epochs"
         if plan.folds > 1:
-            models = f"{plan.folds} models, {models} each, and {plan.joint_epochs} more of their average"
+            models = f"{plan.folds} models, {models} each, and up to {plan.joint_epochs} of their average"
         if plan.folds:
             self.progress.say(f"plan    fine-tuning: {models}; about {_told(plan.seconds)}")
         else:

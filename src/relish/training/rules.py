@@ -17,8 +17,10 @@ FOLDS, FOLDED = 3, 3000
 """Models that are fine-tuned where there are this many pictures or fewer, each with another part held out: three times
 as many judge, and the average of the models is better than one of them."""
 JOINT_SHARE, JOINT_RATE = 0.25, 0.5
-"""Where several models were fine-tuned, their average passes over all pictures for this share of their epochs, at this
-share of their rate (docs/ladder.md has what it is worth)."""
+"""Where the average of several models is worse than they are, it passes over all pictures for this share of their
+epochs, at this share of their rate (docs/ladder.md has what it is worth)."""
+COMPARED = 500
+"""Pictures that the average and its models are compared on, at most."""
 VIEWS, VIEWED = 5, 1000
 """Views that a probe learns from, where it has this many pictures or fewer; above, the plain one alone."""
 
