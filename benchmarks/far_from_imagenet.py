@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from relish.report.tables import text_table
-from study import Result, mean_and_spread, result_of, write_results
+from study import Result, finish_study, mean_and_spread, result_of
 
 STUDY = "far_from_imagenet"
 RATES = {"book": (5e-5, 2e-4, 8e-4), "frozen": (5e-5, 2e-4, 8e-4)}
@@ -37,21 +36,24 @@ def main() -> None:
                 out = asked.work / "runs" / f"{recipe}-{rate:g}-{seed}"
                 one = result_of(STUDY, asked.data, out, recipe, seed, image_size=asked.image_size, learning_rate=rate)
                 found.setdefault(f"{recipe}, rate {rate:g}", []).append(one)
-    rows = [
+    table = [["recipe", "macro-F1", "accuracy", "accuracy on held-out pictures", "training"]]
+    table += [
         [name, mean_and_spread([o.macro_f1 for o in ones]), mean_and_spread([o.accuracy for o in ones]),
          f"{np.mean([o.held_out for o in ones if o.held_out]):.3f}" if ones[0].held_out else "",
          f"{np.mean([o.seconds for o in ones]):.0f} s"]
         for name, ones in found.items()
     ]  # fmt: skip
-    print(text_table(["recipe", "macro-F1", "accuracy", "held-out accuracy", "training"], rows, right=(4,)))
-    record = {
-        name: {
-            "macro_f1": [o.macro_f1 for o in ones], "accuracy": [o.accuracy for o in ones],
+    rows = [
+        {
+            "recipe": name, "macro_f1": [o.macro_f1 for o in ones], "accuracy": [o.accuracy for o in ones],
             "held_out": [o.held_out for o in ones], "seconds": [o.seconds for o in ones],
         }
         for name, ones in found.items()
-    }  # fmt: skip
-    write_results(STUDY, {"image_size": asked.image_size, "recipes": record})
+    ]  # fmt: skip
+    finish_study(
+        STUDY, "python benchmarks/far_from_imagenet.py DATA WORK", f"{asked.seeds} seeds",
+        [one for ones in found.values() for one in ones], rows, table,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

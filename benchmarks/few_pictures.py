@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from relish.core.seeds import generator
-from relish.report.tables import text_table
-from study import Result, gap, mean_and_spread, result_of, write_results
+from study import Result, finish_study, gap, mean_and_spread, result_of
 
 RECIPES = ("book", "frozen", "probe", "auto")
 
@@ -55,27 +54,25 @@ def main() -> None:
                 out = asked.work / "runs" / f"{recipe}-{size}-{draw}"
                 one = result_of("few_pictures", root, out, recipe, seed=draw, image_size=asked.image_size)
                 found.setdefault((recipe, size), []).append(one)
-    rows, record = [], []
+    table, rows = [["pictures a class", *RECIPES, "auto, in points"]], []
     for size in sizes:
         means = {r: float(np.mean([one.accuracy for one in found[r, size]])) for r in RECIPES}
         best = max(RECIPES[:-1], key=means.__getitem__)
         points, error = gap(found["auto", size], found[best, size])
         cells = [mean_and_spread([one.accuracy for one in found[r, size]]) for r in RECIPES]
-        rows.append([str(size), *cells, f"{points:+.1f} ± {error:.1f} against {best}"])
+        table.append([str(size), *cells, f"{points:+.1f} ± {error:.1f} against {best}"])
         seconds = {r: float(np.mean([one.seconds for one in found[r, size]])) for r in RECIPES}
-        record.append(
-            {"size": size, "accuracy": means, "seconds": seconds, "gap": points, "error": error, "best": best}
-        )
-    print(text_table(["a class", *RECIPES, "auto, in points"], rows, right=(0,)))
-    over_all = {
-        r: gap([x for s in sizes for x in found["auto", s]], [x for s in sizes for x in found[r, s]])
-        for r in RECIPES[:-1]
-    }
-    for recipe, (points, error) in over_all.items():
-        print(f"over all sizes: auto against {recipe} {points:+.2f} ± {error:.2f} points")
-    write_results(
-        "few_pictures", {"image_size": asked.image_size, "draws": asked.draws, "sizes": record, "pooled": over_all}
-    )
+        rows.append({"size": size, "accuracy": means, "seconds": seconds, "gap": points, "error": error, "best": best})
+    last = ["all"]
+    for recipe in RECIPES:
+        points, error = gap(*([one for size in sizes for one in found[r, size]] for r in ("auto", recipe)))
+        mean = np.mean([one.accuracy for size in sizes for one in found[recipe, size]])
+        last.append(f"{mean:.3f}" if recipe == "auto" else f"{mean:.3f}; auto {points:+.1f} ± {error:.1f}")
+        rows.append({"size": "all", "recipe": recipe, "accuracy": mean, "gap": points, "error": error})
+    finish_study(
+        "few_pictures", "python benchmarks/few_pictures.py PICTURES WORK", f"{asked.draws} draws",
+        [one for ones in found.values() for one in ones], rows, [*table, [*last, ""]],
+    )  # fmt: skip
     draw_curve({r: [(s, [one.accuracy for one in found[r, s]]) for s in sizes] for r in RECIPES})
 
 

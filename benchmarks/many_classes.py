@@ -16,8 +16,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from relish.core.files import atomic_folder
 from relish.core.seeds import generator
-from relish.report.tables import text_table
-from study import Result, mean_and_spread, result_of, write_results
+from study import Result, finish_study, mean_and_spread, result_of
 
 SHAPES = ("disc", "triangle", "square", "pentagon", "star", "cross", "ring", "moon")
 FILLS = ("plain", "stripes", "dots", "checks", "rays")
@@ -125,18 +124,21 @@ def main() -> None:
         add("book, equal time", "book", epochs=max(1, round(whole.seconds / one_epoch.seconds)))
         for budget in BUDGETS:
             add(f"auto, {budget / 60:g} min", "auto", budget=budget)
-    rows = [
+    table = [["recipe", "balanced accuracy", "accuracy", "training"]]
+    table += [
         [name, mean_and_spread([o.balanced for o in ones]), mean_and_spread([o.accuracy for o in ones]),
          f"{np.mean([o.seconds for o in ones]):.0f} s"]
         for name, ones in found.items()
     ]  # fmt: skip
-    print(text_table(["recipe", "balanced accuracy", "accuracy", "training"], rows, right=(3,)))
-    record = {
-        name: {"balanced": [o.balanced for o in ones], "accuracy": [o.accuracy for o in ones],
-               "seconds": [o.seconds for o in ones]}
+    rows = [
+        {"recipe": name, "balanced": [o.balanced for o in ones], "accuracy": [o.accuracy for o in ones],
+         "seconds": [o.seconds for o in ones]}
         for name, ones in found.items()
-    }  # fmt: skip
-    write_results("many_classes", {"image_size": asked.image_size, "pictures": counts(), "recipes": record})
+    ]  # fmt: skip
+    finish_study(
+        "many_classes", "python benchmarks/many_classes.py WORK", f"seeds 0 to {asked.seeds - 1}",
+        [one for ones in found.values() for one in ones], rows, table,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -6,24 +6,22 @@ trained again where its recipe has changed since.
 """
 
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 import relish
+from measuring import RESULTS, finish, machine
 from relish.core.devices import processor_name
+from relish.core.files import write_json
 from relish.core.progress import Screen
 from relish.core.run_folder import RunFolder
 from relish.evaluation.comparison import McNemar, mcnemar
 from relish.training.recipe import named_recipe
-
-RESULTS = Path(__file__).with_name("results")
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,8 @@ class Result:
     """Accuracy on the pictures that a climb chose by."""
     kept: str
     """The rung that a climb ended with; empty for a loop alone."""
+    processor: str
+    """That it was trained on."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; which pictures are right as a string of 0 and 1."""
@@ -63,7 +63,7 @@ def result_of(
     file.parent.mkdir(parents=True, exist_ok=True)
     # One line in one write: two that work on one study at a time do not mix theirs up.
     with file.open("a") as lines:
-        lines.write(json.dumps({**asked, "machine": machine(), "result": result.as_json()}) + "\n")
+        lines.write(json.dumps({**asked, "result": result.as_json()}) + "\n")
     return result
 
 
@@ -95,6 +95,7 @@ def read_result(folder: RunFolder) -> Result:
         seconds=float(folder.read_evaluation()["training_seconds"]),
         held_out=rungs[-1]["value"] if rungs else None,
         kept=rungs[-1]["rung"] if rungs else "",
+        processor=processor_name(),
     )
 
 
@@ -114,15 +115,14 @@ def mean_and_spread(values: list[float]) -> str:
     return f"{np.mean(values):.3f} ({min(values):.3f}–{max(values):.3f})"
 
 
-def machine() -> dict[str, Any]:
-    """What figures were measured on."""
-    return {
-        "processor": processor_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }  # fmt: skip
+def finish_study(
+    name: str, command: str, of: str, runs: Sequence[Result], rows: list[dict[str, Any]], table: list[list[str]]
+) -> None:
+    """Print a table of runs and write it to `results/NAME.json`, with every processor that they were trained on."""
+    processors = " and ".join(sorted({run.processor for run in runs}))
+    finish(name, command, rows, table, processor=processors, of=of)
 
 
 def write_results(name: str, content: Mapping[str, Any]) -> None:
-    """Put a study's figures into `benchmarks/results/NAME.json`, with what they were measured on."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine(), **content}, indent=1) + "\n")
+    """Put figures into `benchmarks/results/NAME.json`, with what they were measured on."""
+    write_json(RESULTS / f"{name}.json", {"machine": machine(), **content})

@@ -1,4 +1,4 @@
-"""Put the tables of `benchmarks/results/` into `docs/performance.md`, so that no figure is copied by hand.
+"""Put the tables of `benchmarks/results/` into the pages of `docs/`, so that no figure is copied by hand.
 
     python benchmarks/tables.py
 
@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs" / "performance.md"
+PAGES = sorted((HERE.parent / "docs").glob("*.md"))
 UNMEASURED = "Not measured yet."
 
 
@@ -24,8 +24,9 @@ def words(name: str) -> str:
     head, *rows = ["| " + " | ".join(row) + " |" for row in found["table"]]
     rule = "|" + "---|" * len(found["table"][0])
     count = len(found["rounds"])
+    of = found.get("of") or f"{count} round{'s' if count > 1 else ''}"
     beneath = f"`{found['command']}`: {found['processor']}, {found['threads']} threads, PyTorch {found['torch']}, "
-    return "\n".join([head, rule, *rows, "", f"{beneath}{count} round{'s' if count > 1 else ''}."])
+    return "\n".join([head, rule, *rows, "", f"{beneath}{of}."])
 
 
 def filled(page: str) -> str:
@@ -38,4 +39,5 @@ def filled(page: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")

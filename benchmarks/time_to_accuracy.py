@@ -21,7 +21,7 @@ import time
 import zipfile
 from pathlib import Path
 
-from study import write_results
+from measuring import finish
 
 EPOCHS = 5
 
@@ -75,15 +75,24 @@ def main() -> None:
     rows = rows or [relish(asked.archive, asked.work, seed, wanted) for seed in range(asked.seeds)]
     worst = max(row["seconds"] for row in rows)
     reached = all(row["correct"] / row["count"] >= wanted for row in rows)
-    print(
-        f"plain loop: {last['test_correct']} of {last['test_count']} after {EPOCHS} epochs of {seconds / EPOCHS:.0f} s"
+    table = [["from zip to judged model", "test pictures right", "seconds", "of the plain loop's time"]]
+    table.append(
+        [f"plain loop, {EPOCHS} epochs", words(last["test_correct"], last["test_count"]), f"{seconds:.0f}", "1"]
     )
     for row in rows:
-        print(f"relish, seed {row['seed']}: {row['correct']} of {row['count']} after {row['seconds']:.0f} s")
-    which = "every" if reached else "not every"
-    print(f"worst seed: 1/{seconds / worst:.1f} of the time; {which} seed reaches it")
-    figures = {"accuracy": wanted, "seconds": seconds, "correct": last["test_correct"]}
-    write_results("time_to_accuracy", {"plain": figures, "relish": rows, "ratio": seconds / worst})
+        told = f"relish, seed {row['seed']}"
+        table.append(
+            [told, words(row["correct"], row["count"]), f"{row['seconds']:.0f}", f"1/{seconds / row['seconds']:.1f}"]
+        )
+    finish(
+        "time_to_accuracy", "python benchmarks/time_to_accuracy.py ARCHIVE WORK", rows, table,
+        of=f"{asked.seeds} seeds", plain_seconds=seconds, plain_correct=last["test_correct"],
+        reached_by_every_seed=reached, worst_ratio=seconds / worst,
+    )  # fmt: skip
+
+
+def words(correct: int, count: int) -> str:
+    return f"{correct} of {count} ({correct / count:.3f})"
 
 
 if __name__ == "__main__":
