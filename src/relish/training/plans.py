@@ -82,9 +82,7 @@ class Plans:
         found = self._agreed("fine-tuning", made)
         self.step = found.pop("step", 0.0)
         plan = UpperPlan(**found)
-        models = f"{plan.epochs} epochs"
-        if plan.folds > 1:
-            models = f"{plan.folds} models, {models} each, and up to {plan.joint_epochs} of their average"
+        models = f"{plan.folds} models, {plan.epochs} epochs each" if plan.folds > 1 else f"{plan.epochs} epochs"
         if plan.folds:
             self.progress.say(f"plan    fine-tuning: {models}; about {_told(plan.seconds)}")
         else:
