@@ -42,10 +42,10 @@ def test_more_time_never_means_fewer_or_smaller_pictures(count, forward, budget,
     assert (long.image_size, long.pictures) >= (short.image_size, short.pictures) or long.image_size > short.image_size
 
 
-def upper(count, left, step=0.04, forward=0.01, epochs=None):
+def upper(count, left, step=0.04, forward=0.01, epochs=None, half=0.7):
     return plan_fine_tuning(
         pictures=count, judged=100, folds=folds_for(count), batch_size=32, epochs=epochs, shares=5, forward=forward,
-        step=step, left=left,
+        step=step, half_step=half and half * step, left=left,
     )  # fmt: skip
 
 
@@ -59,10 +59,20 @@ def test_the_upper_plan_fits_into_what_is_left(count, step, left, epochs):
 @given(pictures, seconds_each, st.floats(0, 7200), st.floats(1, 10))
 def test_more_time_never_means_less_learning(count, step, left, times):
     short, long = upper(count, left, step), upper(count, left * times, step)
-    assert (long.folds, long.epochs * long.folds) >= (
-        short.folds,
-        short.epochs * short.folds,
-    ) or long.folds > short.folds
+    assert learning(long) >= learning(short)
+
+
+def learning(plan):
+    """How much a plan has learned: first more models, then more layers, then more epochs."""
+    return plan.folds, not plan.half_still, plan.epochs
+
+
+def test_where_time_is_short_layers_stand_still_before_a_model_is_left_out():
+    whole = upper(2000, math.inf)
+    tight = next(plan for left in range(5, 2000) if (plan := upper(2000, left)).folds == whole.folds)
+    assert tight.half_still
+    assert not upper(2000, whole.seconds).half_still
+    assert upper(2000, tight.seconds, half=None).folds < whole.folds
 
 
 def test_epochs_that_are_asked_for_are_done_where_there_is_time():

@@ -43,7 +43,9 @@ LearningRate = Annotated[
 ImageSize = Annotated[int | None, Option(help="Side of the network's square, in pixels.", show_default="the model's")]
 Freeze = Annotated[
     str | None,
-    Option(help="What does not learn: none, backbone, early, or N, the first N groups.", show_default="the recipe's"),
+    Option(
+        help="What does not learn: none, backbone, early, half, or N, the first N groups.", show_default="the recipe's"
+    ),
 ]
 ValSplit = Annotated[
     float | None,

@@ -12,6 +12,7 @@ right before the output layer, belongs to what learns and stays active.
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -29,9 +30,9 @@ def freeze(target: TargetModel, what: str | int) -> None:
 
     Args:
         target: a target model in which nothing was frozen yet; changed in place.
-        what: `none`; `backbone`, all but the output layer; a number N, the first N groups of `layer_groups`; or
-            `early`, the first third of them: edges and textures, which serve any pictures (Yosinski et al. 2014,
-            arXiv:1411.1792).
+        what: `none`; `backbone`, all but the output layer; a number N, the first N groups of `layer_groups`; `early`,
+            the first third of them: edges and textures, which serve any pictures (Yosinski et al. 2014,
+            arXiv:1411.1792); or `half`, the first half.
 
     Raises:
         RecipeError: another word, or more groups than there are.
@@ -42,10 +43,25 @@ def freeze(target: TargetModel, what: str | int) -> None:
         still = target.backbone_parameters()
     else:
         groups = layer_groups(target)
-        count = len(groups) // 3 if what == "early" else _checked(what, len(groups))
+        shares = {"early": len(groups) // 3, "half": len(groups) // 2}
+        count = shares.get(str(what), -1)
+        if count < 0:
+            count = _checked(what, len(groups))
         still = [parameter for group in groups[:count] for parameter in group]
     for parameter in still:
         parameter.requires_grad_(False)
+
+
+@contextmanager
+def half_frozen(target: TargetModel) -> Iterator[None]:
+    """Freeze the first half of the groups of layers for a while."""
+    learning = [parameter for parameter in target.network.parameters() if parameter.requires_grad]
+    freeze(target, "half")
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
 
 def set_train_mode(network: nn.Module, target: TargetModel, *, still_norms: bool = False) -> None:
@@ -110,7 +126,7 @@ def _with_norms(groups: list[list[nn.Parameter]]) -> list[list[nn.Parameter]]:
 
 def _checked(what: str | int, groups: int) -> int:
     if not re.fullmatch(r"\d+", str(what), re.ASCII):
-        raise RecipeError(f'--freeze must be none, backbone, early or a number of layer groups, got "{what}".')
+        raise RecipeError(f'--freeze must be none, backbone, early, half or a number of layer groups, got "{what}".')
     if int(what) > groups:
         raise RecipeError(
             f"--freeze {what}: this network has {groups} layer groups before its output layer.",

@@ -10,6 +10,7 @@ A plan is kept because it depends on the clock: a run that is resumed has to do 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 from relish.training.rules import COMPARED, HELD_SHARE, epochs_for, joint_epochs_for, views_for
@@ -58,6 +59,8 @@ class UpperPlan:
     """How long it will take, the final judging included."""
     joint_epochs: int = 0
     """Passes over all the pictures by the average of several models."""
+    half_still: bool = False
+    """Whether half of the groups of layers stand still, to save time, and not only a third."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -115,9 +118,11 @@ def plan_fine_tuning(
     shares: int,
     forward: float,
     step: float,
+    half_step: float | None,
     left: float,
 ) -> UpperPlan:
-    """As many models and epochs as are wanted, or as there is time for.
+    """As many models and epochs as are wanted, or as there is time for; before a model is left out, half of the layers
+    stand still.
 
     Args:
         pictures: to learn from and to choose by.
@@ -127,24 +132,27 @@ def plan_fine_tuning(
         shares: averages that are tried on the pictures held out.
         forward: seconds to read a picture and pass it through the network.
         step: seconds to learn from a picture.
+        half_step: the same with half of the layers still; None where that is no choice.
         left: seconds of the budget; infinite for none.
     """
-    for models in dict.fromkeys((folds, 1)):
+    steps = {False: step} if half_step is None else {False: step, True: half_step}
+    best = UpperPlan(folds=0, epochs=0, seconds=judged * forward)
+    for models, still in product(dict.fromkeys((folds, 1)), steps):
         held = pictures / models if models > 1 else pictures * HELD_SHARE
         learned = pictures - held
         wanted = epochs_for(round(learned), batch_size) if epochs is None else epochs
         # Each model is scored at every share; several are compared with their average, and with what becomes of it.
         compared = (models + 2) * min(pictures, COMPARED) if models > 1 else 0
         fixed = forward * (models * held * shares + judged + compared)
-        each = models * (learned * step + held * forward)
-
-        def seconds(epochs: int, joint: bool = models > 1, fixed: float = fixed, each: float = each) -> float:
-            return fixed + each * epochs + (joint_epochs_for(epochs) * pictures * step if joint else 0.0)
-
-        affordable = next((epochs for epochs in range(wanted, 0, -1) if seconds(epochs) <= left), 0)
-        if affordable >= min(wanted, math.ceil(wanted / 2)) or models == 1:
+        each = models * (learned * steps[still] + held * forward)
+        joint = pictures * steps[still] if models > 1 else 0.0
+        seconds = [fixed + each * count + joint_epochs_for(count) * joint for count in range(1, wanted + 1)]
+        affordable = sum(one <= left for one in seconds)
+        if affordable:
+            best = UpperPlan(
+                folds=models, epochs=affordable, seconds=seconds[affordable - 1], half_still=still,
+                joint_epochs=joint_epochs_for(affordable) if models > 1 else 0,
+            )  # fmt: skip
+        if affordable >= max(1, math.ceil(wanted / 2)):
             break
-    if affordable < 1:
-        return UpperPlan(folds=0, epochs=0, seconds=judged * forward)
-    joint = joint_epochs_for(affordable) if models > 1 else 0
-    return UpperPlan(folds=models, epochs=affordable, seconds=seconds(affordable), joint_epochs=joint)
+    return best

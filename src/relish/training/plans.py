@@ -19,6 +19,7 @@ from relish.core.files import write_json
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.evaluation.features import Backbone
+from relish.models.freezing import freeze, half_frozen
 from relish.training.fine_tuning import SHARES
 from relish.training.loop import Lesson
 from relish.training.planning import SIZES, LowerPlan, UpperPlan, plan_fine_tuning, plan_probe
@@ -72,19 +73,26 @@ class Plans:
 
         def made() -> dict[str, Any]:
             step = step_seconds(lesson, self.accelerator) / self.accelerator.num_processes
+            half = None
+            if math.isfinite(job.budget) and job.recipe.freeze == "early":
+                with half_frozen(job.target):
+                    half = step_seconds(lesson, self.accelerator) / self.accelerator.num_processes
             plan = plan_fine_tuning(
                 pictures=len(lesson.learn), judged=job.judged, batch_size=job.recipe.batch_size,
                 folds=1 if job.held else folds_for(len(lesson.learn)), epochs=job.recipe.epochs,
-                shares=len(SHARES) + 1, forward=self.forward, step=step, left=job.left,
+                shares=len(SHARES) + 1, forward=self.forward, step=step, half_step=half, left=job.left,
             )  # fmt: skip
-            return {**plan.as_dict(), "step": step}
+            return {**plan.as_dict(), "step": half if plan.half_still else step}
 
         found = self._agreed("fine-tuning", made)
         self.step = found.pop("step", 0.0)
         plan = UpperPlan(**found)
+        if plan.half_still:
+            freeze(job.target, "half")
         models = f"{plan.folds} models, {plan.epochs} epochs each" if plan.folds > 1 else f"{plan.epochs} epochs"
         if plan.folds:
-            self.progress.say(f"plan    fine-tuning: {models}; about {_told(plan.seconds)}")
+            still = ", half of the layers still" if plan.half_still else ""
+            self.progress.say(f"plan    fine-tuning: {models}{still}; about {_told(plan.seconds)}")
         else:
             self.progress.say("plan    fine-tuning: no time for it")
         return plan

@@ -50,7 +50,8 @@ class Recipe:
     unmatched: Unmatched = "random"
     """With head=source: what a class without a source row starts from, chance or the mean of the source rows."""
     freeze: str = "none"
-    """What does not learn: `none`, `backbone`, `early`, the first third of the groups of layers, or N, the first N."""
+    """What does not learn: `none`, `backbone`, `early`, the first third of the groups of layers, `half` of them,
+    or N, the first N."""
     learning_rate: float = 5e-5
     """Base rate of every layer but the head, per loss as `loss` takes it (a sum, in the book)."""
     head_multiplier: float = 10.0
@@ -102,8 +103,9 @@ class Recipe:
         given = self.epochs is not None or self.method == "ladder"
         _check(given and (self.epochs or 0) >= 0, "epochs", "0 or above", self.epochs)
         _check(self.image_size is None or 16 <= self.image_size <= 4096, "image_size", "16 to 4096", self.image_size)
-        frozen = self.freeze in ("none", "backbone", "early") or (self.freeze.isascii() and self.freeze.isdigit())
-        _check(frozen, "freeze", "none, backbone, early or a number of layer groups", self.freeze)
+        words = ("none", "backbone", "early", "half")
+        frozen = self.freeze in words or (self.freeze.isascii() and self.freeze.isdigit())
+        _check(frozen, "freeze", "none, backbone, early, half or a number of layer groups", self.freeze)
 
     @property
     def passes(self) -> int:
