@@ -1,27 +1,33 @@
 """What the studies share: a run that is trained once and kept, its figures, a table and a JSON file.
 
-Not a command. A study that is stopped is continued by the same command: a run in its folder goes on, and the figures
-of finished ones are kept beside the tables, in `results/runs/STUDY.jsonl`, so that they outlive the folder. A run is
-trained again where its recipe has changed since.
+Not a command. A study that is stopped is continued by the same command, with the run that it was at: the figures of
+those that are finished are kept beside the tables, in `results/runs/STUDY.jsonl`, so that they outlive their folders. A
+run is trained again where its recipe, or its pictures' names, have changed since.
 """
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import permutation_test
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 import relish
 from measuring import RESULTS, finish, machine
-from relish.core.devices import processor_name
 from relish.core.files import write_json
+from relish.core.fingerprints import fingerprint
 from relish.core.progress import Screen
 from relish.core.run_folder import RunFolder
-from relish.evaluation.comparison import McNemar, mcnemar
-from relish.training.recipe import named_recipe
+from relish.data.sources import find_dataset
+from relish.training.recipe import named_recipe, recipe_from_dict
+
+RULES = 1
+"""Raise it when a recipe does something else than before: runs that are kept are then trained again."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +57,10 @@ def result_of(
     study: str, data: Path, out: Path, recipe: str, seed: int = 0, budget: float | None = None, **settings: Any
 ) -> Result:
     """Train, or find what was trained, and read the figures."""
-    whole = named_recipe(recipe).with_settings(settings).as_dict()
-    asked = {"run": out.name, "seed": seed, "budget": budget, "recipe": whole}
+    asked = {
+        "run": out.name, "rules": RULES, "pictures": _pictures(str(data)), "seed": seed, "budget": budget,
+        "recipe": named_recipe(recipe).with_settings(settings).as_dict(),
+    }  # fmt: skip
     file = RESULTS / "runs" / f"{study}.jsonl"
     for line in file.read_text().splitlines() if file.is_file() else ():
         kept = json.loads(line)
@@ -67,18 +75,26 @@ def result_of(
     return result
 
 
+@cache
+def _pictures(data: str) -> str:
+    """The names and classes of all pictures, as a hash: quick, and enough to tell one dataset from another."""
+    splits = {
+        name: [[path.name, label] for path, label in zip(split.paths, split.labels.tolist(), strict=True)]
+        for name, split in find_dataset(data).splits.items()
+    }
+    return fingerprint(splits)[:16]
+
+
 def trained(
     data: Path, out: Path, recipe: str, seed: int = 0, budget: float | None = None, **settings: Any
 ) -> RunFolder:
-    """The finished run in this folder, trained or gone on with first where it is not finished."""
-    folder = RunFolder(out)
-    if not folder.finished:
-        resume = out if folder.request.is_file() else None
-        asked: dict[str, Any] = {} if resume else {"recipe": recipe, "seed": seed, "settings": settings, "out": out}
-        if budget and not resume:
-            asked["budget"] = budget
-        print(f"{'going on with' if resume else 'training'} {out.name}", flush=True)
-        relish.fit(None if resume else data, resume=resume, progress=Screen(), **asked)
+    """The finished run in this folder; one that is not finished, or of another recipe, is trained from the start."""
+    folder, wanted = RunFolder(out), named_recipe(recipe).with_settings(settings)
+    if folder.finished and recipe_from_dict(folder.read_recipe()) == wanted:
+        return folder
+    shutil.rmtree(out, ignore_errors=True)
+    print(f"training {out.name}", flush=True)
+    relish.fit(data, recipe=recipe, seed=seed, settings=settings, budget=budget, out=out, progress=Screen())
     return folder
 
 
@@ -95,19 +111,31 @@ def read_result(folder: RunFolder) -> Result:
         seconds=float(folder.read_evaluation()["training_seconds"]),
         held_out=rungs[-1]["value"] if rungs else None,
         kept=rungs[-1]["rung"] if rungs else "",
-        processor=processor_name(),
+        processor=json.loads(folder.environment.read_text())["processor"],
     )
 
 
 def gap(ours: list[Result], theirs: list[Result]) -> tuple[float, float]:
-    """How much better we are, in points, and one paired standard error of that over all pictures and runs."""
-    differences = np.concatenate([a.right.astype(float) - b.right for a, b in zip(ours, theirs, strict=True)])
-    return 100 * differences.mean(), 100 * differences.std(ddof=1) / np.sqrt(len(differences))
+    """How much better we are, in points, and one paired standard error of that.
+
+    Every run is judged on the same pictures, so a picture counts once, with the mean over runs of what it says.
+    """
+    differences = _differences(ours, theirs)
+    return 100 * float(differences.mean()), 100 * float(differences.std(ddof=1) / np.sqrt(len(differences)))
 
 
-def pooled(ours: list[Result], theirs: list[Result]) -> McNemar:
-    """The paired test over the pictures of all runs."""
-    return mcnemar(np.concatenate([one.right for one in ours]), np.concatenate([one.right for one in theirs]))
+def paired_p(ours: list[Result], theirs: list[Result]) -> float:
+    """How often chance would set two equally good recipes as far apart: signs of pictures' differences drawn anew."""
+    differences = _differences(ours, theirs)
+    if not differences.any():
+        return 1.0
+    found = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=9_999, rng=0)
+    return float(found.pvalue)
+
+
+def _differences(ours: list[Result], theirs: list[Result]) -> np.ndarray:
+    """(N,) float64, for each picture: in how many more of the runs we have it right, as a share of them."""
+    return np.mean([a.right.astype(float) - b.right for a, b in zip(ours, theirs, strict=True)], axis=0)
 
 
 def mean_and_spread(values: list[float]) -> str:

@@ -25,6 +25,7 @@ from relish.data.transforms import book_preprocessing
 from relish.evaluation import selection
 from relish.evaluation.features import Backbone, features_of
 from relish.evaluation.predictions import predict_split
+from relish.models.freezing import half_frozen, layer_groups
 from relish.models.header import load_model
 from relish.models.source import load_source
 from relish.models.target import make_target
@@ -259,8 +260,8 @@ def fine_tuning_wins(monkeypatch):
 
 @pytest.mark.usefixtures("fine_tuning_wins")
 def test_an_average_that_is_as_good_as_its_models_stays_as_it_is(colours, tiny_source, tmp_path, monkeypatch):
-    monkeypatch.setattr(joining, "mean_of", lambda states: states[0])
-    monkeypatch.setattr(joining, "between", lambda probe, tuned, share: tuned)
+    one = []
+    monkeypatch.setattr(joining, "between", lambda probe, tuned, share: one.append(tuned) or one[0])
     monkeypatch.setattr(joining, "train_once", lambda *_: pytest.fail("it learned on"))
     rate = {**SMALL, "learning_rate": 1e-12}
     relish.fit(colours, weights=tiny_source, settings=rate, out=tmp_path / "run")
@@ -278,7 +279,7 @@ def test_an_average_that_is_worse_than_its_models_learns_from_all_the_pictures(
 
     monkeypatch.setattr(joining, "mean_of", headless)
     monkeypatch.setattr(ladder, "JOINT_RATE", 10.0)
-    monkeypatch.setattr(planning, "joint_epochs_for", lambda _: 8)
+    monkeypatch.setattr(ladder, "joint_epochs_for", lambda _: 8)
     learned, real = [], fine_tuning.train
 
     def stopped_in_the_last(lesson, *others):
@@ -299,6 +300,23 @@ def test_an_average_that_is_worse_than_its_models_learns_from_all_the_pictures(
 
 
 @pytest.mark.usefixtures("fine_tuning_wins")
+def test_half_of_the_layers_stand_still_where_the_plan_says_so(colours, tiny_source, tmp_path, monkeypatch):
+    plan = planning.UpperPlan(folds=1, epochs=2, seconds=1.0, half_still=True)
+    monkeypatch.setattr(plans, "plan_fine_tuning", lambda **_: plan)
+    relish.fit(colours, weights=tiny_source, settings=SMALL, budget=600, out=tmp_path / "run")
+    target = make_target(load_source(None, tiny_source), ("blue", "red"), seed=0)
+    tuned = load_model(tmp_path / "run" / "model.safetensors")[0].state_dict()
+    names = {id(parameter): name for name, parameter in target.network.named_parameters()}
+    groups = layer_groups(target)
+    same = [all(torch.equal(one, tuned[names[id(one)]]) for one in group) for group in groups]
+    assert same == [place < len(groups) // 2 for place in range(len(groups))]
+    learning = [one.requires_grad for group in groups for one in group]
+    with half_frozen(target):
+        assert not groups[0][0].requires_grad
+    assert [one.requires_grad for group in groups for one in group] == learning
+
+
+@pytest.mark.usefixtures("fine_tuning_wins")
 def test_an_average_that_stays_worse_than_its_models_is_not_kept(colours, tiny_source, tmp_path, monkeypatch):
     monkeypatch.setattr(
         joining, "mean_of", lambda states: {name: torch.zeros_like(tensor) for name, tensor in states[0].items()}
@@ -307,7 +325,7 @@ def test_an_average_that_stays_worse_than_its_models_is_not_kept(colours, tiny_s
     heard = Heard()
     relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run", progress=heard)
     assert not rungs(tmp_path / "run")[-1]["kept"]
-    assert any("worse than they are, and is not kept" in line for line in heard.lines)
+    assert any("so the probe is kept after all" in line for line in heard.lines)
     settings = {"image_size": 32}
     relish.fit(colours, weights=tiny_source, recipe="probe", settings=settings, out=tmp_path / "probe")
     run, probe = (load_model(tmp_path / name / "model.safetensors")[0].state_dict() for name in ("run", "probe"))

@@ -148,10 +148,11 @@ def features_of(
     place_of = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     digest = backbone.digest()
     shelves = [_Shelf(_key(backbone, digest, look), place_of, backbone.width, accelerator) for look in looks]
-    missing = {key for shelf in shelves for key in shelf.missing}
+    lacking = [shelf.missing for shelf in shelves]
+    missing = {key for some in lacking for key in some}
     keep = accelerator.is_main_process
     with voice.bar(title, len(keys), sum(key not in missing for key in keys)) as bar:
-        for fresh in _computed(backbone, split, looks, keys, missing, accelerator, workers):
+        for fresh in _computed(backbone, split, looks, keys, lacking, accelerator, workers):
             for shelf, rows in zip(shelves, fresh, strict=True):
                 new = {key: row for key, row in rows.items() if key in shelf.missing}
                 if keep:
@@ -161,7 +162,9 @@ def features_of(
                         voice.warn(f"{error.message} The features of this run are not kept.")
                         keep = False
                 shelf.put(new)
-            bar.advance(len(fresh[0]))
+            bar.advance(len({key for rows in fresh for key in rows} & missing))
+    if len(place_of) == len(keys):  # no copies: the rows are in the order of the split
+        return [shelf.rows for shelf in shelves]
     return [shelf.rows[[place_of[key] for key in keys]] for shelf in shelves]
 
 
@@ -190,7 +193,7 @@ def _computed(
     split: Split,
     looks: Sequence[Look],
     keys: Sequence[str],
-    missing: set[str],
+    missing: Sequence[set[str]],
     accelerator: Accelerator,
     workers: int,
 ) -> Iterator[list[dict[str, Features]]]:
@@ -198,16 +201,18 @@ def _computed(
     # Cut before looking what is missing: a picture meets the same neighbours after a kill as it would have before, and
     # its row is the same to the last bit.
     batches = [range(i, min(i + BATCH_SIZE, len(keys))) for i in range(0, len(keys), BATCH_SIZE)]
-    needed = [list(batch) for batch in batches if any(keys[position] in missing for position in batch)]
+    needed = [list(batch) for batch in batches if any(keys[p] in some for some in missing for p in batch)]
     mine = needed[accelerator.process_index :: accelerator.num_processes]
     pictures = look_batches(split, looks, mine, contents=keys, workers=workers)
     rounds = math.ceil(len(needed) / (_KEEP_EVERY * accelerator.num_processes))
     for _ in range(rounds):
         fresh: list[dict[str, Features]] = [{} for _ in looks]
         for batch in islice(pictures, _KEEP_EVERY):
-            for rows, look, images in zip(fresh, looks, batch.images, strict=True):
-                found = backbone(images, look.how).cpu().numpy()
-                rows.update((keys[p], row) for p, row in zip(batch.positions.tolist(), found, strict=True))
+            places = batch.positions.tolist()
+            for rows, look, images, some in zip(fresh, looks, batch.images, missing, strict=True):
+                if any(keys[p] in some for p in places):
+                    found = backbone(images, look.how).cpu().numpy()
+                    rows.update((keys[p], row) for p, row in zip(places, found, strict=True))
         if accelerator.num_processes > 1:
             parts = gather_object([fresh])
             fresh = [{key: row for part in parts for key, row in part[i].items()} for i in range(len(looks))]

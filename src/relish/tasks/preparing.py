@@ -269,14 +269,11 @@ def _identity(request: Request, recipe: Recipe, looked: Survey, source: SourceMo
         )
         for name, split in dataset.splits.items()
     }
-    numbers = {key: value for key, value in recipe.as_dict().items() if key != "name"}
-    if numbers["balance"] == "none":
-        del numbers["balance"]  # runs that were begun before there was a choice are the same runs
     model = [source.library, source.architecture, source.model_args, source.sha256, recipe.start == "random"]
     named = ("budget", "target_accuracy", "threshold", "unsure")
     limits = {name: getattr(request, name) for name in named}
     asked = {name: limit for name, limit in limits.items() if limit is not None}
-    return fingerprint([numbers, request.seed, request.judge, splits, model, dict(request.mapping), asked])
+    return fingerprint([recipe.identity(), request.seed, request.judge, splits, model, dict(request.mapping), asked])
 
 
 def _winner(prepared: Prepared) -> str:

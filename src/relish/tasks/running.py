@@ -207,5 +207,10 @@ def _climb(prepared: Prepared, folder: RunFolder, accelerator: Accelerator, prog
 
 
 def _spent(folder: RunFolder) -> float:
-    """Seconds that a climb took up to its last rung, before it was resumed."""
-    return max((event["seconds"] for event in folder.records() if event["event"] == "rung"), default=0.0)
+    """Seconds that a climb took before it was resumed: up to its last rung, and in the fine-tuning after it."""
+    rungs = {event["rung"]: float(event["seconds"]) for event in folder.records() if event["event"] == "rung"}
+    spent = max(rungs.values(), default=0.0)
+    if "average" in rungs:
+        return spent
+    stages = [RunFolder(path).records() for path in (folder.path / "stages").glob("*")]
+    return spent + sum(max((e["seconds"] for e in events if e["event"] == "train"), default=0.0) for events in stages)

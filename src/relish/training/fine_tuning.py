@@ -5,7 +5,6 @@ Out:  a `Fold`.
 Not here: the loop (`loop.py`), choosing among folds and averages (`ladder.py`).
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -96,24 +95,23 @@ def set_head(target: TargetModel, probe: Probe) -> None:
 
 def train_once(
     lesson: Lesson, stage: RunFolder, folder: RunFolder, accelerator: Accelerator, progress: Progress
-) -> bool:
-    """Train the lesson's network as it is, or put back what was trained in this stage; whether that came to its end.
+) -> None:
+    """Train the lesson's network as it is, or put back what was trained in this stage.
 
     Raises:
         Diverged, Stopped, PictureError: as the loop does.
     """
     ended = stage.path / "ended.json"
-    over = [json.loads(ended.read_text(encoding="utf-8")) if ended.is_file() else {}]
+    over = [ended.is_file()]
     if accelerator.num_processes > 1:
         broadcast_object_list(over)
     if over[0]:
         load_network(stage.checkpoint, lesson.target.network)
-        return bool(over[0].get("whole", True))
+        return
     try:
-        whole = train(lesson, stage, accelerator, Muted(progress))
+        train(lesson, stage, accelerator, Muted(progress))
     except Stopped as stopped:
         raise Stopped(stopped.message, hint=f"Go on with: {folder.resume_command}") from stopped
     if accelerator.is_main_process:
         # A model cut short at its deadline is finished too: it does not go on learning when the run is resumed.
-        write_json(ended, {"epochs": lesson.recipe.epochs, "whole": whole})
-    return whole
+        write_json(ended, {"epochs": lesson.recipe.epochs})

@@ -35,10 +35,11 @@ def put_together(
     accelerator: Accelerator,
     progress: Progress,
 ) -> bool:
-    """Put the model that the folds come to into the lesson's network; whether it is as good as they are.
+    """Put the model that the folds come to into the lesson's network; whether it may stand for them.
 
     Of one model there is nothing to put together: it is that model. What is made of several was judged by no picture
-    that it has not learned from, so it is compared with them on pictures of which each has learned from a part.
+    that it has not learned from. So it is compared with them on pictures of which each of them has learned from a part:
+    that shows models that do not go together, though not one that has learned these pictures by heart.
 
     Args:
         lesson: on all the pictures, for an average that is worse than its models.
@@ -70,10 +71,10 @@ def put_together(
     progress.say(f"average worse than its models: it learns from all pictures, {_epochs(lesson)}")
     network.load_state_dict(average)
     try:
-        whole = train_once(lesson, folder.stage("fine-tuning-all"), folder, accelerator, progress)
+        train_once(lesson, folder.stage("fine-tuning-all"), folder, accelerator, progress)
     except Diverged:
         return False
-    return whole and loss(between(probe, state_of(network), share)) <= theirs
+    return loss(between(probe, state_of(network), share)) <= theirs
 
 
 def _epochs(lesson: Lesson) -> str:

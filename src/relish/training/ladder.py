@@ -39,7 +39,7 @@ from relish.training.planning import UpperPlan
 from relish.training.plans import Plans
 from relish.training.precision import run_precision
 from relish.training.probing import Climb, Probed, probe_of
-from relish.training.rules import COMPARED, HELD_SHARE, JOINT_RATE
+from relish.training.rules import COMPARED, HELD_SHARE, JOINT_RATE, joint_epochs_for
 
 Keep = Callable[[Preprocessing, HeldOut], None]
 """Called whenever the network has become the best so far, to save it; with how it wants its pictures, and what it, or
@@ -87,7 +87,8 @@ def climb(job: Climb, folder: RunFolder, keep: Keep, accelerator: Accelerator, p
         progress.warn(f"{error.message.partition(':')[0]}: fine-tuning is left out.")
         folds = []
     if folds:
-        recipe = replace(job.recipe, epochs=plan.joint_epochs, learning_rate=JOINT_RATE * job.recipe.learning_rate)
+        epochs = joint_epochs_for(plan.epochs)
+        recipe = replace(job.recipe, epochs=epochs, learning_rate=JOINT_RATE * job.recipe.learning_rate)
         deadline = _deadline(job, plans, plan, len(lesson.learn), [])
         joint = replace(lesson, recipe=recipe, score=lesson.learn.take([]), deadline=deadline)
         best = _top(job, joint, folds, probe, folder, accelerator, progress)
@@ -111,10 +112,9 @@ def _top(
     share, verdict = _chosen(folds)
     name = "fine-tuned" if share == 1 else f"average of probe and fine-tuned, {share:g} of the way"
     progress.say(f"rung    {name}: {verdict.sentence()}")
-    kept = verdict.better
-    if kept and not put_together(joint, folds, share, probe, folder, accelerator, progress):
-        progress.warn("what the models were put together to is worse than they are, and is not kept.")
-        kept = False
+    kept = verdict.better and put_together(joint, folds, share, probe, folder, accelerator, progress)
+    if verdict.better and not kept:
+        progress.warn("what the models were put together to is worse than they are, so the probe is kept after all.")
     figures = {
         "probe_correct": verdict.right_before, "share": share, "gain": verdict.gain, "error": verdict.error,
         "kept": kept,
@@ -198,7 +198,7 @@ def _deadline(job: Climb, plans: Plans, plan: UpperPlan, pictures: int, outs: Se
     after = plans.forward * (job.judged + sum(int(out.sum()) for out in outs) * (len(SHARES) + 2))
     if plan.folds > 1:
         after += plans.forward * min(pictures, COMPARED) * (plan.folds + 2 if outs else 1)
-        after += pictures * plan.joint_epochs * plans.step if outs else 0.0
+        after += pictures * joint_epochs_for(plan.epochs) * plans.step if outs else 0.0
     return float(time.monotonic() + (job.left - after) / max(1, len(outs)))
 
 

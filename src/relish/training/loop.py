@@ -59,11 +59,8 @@ class Lesson:
     """Of forward and backward passes; parameters, losses and steps are f32, and so is every score."""
 
 
-def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> bool:
+def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> None:
     """Train to the recipe's end, or to the deadline, from the folder's checkpoint if it has one.
-
-    Returns:
-        Whether it came to the recipe's end.
 
     Raises:
         Diverged: the loss is no finite number any more.
@@ -126,14 +123,13 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
                     raise _stopped(folder, epoch, recipe)
                 if lesson.deadline < math.inf and _any(time.monotonic() > lesson.deadline, accelerator):
                     save()
-                    return False
+                    return
             if len(lesson.score):
                 _score(lesson, folder, place, accelerator, progress)
             place.next_epoch()
             save()
             if _any(bool(stop), accelerator):  # asked while the pictures were scored
                 raise _stopped(folder, epoch, recipe)
-    return True
 
 
 def _stopped(folder: RunFolder, epoch: int, recipe: Recipe) -> Stopped:

@@ -57,8 +57,6 @@ class UpperPlan:
     """Passes over the pictures, each model."""
     seconds: float
     """How long it will take, the final judging included."""
-    joint_epochs: int = 0
-    """Passes over all the pictures by the average of several models."""
     half_still: bool = False
     """Whether half of the groups of layers stand still, to save time, and not only a third."""
 
@@ -149,10 +147,7 @@ def plan_fine_tuning(
         seconds = [fixed + each * count + joint_epochs_for(count) * joint for count in range(1, wanted + 1)]
         affordable = sum(one <= left for one in seconds)
         if affordable:
-            best = UpperPlan(
-                folds=models, epochs=affordable, seconds=seconds[affordable - 1], half_still=still,
-                joint_epochs=joint_epochs_for(affordable) if models > 1 else 0,
-            )  # fmt: skip
+            best = UpperPlan(folds=models, epochs=affordable, seconds=seconds[affordable - 1], half_still=still)
         if affordable >= max(1, math.ceil(wanted / 2)):
             break
     return best

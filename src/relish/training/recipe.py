@@ -29,6 +29,8 @@ BatchNorm = Literal["moving", "still"]
 Decoding = Literal["whole", "scaled"]
 
 
+_LATER: Mapping[str, Any] = {"balance": "none", "decoding": "whole"}
+"""Fields that recipes have got since there are runs, as those runs have them."""
 SHORT: Mapping[str, str] = {"lr": "learning_rate"}
 """Other names of fields, as the command line has them."""
 
@@ -117,6 +119,11 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Every field by name, in order, as plain values for YAML."""
         return asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same run: every field but the name, and later ones only where they were changed."""
+        fields_then = {key: value for key, value in self.as_dict().items() if key != "name"}
+        return {key: value for key, value in fields_then.items() if key not in _LATER or value != _LATER[key]}
 
     def with_settings(self, settings: Mapping[str, Any]) -> "Recipe":
         """The same recipe with some fields changed; words such as "1e-4" are read as the field's type.
@@ -217,7 +224,7 @@ RECIPES: Mapping[str, Recipe] = {
         replace(_BOOK, name="source-head", head="source"),
         # The probe alone: nothing of the loop's numbers is read.
         replace(_BOOK, name="probe", method="probe", freeze="backbone"),
-        # The ladder. The numbers are those of its fine-tuning, each measured (docs/ladder.md).
+        # The ladder. The numbers are those of its fine-tuning, most of them measured (docs/ladder.md).
         replace(
             _BOOK,
             name="auto",

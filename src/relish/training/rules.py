@@ -15,7 +15,7 @@ HELD_SHARE = 0.2
 """Share of the pictures that is held out to choose rungs by, where one model is fine-tuned."""
 FOLDS, FOLDED = 3, 3000
 """Models that are fine-tuned where there are this many pictures or fewer, each with another part held out: three times
-as many judge, and the average of the models is better than one of them."""
+as many judge, and what is made of them is better than one of them."""
 JOINT_SHARE, JOINT_RATE = 0.25, 0.5
 """Where the average of several models is worse than they are, it passes over all pictures for this share of their
 epochs, at this share of their rate (docs/ladder.md has what it is worth)."""
