@@ -36,11 +36,10 @@ def main() -> None:
                 out = asked.work / "runs" / f"{recipe}-{rate:g}-{seed}"
                 one = result_of(STUDY, asked.data, out, recipe, seed, image_size=asked.image_size, learning_rate=rate)
                 found.setdefault(f"{recipe}, rate {rate:g}", []).append(one)
-    table = [["recipe", "macro-F1", "accuracy", "accuracy on held-out pictures", "training"]]
+    table = [["recipe", "macro-F1", "accuracy", "accuracy on held-out pictures"]]
     table += [
         [name, mean_and_spread([o.macro_f1 for o in ones]), mean_and_spread([o.accuracy for o in ones]),
-         f"{np.mean([o.held_out for o in ones if o.held_out]):.3f}" if ones[0].held_out else "",
-         f"{np.mean([o.seconds for o in ones]):.0f} s"]
+         f"{np.mean([o.held_out for o in ones if o.held_out]):.3f}" if ones[0].held_out else ""]
         for name, ones in found.items()
     ]  # fmt: skip
     rows = [
