@@ -116,7 +116,7 @@ def test_a_mistyped_word_is_answered_with_the_nearest(inside, words, answer):
         (["fit", "colours", "--lr", "0"], "learning_rate must be above 0"),
         (["fit", "colours", "--lr", "1", "--set", "learning_rate=1"], "both given"),
         (["fit", "colours", "--image-size", "5"], "image_size must be"),
-        (["fit", "colours", "--freeze", "all"], "none, backbone, early or a number"),
+        (["fit", "colours", "--freeze", "all"], "none, backbone, early, half or a number"),
         (["fit", "colours", "--val-split", "2"], "--val-split must be between 0 and 1"),
         (["fit", "colours", "--map", "red"], "--map red"),
         (["fit", "colours", "--map", "red=934", "--source", "timm/test_resnet", "--weights", "none"], "source-head"),
