@@ -84,7 +84,8 @@ def draw_curve(curves: dict[str, list[tuple[int, list[float]]]]) -> None:
     for (recipe, points), style in zip(curves.items(), ("s-", "^-", "D-", "o-"), strict=True):
         sizes, means = [size for size, _ in points], [float(np.mean(values)) for _, values in points]
         low, high = [min(v) for _, v in points], [max(v) for _, v in points]
-        (line,) = axes.plot(sizes, means, style, label=recipe, linewidth=2 if recipe == "auto" else 1.2)
+        wide = {"linewidth": 6, "alpha": 0.45, "zorder": 1} if recipe == "auto" else {"linewidth": 1.2}
+        (line,) = axes.plot(sizes, means, style, label=recipe, **wide)
         axes.fill_between(sizes, low, high, color=line.get_color(), alpha=0.12)
     axes.set(xscale="log", xlabel="training pictures a class", ylabel="test accuracy")
     axes.set_xticks(sizes, [str(size) for size in sizes])
