@@ -50,7 +50,7 @@ def main() -> None:
         for name, ones in found.items()
     ]  # fmt: skip
     finish_study(
-        STUDY, "python benchmarks/far_from_imagenet.py DATA WORK", f"{asked.seeds} seeds",
+        STUDY, "python benchmarks/far_from_imagenet.py DATA WORK", asked.seeds, "seed",
         [one for ones in found.values() for one in ones], rows, table,
     )  # fmt: skip
 

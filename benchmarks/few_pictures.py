@@ -70,7 +70,7 @@ def main() -> None:
         last.append(f"{mean:.3f}" if recipe == "auto" else f"{mean:.3f}; auto {points:+.1f} ± {error:.1f}")
         rows.append({"size": "all", "recipe": recipe, "accuracy": mean, "gap": points, "error": error})
     finish_study(
-        "few_pictures", "python benchmarks/few_pictures.py PICTURES WORK", f"{asked.draws} draws",
+        "few_pictures", "python benchmarks/few_pictures.py PICTURES WORK", asked.draws, "draw",
         [one for ones in found.values() for one in ones], rows, [*table, [*last, ""]],
     )  # fmt: skip
     draw_curve({r: [(s, [one.accuracy for one in found[r, s]]) for s in sizes] for r in RECIPES})

@@ -40,7 +40,7 @@ def main() -> None:
             {"recipe": recipe, "accuracy": accuracies, "seconds": seconds, "gap": points, "error": error, "p": p_value}
         )
     finish_study(
-        "hot_dogs", "python benchmarks/hot_dogs.py DATA WORK", f"{asked.seeds} seeds",
+        "hot_dogs", "python benchmarks/hot_dogs.py DATA WORK", asked.seeds, "seed",
         [one for ones in found.values() for one in ones], rows, table,
     )  # fmt: skip
 

@@ -136,7 +136,7 @@ def main() -> None:
         for name, ones in found.items()
     ]  # fmt: skip
     finish_study(
-        "many_classes", "python benchmarks/many_classes.py WORK", f"seeds 0 to {asked.seeds - 1}",
+        "many_classes", "python benchmarks/many_classes.py WORK", asked.seeds, "seed",
         [one for ones in found.values() for one in ones], rows, table,
     )  # fmt: skip
 

@@ -144,10 +144,21 @@ def mean_and_spread(values: list[float]) -> str:
 
 
 def finish_study(
-    name: str, command: str, of: str, runs: Sequence[Result], rows: list[dict[str, Any]], table: list[list[str]]
+    name: str,
+    command: str,
+    repeats: int,
+    unit: str,
+    runs: Sequence[Result],
+    rows: list[dict[str, Any]],
+    table: list[list[str]],
 ) -> None:
-    """Print a table of runs and write it to `results/NAME.json`, with every processor that they were trained on."""
+    """Print a table of runs and write it to `results/NAME.json`, with every processor that they were trained on.
+
+    Args:
+        repeats, unit: how often everything was done, such as 3 and "seed".
+    """
     processors = " and ".join(sorted({run.processor for run in runs}))
+    of = f"{repeats} {unit}{'s' if repeats > 1 else ''}"
     finish(name, command, rows, table, processor=processors, of=of)
 
 
