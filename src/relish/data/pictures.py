@@ -74,7 +74,7 @@ def open_picture(source: PictureSource, *, name: str | None = None, least: int |
             left as it is; or a uint8 array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), channels RGB or RGBA.
         name: what to call it in an error; otherwise the path, or what kind of thing was given.
         least: pixels that the shorter side needs: a JPEG file may be decoded at a half, a quarter or an eighth of its
-            size where that leaves as many, which takes a third of the time and changes its values by a little. None:
+            size where that leaves as many, which takes about half the time and changes its values by a little. None:
             as it is.
 
     Returns:
