@@ -7,24 +7,16 @@ on the test pictures, which flatters them; `probe` and `auto` choose for themsel
 `results/far_from_imagenet.json`.
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 
-from study import Result, finish_study, mean_and_spread, result_of
+from study import Result, finish_study, mean_and_spread, result_of, seeded_arguments
 
 STUDY = "far_from_imagenet"
 RATES = {"book": (5e-5, 2e-4, 8e-4), "frozen": (5e-5, 2e-4, 8e-4)}
 
 
 def main() -> None:
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("data", type=Path)
-    ask.add_argument("work", type=Path)
-    ask.add_argument("--seeds", type=int, default=3)
-    ask.add_argument("--image-size", type=int, default=128)
-    asked = ask.parse_args()
+    asked = seeded_arguments(__doc__, image_size=128)
     found: dict[str, list[Result]] = {}
     for seed in range(asked.seeds):
         for recipe in ("auto", "probe"):
@@ -51,7 +43,7 @@ def main() -> None:
     ]  # fmt: skip
     finish_study(
         STUDY, "python benchmarks/far_from_imagenet.py DATA WORK", asked.seeds, "seed",
-        [one for ones in found.values() for one in ones], rows, table,
+        found, rows, table,
     )  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def main() -> None:
         rows.append({"size": "all", "recipe": recipe, "accuracy": mean, "gap": points, "error": error})
     finish_study(
         "few_pictures", "python benchmarks/few_pictures.py PICTURES WORK", asked.draws, "draw",
-        [one for ones in found.values() for one in ones], rows, [*table, [*last, ""]],
+        found, rows, [*table, [*last, ""]],
     )  # fmt: skip
     draw_curve({r: [(s, [one.accuracy for one in found[r, s]]) for s in sizes] for r in RECIPES})
 

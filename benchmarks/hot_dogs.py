@@ -7,23 +7,15 @@ pictures. `auto` is set against each of the others by a paired test over the pic
 what it says. Writes `results/hot_dogs.json`.
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 
-from study import Result, finish_study, gap, mean_and_spread, paired_p, result_of
+from study import Result, finish_study, gap, mean_and_spread, paired_p, result_of, seeded_arguments
 
 RECIPES = ("book", "probe", "auto")
 
 
 def main() -> None:
-    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("data", type=Path)
-    ask.add_argument("work", type=Path)
-    ask.add_argument("--seeds", type=int, default=3)
-    ask.add_argument("--image-size", type=int, default=224)
-    asked = ask.parse_args()
+    asked = seeded_arguments(__doc__, image_size=224)
     found: dict[str, list[Result]] = {recipe: [] for recipe in RECIPES}
     for seed in range(asked.seeds):
         for recipe in RECIPES:
@@ -41,7 +33,7 @@ def main() -> None:
         )
     finish_study(
         "hot_dogs", "python benchmarks/hot_dogs.py DATA WORK", asked.seeds, "seed",
-        [one for ones in found.values() for one in ones], rows, table,
+        found, rows, table,
     )  # fmt: skip
 
 

@@ -137,7 +137,7 @@ def main() -> None:
     ]  # fmt: skip
     finish_study(
         "many_classes", "python benchmarks/many_classes.py WORK", asked.seeds, "seed",
-        [one for ones in found.values() for one in ones], rows, table,
+        found, rows, table,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ those that are finished are kept beside the tables, in `results/runs/STUDY.jsonl
 run is trained again where its recipe, or its pictures' names, have changed since.
 """
 
+import argparse
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -143,12 +144,22 @@ def mean_and_spread(values: list[float]) -> str:
     return f"{np.mean(values):.3f} ({min(values):.3f}–{max(values):.3f})"
 
 
+def seeded_arguments(words: str | None, image_size: int) -> argparse.Namespace:
+    """`data`, `work`, `seeds` and `image_size`, of a study that trains on one dataset with several seeds."""
+    ask = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("data", type=Path)
+    ask.add_argument("work", type=Path)
+    ask.add_argument("--seeds", type=int, default=3)
+    ask.add_argument("--image-size", type=int, default=image_size)
+    return ask.parse_args()
+
+
 def finish_study(
     name: str,
     command: str,
     repeats: int,
     unit: str,
-    runs: Sequence[Result],
+    found: Mapping[Any, Sequence[Result]],
     rows: list[dict[str, Any]],
     table: list[list[str]],
 ) -> None:
@@ -156,8 +167,9 @@ def finish_study(
 
     Args:
         repeats, unit: how often everything was done, such as 3 and "seed".
+        found: every run, under whatever name.
     """
-    processors = " and ".join(sorted({run.processor for run in runs}))
+    processors = " and ".join(sorted({run.processor for runs in found.values() for run in runs}))
     of = f"{repeats} {unit}{'s' if repeats > 1 else ''}"
     finish(name, command, rows, table, processor=processors, of=of)
 

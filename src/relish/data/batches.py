@@ -22,7 +22,7 @@ from relish.core import seeds
 from relish.core.errors import PictureError
 from relish.data.dataset import Split
 from relish.data.pictures import open_picture
-from relish.data.transforms import CROP_AREA, Preprocessing, as_trained, as_viewed, least_side, stacked
+from relish.data.transforms import CROP_AREA, Preprocessing, as_evaluated, as_trained, as_viewed, least_side, stacked
 
 
 class Look(NamedTuple):
@@ -30,7 +30,7 @@ class Look(NamedTuple):
 
     how: Preprocessing
     view: int = 0
-    """0 as the picture is evaluated; above, see `as_viewed`."""
+    """0: as the picture is evaluated; above, see `as_viewed`."""
 
 
 class Batch(NamedTuple):
@@ -112,7 +112,7 @@ def evaluation_batches(
     Raises:
         PictureError: a picture cannot be opened any more.
     """
-    yield from _alone(_read(_Looked(split, [Look(how)], [""] * len(split)), batches, workers))
+    yield from _alone(_read(_Looked(split, [Look(how)], ()), batches, workers))
 
 
 def look_batches(
@@ -179,10 +179,12 @@ class _Looked(_Pictures):
 
     def pixels(self, picture: Image.Image, turn: int) -> tuple[Tensor, ...]:
         """(3, S, S) uint8 each."""
-        chances = [seeds.generator(0, f"view/{self.contents[turn]}", look.view) for look in self.looks]
-        return tuple(
-            as_viewed(picture, look.how, look.view, chance) for look, chance in zip(self.looks, chances, strict=True)
-        )
+        return tuple(self._seen(picture, turn, *look) for look in self.looks)
+
+    def _seen(self, picture: Image.Image, turn: int, how: Preprocessing, view: int) -> Tensor:
+        if view == 0:  # nothing is drawn, so neither generator nor content is needed
+            return as_evaluated(picture, how)
+        return as_viewed(picture, how, view, seeds.generator(0, f"view/{self.contents[turn]}", view))
 
 
 def _alone(batches: Iterator[Looks]) -> Iterator[Batch]:

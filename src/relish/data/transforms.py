@@ -165,15 +165,14 @@ def as_viewed(picture: Image.Image, how: Preprocessing, view: int, chance: np.ra
     """A picture as a probe learns from it besides its plain view: view 1 is that one flipped, the others are crops.
 
     Args:
-        view: 0 or above; 0 is the plain view.
+        view: 1 or above; the plain view, 0, is `as_evaluated`.
 
     Returns:
         (3, S, S) uint8.
     """
     if view > 1:
         return as_trained(picture, how, chance, VIEW_AREA)
-    plain = as_evaluated(picture, how)
-    return plain.flip(2) if view == 1 else plain
+    return as_evaluated(picture, how).flip(2)
 
 
 def stacked(pictures: Sequence[Tensor]) -> Tensor:

@@ -44,9 +44,7 @@ def freeze(target: TargetModel, what: str | int) -> None:
     else:
         groups = layer_groups(target)
         shares = {"early": len(groups) // 3, "half": len(groups) // 2}
-        count = shares.get(str(what), -1)
-        if count < 0:
-            count = _checked(what, len(groups))
+        count = shares[str(what)] if str(what) in shares else _checked(what, len(groups))
         still = [parameter for group in groups[:count] for parameter in group]
     for parameter in still:
         parameter.requires_grad_(False)

@@ -186,7 +186,7 @@ def _features(
     target = make_target(model, pictures.classes or ("none",), head_init="zeros", seed=0)
     config, size = model.data_config, model.data_config.input_size[1]
     backbone, split = Backbone(target, accelerator.device), pictures.as_split()
-    smaller = round(CROP_SIZE * size / 32) * 32
+    smaller = min(size, max(32, round(CROP_SIZE * size / 32) * 32))
     cropped = book_preprocessing(smaller if backbone.takes(smaller) else size, config.mean, config.std)
     whole = replace(book_preprocessing(size, config.mean, config.std), resize=size)
     contents = dict(zip(pictures.paths, pictures.contents, strict=True))
