@@ -27,8 +27,8 @@ from relish.core.run_folder import RunFolder
 from relish.data.sources import find_dataset
 from relish.training.recipe import named_recipe, recipe_from_dict
 
-RULES = 1
-"""Raise it when a recipe does something else than before: runs that are kept are then trained again."""
+RULES = {"ladder": 2, "probe": 1, "train": 1}
+"""By a recipe's method. Raise one when it does something else than before: its kept runs are then trained again."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,10 @@ def result_of(
     study: str, data: Path, out: Path, recipe: str, seed: int = 0, budget: float | None = None, **settings: Any
 ) -> Result:
     """Train, or find what was trained, and read the figures."""
+    wanted = named_recipe(recipe).with_settings(settings)
     asked = {
-        "run": out.name, "rules": RULES, "pictures": _pictures(str(data)), "seed": seed, "budget": budget,
-        "recipe": named_recipe(recipe).with_settings(settings).as_dict(),
+        "run": out.name, "rules": RULES[wanted.method], "pictures": _pictures(str(data)), "seed": seed,
+        "budget": budget, "recipe": wanted.as_dict(),
     }  # fmt: skip
     file = RESULTS / "runs" / f"{study}.jsonl"
     for line in file.read_text().splitlines() if file.is_file() else ():

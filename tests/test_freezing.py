@@ -116,6 +116,17 @@ def test_zero_groups_freeze_nothing(what):
     assert all(parameter.requires_grad for parameter in target.network.parameters())
 
 
+@pytest.mark.parametrize(
+    ("name", "early", "half"), [("torchvision/resnet18", 2, 3), ("embedded", 2, 4), ("timm/vit_tiny_patch16_224", 4, 7)]
+)
+def test_early_and_half_of_a_network_are_so_many_of_its_groups(name, early, half):
+    for word, count in (("early", early), ("half", half)):
+        target = make_target(load_source(None if name == "embedded" else name, "none"), ["a", "b"], seed=0)
+        freeze(target, word)
+        still = [not group[0].requires_grad for group in layer_groups(target)]
+        assert still == [place < count for place in range(len(still))]
+
+
 def test_all_groups_are_the_backbone():
     target = target_of()
     freeze(target, len(layer_groups(target)))

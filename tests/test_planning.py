@@ -42,10 +42,10 @@ def test_more_time_never_means_fewer_or_smaller_pictures(count, forward, budget,
     assert (long.image_size, long.pictures) >= (short.image_size, short.pictures) or long.image_size > short.image_size
 
 
-def upper(count, left, step=0.04, forward=0.01, epochs=None, half=0.7):
+def upper(count, left, step=0.04, forward=0.01, epochs=None, half=0.7, classes=2):
     return plan_fine_tuning(
-        pictures=count, judged=100, folds=folds_for(count), batch_size=32, epochs=epochs, shares=5, forward=forward,
-        step=step, half_step=half and half * step, left=left,
+        pictures=count, judged=100, classes=classes, folds=folds_for(count), batch_size=32, epochs=epochs, shares=5,
+        forward=forward, step=step, half_step=half and half * step, left=left,
     )  # fmt: skip
 
 
@@ -79,6 +79,10 @@ def test_epochs_that_are_asked_for_are_done_where_there_is_time():
     assert upper(2000, math.inf, epochs=7).epochs == 7
     assert upper(5000, math.inf).folds == 1
     assert upper(300, math.inf).folds > 1
+
+
+def test_many_classes_take_more_epochs_than_few_with_as_many_pictures():
+    assert [upper(2700, math.inf, classes=count).epochs for count in (2, 15, 40, 1000)] == [3, 3, 7, 10]
 
 
 def test_a_network_of_one_size_is_never_given_another():

@@ -10,6 +10,7 @@ paths inside them included: their output is a function of the picture alone. Dro
 right before the output layer, belongs to what learns and stays active.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,8 +32,9 @@ def freeze(target: TargetModel, what: str | int) -> None:
     Args:
         target: a target model in which nothing was frozen yet; changed in place.
         what: `none`; `backbone`, all but the output layer; a number N, the first N groups of `layer_groups`; `early`,
-            the first third of them: edges and textures, which serve any pictures (Yosinski et al. 2014,
-            arXiv:1411.1792); or `half`, the first half.
+            the first third of them, or the first two where that is more (a ResNet's stem and first stage, Detectron2's
+            `FREEZE_AT = 2`): edges and textures, which serve any pictures (Yosinski et al. 2014, arXiv:1411.1792); or
+            `half`, the first half, rounded up.
 
     Raises:
         RecipeError: another word, or more groups than there are.
@@ -43,7 +45,7 @@ def freeze(target: TargetModel, what: str | int) -> None:
         still = target.backbone_parameters()
     else:
         groups = layer_groups(target)
-        shares = {"early": len(groups) // 3, "half": len(groups) // 2}
+        shares = {"early": max(len(groups) // 3, min(2, len(groups) // 2)), "half": math.ceil(len(groups) / 2)}
         count = shares[str(what)] if str(what) in shares else _checked(what, len(groups))
         still = [parameter for group in groups[:count] for parameter in group]
     for parameter in still:

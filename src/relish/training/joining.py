@@ -5,9 +5,9 @@ Out:  the network, put together of them.
 Not here: fine-tuning each (`fine_tuning.py`), choosing how far from the probe to go (`ladder.py`).
 
 Models that stayed near their origin lie in one valley, and their average is better than each of them; those that moved
-far do not, and it is worse. Which it is shows on the pictures that they all learned from in part. A short pass over all
-of them, at a lower rate, then brings the average back down, to below its models: it learns what each of them lacked. It
-is what federated averaging does after each of its rounds (McMahan et al. 2017, arXiv:1602.05629).
+far do not, and it is worse. Which it is shows on the pictures that they all learned from in part. Some more
+epochs over all of them then bring the average back down, to below its models: it learns what each of them lacked. It is
+what federated averaging does after each of its rounds (McMahan et al. 2017, arXiv:1602.05629).
 """
 
 from collections.abc import Sequence

@@ -39,7 +39,7 @@ from relish.training.planning import UpperPlan
 from relish.training.plans import Plans
 from relish.training.precision import run_precision
 from relish.training.probing import Climb, Probed, probe_of
-from relish.training.rules import COMPARED, HELD_SHARE, JOINT_RATE, joint_epochs_for
+from relish.training.rules import COMPARED, HELD_SHARE, joint_epochs_for
 
 Keep = Callable[[Preprocessing, HeldOut], None]
 """Called whenever the network has become the best so far, to save it; with how it wants its pictures, and what it, or
@@ -87,8 +87,7 @@ def climb(job: Climb, folder: RunFolder, keep: Keep, accelerator: Accelerator, p
         progress.warn(f"{error.message.partition(':')[0]}: fine-tuning is left out.")
         folds = []
     if folds:
-        epochs = joint_epochs_for(plan.epochs)
-        recipe = replace(job.recipe, epochs=epochs, learning_rate=JOINT_RATE * job.recipe.learning_rate)
+        recipe = replace(job.recipe, epochs=joint_epochs_for(plan.epochs))
         deadline = _deadline(job, plans, plan, len(lesson.learn), [])
         joint = replace(lesson, recipe=recipe, score=lesson.learn.take([]), deadline=deadline)
         best = _top(job, joint, folds, probe, folder, accelerator, progress)

@@ -110,6 +110,7 @@ def plan_fine_tuning(
     *,
     pictures: int,
     judged: int,
+    classes: int,
     folds: int,
     batch_size: int,
     epochs: int | None,
@@ -138,7 +139,7 @@ def plan_fine_tuning(
     for models, still in product(dict.fromkeys((folds, 1)), steps):
         held = pictures / models if models > 1 else pictures * HELD_SHARE
         learned = pictures - held
-        wanted = epochs_for(round(learned), batch_size) if epochs is None else epochs
+        wanted = epochs_for(round(learned), batch_size, classes) if epochs is None else epochs
         # Each model is scored at every share; several are compared with their average, and with what becomes of it.
         compared = (models + 2) * min(pictures, COMPARED) if models > 1 else 0
         fixed = forward * (models * held * shares + judged + compared)

@@ -78,9 +78,10 @@ class Plans:
                 with half_frozen(job.target):
                     half = step_seconds(lesson, self.accelerator) / self.accelerator.num_processes
             plan = plan_fine_tuning(
-                pictures=len(lesson.learn), judged=job.judged, batch_size=job.recipe.batch_size,
-                folds=1 if job.held else folds_for(len(lesson.learn)), epochs=job.recipe.epochs,
-                shares=len(SHARES) + 1, forward=self.forward, step=step, half_step=half, left=job.left,
+                pictures=len(lesson.learn), judged=job.judged, classes=len(job.target.classes),
+                folds=1 if job.held else folds_for(len(lesson.learn)), batch_size=job.recipe.batch_size,
+                epochs=job.recipe.epochs, shares=len(SHARES) + 1, forward=self.forward, step=step, half_step=half,
+                left=job.left,
             )  # fmt: skip
             return {**plan.as_dict(), "step": half if plan.half_still else step}
 

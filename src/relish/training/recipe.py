@@ -52,8 +52,8 @@ class Recipe:
     unmatched: Unmatched = "random"
     """With head=source: what a class without a source row starts from, chance or the mean of the source rows."""
     freeze: str = "none"
-    """What does not learn: `none`, `backbone`, `early`, the first third of the groups of layers, `half` of them,
-    or N, the first N."""
+    """What does not learn: `none`, `backbone`, `early`, the first third of the groups of layers or the first two,
+    `half` of them, or N, the first N."""
     learning_rate: float = 5e-5
     """Base rate of every layer but the head, per loss as `loss` takes it (a sum, in the book)."""
     head_multiplier: float = 10.0
