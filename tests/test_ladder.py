@@ -30,7 +30,7 @@ from relish.models.freezing import half_frozen, layer_groups
 from relish.models.header import load_model
 from relish.models.source import load_source
 from relish.models.target import make_target
-from relish.training import fine_tuning, joining, ladder, planning, plans, probing
+from relish.training import fine_tuning, joining, ladder, planning, plans, probing, rules, tuning
 from relish.training.averaging import between, mean_of
 from tests.conftest import COLOURS, draw, draw_dataset, read_json
 
@@ -181,7 +181,7 @@ def test_auto_is_never_worse_on_held_out_pictures_than_its_own_probe(
         looked = survey(index_folder(root / "all", name="all", source="all"))
         learn = looked.dataset.splits["train"]
         contents = [looked.sha256[path] for path in learn.paths]
-        held = ladder.stratified_folds(learn.labels, contents, 5, 0) == 0
+        held = tuning.stratified_folds(learn.labels, contents, 5, 0) == 0
         how = ladder_preprocessing(extra, description)
         said = predict_split(network, learn.take(np.flatnonzero(held)), how, accelerator_for("cpu"))
         assert (said.argmax(1) == learn.labels[held]).sum() == last["correct"]
@@ -284,7 +284,7 @@ def test_an_average_that_is_worse_than_its_models_learns_from_all_the_pictures(
 
     def stopped_in_the_last(lesson, *others):
         learned.append(len(lesson.learn))
-        if len(learned) == 4:
+        if len(learned) == 5:
             raise KeyboardInterrupt
         return real(lesson, *others)
 
@@ -293,15 +293,40 @@ def test_an_average_that_is_worse_than_its_models_learns_from_all_the_pictures(
     monkeypatch.setattr(fine_tuning, "train", stopped_in_the_last)
     with pytest.raises(relish.RelishError):
         relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
-    assert learned[3] == sum(learned[:3]) / 2
+    assert learned[0] == learned[1]  # at one rate and at another
+    assert learned[4] == sum(learned[1:4]) / 2
     relish.fit(resume=tmp_path / "run")
     whole, again = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "run"))
     assert whole == again
 
 
+@pytest.mark.parametrize(
+    ("rate", "share", "stage"), [(3.0, 1e-5, "fine-tuning-1-slower"), (1e-2, 1e-5, "fine-tuning-1")]
+)
+@pytest.mark.usefixtures("fine_tuning_wins")
+def test_the_rate_that_is_better_for_the_first_model_is_that_of_all(
+    colours, tiny_source, tmp_path, monkeypatch, rate, share, stage
+):
+    """3 wrecks any network, and where the source is a random one, a tiny rate gets nowhere."""
+    monkeypatch.setattr(rules, "RATES", (1.0, share))
+    rates, real = [], fine_tuning.train
+    monkeypatch.setattr(
+        fine_tuning, "train", lambda lesson, *more: rates.append(lesson.recipe.learning_rate) or real(lesson, *more)
+    )
+    heard = Heard()
+    settings = {**SMALL, "learning_rate": rate}
+    relish.fit(colours, weights=tiny_source, settings=settings, out=tmp_path / "run", progress=heard)
+    chosen = rate * (share if stage.endswith("slower") else 1.0)
+    assert rates[:4] == pytest.approx([rate, rate * share, chosen, chosen])
+    told = rungs(tmp_path / "run")[-1]
+    assert (told["stage"], told["learning_rate"]) == (stage, pytest.approx(chosen))
+    assert any(line.startswith(f"rate    {chosen:g} ") for line in heard.lines)
+    assert (tmp_path / "run" / "curves.png").is_file() or (tmp_path / "run" / "curves.svg").is_file()
+
+
 @pytest.mark.usefixtures("fine_tuning_wins")
 def test_half_of_the_layers_stand_still_where_the_plan_says_so(colours, tiny_source, tmp_path, monkeypatch):
-    plan = planning.UpperPlan(folds=1, epochs=2, seconds=1.0, half_still=True)
+    plan = planning.UpperPlan(folds=1, epochs=2, rates=1, seconds=1.0, half_still=True)
     monkeypatch.setattr(plans, "plan_fine_tuning", lambda **_: plan)
     relish.fit(colours, weights=tiny_source, settings=SMALL, budget=600, out=tmp_path / "run")
     target = make_target(load_source(None, tiny_source), ("blue", "red"), seed=0)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relish.training.planning import FEWEST, plan_fine_tuning, plan_probe
-from relish.training.rules import folds_for
+from relish.training.rules import folds_for, rates_for
 
 pictures = st.integers(4, 100_000)
 seconds_each = st.floats(1e-4, 0.2)
@@ -44,7 +44,8 @@ def test_more_time_never_means_fewer_or_smaller_pictures(count, forward, budget,
 
 def upper(count, left, step=0.04, forward=0.01, epochs=None, half=0.7, classes=2):
     return plan_fine_tuning(
-        pictures=count, judged=100, classes=classes, folds=folds_for(count), batch_size=32, epochs=epochs, shares=5,
+        pictures=count, judged=100, classes=classes, folds=folds_for(count), rates=rates_for(count),
+        batch_size=32, epochs=epochs, shares=5,
         forward=forward, step=step, half_step=half and half * step, left=left,
     )  # fmt: skip
 
@@ -63,8 +64,8 @@ def test_more_time_never_means_less_learning(count, step, left, times):
 
 
 def learning(plan):
-    """How much a plan has learned: first more models, then more layers, then more epochs."""
-    return plan.folds, not plan.half_still, plan.epochs
+    """How much a plan has learned: first more models, then more rates, more layers, more epochs."""
+    return plan.folds, plan.rates, not plan.half_still, plan.epochs
 
 
 def test_where_time_is_short_layers_stand_still_before_a_model_is_left_out():

@@ -59,7 +59,8 @@ def training_curves(folder: RunFolder) -> tuple[Curves, str]:
     if own:
         scored = [event["split"] for event in folder.records() if event["event"] == "score"]
         return own, scored[-1] if scored else "held-out"
-    return curve_points(RunFolder(folder.path / "stages" / "fine-tuning-1")), HELD_OUT
+    stages = [event["stage"] for event in folder.records() if "stage" in event] or ["fine-tuning-1"]
+    return curve_points(RunFolder(folder.path / "stages" / stages[-1])), HELD_OUT
 
 
 def findings_of(folder: RunFolder, album: Album) -> tuple[int | None, list[Found], dict[str, int]]:

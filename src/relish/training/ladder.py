@@ -2,7 +2,7 @@
 
 In:   a target model as its source left it, the pictures to learn from, a recipe, a folder.
 Out:  the network, as the best rung left it; every rung's figures in the run's `metrics.jsonl`.
-Not here: the rungs themselves (`probing.py`, `fine_tuning.py`), saving and judging (`tasks/running.py`).
+Not here: the rungs themselves (`probing.py`, `tuning.py`), saving and judging (`tasks/running.py`).
 
 What is compared are answers on pictures that were held out: a fifth of them, or, where that is too few to tell two
 models apart, every picture once, held out from one of several models, which are averaged in the end. Everything is
@@ -15,31 +15,28 @@ arXiv:2109.01903; averaging models of one origin: Wortsman et al. 2022, arXiv:22
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from accelerate import Accelerator
 
-from relish.core.errors import Diverged
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.data.folds import stratified_folds, usable_folds
 from relish.data.transforms import Preprocessing
 from relish.evaluation.held_out import HeldOut
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.selection import Verdict, judge, tempered_losses
 from relish.training.averaging import State, state_of
-from relish.training.fine_tuning import HELD_OUT, SHARES, Fold, fine_tune, set_head
+from relish.training.fine_tuning import HELD_OUT, SHARES, Fold, set_head
 from relish.training.joining import put_together
 from relish.training.loop import Lesson
-from relish.training.planning import UpperPlan
 from relish.training.plans import Plans
 from relish.training.precision import run_precision
 from relish.training.probing import Climb, Probed, probe_of
-from relish.training.rules import COMPARED, HELD_SHARE, joint_epochs_for
+from relish.training.rules import joint_epochs_for
+from relish.training.tuning import Tuned, Tuning
 
 Keep = Callable[[Preprocessing, HeldOut], None]
 """Called whenever the network has become the best so far, to save it; with how it wants its pictures, and what it, or
@@ -68,46 +65,39 @@ def climb(job: Climb, folder: RunFolder, keep: Keep, accelerator: Accelerator, p
         return []
     probe, lesson = state_of(network), _lesson(job, probed)
     lesson = replace(lesson, precision=run_precision(lesson, folder, accelerator, progress))
-    plan = plans.upper(lesson)
-    outs = _held_out(job, plan, probed)
-    stages = [folder.stage(f"fine-tuning-{number + 1}") for number in range(len(outs))]
-    folds: list[Fold] = []
-    try:
-        for stage, out in zip(stages, outs, strict=True):
-            part = replace(
-                lesson,
-                recipe=replace(job.recipe, epochs=plan.epochs),
-                learn=probed.learn.take(np.flatnonzero(~out)),
-                score=probed.learn.take(np.flatnonzero(out)),
-                deadline=_deadline(job, plans, plan, len(lesson.learn), outs[len(folds) :]),
-            )
-            folds.append(fine_tune(part, origin, probed.without(out), stage, folder, accelerator, progress))
-            progress.say(_tuned_words(folds, len(outs)))
-    except Diverged as error:
-        progress.warn(f"{error.message.partition(':')[0]}: fine-tuning is left out.")
-        folds = []
-    if folds:
-        recipe = replace(job.recipe, epochs=joint_epochs_for(plan.epochs))
-        deadline = _deadline(job, plans, plan, len(lesson.learn), [])
-        joint = replace(lesson, recipe=recipe, score=lesson.learn.take([]), deadline=deadline)
-        best = _top(job, joint, folds, probe, folder, accelerator, progress)
-        if best is not None:
-            keep(probed.preprocessing, best)
-            return stages
-    network.load_state_dict(probe)
-    return stages
+    tuning = Tuning(
+        job=job, plans=plans, plan=plans.upper(lesson), probed=probed, lesson=lesson, origin=origin, folder=folder,
+        accelerator=accelerator, progress=progress,
+    )  # fmt: skip
+    tuned = tuning.models()
+    if tuned is None:
+        network.load_state_dict(probe)
+        return []
+    joint = replace(
+        lesson,
+        recipe=replace(job.recipe, epochs=joint_epochs_for(tuning.plan.epochs), learning_rate=tuned.rate),
+        score=lesson.learn.take([]),
+        deadline=tuning.deadline([]),
+    )
+    best = _top(job, joint, tuned, probe, folder, accelerator, progress)
+    if best is None:
+        network.load_state_dict(probe)
+    else:
+        keep(probed.preprocessing, best)
+    return list(tuned.stages)
 
 
 def _top(
     job: Climb,
     joint: Lesson,
-    folds: list[Fold],
+    tuned: Tuned,
     probe: State,
     folder: RunFolder,
     accelerator: Accelerator,
     progress: Progress,
 ) -> HeldOut | None:
     """Put what the folds come to into the network where it is better than the probe; what its models said, or None."""
+    folds = list(tuned.folds)
     share, verdict = _chosen(folds)
     name = "fine-tuned" if share == 1 else f"average of probe and fine-tuned, {share:g} of the way"
     progress.say(f"rung    {name}: {verdict.sentence()}")
@@ -116,7 +106,7 @@ def _top(
         progress.warn("what the models were put together to is worse than they are, so the probe is kept after all.")
     figures = {
         "probe_correct": verdict.right_before, "share": share, "gain": verdict.gain, "error": verdict.error,
-        "kept": kept,
+        "kept": kept, "stage": tuned.stages[0].path.name, "learning_rate": tuned.rate,
     }  # fmt: skip
     _record(job, folder, accelerator, "average", **Proportion(verdict.right, verdict.count).as_json(), **figures)
     progress.say(f"won     {name if kept else 'probe'}")
@@ -172,40 +162,6 @@ def _reached(job: Climb, right: Proportion, progress: Progress) -> bool:
         f"won     probe: it reaches {job.target_accuracy:g} on held-out pictures, so there is no need to climb on"
     )
     return True
-
-
-def _held_out(job: Climb, plan: UpperPlan, probed: Probed) -> list[npt.NDArray[np.bool_]]:
-    """For each model that is fine-tuned the pictures held out from it, (N,) bool."""
-    learn = probed.learn
-    if not plan.folds:
-        return []
-    own = np.array([path in job.held for path in learn.paths])
-    if own.any() and not own.all():
-        return [own]
-    contents = [job.contents[path] for path in learn.paths]
-    wanted = plan.folds if plan.folds > 1 else round(1 / HELD_SHARE)
-    count = usable_folds(learn.labels, contents, wanted)
-    fold_of = stratified_folds(learn.labels, contents, count, job.seed)
-    return [fold_of == number for number in range(min(count, plan.folds))]
-
-
-def _deadline(job: Climb, plans: Plans, plan: UpperPlan, pictures: int, outs: Sequence[npt.NDArray[np.bool_]]) -> float:
-    """By `time.monotonic`: when the next of the models that are still to come has to end; of none, their average."""
-    if not math.isfinite(job.budget):
-        return math.inf
-    # Each is scored once more after its last step, and judged at every share; then comes what is made of them.
-    after = plans.forward * (job.judged + sum(int(out.sum()) for out in outs) * (len(SHARES) + 2))
-    if plan.folds > 1:
-        after += plans.forward * min(pictures, COMPARED) * (plan.folds + 2 if outs else 1)
-        after += pictures * joint_epochs_for(plan.epochs) * plans.step if outs else 0.0
-    return float(time.monotonic() + (job.left - after) / max(1, len(outs)))
-
-
-def _tuned_words(folds: list[Fold], models: int) -> str:
-    fold = folds[-1]
-    right = Proportion(int((fold.logits[1.0].argmax(1) == fold.out.labels).sum()), len(fold.out))
-    which = f"tuned   model {len(folds)} of {models}" if models > 1 else "tuned   model"
-    return f"{which}: {right.correct} of {right.count} held-out pictures right"
 
 
 def _record(job: Climb, folder: RunFolder, accelerator: Accelerator, rung: str, **figures: Any) -> None:

@@ -57,6 +57,8 @@ class UpperPlan:
     """Passes over the pictures, each model."""
     seconds: float
     """How long it will take, the final judging included."""
+    rates: int
+    """Learning rates that the first model is fine-tuned at."""
     half_still: bool = False
     """Whether half of the groups of layers stand still, to save time, and not only a third."""
 
@@ -112,6 +114,7 @@ def plan_fine_tuning(
     judged: int,
     classes: int,
     folds: int,
+    rates: int,
     batch_size: int,
     epochs: int | None,
     shares: int,
@@ -120,13 +123,14 @@ def plan_fine_tuning(
     half_step: float | None,
     left: float,
 ) -> UpperPlan:
-    """As many models and epochs as are wanted, or as there is time for; before a model is left out, half of the layers
-    stand still.
+    """As many models and epochs as are wanted, or as there is time for; before a model is left out, rates are no more
+    compared, and before that half of the layers stand still.
 
     Args:
         pictures: to learn from and to choose by.
         judged: pictures of the final split.
         folds: models wanted.
+        rates: learning rates that the first of them is to be fine-tuned at.
         epochs: asked for; None lets the rule decide.
         shares: averages that are tried on the pictures held out.
         forward: seconds to read a picture and pass it through the network.
@@ -135,20 +139,23 @@ def plan_fine_tuning(
         left: seconds of the budget; infinite for none.
     """
     steps = {False: step} if half_step is None else {False: step, True: half_step}
-    best = UpperPlan(folds=0, epochs=0, seconds=judged * forward)
-    for models, still in product(dict.fromkeys((folds, 1)), steps):
+    best = UpperPlan(folds=0, epochs=0, rates=1, seconds=judged * forward)
+    for models, tried, still in product(dict.fromkeys((folds, 1)), dict.fromkeys((rates, 1)), steps):
         held = pictures / models if models > 1 else pictures * HELD_SHARE
         learned = pictures - held
         wanted = epochs_for(round(learned), batch_size, classes) if epochs is None else epochs
         # Each model is scored at every share; several are compared with their average, and with what becomes of it.
         compared = (models + 2) * min(pictures, COMPARED) if models > 1 else 0
-        fixed = forward * (models * held * shares + judged + compared)
-        each = models * (learned * steps[still] + held * forward)
+        trained = models + tried - 1
+        fixed = forward * (trained * held * shares + judged + compared)
+        each = trained * (learned * steps[still] + held * forward)
         joint = pictures * steps[still] if models > 1 else 0.0
         seconds = [fixed + each * count + joint_epochs_for(count) * joint for count in range(1, wanted + 1)]
         affordable = sum(one <= left for one in seconds)
         if affordable:
-            best = UpperPlan(folds=models, epochs=affordable, seconds=seconds[affordable - 1], half_still=still)
+            best = UpperPlan(
+                folds=models, epochs=affordable, rates=tried, seconds=seconds[affordable - 1], half_still=still
+            )
         if affordable >= max(1, math.ceil(wanted / 2)):
             break
     return best

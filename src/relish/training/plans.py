@@ -24,7 +24,7 @@ from relish.training.fine_tuning import SHARES
 from relish.training.loop import Lesson
 from relish.training.planning import SIZES, LowerPlan, UpperPlan, plan_fine_tuning, plan_probe
 from relish.training.probing import Climb
-from relish.training.rules import folds_for
+from relish.training.rules import folds_for, rates_for
 from relish.training.timing import forward_seconds, solving_seconds, step_seconds
 
 
@@ -79,7 +79,8 @@ class Plans:
                     half = step_seconds(lesson, self.accelerator) / self.accelerator.num_processes
             plan = plan_fine_tuning(
                 pictures=len(lesson.learn), judged=job.judged, classes=len(job.target.classes),
-                folds=1 if job.held else folds_for(len(lesson.learn)), batch_size=job.recipe.batch_size,
+                folds=1 if job.held else folds_for(len(lesson.learn)), rates=rates_for(len(lesson.learn)),
+                batch_size=job.recipe.batch_size,
                 epochs=job.recipe.epochs, shares=len(SHARES) + 1, forward=self.forward, step=step, half_step=half,
                 left=job.left,
             )  # fmt: skip
@@ -90,10 +91,12 @@ class Plans:
         plan = UpperPlan(**found)
         if plan.half_still:
             freeze(job.target, "half")
-        models = f"{plan.folds} models, {plan.epochs} epochs each" if plan.folds > 1 else f"{plan.epochs} epochs"
         if plan.folds:
+            models = f"{plan.folds} models, {plan.epochs} epochs each" if plan.folds > 1 else f"{plan.epochs} epochs"
+            first = "the first " if plan.folds > 1 else ""
+            rates = f", {first}at {plan.rates} rates" if plan.rates > 1 else ""
             still = ", half of the layers still" if plan.half_still else ""
-            self.progress.say(f"plan    fine-tuning: {models}{still}; about {_told(plan.seconds)}")
+            self.progress.say(f"plan    fine-tuning: {models}{rates}{still}; about {_told(plan.seconds)}")
         else:
             self.progress.say("plan    fine-tuning: no time for it")
         return plan

@@ -19,6 +19,9 @@ HELD_SHARE = 0.2
 FOLDS, FOLDED = 3, 3000
 """Models that are fine-tuned where there are this many pictures or fewer, each with another part held out: three times
 as many judge, and what is made of them is better than one of them."""
+RATES, RATE_ALONE = (1.0, 0.2), 0.5
+"""Shares of the recipe's rate that the first model is fine-tuned at, and the share where there is no comparing: a low
+rate is better on photographs, a high one on scans and drawn pictures (docs/ladder.md)."""
 JOINT_SHARE = 0.5
 """Where the average of several models is worse than they are, it passes over all pictures for this share of their
 epochs (docs/ladder.md has what it is worth)."""
@@ -31,6 +34,16 @@ VIEWS, VIEWED = 5, 1000
 def folds_for(pictures: int) -> int:
     """How many models are fine-tuned: one, beside a fifth of the pictures that is held out, or one a fold."""
     return FOLDS if pictures <= FOLDED else 1
+
+
+def rates_for(pictures: int) -> int:
+    """How many rates are tried: with many pictures there are steps enough to get there, or back, from one."""
+    return len(RATES) if pictures <= FOLDED else 1
+
+
+def rate_shares(count: int) -> tuple[float, ...]:
+    """Which shares of the recipe's rate are tried where so many are."""
+    return RATES if count > 1 else (RATE_ALONE,)
 
 
 def views_for(pictures: int) -> int:
