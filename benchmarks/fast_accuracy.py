@@ -10,7 +10,7 @@ the norms' statistics still. The book's own runs are those of `hot_dogs.py`, whe
 import numpy as np
 
 from book_speed import FAST
-from study import Result, finish_study, gap, mean_and_spread, paired_p, result_of, seeded_arguments
+from study import Result, finish_study, gap, mean_and_spread, paired_p, result_of, seeded_arguments, told_gap
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     p_value = paired_p(found["book, fast"], found["book"])
     table = [["recipe", "test accuracy", "against book, in points", "training"]]
     for name, ones in found.items():
-        words = "" if name == "book" else f"{points:+.1f} ± {error:.1f}, p = {p_value:.3f}"
+        words = "" if name == "book" else told_gap(points, error, p_value)
         seconds = np.mean([one.seconds for one in ones])
         table.append([name, mean_and_spread([one.accuracy for one in ones]), words, f"{seconds:.0f} s"])
     rows = [{"recipe": name, "accuracy": [one.accuracy for one in ones]} for name, ones in found.items()]

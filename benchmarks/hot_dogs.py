@@ -9,7 +9,7 @@ what it says. Writes `results/hot_dogs.json`.
 
 import numpy as np
 
-from study import Result, finish_study, gap, mean_and_spread, paired_p, result_of, seeded_arguments
+from study import Result, finish_study, gap, mean_and_spread, paired_p, result_of, seeded_arguments, told_gap
 
 RECIPES = ("book", "probe", "auto")
 
@@ -25,7 +25,7 @@ def main() -> None:
     for recipe, ones in found.items():
         points, error = gap(found["auto"], ones)
         p_value = paired_p(found["auto"], ones)
-        words = "" if recipe == "auto" else f"{points:+.1f} ± {error:.1f}, p = {p_value:.3f}"
+        words = "" if recipe == "auto" else told_gap(points, error, p_value)
         accuracies, seconds = [one.accuracy for one in ones], [one.seconds for one in ones]
         table.append([recipe, mean_and_spread(accuracies), words, f"{np.mean(seconds):.0f} s"])
         rows.append(

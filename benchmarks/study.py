@@ -135,6 +135,11 @@ def paired_p(ours: list[Result], theirs: list[Result]) -> float:
     return float(found.pvalue)
 
 
+def told_gap(points: float, error: float, p_value: float) -> str:
+    """Such as `+1.2 ± 0.4, p = 0.003`: what `gap` and `paired_p` found."""
+    return f"{points:+.1f} ± {error:.1f}, " + ("p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}")
+
+
 def _differences(ours: list[Result], theirs: list[Result]) -> np.ndarray:
     """(N,) float64, for each picture: in how many more of the runs we have it right, as a share of them."""
     return np.mean([a.right.astype(float) - b.right for a, b in zip(ours, theirs, strict=True)], axis=0)
