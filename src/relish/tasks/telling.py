@@ -59,7 +59,7 @@ def training_curves(folder: RunFolder) -> tuple[Curves, str]:
     if own:
         scored = [event["split"] for event in folder.records() if event["event"] == "score"]
         return own, scored[-1] if scored else "held-out"
-    stages = [event["stage"] for event in folder.records() if "stage" in event] or ["fine-tuning-1"]
+    stages = [event["curves"] for event in folder.records() if "curves" in event] or ["fine-tuning-1"]
     return curve_points(RunFolder(folder.path / "stages" / stages[-1])), HELD_OUT
 
 

@@ -106,7 +106,7 @@ def _top(
         progress.warn("what the models were put together to is worse than they are, so the probe is kept after all.")
     figures = {
         "probe_correct": verdict.right_before, "share": share, "gain": verdict.gain, "error": verdict.error,
-        "kept": kept, "stage": tuned.stages[0].path.name, "learning_rate": tuned.rate,
+        "kept": kept, "curves": tuned.stages[0].path.name, "learning_rate": tuned.rate,
     }  # fmt: skip
     _record(job, folder, accelerator, "average", **Proportion(verdict.right, verdict.count).as_json(), **figures)
     progress.say(f"won     {name if kept else 'probe'}")
