@@ -1,8 +1,5 @@
 """The paired test against statsmodels, and curves there and back."""
 
-import json
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +8,7 @@ from statsmodels.stats.contingency_tables import mcnemar as reference
 
 from relish.core.errors import RunError
 from relish.evaluation.comparison import McNemar, mcnemar
-from relish.evaluation.curves import CurvePoint, SweepPoint, curves_as_dicts, curves_from_dicts
+from relish.evaluation.curves import SweepPoint
 from relish.evaluation.metrics import Proportion
 
 
@@ -71,22 +68,6 @@ def test_a_p_value_is_never_rounded_across_the_line(p, words):
 def test_runs_judged_on_other_pictures_cannot_be_paired():
     with pytest.raises(RunError, match="3 pictures, the other on 2"):
         mcnemar(np.ones(3, dtype=bool), np.ones(2, dtype=bool))
-
-
-POINTS = (CurvePoint(0.2, 0.9, 0.5), CurvePoint(1.0, 0.4, 0.8, 0.75), CurvePoint(2.0, test_accuracy=0.9))
-
-
-def test_curves_come_back_from_json():
-    assert curves_from_dicts(json.loads(json.dumps(curves_as_dicts(POINTS), allow_nan=False))) == POINTS
-
-
-@pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_is_null_in_json(loss):
-    assert curves_as_dicts((CurvePoint(1.0, loss),))[0]["loss"] is None
-
-
-def test_events_with_other_keys_make_points_too():
-    assert curves_from_dicts([{"event": "point", "epoch": 1, "batch": 3, "loss": 0.5}]) == (CurvePoint(1, 0.5),)
 
 
 def test_a_sweep_point_without_accuracy_has_diverged():
