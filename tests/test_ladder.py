@@ -1,5 +1,6 @@
 """The ladder keeps a rung only where it is better, leaves each at once, and ends in time."""
 
+import json
 import math
 import time
 from dataclasses import replace
@@ -13,13 +14,14 @@ from hypothesis import strategies as st
 
 import relish
 from relish.core.devices import accelerator_for
-from relish.core.errors import DataError, ModelError, RecipeError
+from relish.core.errors import DataError, Diverged, ModelError, RecipeError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data import batches
 from relish.data.batches import Look
 from relish.data.dataset import Split
 from relish.data.folders import index_folder
+from relish.data.folds import stratified_folds
 from relish.data.pictures import open_picture
 from relish.data.survey import survey
 from relish.data.transforms import book_preprocessing
@@ -30,7 +32,7 @@ from relish.models.freezing import half_frozen, layer_groups
 from relish.models.header import load_model
 from relish.models.source import load_source
 from relish.models.target import make_target
-from relish.training import fine_tuning, joining, ladder, planning, plans, probing, rules, tuning
+from relish.training import fine_tuning, joining, ladder, planning, plans, probing, rules, timing, tuning
 from relish.training.averaging import between, mean_of
 from tests.conftest import COLOURS, draw, draw_dataset, read_json
 
@@ -123,6 +125,14 @@ def test_a_network_that_goes_on_after_its_head_is_refused(looked):
         Backbone(target)(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), book_preprocessing(64, (0.5,) * 3, (0.5,) * 3))
 
 
+def test_weights_that_make_no_numbers_are_told_as_such(looked, tiny_source):
+    backbone = backbone_of(looked, tiny_source)
+    with torch.no_grad():
+        next(backbone.network.parameters()).fill_(float("inf"))
+    with pytest.raises(ModelError, match="weights are damaged"):
+        backbone(torch.full((2, 3, 32, 32), 200, dtype=torch.uint8), book_preprocessing(32, (0.5,) * 3, (0.5,) * 3))
+
+
 # ---- the rungs ------------------------------------------------------------------------------------------------------
 
 
@@ -181,7 +191,7 @@ def test_auto_is_never_worse_on_held_out_pictures_than_its_own_probe(
         looked = survey(index_folder(root / "all", name="all", source="all"))
         learn = looked.dataset.splits["train"]
         contents = [looked.sha256[path] for path in learn.paths]
-        held = tuning.stratified_folds(learn.labels, contents, 5, 0) == 0
+        held = stratified_folds(learn.labels, contents, 5, 0) == 0
         how = ladder_preprocessing(extra, description)
         said = predict_split(network, learn.take(np.flatnonzero(held)), how, accelerator_for("cpu"))
         assert (said.argmax(1) == learn.labels[held]).sum() == last["correct"]
@@ -241,9 +251,6 @@ def test_a_run_that_was_cut_short_does_not_learn_on_when_it_is_resumed(colours, 
 
 
 def test_an_unfinished_climb_answers_with_its_best_rung_so_far(colours, tiny_source, tmp_path, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(fine_tuning, "train", interrupted)
     with pytest.raises(relish.RelishError):
         relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
@@ -252,11 +259,88 @@ def test_an_unfinished_climb_answers_with_its_best_rung_so_far(colours, tiny_sou
     assert "not finished" in repr(clf)
 
 
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
 @pytest.fixture
 def fine_tuning_wins(monkeypatch):
     """Whatever the pictures held out say."""
     verdict = selection.Verdict(gain=1.0, error=0.1, right=24, right_before=20, count=24)
     monkeypatch.setattr(ladder, "_chosen", lambda _: (1.0, verdict))
+
+
+@pytest.mark.usefixtures("fine_tuning_wins")
+def test_a_run_that_is_resumed_keeps_its_best_model_meanwhile(colours, tiny_source, tmp_path, monkeypatch):
+    """Killed while it was judged, gone on with, and killed again."""
+    run = tmp_path / "run"
+    relish.fit(colours, weights=tiny_source, settings=SMALL, out=run)
+    best = (run / "model.safetensors").read_bytes()
+    assert rungs(run)[-1]["kept"]
+    (run / "evaluation.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning.Tuning, "models", interrupted)
+        with pytest.raises(relish.RelishError):
+            relish.fit(resume=run)
+    assert (run / "model.safetensors").read_bytes() == best
+
+
+@pytest.mark.parametrize("damage", ["gone", "of another version"])
+def test_a_run_that_is_planned_afresh_trains_afresh(colours, tiny_source, tmp_path, monkeypatch, damage):
+    """What an earlier plan's models learned from, this plan's may be judged by."""
+    run, trained, real = tmp_path / "run", [], fine_tuning.train
+    relish.fit(colours, weights=tiny_source, settings=SMALL, out=run)
+    before = (run / "model.safetensors").read_bytes()
+    (run / "evaluation.json").unlink()
+    plan = read_json(run / "plan.json")
+    (run / "plan.json").unlink()
+    if damage != "gone":
+        del plan["fine-tuning"]["rates"]
+        (run / "plan.json").write_text(json.dumps(plan))
+    monkeypatch.setattr(fine_tuning, "train", lambda *given: trained.append(1) or real(*given))
+    relish.fit(resume=run)
+    assert len(trained) >= 4
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+def test_a_rate_that_diverged_is_not_tried_again(colours, tiny_source, tmp_path, monkeypatch):
+    run, rates, real = tmp_path / "run", [], fine_tuning.train
+
+    def train(lesson, *more):
+        rates.append(lesson.recipe.learning_rate)
+        if len(rates) == 1:
+            raise Diverged("the loss became infinite: too high.")
+        if len(rates) == 3:
+            raise KeyboardInterrupt
+        return real(lesson, *more)
+
+    monkeypatch.setattr(fine_tuning, "train", train)
+    with pytest.raises(relish.RelishError):
+        relish.fit(colours, weights=tiny_source, settings=SMALL, out=run)
+    relish.fit(resume=run)
+    assert rates[0] > rates[1]
+    assert set(rates[1:]) == {rates[1]}
+
+
+def test_framings_are_not_compared_where_no_class_could_be_held_out(colours, tiny_source, tmp_path, monkeypatch):
+    """As with a thousand classes, where a sample had one picture of each."""
+    monkeypatch.setattr(probing, "framed_on", lambda *_: 2)
+    monkeypatch.setattr(probing, "_nearly_square", lambda _: False)
+    relish.fit(colours, weights=tiny_source, recipe="probe", settings={"image_size": 32}, out=tmp_path / "run")
+    assert rungs(tmp_path / "run")[0]["framing"] == book_preprocessing(32, (0.5,) * 3, (0.5,) * 3).framing_words
+
+
+def test_reading_a_picture_takes_as_long_whatever_becomes_of_it(looked, monkeypatch):
+    def slow(*_):
+        time.sleep(0.05)
+        yield batches.Batch(torch.zeros(1), torch.zeros(1), torch.zeros(1))
+
+    monkeypatch.setattr(timing, "evaluation_batches", slow)
+    how = book_preprocessing(224, (0.5,) * 3, (0.5,) * 3)
+    found = timing.forward_seconds(lambda *_: None, looked.dataset.splits["train"], how, [224, 160, 96])
+    assert list(found) == [224, 160, 96]
+    assert found[96] > 0.5 * found[224]
+    assert min(found[96], found[224]) <= found[160] <= max(found[96], found[224])
 
 
 @pytest.mark.usefixtures("fine_tuning_wins")

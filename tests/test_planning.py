@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relish.training.planning import FEWEST, plan_fine_tuning, plan_probe
+from relish.training.planning import FEWEST, framed_on, plan_fine_tuning, plan_probe
 from relish.training.rules import folds_for, rates_for
 
 pictures = st.integers(4, 100_000)
@@ -16,10 +16,11 @@ budgets = st.floats(60, 7200)
 SIDES = [224, 192, 160, 128, 96]
 
 
-def lower(count, budget, forward=0.01, judged=100, classes=2, solving=1e-4):
+def lower(count, budget, forward=0.01, judged=100, classes=2, solving=1e-4, reading=0.0):
+    each = {side: reading + forward * (side / SIDES[0]) ** 2 for side in SIDES}
     return plan_probe(
-        pictures=count, judged=judged, classes=classes, sizes=SIDES, forward=forward, solving=solving, budget=budget
-    )
+        pictures=count, judged=judged, classes=classes, forward=each, solving=solving, budget=budget
+    )  # fmt: skip
 
 
 @given(pictures, seconds_each, budgets)
@@ -42,9 +43,11 @@ def test_more_time_never_means_fewer_or_smaller_pictures(count, forward, budget,
     assert (long.image_size, long.pictures) >= (short.image_size, short.pictures) or long.image_size > short.image_size
 
 
-def upper(count, left, step=0.04, forward=0.01, epochs=None, half=0.7, classes=2):
+def upper(count, left, step=0.04, forward=0.01, epochs=None, half=0.7, classes=2, held=None, folds=None):
+    held = count // 5 if held is None else held
+    folds = folds_for(count) if folds is None else folds
     return plan_fine_tuning(
-        pictures=count, judged=100, classes=classes, folds=folds_for(count), rates=rates_for(count),
+        pictures=count, judged=100, classes=classes, folds=folds, held_alone=held, rates=rates_for(count),
         batch_size=32, epochs=epochs, shares=5,
         forward=forward, step=step, half_step=half and half * step, left=left,
     )  # fmt: skip
@@ -87,8 +90,23 @@ def test_many_classes_take_more_epochs_than_few_with_as_many_pictures():
 
 
 def test_a_network_of_one_size_is_never_given_another():
-    plan = plan_probe(pictures=10**5, judged=100, classes=2, sizes=[224], forward=0.1, solving=0.0, budget=60)
+    plan = plan_probe(pictures=10**5, judged=100, classes=2, forward={224: 0.1}, solving=0.0, budget=60)
     assert plan.image_size == 224
+
+
+def test_what_takes_long_to_read_is_not_made_faster_by_a_smaller_square():
+    """A telephone's pictures: 130 ms to read, 20 through the network."""
+    plan = lower(1000, 60, forward=0.02, judged=50, reading=0.13)
+    assert plan.pictures * 0.13 + 50 * 0.13 < 60
+
+
+def test_framings_are_compared_on_enough_pictures_of_each_class_to_hold_some_out():
+    assert [framed_on(*case) for case in ((500, 2), (5000, 2), (50_000, 1000), (3000, 1000))] == [500, 1000, 5000, 3000]
+
+
+def test_a_validation_split_of_ones_own_is_what_the_plan_counts_with():
+    """Half of the pictures held out: half as many to learn from means more epochs, and as many steps."""
+    assert [upper(1500, math.inf, held=held, folds=1).epochs for held in (750, 75)] == [6, 3]
 
 
 def test_many_pictures_to_judge_do_not_leave_the_learning_without_time():

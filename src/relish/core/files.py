@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,10 +134,14 @@ def _force_to_disk(path: Path) -> None:
 
 
 def _umask() -> int:
-    # There is no way to read the mask without setting it.
-    mask = os.umask(0o022)
-    os.umask(mask)
+    # There is no way to read the mask without setting it, so two threads must not do so at once.
+    with _READING_MASK:
+        mask = os.umask(0o022)
+        os.umask(mask)
     return mask
+
+
+_READING_MASK = threading.Lock()
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

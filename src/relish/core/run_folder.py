@@ -6,6 +6,7 @@
     dataset.json         every picture's path, class, split and SHA-256
     check.json           what a first look at the pictures found
     precision.json       with precision=auto, which one was chosen and why
+    stopwatch.json       how long a climb has taken, over all of its starts
     environment.json     processor, threads, versions, command
     metrics.jsonl        what happened, a line an event, only ever added to
     checkpoints/         where an interrupted run goes on from
@@ -50,6 +51,7 @@ class RunFolder:
         self.dataset = path / "dataset.json"
         self.check = path / "check.json"
         self.precision = path / "precision.json"
+        self.stopwatch = path / "stopwatch.json"
         self.environment = path / "environment.json"
         self.metrics = path / "metrics.jsonl"
         self.checkpoint = path / "checkpoints" / "latest.pt"

@@ -84,7 +84,7 @@ class Backbone:
         """(B, 3, S, S) uint8 pictures to (B, D) float32 features.
 
         Raises:
-            ModelError: what the output layer says is not what the network says.
+            ModelError: what the output layer says is not what the network says, or what it is given is not finite.
         """
         met: list[tuple[Tensor, Tensor]] = []
         hook = self.head.register_forward_hook(lambda _, inputs, output: met.append((inputs[0], output)))
@@ -93,6 +93,11 @@ class Backbone:
         finally:
             hook.remove()
         features, output = (tensor.flatten(1) for tensor in met[-1]) if met else (torch.empty(0), torch.empty(0))
+        if not features.isfinite().all():
+            raise ModelError(
+                f"{self.name} makes infinite numbers of these pictures, or none: its weights are damaged.",
+                hint="Take another file of weights, or another --source.",
+            )
         if features.shape != (len(images), self.width) or output.shape != said.shape or not torch.equal(output, said):
             raise ModelError(
                 f"{self.name} does more after its output layer than relish can train a probe for.",

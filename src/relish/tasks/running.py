@@ -11,7 +11,7 @@ used.
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from relish.core.errors import Failed, Stopped, WriteFailed
 from relish.core.memory import give_memory_back
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
+from relish.core.stopwatch import counted, seconds_so_far
 from relish.data.dataset import VALIDATION, Split
 from relish.data.transforms import Preprocessing, preprocessing_from
 from relish.evaluation.decision import decision_from
@@ -194,23 +195,14 @@ def _climb(prepared: Prepared, folder: RunFolder, accelerator: Accelerator, prog
         workers=workers,
         budget=prepared.request.budget or math.inf,
         target_accuracy=prepared.request.target_accuracy,
-        began=time.monotonic() - _spent(folder),
+        began=time.monotonic() - seconds_so_far(folder.stopwatch),
     )
 
     def keep(how: Preprocessing, held: HeldOut) -> None:
         if accelerator.is_main_process:
             save_run(prepared, folder, how, held)
 
-    stages = climb(job, folder, keep, accelerator, progress)
+    with counted(folder.stopwatch, job.began) if accelerator.is_main_process else nullcontext():
+        stages = climb(job, folder, keep, accelerator, progress)
     if accelerator.is_main_process and stages:
         draw_run(folder, stages[0], HELD_OUT)
-
-
-def _spent(folder: RunFolder) -> float:
-    """Seconds that a climb took before it was resumed: up to its last rung, and in the fine-tuning after it."""
-    rungs = {event["rung"]: float(event["seconds"]) for event in folder.records() if event["event"] == "rung"}
-    spent = max(rungs.values(), default=0.0)
-    if "average" in rungs:
-        return spent
-    stages = [RunFolder(path).records() for path in (folder.path / "stages").glob("*")]
-    return spent + sum(max((e["seconds"] for e in events if e["event"] == "train"), default=0.0) for events in stages)

@@ -5,6 +5,7 @@ Out:  a `Fold`.
 Not here: the loop (`loop.py`), choosing among folds and averages (`ladder.py`).
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from relish.core.errors import Stopped
+from relish.core.errors import Diverged, RunError, Stopped
 from relish.core.files import write_json
 from relish.core.progress import Muted, Progress
 from relish.core.run_folder import RunFolder
@@ -99,19 +100,42 @@ def train_once(
     """Train the lesson's network as it is, or put back what was trained in this stage.
 
     Raises:
-        Diverged, Stopped, PictureError: as the loop does.
+        Diverged, Stopped, PictureError: as the loop does; `Diverged` also where it did so before the run was resumed.
     """
-    ended = stage.path / "ended.json"
-    over = [ended.is_file()]
+    found = [_end_of(stage)]
     if accelerator.num_processes > 1:
-        broadcast_object_list(over)
-    if over[0]:
+        broadcast_object_list(found)
+    over, diverged = found[0]
+    if diverged:
+        raise Diverged(diverged)
+    if over:
         load_network(stage.checkpoint, lesson.target.network)
         return
     try:
         train(lesson, stage, accelerator, Muted(progress))
     except Stopped as stopped:
         raise Stopped(stopped.message, hint=f"Go on with: {folder.resume_command}") from stopped
+    except Diverged as error:
+        _end(stage, accelerator, error.message)
+        raise
+    # A model cut short at its deadline is finished too: it does not go on learning when the run is resumed.
+    _end(stage, accelerator, None)
+
+
+def _end(stage: RunFolder, accelerator: Accelerator, diverged: str | None) -> None:
     if accelerator.is_main_process:
-        # A model cut short at its deadline is finished too: it does not go on learning when the run is resumed.
-        write_json(ended, {"epochs": lesson.recipe.epochs})
+        write_json(stage.path / _ENDED, {"diverged": diverged})
+
+
+def _end_of(stage: RunFolder) -> tuple[bool, str | None]:
+    """Whether a stage is over, and with what words it diverged, if it did."""
+    file = stage.path / _ENDED
+    if not file.is_file():
+        return False, None
+    try:
+        return True, json.loads(file.read_bytes())["diverged"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{file} cannot be read ({error}).", hint=f"Delete {stage.path}, and it starts over.") from error
+
+
+_ENDED = "ended.json"

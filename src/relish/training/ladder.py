@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,8 +60,9 @@ def climb(job: Climb, folder: RunFolder, keep: Keep, accelerator: Accelerator, p
     origin = state_of(network)
     set_head(job.target, probed.probe)
     progress.say(f"rung    {probed.words()}")
+    if not _kept_before(folder):  # a run that is resumed may have a better one by now
+        keep(probed.preprocessing, _probed_held_out(job, probed))
     _record(job, folder, accelerator, "probe", **probed.as_json())
-    keep(probed.preprocessing, _probed_held_out(job, probed))
     if job.recipe.method == "probe" or _reached(job, probed.right, progress) or job.recipe.epochs == 0:
         return []
     probe, lesson = state_of(network), _lesson(job, probed)
@@ -79,11 +81,8 @@ def climb(job: Climb, folder: RunFolder, keep: Keep, accelerator: Accelerator, p
         score=lesson.learn.take([]),
         deadline=tuning.deadline([]),
     )
-    best = _top(job, joint, tuned, probe, folder, accelerator, progress)
-    if best is None:
+    if not _top(job, joint, tuned, probe, partial(keep, probed.preprocessing), folder, accelerator, progress):
         network.load_state_dict(probe)
-    else:
-        keep(probed.preprocessing, best)
     return list(tuned.stages)
 
 
@@ -92,11 +91,12 @@ def _top(
     joint: Lesson,
     tuned: Tuned,
     probe: State,
+    keep: Callable[[HeldOut], None],
     folder: RunFolder,
     accelerator: Accelerator,
     progress: Progress,
-) -> HeldOut | None:
-    """Put what the folds come to into the network where it is better than the probe; what its models said, or None."""
+) -> bool:
+    """Put what the folds come to into the network, and keep it, where it is better than the probe; whether it is."""
     folds = list(tuned.folds)
     share, verdict = _chosen(folds)
     name = "fine-tuned" if share == 1 else f"average of probe and fine-tuned, {share:g} of the way"
@@ -104,13 +104,15 @@ def _top(
     kept = verdict.better and put_together(joint, folds, share, probe, folder, accelerator, progress)
     if verdict.better and not kept:
         progress.warn("what the models were put together to is worse than they are, so the probe is kept after all.")
+    if kept:
+        keep(_tuned_held_out(job, folds, share))
     figures = {
         "probe_correct": verdict.right_before, "share": share, "gain": verdict.gain, "error": verdict.error,
         "kept": kept, "curves": tuned.stages[0].path.name, "learning_rate": tuned.rate,
     }  # fmt: skip
     _record(job, folder, accelerator, "average", **Proportion(verdict.right, verdict.count).as_json(), **figures)
     progress.say(f"won     {name if kept else 'probe'}")
-    return _tuned_held_out(job, folds, share) if kept else None
+    return kept
 
 
 def _lesson(job: Climb, probed: Probed) -> Lesson:
@@ -153,6 +155,11 @@ def _chosen(folds: list[Fold]) -> tuple[float, Verdict]:
     fit = [share for share in SHARES if right[share] >= right[0.0]] or list(SHARES)
     share = min(fit, key=lambda s: float(tempered_losses(said[s], labels).mean()))
     return share, judge(said[share], said[0.0], labels)
+
+
+def _kept_before(folder: RunFolder) -> bool:
+    """Whether an earlier start kept a model above the probe."""
+    return any(event["event"] == "rung" and event["rung"] == "average" and event["kept"] for event in folder.records())
 
 
 def _reached(job: Climb, right: Proportion, progress: Progress) -> bool:

@@ -122,8 +122,10 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
                 if stopping:
                     raise _stopped(folder, epoch, recipe)
                 if lesson.deadline < math.inf and _any(time.monotonic() > lesson.deadline, accelerator):
+                    _share_statistics(network, accelerator)
                     save()
                     return
+            _share_statistics(network, accelerator)
             if len(lesson.score):
                 _score(lesson, folder, place, accelerator, progress)
             place.next_epoch()
@@ -210,11 +212,14 @@ def _record_training(folder: RunFolder, place: Place, batches: int, rate: float)
     )
 
 
-def _score(lesson: Lesson, folder: RunFolder, place: Place, accelerator: Accelerator, progress: Progress) -> None:
+def _share_statistics(network: torch.nn.Module, accelerator: Accelerator) -> None:
+    """Each process has moved its own batch-norm statistics; the first one's are saved, so all answer with them."""
     if accelerator.num_processes > 1:
-        # Each process has moved its own batch-norm statistics since; the first one's are saved, so they are scored.
-        for buffer in lesson.target.network.buffers():
+        for buffer in network.buffers():
             torch.distributed.broadcast(buffer, 0)
+
+
+def _score(lesson: Lesson, folder: RunFolder, place: Place, accelerator: Accelerator, progress: Progress) -> None:
     found = predict_split(
         lesson.target.network,
         lesson.score,

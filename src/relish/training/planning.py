@@ -8,17 +8,18 @@ A plan is kept because it depends on the clock: a run that is resumed has to do 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
-from relish.training.rules import COMPARED, HELD_SHARE, epochs_for, joint_epochs_for, views_for
+from relish.training.rules import COMPARED, epochs_for, joint_epochs_for, views_for
 
 FRAMINGS = 4
 """Ways of framing that are compared."""
-FRAMING_PICTURES = 1000
-"""Pictures that framings are compared on, at most."""
+FRAMING_PICTURES, FRAMED_OF_CLASS = 1000, 5
+"""Pictures that framings are compared on, at most; or so many of each class, where that is more: with fewer a class
+could not be held out in turn."""
 SIZES = (224, 192, 160, 128, 96)
 """Sides that pictures may be shrunk to where time is short, in pixels; multiples of 32 as networks like them."""
 _PROBE_SHARE, _CHOICES_SHARE = 0.5, 0.7
@@ -67,13 +68,17 @@ class UpperPlan:
         return asdict(self)
 
 
+def framed_on(pictures: int, classes: int) -> int:
+    """How many of so many pictures framings are compared on."""
+    return min(pictures, max(FRAMING_PICTURES, FRAMED_OF_CLASS * classes))
+
+
 def plan_probe(
     *,
     pictures: int,
     judged: int,
     classes: int,
-    sizes: Sequence[int],
-    forward: float,
+    forward: Mapping[int, float],
     solving: float,
     budget: float,
 ) -> LowerPlan:
@@ -82,23 +87,22 @@ def plan_probe(
     Args:
         pictures: to learn from.
         judged: pictures of the final split.
-        sizes: sides that the network takes, in pixels, the wanted one first and smaller ones after it.
-        forward: seconds to read a picture of the wanted size and pass it through the network.
+        forward: seconds to read a picture and pass it through the network, by the side of its square in pixels; the
+            wanted side first and smaller ones after it.
         solving: seconds for each picture to choose a strength by cross-validation.
         budget: seconds; infinite for none.
     """
     # Where judging alone would take the budget up, it is not the learning that has to suffer.
     share = budget * _PROBE_SHARE
-    for side in sizes:
-        each = forward * (side / sizes[0]) ** 2
-        room = max(share - each * judged, share / 2)
-        if (each + solving) * pictures <= room:
-            break
-    fitting = int(room / (each + solving)) if math.isfinite(budget) else pictures
+    room = {side: max(share - each * judged, share / 2) for side, each in forward.items()}
+    fits = [side for side, each in forward.items() if (each + solving) * pictures <= room[side]]
+    side = fits[0] if fits else list(forward)[-1]
+    each = forward[side]
+    fitting = int(room[side] / (each + solving)) if math.isfinite(budget) else pictures
     taken = max(min(pictures, fitting), min(pictures, FEWEST * classes))
     seconds = (each + solving) * taken + each * judged
     # Framings are compared on some of the pictures; the one that is kept has been computed for these by then.
-    compared = ((FRAMINGS - 1) * each + FRAMINGS * solving) * min(taken, FRAMING_PICTURES)
+    compared = ((FRAMINGS - 1) * each + FRAMINGS * solving) * framed_on(taken, classes)
     framings = seconds + compared <= _CHOICES_SHARE * budget
     seconds += compared if framings else 0.0
     views = views_for(taken)
@@ -114,6 +118,7 @@ def plan_fine_tuning(
     judged: int,
     classes: int,
     folds: int,
+    held_alone: int,
     rates: int,
     batch_size: int,
     epochs: int | None,
@@ -130,6 +135,7 @@ def plan_fine_tuning(
         pictures: to learn from and to choose by.
         judged: pictures of the final split.
         folds: models wanted.
+        held_alone: pictures that are held out where one model is fine-tuned.
         rates: learning rates that the first of them is to be fine-tuned at.
         epochs: asked for; None lets the rule decide.
         shares: averages that are tried on the pictures held out.
@@ -141,7 +147,7 @@ def plan_fine_tuning(
     steps = {False: step} if half_step is None else {False: step, True: half_step}
     best = UpperPlan(folds=0, epochs=0, rates=1, seconds=judged * forward)
     for models, tried, still in product(dict.fromkeys((folds, 1)), dict.fromkeys((rates, 1)), steps):
-        held = pictures / models if models > 1 else pictures * HELD_SHARE
+        held = pictures / models if models > 1 else held_alone
         learned = pictures - held
         wanted = epochs_for(round(learned), batch_size, classes) if epochs is None else epochs
         # Each model is scored at every share; several are compared with their average, and with what becomes of it.

@@ -7,7 +7,9 @@ Not here: what follows from what was measured (`planning.py`).
 
 import json
 import math
+import shutil
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from relish.core.run_folder import RunFolder
 from relish.evaluation.features import Backbone
 from relish.models.freezing import freeze, half_frozen
 from relish.training.fine_tuning import SHARES
+from relish.training.holding_out import held_out
 from relish.training.loop import Lesson
 from relish.training.planning import SIZES, LowerPlan, UpperPlan, plan_fine_tuning, plan_probe
 from relish.training.probing import Climb
@@ -43,15 +46,16 @@ class Plans:
         def made() -> dict[str, Any]:
             backbone = Backbone(job.target, self.accelerator.device)
             sizes = self._sizes(backbone)
-            forward = forward_seconds(backbone, job.learn, job.preprocessing) / self.accelerator.num_processes
+            measured = forward_seconds(backbone, job.learn, job.preprocessing, sizes)
+            forward = {side: seconds / self.accelerator.num_processes for side, seconds in measured.items()}
             classes = len(job.target.classes)
             plan = plan_probe(
-                pictures=len(job.learn), judged=job.judged, classes=classes, sizes=sizes, forward=forward,
+                pictures=len(job.learn), judged=job.judged, classes=classes, forward=forward,
                 solving=solving_seconds(backbone.width, classes), budget=job.left,
             )  # fmt: skip
-            return {**plan.as_dict(), "forward": forward * (plan.image_size / sizes[0]) ** 2}
+            return {**plan.as_dict(), "forward": forward[plan.image_size]}
 
-        found = self._agreed("probe", made)
+        found = self._agreed("probe", made, {"forward", *_fields_of(LowerPlan)})
         self.forward = found.pop("forward")
         plan = LowerPlan(**found)
         fewer = f" of {len(job.learn)}" if plan.pictures < len(job.learn) else ""
@@ -77,17 +81,18 @@ class Plans:
             if math.isfinite(job.budget) and job.recipe.freeze == "early":
                 with half_frozen(job.target):
                     half = step_seconds(lesson, self.accelerator) / self.accelerator.num_processes
+            count = len(lesson.learn)
+            (alone,) = held_out(job, lesson.learn, 1)
             plan = plan_fine_tuning(
-                pictures=len(lesson.learn), judged=job.judged, classes=len(job.target.classes),
-                folds=1 if job.held else folds_for(len(lesson.learn)), rates=rates_for(len(lesson.learn)),
-                batch_size=job.recipe.batch_size,
-                epochs=job.recipe.epochs, shares=len(SHARES) + 1, forward=self.forward, step=step, half_step=half,
-                left=job.left,
+                pictures=count, judged=job.judged, classes=len(job.target.classes),
+                folds=len(held_out(job, lesson.learn, folds_for(count))), held_alone=int(alone.sum()),
+                rates=rates_for(count), batch_size=job.recipe.batch_size, epochs=job.recipe.epochs,
+                shares=len(SHARES) + 1, forward=self.forward, step=step, half_step=half, left=job.left,
             )  # fmt: skip
             return {**plan.as_dict(), "step": half if plan.half_still else step}
 
-        found = self._agreed("fine-tuning", made)
-        self.step = found.pop("step", 0.0)
+        found = self._agreed("fine-tuning", made, {"step", *_fields_of(UpperPlan)})
+        self.step = found.pop("step")
         plan = UpperPlan(**found)
         if plan.half_still:
             freeze(job.target, "half")
@@ -108,17 +113,30 @@ class Plans:
             return [wanted]
         return [wanted, *(side for side in SIZES if side < wanted and backbone.takes(side))]
 
-    def _agreed(self, name: str, made: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The plan kept under this name, or one made and kept now: the first process's, in all of them."""
+    def _agreed(self, name: str, made: Callable[[], dict[str, Any]], keys: set[str]) -> dict[str, Any]:
+        """The plan kept under this name, or one made and kept now: the first process's, in all of them.
+
+        What was trained by a plan that is no more, or was another version's, is trained anew.
+        """
         plan: list[dict[str, Any]] = [{}]
         if self.accelerator.is_main_process:
-            plan = [self.kept[name] if name in self.kept else made()]
+            if self.kept.get(name, {}).keys() != keys:
+                if name == "probe":
+                    self.kept = {}  # what comes after it rests on it
+                shutil.rmtree(self.file.with_name("stages"), ignore_errors=True)
+                self.kept[name] = made()
+            plan = [self.kept[name]]
         if self.accelerator.num_processes > 1:
             broadcast_object_list(plan)
         self.kept[name] = plan[0]
         if self.accelerator.is_main_process:
             write_json(self.file, self.kept)
         return dict(plan[0])
+
+
+def _fields_of(plan: type[LowerPlan] | type[UpperPlan]) -> set[str]:
+    """The names of a plan's values."""
+    return {field.name for field in fields(plan)}
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from relish.core.errors import RunError
 from relish.core.files import write_json
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.data.batches import evaluation_batches
+from relish.data.batches import evaluation_batches, evenly
 from relish.data.transforms import normalise
 from relish.models.freezing import set_train_mode
 from relish.models.precision import MEASURED_ON, PICTURES, Precision, Trial, trial
@@ -56,10 +56,8 @@ def _noted(folder: RunFolder) -> Precision:
 def _tried(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> Precision:
     place(lesson.target.network, accelerator.device)
     set_train_mode(lesson.target.network, lesson.target, still_norms=lesson.recipe.batch_norm == "still")
-    count = min(PICTURES, lesson.recipe.batch_size, len(lesson.learn))
-    # Spread over the split, which is sorted by class.
-    positions = [number * len(lesson.learn) // count for number in range(count)]
-    (batch,) = evaluation_batches(lesson.learn, lesson.preprocessing, [positions])
+    some = evenly(len(lesson.learn), min(PICTURES, lesson.recipe.batch_size))
+    (batch,) = evaluation_batches(lesson.learn, lesson.preprocessing, [some])
     images = normalise(batch.images.to(accelerator.device), lesson.preprocessing)
     found: Trial = trial(lesson.target.network, images, training=True)
     write_json(folder.precision, found.as_json())

@@ -29,7 +29,7 @@ from relish.evaluation.metrics import Proportion
 from relish.evaluation.selection import judge
 from relish.models.target import TargetModel
 from relish.training.balance import BalanceName
-from relish.training.planning import FRAMING_PICTURES, LowerPlan
+from relish.training.planning import LowerPlan, framed_on
 from relish.training.probe import CrossValidated, Probe, cross_validate, fit_probe
 from relish.training.recipe import Recipe
 
@@ -170,9 +170,8 @@ class _Bench:
 
     def cross_validated(self, split: Split, features: Features) -> CrossValidated:
         """The strength for these features, (V * N, D): every view of every picture."""
-        contents = self.contents(split)
-        folds = stratified_folds(split.labels, contents, usable_folds(split.labels, contents, FOLDS), self.job.seed)
-        if (folds < 0).all():
+        folds = self.folds(split)
+        if not _held(folds):
             raise DataError(
                 "no class has two different pictures: there is nothing to learn from and to check with.",
                 hint="Copies of a picture count as one. Add pictures, or take --recipe book.",
@@ -181,6 +180,11 @@ class _Bench:
         return cross_validate(
             features, labels, len(self.job.target.classes), folds, bias=self.bias, balance=self.job.recipe.balance
         )
+
+    def folds(self, split: Split) -> npt.NDArray[np.int64]:
+        """(N,) int64: the fold each picture is held out with, below 0 for none."""
+        contents = self.contents(split)
+        return stratified_folds(split.labels, contents, usable_folds(split.labels, contents, FOLDS), self.job.seed)
 
     def some(self, split: Split, count: int) -> Split:
         """So many pictures at most, each class in its share."""
@@ -193,8 +197,8 @@ class _Bench:
 
 def _framed(bench: _Bench, learn: Split, book: Preprocessing) -> Preprocessing:
     """The framing whose probe is better than the book's, and than those before it; else the book's."""
-    some = bench.some(learn, FRAMING_PICTURES)
-    if _nearly_square(some):
+    some = bench.some(learn, framed_on(len(learn), len(bench.job.target.classes)))
+    if _nearly_square(some) or not _held(bench.folds(some)):
         return book
     best, standing, hows = book, None, framings(book)
     for how, features in zip(hows, bench.features(some, [Look(how) for how in hows], "framings"), strict=True):
@@ -203,6 +207,10 @@ def _framed(bench: _Bench, learn: Split, book: Preprocessing) -> Preprocessing:
         if standing is None or judge(said, standing, some.labels[found.held]).better:
             best, standing = how, said
     return best
+
+
+def _held(folds: npt.NDArray[np.int64]) -> bool:
+    return bool((folds >= 0).any())
 
 
 def _nearly_square(split: Split) -> bool:

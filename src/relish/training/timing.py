@@ -1,19 +1,21 @@
 """How long a picture takes on this machine with this network, measured on the first few.
 
-In:   a target model and some of its pictures.
+In:   a target model and some of its pictures, of every class.
 Out:  seconds per picture, reading it included.
 Not here: what follows from them (`planning.py`).
 """
 
 import time
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
 from relish.core.devices import place
-from relish.data.batches import evaluation_batches, training_batches
+from relish.data.batches import evaluation_batches, evenly, training_batches
 from relish.data.dataset import Split
-from relish.data.transforms import Preprocessing, normalise
+from relish.data.transforms import Preprocessing, book_preprocessing, normalise
 from relish.evaluation.features import Backbone
 from relish.models.freezing import set_train_mode
 from relish.models.precision import computing_in
@@ -26,16 +28,26 @@ FORWARD_BATCH, ROUNDS = 32, 2
 """Pictures at a time, and how many times; the fastest counts, since the first one also warms up."""
 
 
-def forward_seconds(backbone: Backbone, split: Split, how: Preprocessing) -> float:
-    """Seconds to read a picture and pass it through the network."""
-    some = list(range(min(FORWARD_BATCH, len(split))))
-    times = []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        for batch in evaluation_batches(split, how, [some]):
-            backbone(batch.images, how)
-        times.append((time.perf_counter() - began) / len(some))
-    return min(times)
+def forward_seconds(backbone: Backbone, split: Split, how: Preprocessing, sides: Sequence[int]) -> dict[int, float]:
+    """Seconds to read a picture and pass it through the network, by the side of the network's square.
+
+    Measured at the first side and at the last; what lies between is a straight line over the square's area, since
+    reading a picture takes the same time whatever becomes of it.
+    """
+    some = evenly(len(split), FORWARD_BATCH)
+
+    def measured(side: int) -> float:
+        sized, times = book_preprocessing(side, how.mean, how.std), []
+        for _ in range(ROUNDS):
+            began = time.perf_counter()
+            for batch in evaluation_batches(split, sized, [some]):
+                backbone(batch.images, sized)
+            times.append((time.perf_counter() - began) / len(some))
+        return min(times)
+
+    ends = sorted({sides[0], sides[-1]})
+    seconds = [measured(side) for side in ends]
+    return {side: float(np.interp(side**2, np.square(ends), seconds)) for side in sides}
 
 
 def solving_seconds(width: int, classes: int) -> float:
@@ -53,7 +65,7 @@ def solving_seconds(width: int, classes: int) -> float:
 def step_seconds(lesson: Lesson, accelerator: Accelerator) -> float:
     """Seconds to read a picture and learn from it; the network is left as it was."""
     recipe, how, network = lesson.recipe, lesson.preprocessing, lesson.target.network
-    some = list(range(min(recipe.batch_size, len(lesson.learn))))
+    some = evenly(len(lesson.learn), recipe.batch_size)
     before = state_of(network)
     place(network, accelerator.device)
     set_train_mode(network, lesson.target, still_norms=recipe.batch_norm == "still")

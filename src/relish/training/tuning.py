@@ -21,16 +21,16 @@ from accelerate import Accelerator
 from relish.core.errors import Diverged
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.data.folds import stratified_folds, usable_folds
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.selection import tempered_losses
 from relish.training.averaging import State
 from relish.training.fine_tuning import SHARES, Fold, fine_tune
+from relish.training.holding_out import held_out
 from relish.training.loop import Lesson
 from relish.training.planning import UpperPlan
 from relish.training.plans import Plans
 from relish.training.probing import Climb, Probed
-from relish.training.rules import COMPARED, HELD_SHARE, joint_epochs_for, rate_shares
+from relish.training.rules import COMPARED, joint_epochs_for, rate_shares
 
 _LEFT_OUT = "fine-tuning is left out."
 
@@ -68,7 +68,7 @@ class Tuning:
         Raises:
             Stopped, PictureError: as the loop does.
         """
-        outs, shares = self._held_out(), rate_shares(self.plan.rates)
+        outs, shares = held_out(self.job, self.probed.learn, self.plan.folds), rate_shares(self.plan.rates)
         if not outs:
             return None
         first: list[tuple[float, Fold, RunFolder]] = []
@@ -129,20 +129,6 @@ class Tuning:
         except Diverged as error:
             self.progress.warn(f"{error.message.partition(':')[0]}, at a rate of {rate:g}.")
             return None
-
-    def _held_out(self) -> list[npt.NDArray[np.bool_]]:
-        """For each model that is fine-tuned the pictures held out from it, (N,) bool."""
-        job, plan, learn = self.job, self.plan, self.probed.learn
-        if not plan.folds:
-            return []
-        own = np.array([path in job.held for path in learn.paths])
-        if own.any() and not own.all():
-            return [own]
-        contents = [job.contents[path] for path in learn.paths]
-        wanted = plan.folds if plan.folds > 1 else round(1 / HELD_SHARE)
-        count = usable_folds(learn.labels, contents, wanted)
-        fold_of = stratified_folds(learn.labels, contents, count, job.seed)
-        return [fold_of == number for number in range(min(count, plan.folds))]
 
 
 def _best_loss(fold: Fold) -> float:
