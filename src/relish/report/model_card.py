@@ -16,7 +16,7 @@ from typing import Any
 from relish.core.run_folder import RunFolder
 from relish.data.findings import SEVERITIES, Finding
 from relish.data.transforms import Preprocessing
-from relish.evaluation.held_out import chosen_by
+from relish.evaluation.gap import Gap, gap_of
 from relish.evaluation.metrics import Proportion
 from relish.models.header import read_header
 from relish.report.card_data import card_data, source_words
@@ -179,7 +179,7 @@ def _limits(folder: RunFolder, evaluation: Mapping[str, Any]) -> list[str]:
     ]
     if (evaluation.get("decision") or {}).get("threshold") is None:
         # On held-out pictures the likelier class was counted: with a threshold the two are not of the same answers.
-        lines += _gap(folder, judged, split)
+        lines += _gap(gap_of(folder, judged, [row["count"] for row in evaluation["per_class"]]), split)
     if split == "validation":
         lines.append("- There was no test split: it was judged on validation pictures.")
     fresh = evaluation.get("without_duplicates")
@@ -188,15 +188,15 @@ def _limits(folder: RunFolder, evaluation: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _gap(folder: RunFolder, judged: Proportion, split: str) -> list[str]:
+def _gap(gap: Gap | None, split: str) -> list[str]:
     """How far the last figure lies from the one on held-out pictures, by which the model was chosen."""
-    held = chosen_by(folder)
-    if held is None:
+    if gap is None:
         return []
-    points = 100 * (judged.value - held.value)
+    held, points = gap.held, gap.points
     told = "the same" if abs(points) < 0.05 else f"{abs(points):.1f} points {'higher' if points > 0 else 'lower'}"
-    if judged.interval[1] < held.interval[0]:
-        told += f": the {split} pictures are of another kind, so expect no more than the {split} figure"
+    if gap.lower:
+        told += f": {gap.reason(split)}"
+        told += f", so expect no more than the {split} figure" if gap.mixed is None else ""
     return [
         f"- On the pictures held out in training it was right on {held.value:.3f} ({held.correct:,} of "
         f"{held.count:,}); on the {split} pictures {told}."

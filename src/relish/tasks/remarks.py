@@ -11,7 +11,8 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import VALIDATION
 from relish.evaluation.figures import Figures
-from relish.evaluation.held_out import chosen_by, read_held_out, unreached
+from relish.evaluation.gap import gap_of
+from relish.evaluation.held_out import read_held_out, unreached
 from relish.evaluation.metrics import Proportion, score
 from relish.evaluation.predictions import predict_split
 from relish.evaluation.rows import prove_rows
@@ -38,19 +39,24 @@ def say_before(
         folder.record(event="before", epoch=0, batch=0, split=prepared.score_name, **scores.as_json()["top1"])
 
 
-def say_gap(folder: RunFolder, judged: Proportion, split: str, progress: Progress) -> None:
+def say_gap(prepared: Prepared, folder: RunFolder, judged: Proportion, progress: Progress) -> None:
     """How far the final figure lies from the one that the winning rung was chosen by."""
-    held = chosen_by(folder)
-    if held is None:
+    split = prepared.final_name
+    counts = prepared.dataset.splits[split].counts(len(prepared.dataset.classes))
+    gap = gap_of(folder, judged, counts.tolist())
+    if gap is None:
         return
-    points = 100 * (judged.value - held.value)
-    if judged.interval[1] < held.interval[0]:
-        progress.warn(
-            f"{split} accuracy is {-points:.1f} points lower than on held-out training pictures ({held.sentence()}): "
-            f"the {split} pictures are of another kind. Expect no more than the {split} figure in use."
-        )
+    if not gap.lower:
+        progress.say(f"held-out accuracy was {gap.held.value:.3f}: {split} is {_apart(gap.points)}")
+        return
+    words = (
+        f"{split} accuracy is {-gap.points:.1f} points lower than on held-out training pictures "
+        f"({gap.held.sentence()}): {gap.reason(split)}"
+    )
+    if gap.mixed is None:
+        progress.warn(f"{words}. Expect no more than the {split} figure in use.")
     else:
-        progress.say(f"held-out accuracy was {held.value:.3f}: {split} is {_apart(points)}")
+        progress.say(words)
 
 
 def say_figures(prepared: Prepared, folder: RunFolder, found: Figures, progress: Progress) -> None:

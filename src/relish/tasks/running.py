@@ -137,7 +137,7 @@ def _train_and_judge(
             )
         write_results(prepared, folder, found, logits)
         progress.say(f"{prepared.final_name} accuracy {found.sentence()}, computed from the saved model")
-        say_gap(folder, found.likeliest, prepared.final_name, progress)
+        say_gap(prepared, folder, found.likeliest, progress)
         say_figures(prepared, folder, found, progress)
     accelerator.wait_for_everyone()  # so that no process looks for results that are being written
 
