@@ -97,7 +97,8 @@ class Plans:
         if plan.half_still:
             freeze(job.target, "half")
         if plan.folds:
-            models = f"{plan.folds} models, {plan.epochs} epochs each" if plan.folds > 1 else f"{plan.epochs} epochs"
+            epochs = f"{plan.epochs} epoch{'s' * (plan.epochs != 1)}"
+            models = f"{plan.folds} models, {epochs} each" if plan.folds > 1 else epochs
             first = "the first " if plan.folds > 1 else ""
             rates = f", {first}at {plan.rates} rates" if plan.rates > 1 else ""
             still = ", half of the layers still" if plan.half_still else ""
