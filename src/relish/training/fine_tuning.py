@@ -30,6 +30,8 @@ from relish.training.probe import Probe
 HELD_OUT = "held-out"
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """How far from the probe to the fine-tuned model: averages that are tried."""
+_ENDED = "ended.json"
+"""In a stage's folder, once it is over."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +138,3 @@ def _end_of(stage: RunFolder) -> tuple[bool, str | None]:
         return True, json.loads(file.read_bytes())["diverged"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file} cannot be read ({error}).", hint=f"Delete {stage.path}, and it starts over.") from error
-
-
-_ENDED = "ended.json"
