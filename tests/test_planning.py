@@ -98,6 +98,8 @@ def test_what_takes_long_to_read_is_not_made_faster_by_a_smaller_square():
     """A telephone's pictures: 130 ms to read, 20 through the network."""
     plan = lower(1000, 60, forward=0.02, judged=50, reading=0.13)
     assert plan.pictures * 0.13 + 50 * 0.13 < 60
+    assert plan.image_size == 224  # a smaller square would not buy many more of them
+    assert lower(10_000, 60, forward=0.15, judged=50).image_size == 96
 
 
 def test_framings_are_compared_on_enough_pictures_of_each_class_to_hold_some_out():

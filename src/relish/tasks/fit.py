@@ -8,6 +8,7 @@ Resuming takes everything from the run folder; an argument given again is checke
 """
 
 import shlex
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +82,7 @@ def fit(
     Raises:
         RelishError: one of its kinds, by what is wrong.
     """
+    began = time.monotonic()
     keep_freed_memory()
     accelerator = accelerator_for(device)
     progress = progress if progress is not None and accelerator.is_main_process else Progress()
@@ -125,6 +127,8 @@ def fit(
         _check_same(folder, prepared)
         if chosen.method == "train" and not folder.checkpoint.is_file():
             progress.say(f"{folder.path} has no checkpoint yet: starting over.")
+    if request.budget is not None:
+        progress.say(f"start   {time.monotonic() - began:.0f} s to look the pictures over; the budget counts from here")
     run(prepared, folder, accelerator, progress, workers=workers)
     made = shlex.quote(str(folder.path))
     progress.say(f"next    relish report {made}    or:  relish predict {made} PICTURE…")

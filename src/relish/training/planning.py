@@ -24,6 +24,8 @@ SIZES = (224, 192, 160, 128, 96)
 """Sides that pictures may be shrunk to where time is short, in pixels; multiples of 32 as networks like them."""
 _PROBE_SHARE, _CHOICES_SHARE = 0.5, 0.7
 """Shares of a budget: for plain features and the final judging at most, and with framings and views at most."""
+_WORTH = 0.75
+"""Where not all pictures can be learned from at any size: the largest size that allows this share of the most."""
 FEWEST = 20
 """Pictures of each class that are learned from where time is shortest."""
 
@@ -96,7 +98,10 @@ def plan_probe(
     share = budget * _PROBE_SHARE
     room = {side: max(share - each * judged, share / 2) for side, each in forward.items()}
     fits = [side for side, each in forward.items() if (each + solving) * pictures <= room[side]]
-    side = fits[0] if fits else list(forward)[-1]
+    most = max(room[side] / (each + solving) for side, each in forward.items())
+    # A picture that takes its time to be read gains little by being shrunk.
+    worth = [side for side, each in forward.items() if room[side] / (each + solving) >= _WORTH * most]
+    side = fits[0] if fits else worth[0]
     each = forward[side]
     fitting = int(room[side] / (each + solving)) if math.isfinite(budget) else pictures
     taken = max(min(pictures, fitting), min(pictures, FEWEST * classes))
