@@ -6,7 +6,7 @@ Not here: what follows from them (`planning.py`).
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -24,8 +24,9 @@ from relish.training.loop import Lesson
 
 SOLVED, STEPS_OF_A_PATH = 1000, 1000
 """Rows to time one step of a solver on; steps that a path of strengths takes in five folds (400 to 1,200 were seen)."""
-FORWARD_BATCH, ROUNDS = 32, 2
-"""Pictures at a time, and how many times; the fastest counts, since the first one also warms up."""
+FORWARD_BATCH, FEW, ROUNDS, SECONDS = 32, 4, 2, 1.0
+"""Pictures at a time, and to begin with; how many times; how long one of these times may take: a telephone's pictures
+take a tenth of a second each to read, and measuring is part of the budget."""
 
 
 def forward_seconds(backbone: Backbone, split: Split, how: Preprocessing, sides: Sequence[int]) -> dict[int, float]:
@@ -34,16 +35,15 @@ def forward_seconds(backbone: Backbone, split: Split, how: Preprocessing, sides:
     Measured at the first side and at the last; what lies between is a straight line over the square's area, since
     reading a picture takes the same time whatever becomes of it.
     """
-    some = evenly(len(split), FORWARD_BATCH)
 
     def measured(side: int) -> float:
-        sized, times = book_preprocessing(side, how.mean, how.std), []
-        for _ in range(ROUNDS):
-            began = time.perf_counter()
-            for batch in evaluation_batches(split, sized, [some]):
+        sized = book_preprocessing(side, how.mean, how.std)
+
+        def passed(count: int) -> None:
+            for batch in evaluation_batches(split, sized, [evenly(len(split), count)]):
                 backbone(batch.images, sized)
-            times.append((time.perf_counter() - began) / len(some))
-        return min(times)
+
+        return _fastest(min(FORWARD_BATCH, len(split)), passed)
 
     ends = sorted({sides[0], sides[-1]})
     seconds = [measured(side) for side in ends]
@@ -65,15 +65,13 @@ def solving_seconds(width: int, classes: int) -> float:
 def step_seconds(lesson: Lesson, accelerator: Accelerator) -> float:
     """Seconds to read a picture and learn from it; the network is left as it was."""
     recipe, how, network = lesson.recipe, lesson.preprocessing, lesson.target.network
-    some = evenly(len(lesson.learn), recipe.batch_size)
     before = state_of(network)
     place(network, accelerator.device)
     set_train_mode(network, lesson.target, still_norms=recipe.batch_norm == "still")
-    times = []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
+
+    def learned(count: int) -> None:
         batches = training_batches(
-            lesson.learn, how, [some], seed=0, epoch=0,
+            lesson.learn, how, [evenly(len(lesson.learn), count)], seed=0, epoch=0,
             smallest=recipe.smallest_crop, scaled=recipe.decoding == "scaled",
         )  # fmt: skip
         for batch in batches:
@@ -83,6 +81,21 @@ def step_seconds(lesson: Lesson, accelerator: Accelerator) -> float:
             network.zero_grad(set_to_none=True)
         if accelerator.device.type == "cuda":
             torch.cuda.synchronize()
-        times.append((time.perf_counter() - began) / len(some))
+
+    seconds = _fastest(min(recipe.batch_size, len(lesson.learn)), learned)
     network.load_state_dict(before)
-    return min(times)
+    return seconds
+
+
+def _fastest(most: int, work: Callable[[int], None]) -> float:
+    """Seconds per picture of work on so many pictures, or on as many as there is time for; the first time warms up."""
+
+    def timed(count: int) -> float:
+        began = time.perf_counter()
+        work(count)
+        return (time.perf_counter() - began) / count
+
+    few = min(FEW, most)
+    work(few)
+    count = max(few, min(most, int(SECONDS / timed(few))))
+    return min(timed(count) for _ in range(ROUNDS))
