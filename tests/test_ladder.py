@@ -140,7 +140,9 @@ def test_auto_is_the_default_and_learns_two_colours(colours, tiny_source, tmp_pa
     heard = Heard()
     clf = relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run", progress=heard)
     assert rungs(tmp_path / "run")[0]["rung"] == "probe"
-    assert read_json(tmp_path / "run" / "evaluation.json")["top1"]["correct"] >= 11
+    evaluation = read_json(tmp_path / "run" / "evaluation.json")
+    assert evaluation["top1"]["correct"] >= 11
+    assert evaluation["training_seconds"] >= rungs(tmp_path / "run")[-1]["seconds"]
     assert clf.predict(colours / "test" / "red" / "000.png")[0].class_name == "red"
     said = [line.split()[0] for line in heard.lines if line]
     assert said.index("plan") < said.index("rung") < said.index("tuned") < said.index("won")

@@ -21,6 +21,7 @@ from relish.core.devices import processor_name
 from relish.core.files import atomic_path, write_json
 from relish.core.fingerprints import sha256_of_file
 from relish.core.run_folder import RunFolder
+from relish.core.stopwatch import seconds_so_far
 from relish.data.dataset import TEST, TRAIN, VALIDATION
 from relish.data.findings import Finding
 from relish.data.transforms import Preprocessing
@@ -76,14 +77,15 @@ def write_results(prepared: Prepared, folder: RunFolder, found: Figures, logits:
     probabilities = tempered_softmax(logits, found.decision.temperature).astype(np.float32)
     with atomic_path(folder.predictions) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, labels=final.labels, probabilities=probabilities, logits=logits)
-    records = folder.records()
-    seconds = max((r["seconds"] for r in records if r["event"] in ("train", "rung")), default=0.0)
-    looped = seconds and prepared.recipe.method == "train"
-    pictures = prepared.recipe.passes * len(prepared.learn) if looped else 0
+    if prepared.recipe.method == "train":
+        seconds = max((event["seconds"] for event in folder.records() if event["event"] == "train"), default=0.0)
+        speed = prepared.recipe.passes * len(prepared.learn) / seconds if seconds else None
+    else:
+        seconds, speed = seconds_so_far(folder.stopwatch), None
     evaluation = {
         **judged(folder, prepared.final_name, found),
         "training_seconds": seconds,
-        "pictures_per_second": pictures / seconds if looped else None,
+        "pictures_per_second": speed,
     }
     write_card(folder, evaluation)
     write_json(folder.evaluation, evaluation)
