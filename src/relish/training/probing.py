@@ -35,6 +35,8 @@ from relish.training.recipe import Recipe
 
 FOLDS = 5
 """Of the cross-validation that strengths and framings are chosen by."""
+ENDING = 2.0
+"""Seconds to save a model, draw its curves and load it again: a run of a dozen seconds took so much longer."""
 NEARLY_SQUARE, LOOKED_AT = 1.05, 200
 """Where the longer side is at most this times the shorter one in all of so many pictures, framings hardly differ."""
 
@@ -64,8 +66,8 @@ class Climb:
 
     @property
     def left(self) -> float:
-        """Seconds of the budget that are left."""
-        return self.budget - (time.monotonic() - self.began)
+        """Seconds of the budget that are left for learning and judging."""
+        return self.budget - ENDING - (time.monotonic() - self.began)
 
 
 @dataclass(frozen=True, eq=False)
