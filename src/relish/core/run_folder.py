@@ -9,6 +9,7 @@
     stopwatch.json       how long a climb has taken, over all of its starts
     environment.json     processor, threads, versions, command
     metrics.jsonl        what happened, a line an event, only ever added to
+    stages/              of a climb, a folder for each model that was fine-tuned
     checkpoints/         where an interrupted run goes on from
     curves.png, .svg     the book's three curves
     model.safetensors    the target model, with class names and preprocessing in its header
@@ -54,6 +55,7 @@ class RunFolder:
         self.stopwatch = path / "stopwatch.json"
         self.environment = path / "environment.json"
         self.metrics = path / "metrics.jsonl"
+        self.stages = path / "stages"
         self.checkpoint = path / "checkpoints" / "latest.pt"
         self.curves = path / "curves"
         self.model = path / "model.safetensors"
@@ -172,7 +174,7 @@ class RunFolder:
 
     def stage(self, name: str) -> "RunFolder":
         """The folder of a training within the run; whoever listens to the run hears its events too, under its name."""
-        stage = RunFolder(self.path / "stages" / name)
+        stage = RunFolder(self.stages / name)
         stage.path.mkdir(parents=True, exist_ok=True)
         if self.listener is not None:
             told = self.listener

@@ -60,7 +60,7 @@ def training_curves(folder: RunFolder) -> tuple[Curves, str]:
         scored = [event["split"] for event in folder.records() if event["event"] == "score"]
         return own, scored[-1] if scored else "held-out"
     stages = [event["curves"] for event in folder.records() if "curves" in event] or ["fine-tuning-1"]
-    return curve_points(RunFolder(folder.path / "stages" / stages[-1])), HELD_OUT
+    return curve_points(RunFolder(folder.stages / stages[-1])), HELD_OUT
 
 
 def findings_of(folder: RunFolder, album: Album) -> tuple[int | None, list[Found], dict[str, int]]:

@@ -96,15 +96,13 @@ def plan_probe(
     """
     # Where judging alone would take the budget up, it is not the learning that has to suffer.
     share = budget * _PROBE_SHARE
-    room = {side: max(share - each * judged, share / 2) for side, each in forward.items()}
-    fits = [side for side, each in forward.items() if (each + solving) * pictures <= room[side]]
-    most = max(room[side] / (each + solving) for side, each in forward.items())
+    room = {side: max(share - each * judged, share / 2) / (each + solving) for side, each in forward.items()}
+    fits = [side for side, fitting in room.items() if fitting >= pictures]
     # A picture that takes its time to be read gains little by being shrunk.
-    worth = [side for side, each in forward.items() if room[side] / (each + solving) >= _WORTH * most]
-    side = fits[0] if fits else worth[0]
+    worth = [side for side, fitting in room.items() if fitting >= _WORTH * max(room.values())]
+    side = (fits or worth)[0]
     each = forward[side]
-    fitting = int(room[side] / (each + solving)) if math.isfinite(budget) else pictures
-    taken = max(min(pictures, fitting), min(pictures, FEWEST * classes))
+    taken = max(int(min(pictures, room[side])), min(pictures, FEWEST * classes))
     seconds = (each + solving) * taken + each * judged
     # Framings are compared on some of the pictures; the one that is kept has been computed for these by then.
     compared = ((FRAMINGS - 1) * each + FRAMINGS * solving) * framed_on(taken, classes)

@@ -36,7 +36,7 @@ class Plans:
 
     def __init__(self, job: Climb, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> None:
         self.job, self.accelerator, self.progress = job, accelerator, progress
-        self.file = folder.path / "plan.json"
+        self.file, self.stages = folder.path / "plan.json", folder.stages
         self.kept = _read(self.file)
 
     def lower(self) -> LowerPlan:
@@ -124,7 +124,7 @@ class Plans:
             if self.kept.get(name, {}).keys() != keys:
                 if name == "probe":
                     self.kept = {}  # what comes after it rests on it
-                shutil.rmtree(self.file.with_name("stages"), ignore_errors=True)
+                shutil.rmtree(self.stages, ignore_errors=True)
                 self.kept[name] = made()
             plan = [self.kept[name]]
         if self.accelerator.num_processes > 1:
