@@ -13,7 +13,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from relish.report.curves import COLOURS
+from relish.reporting.curves import COLOURS
 
 HERE = Path(__file__).parent
 IMAGES = HERE.parent / "docs" / "images"

@@ -15,7 +15,7 @@ from relish.evaluation.figures import figures
 from relish.evaluation.leakage import without_duplicates
 from relish.evaluation.metrics import score
 from relish.evaluation.ranking import area_under_curve, top_k
-from relish.report.scores import figures_words
+from relish.reporting.scores import figures_words
 
 NAMES = tuple("abcdefgh")
 

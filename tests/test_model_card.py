@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from relish.core.run_folder import RunFolder
-from relish.report.card_data import card_data, source_words
-from relish.report.markdown import fenced, plain, table
-from relish.report.model_card import model_card
+from relish.reporting.card_data import card_data, source_words
+from relish.reporting.markdown import fenced, plain, table
+from relish.reporting.model_card import model_card
 from tests.commands import done, refused
 from tests.conftest import draw_dataset, read_json
 

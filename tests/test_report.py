@@ -20,10 +20,10 @@ from relish.core.errors import DataError, WriteFailed
 from relish.data.dataset import Dataset, Split
 from relish.evaluation.curves import CurvePoint, SweepPoint
 from relish.evaluation.metrics import Proportion, score
-from relish.report.curves import COLOURS, draw_comparison, draw_curves, draw_sweep
-from relish.report.grid import first_and_last, fitted, picture_grid
-from relish.report.predictions_page import evenly_spaced, surest_mistakes, write_predictions_page
-from relish.report.tables import text_table
+from relish.reporting.curves import COLOURS, draw_comparison, draw_curves, draw_sweep
+from relish.reporting.grid import first_and_last, fitted, picture_grid
+from relish.reporting.predictions_page import evenly_spaced, surest_mistakes, write_predictions_page
+from relish.reporting.tables import text_table
 
 CURVES = tuple(CurvePoint(k / 5, 1 / k, 1 - 0.5 / k, 1 - 0.4 / k if k % 5 == 0 else None) for k in range(1, 16))
 HOSTILE = '<script>alert("$x^$")</script>'

@@ -26,7 +26,7 @@ def decide(
 ) -> None:
     """Choose, on pictures that were held out in training, when a model says a class, and when it is unsure. With
     neither option, show how it decides now and what answering fewer pictures would gain."""
-    from relish.report.decisions import decided_words
+    from relish.reporting.decisions import decided_words
     from relish.tasks.decide import decide as choose
 
     found = choose(run, threshold=threshold, unsure=unsure, progress=o.voice(json))

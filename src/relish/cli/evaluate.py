@@ -29,7 +29,7 @@ def evaluate(
     json: o.Json = False,
 ) -> None:
     """Judge a model on labelled pictures: accuracy with its interval, what its probabilities are worth, every class."""
-    from relish.report.scores import figures_words
+    from relish.reporting.scores import figures_words
     from relish.tasks.evaluate import evaluate as judge
 
     found = judge(run, data, split, workers=workers or 0, device=device, progress=o.voice(json))

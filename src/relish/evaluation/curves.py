@@ -2,7 +2,7 @@
 
 In:   figures, as the training loop or a sweep comes by them.
 Out:  `CurvePoint` and `SweepPoint`.
-Not here: drawing them (`report/curves.py`).
+Not here: drawing them (`reporting/curves.py`).
 """
 
 from dataclasses import dataclass

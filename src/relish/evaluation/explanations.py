@@ -2,7 +2,7 @@
 
 In:   a network, pictures as it sees them, the class of each to explain.
 Out:  (B, S, S) float32 from 0 (the answer does not rest here) to 1 (it does, most), one map a picture.
-Not here: drawing a map over its picture (`report/overlays.py`).
+Not here: drawing a map over its picture (`reporting/overlays.py`).
 
 The layer is found by trying: a network is run once on noise, and the last output that is laid out over the picture,
 and that the answer depends on, is taken. Names would have to be known for every architecture.

@@ -2,7 +2,7 @@
 
 In:   a run folder, what was judged in the end.
 Out:  a `Gap`.
-Not here: the words around it (`tasks/remarks.py`, `report/model_card.py`).
+Not here: the words around it (`tasks/remarks.py`, `reporting/model_card.py`).
 
 A final split whose classes come in other shares is no harder for that, but where classes are not equally hard its
 accuracy is another one. So before pictures are said to be of another kind, the held-out accuracy of each class is

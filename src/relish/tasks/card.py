@@ -18,8 +18,8 @@ from relish.core.errors import BadInput, RunError
 from relish.core.files import write_text
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.report.card_data import UNKNOWN
-from relish.report.model_card import model_card
+from relish.reporting.card_data import UNKNOWN
+from relish.reporting.model_card import model_card
 
 
 def card(run: str | Path, *, licence: str | None = None, overwrite: bool = False) -> Path:

@@ -34,8 +34,8 @@ from relish.data.transforms import book_preprocessing
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.models.source import load_source
 from relish.models.target import make_target
-from relish.report.check_page import write_check_page
-from relish.report.findings import findings_words
+from relish.reporting.check_page import write_check_page
+from relish.reporting.findings import findings_words
 
 CROP_SIZE = 5 / 7
 """Of crops, over the source model's own size (160 of 224 px): half the time of whole pictures, and as good. In nine

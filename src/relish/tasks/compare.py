@@ -22,8 +22,8 @@ from relish.core.memory import keep_freed_memory
 from relish.core.progress import Progress
 from relish.evaluation.comparison import McNemar, mcnemar
 from relish.evaluation.metrics import Proportion
-from relish.report.curves import draw_comparison
-from relish.report.tables import text_table
+from relish.reporting.curves import draw_comparison
+from relish.reporting.tables import text_table
 from relish.tasks.preparing import Request, prepare_data
 from relish.tasks.running import RUNS
 from relish.tasks.studies import Outcome, carry_out, chosen_recipes, study_folder

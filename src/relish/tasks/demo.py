@@ -21,8 +21,8 @@ from relish.data.folders import index_folder
 from relish.models.describe import describe
 from relish.models.source import load_source
 from relish.models.target import make_target
-from relish.report.grid import first_and_last
-from relish.report.predictions_page import write_predictions_page
+from relish.reporting.grid import first_and_last
+from relish.reporting.predictions_page import write_predictions_page
 from relish.tasks.compare import Comparison, compare
 from relish.training.optimiser import learning_rates
 from relish.training.recipe import Recipe, named_recipe

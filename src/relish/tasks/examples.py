@@ -24,10 +24,10 @@ from relish.data.transforms import as_evaluated, stacked
 from relish.evaluation.explanations import heatmaps, last_feature_map, overlays_unavailable
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.evaluation.neighbours import Nearest, nearest
-from relish.report.embedding import embedded
-from relish.report.overlays import overlay
-from relish.report.predictions_page import evenly_spaced
-from relish.report.report_page import Example, Shown
+from relish.reporting.embedding import embedded
+from relish.reporting.overlays import overlay
+from relish.reporting.predictions_page import evenly_spaced
+from relish.reporting.report_page import Example, Shown
 from relish.tasks.album import Album
 from relish.tasks.answers import Answers
 from relish.tasks.classifier import Classifier

@@ -3,7 +3,7 @@
 In:   files, folders, globs, `-` for standard input.
 Out:  one `Prediction` for each picture found, in order; what is no picture gets a row with its error. Or all of them as
       a table in a file, which goes on where it was broken off.
-Not here: finding the pictures (`given.py`), the forms of table (`report/prediction_tables.py`).
+Not here: finding the pictures (`given.py`), the forms of table (`reporting/prediction_tables.py`).
 """
 
 import io
@@ -23,7 +23,7 @@ from relish.core.progress import Bar, Progress
 from relish.core.run_folder import RunFolder
 from relish.evaluation.prediction import Prediction
 from relish.export.reader import SUFFIX, OnnxClassifier
-from relish.report.prediction_tables import Table, looks_like_a_formula, table_for
+from relish.reporting.prediction_tables import Table, looks_like_a_formula, table_for
 from relish.tasks.given import Given, pictures_named
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from relish.models.describe import describe
 from relish.models.freezing import freeze
 from relish.models.source import SourceModel, load_source
 from relish.models.target import TargetModel, make_target
-from relish.report.findings import first_look
+from relish.reporting.findings import first_look
 from relish.training.optimiser import learning_rates
 from relish.training.recipe import Recipe
 from relish.training.tracking import checked_tracker

@@ -16,7 +16,7 @@ from relish.evaluation.held_out import read_held_out, unreached
 from relish.evaluation.metrics import Proportion, score
 from relish.evaluation.predictions import predict_split
 from relish.evaluation.rows import prove_rows
-from relish.report.decisions import reached_words, temperature_words
+from relish.reporting.decisions import reached_words, temperature_words
 from relish.tasks.preparing import Prepared
 
 MUCH_MORE = 3

@@ -2,7 +2,7 @@
 
 In:   a finished run folder; the pictures it was made from, where they still lie.
 Out:  one HTML file.
-Not here: how it looks (`report/report_page.py`), its examples (`examples.py`), its rivals (`rivals.py`).
+Not here: how it looks (`reporting/report_page.py`), its examples (`examples.py`), its rivals (`rivals.py`).
 
 Nothing is judged again: figures are those of `evaluation.json`, answers those of `predictions.npz`. The model is only
 asked why it said what it said.
@@ -23,10 +23,10 @@ from relish.core.run_folder import RunFolder
 from relish.data.dataset import TRAIN, VALIDATION
 from relish.evaluation.metrics import Scores
 from relish.evaluation.notable import least_sure, most_wrong
-from relish.report.confusion import Confusion, cells_to_picture, confusion_of
-from relish.report.report_figures import calibration_words, class_rows, commonest_share, decision_words, figures_of
-from relish.report.report_page import Example, ReportPage, Shown, write_report
-from relish.report.run_charts import bins_of, coverage_chart, curves_chart, reliability_chart, sweep_chart
+from relish.reporting.confusion import Confusion, cells_to_picture, confusion_of
+from relish.reporting.report_figures import calibration_words, class_rows, commonest_share, decision_words, figures_of
+from relish.reporting.report_page import Example, ReportPage, Shown, write_report
+from relish.reporting.run_charts import bins_of, coverage_chart, curves_chart, reliability_chart, sweep_chart
 from relish.tasks.album import Album
 from relish.tasks.answers import Answers, answers_of
 from relish.tasks.classifier import Classifier

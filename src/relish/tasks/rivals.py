@@ -11,7 +11,7 @@ from typing import Any
 from relish.core.errors import RelishError
 from relish.core.run_folder import RunFolder
 from relish.evaluation.comparison import mcnemar
-from relish.report.report_page import Rival
+from relish.reporting.report_page import Rival
 from relish.tasks.answers import Answers, answers_of
 
 MOST = 8

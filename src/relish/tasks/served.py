@@ -15,7 +15,7 @@ from torch import Tensor
 from relish.data.transforms import as_evaluated, stacked
 from relish.evaluation.explanations import heatmaps, last_feature_map, overlays_unavailable
 from relish.evaluation.prediction import Prediction
-from relish.report.overlays import overlay
+from relish.reporting.overlays import overlay
 from relish.tasks.classifier import Classifier
 
 

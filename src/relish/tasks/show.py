@@ -16,7 +16,7 @@ from relish.data.sources import find_dataset
 from relish.data.survey import survey
 from relish.data.transforms import book_preprocessing, denormalise, normalise
 from relish.models.source import load_source
-from relish.report.grid import first_and_last, picture_grid
+from relish.reporting.grid import first_and_last, picture_grid
 from relish.training.recipe import named_recipe
 
 

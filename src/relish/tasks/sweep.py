@@ -29,8 +29,8 @@ from relish.evaluation.comparison import mcnemar
 from relish.evaluation.curves import SweepPoint
 from relish.evaluation.metrics import Proportion, said_class
 from relish.evaluation.predictions import predict_split
-from relish.report.curves import draw_sweep
-from relish.report.tables import text_table
+from relish.reporting.curves import draw_sweep
+from relish.reporting.tables import text_table
 from relish.tasks.classifier import Classifier
 from relish.tasks.preparing import VAL_SPLIT, Request, prepare_data
 from relish.tasks.running import RUNS

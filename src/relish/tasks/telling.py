@@ -16,8 +16,8 @@ from relish.data.findings import SEVERITIES, Finding
 from relish.evaluation.curves import Curves, SweepPoint
 from relish.evaluation.metrics import Proportion
 from relish.models.header import read_header
-from relish.report.report_figures import as_percent, interval_words
-from relish.report.report_page import Found, Rung
+from relish.reporting.report_figures import as_percent, interval_words
+from relish.reporting.report_page import Found, Rung
 from relish.tasks.album import Album
 from relish.tasks.examples import thumb
 from relish.tasks.writing import curve_points

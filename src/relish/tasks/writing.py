@@ -31,7 +31,7 @@ from relish.evaluation.figures import Figures
 from relish.evaluation.held_out import HeldOut, choose_decision
 from relish.evaluation.leakage import WithoutDuplicates, without_duplicates
 from relish.models.header import ModelDescription, save_model
-from relish.report.curves import draw_curves
+from relish.reporting.curves import draw_curves
 from relish.tasks.card import write_card
 from relish.tasks.preparing import Prepared
 

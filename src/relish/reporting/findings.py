@@ -11,7 +11,7 @@ from pathlib import Path
 
 from relish.data.classes import first_few
 from relish.data.findings import KINDS, SEVERITIES, Finding, Kind
-from relish.report.predictions_page import percent
+from relish.reporting.predictions_page import percent
 
 TITLES: dict[Kind, tuple[str, str]] = {
     "unreadable": ("file that cannot be opened", "files that cannot be opened"),

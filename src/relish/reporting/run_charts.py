@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from relish.evaluation.calibration import reliability
 from relish.evaluation.curves import CurvePoint, Curves, SweepPoint
-from relish.report.charts import Chart, Key, even_axis, log_axis
+from relish.reporting.charts import Chart, Key, even_axis, log_axis
 
 LOOKS = ("c1", "c2", "c3", "c4")
 

@@ -19,9 +19,9 @@ from relish.data.transforms import Preprocessing
 from relish.evaluation.gap import Gap, gap_of
 from relish.evaluation.metrics import Proportion
 from relish.models.header import read_header
-from relish.report.card_data import card_data, source_words
-from relish.report.markdown import fenced, plain, table
-from relish.report.tables import share_words
+from relish.reporting.card_data import card_data, source_words
+from relish.reporting.markdown import fenced, plain, table
+from relish.reporting.tables import share_words
 
 MOST_CLASSES = 50
 """Rows of the per-class table: with more classes, those of lowest F1."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from relish.report.predictions_page import evenly_spaced
+from relish.reporting.predictions_page import evenly_spaced
 
 MOST_CLASSES = 12
 """More rows and columns than this do not fit a page; those that are confused most are shown."""

@@ -8,7 +8,7 @@ Right and wrong differ by a word and a sign, not by colour alone. Colours have a
 ground, light and dark.
 """
 
-from relish.report.page_head import COLOURS, HEAD
+from relish.reporting.page_head import COLOURS, HEAD
 
 PREDICTIONS = (
     HEAD

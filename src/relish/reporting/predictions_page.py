@@ -20,8 +20,8 @@ from relish.core.files import write_text
 from relish.data.dataset import Dataset, Split
 from relish.data.pictures import open_picture
 from relish.evaluation.metrics import Scores, said_class, score
-from relish.report.embedding import embedded
-from relish.report.page_template import PREDICTIONS
+from relish.reporting.embedding import embedded
+from relish.reporting.page_template import PREDICTIONS
 
 
 @dataclass(frozen=True)

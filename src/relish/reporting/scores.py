@@ -2,8 +2,8 @@
 
 from relish.evaluation.figures import Figures
 from relish.evaluation.metrics import ClassScores, Scores
-from relish.report.decisions import reached_words, temperature_words
-from relish.report.tables import share_words, text_table
+from relish.reporting.decisions import reached_words, temperature_words
+from relish.reporting.tables import share_words, text_table
 
 MOST_CLASSES = 12
 """More columns of confusion than this do not fit a screen; the worst of it is told, the JSON document has it all."""

@@ -15,10 +15,10 @@ from relish.core.errors import PictureError
 from relish.core.files import write_text
 from relish.data.findings import Finding
 from relish.data.pictures import open_picture
-from relish.report.check_template import CHECK
-from relish.report.embedding import Embedded, embedded
-from relish.report.findings import by_kind, count_of, title
-from relish.report.predictions_page import percent
+from relish.reporting.check_template import CHECK
+from relish.reporting.embedding import Embedded, embedded
+from relish.reporting.findings import by_kind, count_of, title
+from relish.reporting.predictions_page import percent
 
 SHOWN, PICTURES = 60, 6
 """Findings of a kind that are shown at most, and pictures of one that concerns one picture or a group."""

@@ -5,7 +5,7 @@ Out:  `REPORT`, Jinja2 source for an environment with autoescape on, after the m
       `chart_template.py`.
 """
 
-from relish.report.page_head import HEAD
+from relish.reporting.page_head import HEAD
 
 REPORT = (
     HEAD

@@ -8,7 +8,7 @@ How bad a finding is stands there as a word, not as a colour alone. Colours have
 ground, light and dark.
 """
 
-from relish.report.page_head import COLOURS, HEAD
+from relish.reporting.page_head import COLOURS, HEAD
 
 CHECK = (
     HEAD

@@ -7,7 +7,7 @@ Colours have a contrast of 4.5 to 1 or more on their ground, those of marks 3 to
 lightened where the ground is dark, and lines differ by their dashes too.
 """
 
-from relish.report.page_head import COLOURS
+from relish.reporting.page_head import COLOURS
 
 STYLE = (
     COLOURS

@@ -8,7 +8,7 @@ from relish.evaluation.figures import Figures
 from relish.evaluation.held_out import HeldOut
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.thresholds import Reached, reached
-from relish.report.tables import text_table
+from relish.reporting.tables import text_table
 
 
 def temperature_words(found: Figures) -> str:

@@ -19,15 +19,15 @@ from markupsafe import Markup
 from relish.core.files import write_text
 from relish.data.findings import Finding
 from relish.evaluation.metrics import Proportion
-from relish.report.chart_template import CHART
-from relish.report.charts import Chart
-from relish.report.confusion import Confusion
-from relish.report.embedding import Embedded
-from relish.report.predictions_page import percent
-from relish.report.report_figures import ClassRow, Figure, as_percent, interval_words
-from relish.report.report_sections import SECTIONS
-from relish.report.report_style import STYLE
-from relish.report.report_template import REPORT
+from relish.reporting.chart_template import CHART
+from relish.reporting.charts import Chart
+from relish.reporting.confusion import Confusion
+from relish.reporting.embedding import Embedded
+from relish.reporting.predictions_page import percent
+from relish.reporting.report_figures import ClassRow, Figure, as_percent, interval_words
+from relish.reporting.report_sections import SECTIONS
+from relish.reporting.report_style import STYLE
+from relish.reporting.report_template import REPORT
 
 
 @dataclass(frozen=True)
