@@ -26,7 +26,7 @@ import numpy as np
 from measuring import finish
 from odd_pictures import make_odd_pictures
 from relish.core.progress import Screen
-from relish.data.pictures import open_picture
+from relish.data.image import open_picture
 from relish.evaluation.decision import decision_from
 from relish.export.certificate import torch_model
 from relish.export.reader import OnnxClassifier

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from relish.core.files import atomic_folder
+from relish.core.io import atomic_folder
 from relish.core.seeds import generator
 from study import Result, finish_study, mean_and_spread, result_of
 

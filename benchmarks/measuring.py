@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from relish.core.devices import processor_name
-from relish.core.files import write_json
+from relish.core.io import write_json
+from relish.core.runtime import processor_name
 
 RESULTS = Path(__file__).with_name("results")
 

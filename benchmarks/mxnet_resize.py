@@ -46,7 +46,7 @@ def compare(pictures: Path, work: Path, run: Path) -> None:
     import torch
     from PIL import Image
 
-    from relish.data.pictures import open_picture
+    from relish.data.image import open_picture
     from relish.data.transforms import as_evaluated, book_preprocessing
     from relish.evaluation.comparison import mcnemar
     from relish.evaluation.metrics import score

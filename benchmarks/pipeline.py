@@ -21,11 +21,11 @@ from PIL import Image
 from torchvision import datasets, transforms
 
 from measuring import earlier_rounds, finish, spread
-from relish.core.files import atomic_folder
+from relish.core.io import atomic_folder
 from relish.core.memory import keep_freed_memory
-from relish.data.batches import epoch_batches, training_batches
-from relish.data.folders import index_folder
-from relish.data.pictures import open_picture
+from relish.data.folder import index_folder
+from relish.data.image import open_picture
+from relish.data.loader import epoch_batches, training_batches
 from relish.data.transforms import CROP_AREA, book_preprocessing, normalise
 from relish.training.recipe import named_recipe
 

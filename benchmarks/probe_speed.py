@@ -19,12 +19,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import PredefinedSplit
 
-from relish.core.devices import accelerator_for
 from relish.core.progress import Screen
-from relish.data.batches import Look
+from relish.core.runtime import accelerator_for
 from relish.data.folds import stratified_folds
+from relish.data.loader import Look
+from relish.data.scan import survey
 from relish.data.sources import find_dataset
-from relish.data.survey import survey
 from relish.data.transforms import book_preprocessing
 from relish.evaluation.features import Backbone, features_of
 from relish.models.source import load_source

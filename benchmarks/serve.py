@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring import finish, spread
-from relish.data.pictures import PICTURE_SUFFIXES, open_picture
+from relish.data.image import PICTURE_SUFFIXES, open_picture
 from relish.serve.exported import ServedFile
 
 WARM = 64

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import relish
 from relish.core.progress import Screen
-from relish.data.drawn import draw_hotdogs, draw_source_classes
+from relish.data.drawn.datasets import draw_hotdogs, draw_source_classes
 from relish.training.recipe import named_recipe
 
 SIZE = 80

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from relish.data.drawn import draw_hotdogs
+from relish.data.drawn.datasets import draw_hotdogs
 
 DOCS = Path(__file__).resolve().parent
 README = DOCS.parent / "README.md"

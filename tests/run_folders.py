@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import relish
-from relish.core.files import write_json
+from relish.core.io import write_json
 from relish.core.run_folder import RunFolder
 from relish.data.findings import Finding
 from tests.conftest import read_json

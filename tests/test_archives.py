@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relish.core.errors import DataError, WriteFailed
-from relish.data import archives
-from relish.data.archives import extract, short_name
+from relish.data import archive as archives
+from relish.data.archive import extract, short_name
 
 TREE = {
     "pets/cat/1.jpg": b"one" * 1000,
@@ -364,7 +364,7 @@ import os, signal, sys
 from contextlib import contextmanager
 from pathlib import Path
 from relish.core.progress import Bar, Progress
-from relish.data.archives import extract
+from relish.data.archive import extract
 
 class Killing(Progress):
     @contextmanager

@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression
 
 import relish
 from relish.core.errors import RecipeError
-from relish.data.batches import balanced_batches, training_batches
-from relish.data.folders import index_folder
+from relish.data.folder import index_folder
+from relish.data.loader import balanced_batches, training_batches
 from relish.data.transforms import book_preprocessing
 from relish.evaluation.held_out import read_held_out
 from relish.training.balance import balance_of

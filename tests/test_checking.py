@@ -23,8 +23,8 @@ from relish.checking.wrong_labels import judged, wrong_labels
 from relish.data.dataset import Dataset, Split
 from relish.data.facts import FACTS
 from relish.data.findings import Finding
+from relish.data.scan import survey
 from relish.data.sources import find_dataset
-from relish.data.survey import survey
 
 
 def scene(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:

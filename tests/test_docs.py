@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from relish.cli import app
-from relish.data.drawn import draw_hotdogs, draw_source_classes
+from relish.data.drawn.datasets import draw_hotdogs, draw_source_classes
 from relish.tasks import demo as demo_task
 from relish.training.recipe import RECIPES, Recipe
 from tests.conftest import draw

@@ -12,7 +12,7 @@ from PIL import Image
 from relish.core.errors import DataError, WriteFailed
 from relish.core.progress import Bar, Progress
 from relish.core.seeds import generator
-from relish.data.drawn import draw_hotdogs, draw_source_classes
+from relish.data.drawn.datasets import draw_hotdogs, draw_source_classes
 from relish.data.drawn.scene import HOTDOG, SUBJECTS, compose
 
 

@@ -16,7 +16,7 @@ import torch
 
 import relish
 from relish.core.errors import BadInput, DataError, Failed, ModelError, RunError
-from relish.data.pictures import open_picture
+from relish.data.image import open_picture
 from relish.data.transforms import as_evaluated, normalise, stacked
 from relish.evaluation.decision import Decision, tempered_softmax
 from relish.export.network import network_model

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from relish.data.pictures import open_picture
+from relish.data.image import open_picture
 from relish.export.reader import OnnxClassifier
 from relish.models.header import save_model
 from relish.models.source import load_source

@@ -104,7 +104,7 @@ def test_eight_bits_that_lose_accuracy_are_refused(tmp_path, monkeypatch):
 
 def teach(model: Path, pictures: Path) -> None:
     """A head that tells the two classes of `pictures` apart: the difference of their mean features."""
-    from relish.data.pictures import open_picture
+    from relish.data.image import open_picture
     from relish.data.transforms import as_evaluated, normalise, preprocessing_from, stacked
 
     network, description, extra = load_model(model)

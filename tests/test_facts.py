@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
-from relish.data import survey as survey_module
+from relish.data import scan as survey_module
 from relish.data.facts import FACTS, facts_of, facts_table, laplacian_variance, pixel_digest, shrunk_grey
-from relish.data.folders import index_folder
-from relish.data.pictures import mode_of, open_picture
-from relish.data.survey import survey
+from relish.data.folder import index_folder
+from relish.data.image import mode_of, open_picture
+from relish.data.scan import survey
 
 
 def scene(seed: int = 0, size: tuple[int, int] = (160, 120)) -> Image.Image:

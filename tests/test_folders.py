@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from relish.core.errors import DataError
 from relish.data.classes import TooFewPictures
-from relish.data.folders import index_folder
+from relish.data.folder import index_folder
 
 
 def put(root, *names):

@@ -9,8 +9,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from relish.data.batches import Batch
 from relish.data.dataset import Split
+from relish.data.loader import Batch
 from relish.data.transforms import book_preprocessing, normalise
 from relish.models.freezing import set_train_mode
 from relish.models.gluon.layers import Norm

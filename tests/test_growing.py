@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from relish.core import growing as module
 from relish.core.errors import RunError, WriteFailed
-from relish.core.files import move_into_place
 from relish.core.growing import growing
+from relish.core.io import move_into_place
 
 ABOUT = {"model": "a", "pictures": "b"}
 

@@ -13,17 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import relish
-from relish.core.devices import accelerator_for
 from relish.core.errors import DataError, Diverged, ModelError, RecipeError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.data import batches
-from relish.data.batches import Look
+from relish.core.runtime import accelerator_for
+from relish.data import loader as batches
 from relish.data.dataset import Split
-from relish.data.folders import index_folder
+from relish.data.folder import index_folder
 from relish.data.folds import stratified_folds
-from relish.data.pictures import open_picture
-from relish.data.survey import survey
+from relish.data.image import open_picture
+from relish.data.loader import Look
+from relish.data.scan import survey
 from relish.data.transforms import book_preprocessing
 from relish.evaluation import selection
 from relish.evaluation.features import Backbone, features_of

@@ -12,8 +12,8 @@ from relish.core import seeds
 from relish.core.errors import Diverged, PictureError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.data.batches import epoch_batches, evaluation_batches, training_batches
-from relish.data.folders import index_folder
+from relish.data.folder import index_folder
+from relish.data.loader import epoch_batches, evaluation_batches, training_batches
 from relish.data.transforms import book_preprocessing, normalise
 from relish.models.freezing import freeze
 from relish.models.source import load_source

@@ -17,8 +17,8 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageOps
 
 from relish.core.errors import PictureError
-from relish.data import pictures
-from relish.data.pictures import MAX_PIXELS, open_picture
+from relish.data import image as pictures
+from relish.data.image import MAX_PIXELS, open_picture
 
 LOSSLESS = [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})]
 ANY = [

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from relish.core.errors import DataError
+from relish.evaluation.prediction import Prediction
 from relish.reporting import prediction_tables
 from relish.reporting.prediction_tables import FIRST_COLUMNS, columns, looks_like_a_formula, table_for
-from relish.tasks.classifier import Prediction
 
 ANY_NAME = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=8)
 CLASSES = st.lists(ANY_NAME, min_size=2, max_size=4, unique=True)

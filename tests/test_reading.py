@@ -13,7 +13,7 @@ from PIL import Image
 
 from relish.core.errors import PictureError
 from relish.data import reading
-from relish.data.pictures import open_picture, picture_size
+from relish.data.image import open_picture, picture_size
 from relish.data.reading import read_ahead
 from relish.data.transforms import as_evaluated, book_preprocessing
 from tests.conftest import draw

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import relish
-from relish.core.files import write_json
+from relish.core.io import write_json
 from relish.core.run_folder import RunFolder
 from relish.evaluation.comparison import mcnemar
 from relish.evaluation.curves import SweepPoint

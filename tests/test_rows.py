@@ -8,7 +8,7 @@ from torch import nn
 
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import Split
-from relish.data.folders import index_folder
+from relish.data.folder import index_folder
 from relish.data.transforms import book_preprocessing
 from relish.evaluation import rows
 from relish.evaluation.rows import prove_rows

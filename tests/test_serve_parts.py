@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from relish.core.errors import BadInput, PictureError
-from relish.data.pictures import open_picture, picture_size
+from relish.data.image import open_picture, picture_size
 from relish.serve.access import checked_token, is_loopback
 from relish.serve.batching import Batcher
 from relish.serve.limits import Limits, megabytes

@@ -13,11 +13,11 @@ from PIL import Image
 from relish.core.errors import DataError
 from relish.core.fingerprints import sha256_of_file
 from relish.core.progress import Bar, Progress
-from relish.data import pictures as pictures_module
-from relish.data import survey as survey_module
-from relish.data.folders import index_folder
+from relish.data import image as pictures_module
+from relish.data import scan as survey_module
+from relish.data.folder import index_folder
+from relish.data.scan import survey
 from relish.data.split import with_validation
-from relish.data.survey import survey
 
 LONG_AGO = 1_600_000_000
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relish.core.errors import DataError
-from relish.data.tables import index_table
+from relish.data.table import index_table
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from relish.core.errors import PictureError
 from relish.data import walking
-from relish.data.pictures import PICTURE_SUFFIXES
+from relish.data.image import PICTURE_SUFFIXES
 from relish.data.walking import in_order, matches, pictures_below
 
 

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-import relish.core.files
+import relish.core.io
 from relish.core.errors import ModelError, WriteFailed
 from relish.models.data_config import DataConfig
 from relish.models.header import ModelDescription, load_model, read_header, save_model
@@ -326,7 +326,7 @@ def test_a_write_that_fails_leaves_the_former_file(saved, target, monkeypatch):
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(relish.core.files, "_force_to_disk", full)
+    monkeypatch.setattr(relish.core.io, "_force_to_disk", full)
     with pytest.raises(WriteFailed, match="No space left"):
         save_model(saved, target.network, target.description(), {})
     assert saved.read_bytes() == before

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from relish.data.dataset import Dataset, Split
 from relish.data.facts import Facts
-from relish.data.survey import Survey
+from relish.data.scan import Survey
 
 Positions = npt.NDArray[np.int64]
 

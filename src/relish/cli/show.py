@@ -33,7 +33,7 @@ def show(
     out: Annotated[Path, Option(help="The picture to write.")] = Path("pictures.png"),
 ) -> None:
     """Write the book's grid: the first pictures of one class over the last of another."""
-    from relish.core.files import atomic_path
+    from relish.core.io import atomic_path
     from relish.tasks.show import show as grid
 
     made = grid(

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from relish.core.errors import RunError
-from relish.core.files import cannot_write, write_json
+from relish.core.io import cannot_write, write_json
 
 SECONDS = 2.0
 """Between two counts: the work that a kill can cost."""

@@ -35,7 +35,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from relish.core.errors import RunError, WriteFailed, nearest
-from relish.core.files import append_line, atomic_folder, write_json, write_yaml
+from relish.core.io import append_line, atomic_folder, write_json, write_yaml
 
 Listener = Callable[[Mapping[str, Any]], None]
 """Told of an event once it is written down."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from relish.core.errors import WriteFailed
-from relish.core.files import write_json
+from relish.core.io import write_json
 
 EVERY = 5.0
 """Seconds between two writes; what a kill forgets at most."""

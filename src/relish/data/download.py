@@ -23,9 +23,9 @@ from urllib.parse import unquote
 import httpx
 
 from relish.core.errors import DataError, DownloadFailed, WriteFailed
-from relish.core.files import write_json
 from relish.core.fingerprints import sha256_of_file
 from relish.core.home import relish_home
+from relish.core.io import write_json
 from relish.core.locks import one_at_a_time
 from relish.core.progress import Progress
 from relish.data.checksums import checksums, mismatch

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from relish.core.errors import DataError
 from relish.data.dataset import TEST, TRAIN, VALIDATION
-from relish.data.pictures import PICTURE_SUFFIXES, unreadable_reason
+from relish.data.image import PICTURE_SUFFIXES, unreadable_reason
 
 _SPLIT_WORDS = {
     "train": TRAIN,

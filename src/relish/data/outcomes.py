@@ -19,7 +19,7 @@ from typing import NamedTuple
 import PIL
 
 from relish.core.home import relish_home
-from relish.data.pictures import MAX_PIXELS
+from relish.data.image import MAX_PIXELS
 
 _RULES = f"2/{PIL.__version__}/{MAX_PIXELS}"
 """What can be opened depends on this; raise the first number when `pictures.py` accepts more or less than before,

@@ -20,7 +20,7 @@ from torch import Tensor
 from relish.core.cores import cores
 from relish.core.errors import PictureError
 from relish.core.memory import give_memory_back
-from relish.data.pictures import MAX_PIXELS, PictureSource, open_picture, picture_size
+from relish.data.image import MAX_PIXELS, PictureSource, open_picture, picture_size
 from relish.data.transforms import Preprocessing, as_evaluated
 
 LARGE = MAX_PIXELS // 4

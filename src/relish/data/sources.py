@@ -14,13 +14,13 @@ from pathlib import Path
 
 from relish.core.errors import DataError, nearest
 from relish.core.progress import Progress
-from relish.data.archives import extract, short_name
+from relish.data.archive import extract, short_name
 from relish.data.checksums import checksums, mismatch
 from relish.data.dataset import Dataset
 from relish.data.download import download, shown
-from relish.data.folders import index_folder
+from relish.data.folder import index_folder
 from relish.data.registry import REGISTERED
-from relish.data.tables import TABLE_SUFFIXES, index_table
+from relish.data.table import TABLE_SUFFIXES, index_table
 
 _SILENT = Progress()
 

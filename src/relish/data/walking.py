@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from relish.core.errors import PictureError
-from relish.data.pictures import PICTURE_SUFFIXES, unreadable_reason
+from relish.data.image import PICTURE_SUFFIXES, unreadable_reason
 
 BLOCK = 65_536
 """Names held at once; some ten megabytes."""

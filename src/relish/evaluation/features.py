@@ -22,14 +22,14 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
-from relish.core.devices import place
 from relish.core.errors import ModelError, WriteFailed
 from relish.core.fingerprints import fingerprint
 from relish.core.home import relish_home
 from relish.core.progress import Progress
 from relish.core.row_store import RowStore
-from relish.data.batches import Look, look_batches
+from relish.core.runtime import place
 from relish.data.dataset import Split
+from relish.data.loader import Look, look_batches
 from relish.data.transforms import Preprocessing, normalise
 from relish.evaluation.predictions import BATCH_SIZE
 from relish.models.head import OutputLayer, head_names, output_layer

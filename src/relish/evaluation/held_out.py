@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relish.core.errors import RunError
-from relish.core.files import atomic_path
+from relish.core.io import atomic_path
 from relish.core.run_folder import RunFolder
 from relish.evaluation.calibration import fit_temperature
 from relish.evaluation.coverage import choose_unsure, highest_accuracy

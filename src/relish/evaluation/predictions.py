@@ -15,10 +15,10 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from relish.core.devices import place
 from relish.core.progress import Progress
-from relish.data.batches import evaluation_batches
+from relish.core.runtime import place
 from relish.data.dataset import Split
+from relish.data.loader import evaluation_batches
 from relish.data.transforms import Preprocessing, normalise
 from relish.models.precision import Precision, computing_in
 

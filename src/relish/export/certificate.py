@@ -22,7 +22,7 @@ from torch import nn
 
 from relish.core.progress import Progress
 from relish.data.dataset import Split
-from relish.data.pictures import open_picture
+from relish.data.image import open_picture
 from relish.data.transforms import Preprocessing, as_evaluated, normalise, stacked
 from relish.evaluation.decision import Decision, tempered_softmax
 from relish.evaluation.metrics import Proportion

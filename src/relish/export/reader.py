@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from relish.core.errors import Failed, ModelError, PictureError
-from relish.data.pictures import PictureSource, open_picture
+from relish.data.image import PictureSource, open_picture
 from relish.evaluation.prediction import Prediction, predictions
 from relish.export.metadata import IMAGE, LOGITS, PROBABILITIES, About, about_from
 

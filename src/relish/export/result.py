@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relish.core.devices import processor_name
+from relish.core.runtime import processor_name
 from relish.export.certificate import Certificate
 
 LEAST_SPEED = 1.5

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from relish.core.errors import ModelError
-from relish.core.files import atomic_path
+from relish.core.io import atomic_path
 from relish.models.data_config import FIELDS, DataConfig
 from relish.models.imagenet import LABEL_SETS, imagenet_labels, label_set_of
 from relish.models.weight_files import broken_file, check_fit, fill, is_safetensors, read_tensors

@@ -23,11 +23,11 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from relish.core.devices import processor_name
 from relish.core.errors import BadInput, WriteFailed
-from relish.core.files import write_json
 from relish.core.fingerprints import fingerprint
 from relish.core.home import relish_home
+from relish.core.io import write_json
+from relish.core.runtime import processor_name
 
 Precision = Literal["f32", "bf16"]
 AskedPrecision = Literal["f32", "auto"]

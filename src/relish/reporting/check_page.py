@@ -12,9 +12,9 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from relish.core.errors import PictureError
-from relish.core.files import write_text
+from relish.core.io import write_text
 from relish.data.findings import Finding
-from relish.data.pictures import open_picture
+from relish.data.image import open_picture
 from relish.reporting.check_template import CHECK
 from relish.reporting.embedding import Embedded, embedded
 from relish.reporting.findings import by_kind, count_of, title

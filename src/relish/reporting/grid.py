@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from relish.core.errors import DataError, nearest
 from relish.data.dataset import Split
-from relish.data.pictures import open_picture
+from relish.data.image import open_picture
 
 Captioned = tuple[Image.Image, str]
 """A picture and the words to set under it; without words, an empty string."""

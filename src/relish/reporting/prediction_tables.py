@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from relish.core.errors import DataError
-from relish.core.files import atomic_path, move_into_place
+from relish.core.io import atomic_path, move_into_place
 from relish.data.layout import printable
 
 FIRST_COLUMNS = ("path", "class", "probability", "unsure", "error")

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from jinja2 import Environment, StrictUndefined
 
-from relish.core.files import write_text
+from relish.core.io import write_text
 from relish.data.dataset import Dataset, Split
-from relish.data.pictures import open_picture
+from relish.data.image import open_picture
 from relish.evaluation.metrics import Scores, said_class, score
 from relish.reporting.embedding import embedded
 from relish.reporting.page_template import PREDICTIONS

@@ -16,7 +16,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from relish.core.files import write_text
+from relish.core.io import write_text
 from relish.data.findings import Finding
 from relish.evaluation.metrics import Proportion
 from relish.reporting.chart_template import CHART

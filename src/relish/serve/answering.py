@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from relish.core.errors import PictureError
-from relish.data.pictures import open_picture, picture_size
+from relish.data.image import open_picture, picture_size
 from relish.evaluation.prediction import Prediction
 from relish.serve.batching import Batcher
 from relish.serve.limits import Limits

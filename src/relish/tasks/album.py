@@ -16,7 +16,7 @@ from PIL import Image
 from relish.core.errors import PictureError
 from relish.core.fingerprints import sha256_of_file
 from relish.data.dataset import Split
-from relish.data.pictures import open_picture
+from relish.data.image import open_picture
 
 
 class Album:

@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from yaml import YAMLError
 
 from relish.core.errors import BadInput, RunError
-from relish.core.files import write_text
+from relish.core.io import write_text
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.reporting.card_data import UNKNOWN

@@ -19,17 +19,17 @@ from accelerate import Accelerator
 from relish.checking.cleaning import LEFT_OUT, RELABELLED, Row, cleaned
 from relish.checking.collection import Collection, collected
 from relish.checking.whole import Checked, all_findings
-from relish.core.devices import accelerator_for
 from relish.core.errors import DataError
-from relish.core.files import write_text
+from relish.core.io import write_text
 from relish.core.memory import keep_freed_memory
 from relish.core.progress import Progress
-from relish.data.batches import Look
+from relish.core.runtime import accelerator_for
 from relish.data.dataset import Dataset
 from relish.data.findings import Finding
+from relish.data.loader import Look
+from relish.data.scan import survey
 from relish.data.sources import find_dataset
-from relish.data.survey import survey
-from relish.data.tables import TABLE_SUFFIXES
+from relish.data.table import TABLE_SUFFIXES
 from relish.data.transforms import book_preprocessing
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.models.source import load_source

@@ -19,11 +19,11 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import nn
 
-from relish.core.devices import accelerator_for, place
 from relish.core.errors import ModelError, PictureError, RunError
 from relish.core.memory import keep_freed_memory
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
+from relish.core.runtime import accelerator_for, place
 from relish.data.dataset import TRAIN
 from relish.data.reading import Ready, read_ahead
 from relish.data.transforms import (

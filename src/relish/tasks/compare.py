@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from relish.core.devices import accelerator_for
 from relish.core.errors import RecipeError
-from relish.core.files import write_json, write_text
 from relish.core.fingerprints import fingerprint
+from relish.core.io import write_json, write_text
 from relish.core.memory import keep_freed_memory
 from relish.core.progress import Progress
+from relish.core.runtime import accelerator_for
 from relish.evaluation.comparison import McNemar, mcnemar
 from relish.evaluation.metrics import Proportion
 from relish.reporting.curves import draw_comparison

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from relish.core.errors import RunError
-from relish.core.files import write_json
+from relish.core.io import write_json
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.evaluation.decision import HEADER_KEY, Decision, decision_from

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from relish.core.errors import WriteFailed
-from relish.core.files import atomic_path
+from relish.core.io import atomic_path
 from relish.core.progress import Progress
 from relish.data.dataset import TEST, TRAIN
-from relish.data.drawn import draw_hotdogs
-from relish.data.folders import index_folder
+from relish.data.drawn.datasets import draw_hotdogs
+from relish.data.folder import index_folder
 from relish.models.describe import describe
 from relish.models.source import load_source
 from relish.models.target import make_target

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from relish.core.devices import accelerator_for
 from relish.core.progress import Progress
-from relish.data.pictures import open_picture
+from relish.core.runtime import accelerator_for
+from relish.data.image import open_picture
 from relish.evaluation.figures import Figures, figures
 from relish.export.reader import SUFFIX, OnnxClassifier
 from relish.tasks.classifier import Classifier

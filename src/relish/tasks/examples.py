@@ -19,7 +19,7 @@ from torch import Tensor
 
 from relish.core.errors import ModelError, PictureError
 from relish.core.progress import Progress
-from relish.data.batches import Look
+from relish.data.loader import Look
 from relish.data.transforms import as_evaluated, stacked
 from relish.evaluation.explanations import heatmaps, last_feature_map, overlays_unavailable
 from relish.evaluation.features import Backbone, Features, features_of

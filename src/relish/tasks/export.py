@@ -21,12 +21,12 @@ try:
     import onnxscript  # noqa: F401 - torch's exporter writes with it
 except ImportError as error:
     raise Failed("export needs packages that are not installed.", hint='pip install "relish-vision[export]"') from error
-from relish.core.files import atomic_path
 from relish.core.fingerprints import sha256_of_file
+from relish.core.io import atomic_path
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import TRAIN, Split
-from relish.data.pictures import open_picture
+from relish.data.image import open_picture
 from relish.data.transforms import as_evaluated, normalise, stacked
 from relish.evaluation.decision import Decision, decision_from
 from relish.export.assemble import assemble, with_metadata

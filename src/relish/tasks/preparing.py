@@ -23,9 +23,9 @@ from relish.core.errors import DataError, RecipeError
 from relish.core.fingerprints import fingerprint
 from relish.core.progress import Progress
 from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset, Split
+from relish.data.scan import Survey, survey
 from relish.data.sources import find_dataset
 from relish.data.split import with_validation
-from relish.data.survey import Survey, survey
 from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone
 from relish.evaluation.thresholds import Aim, parse_aim, parse_unsure, positive_class

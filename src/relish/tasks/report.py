@@ -16,10 +16,10 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from relish.core.devices import accelerator_for
 from relish.core.errors import RunError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
+from relish.core.runtime import accelerator_for
 from relish.data.dataset import TRAIN, VALIDATION
 from relish.evaluation.metrics import Scores
 from relish.evaluation.notable import least_sure, most_wrong

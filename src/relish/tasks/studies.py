@@ -22,7 +22,7 @@ from relish.core.errors import Diverged, RecipeError, RunError, Stopped
 from relish.core.memory import give_memory_back
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.data.survey import Survey
+from relish.data.scan import Survey
 from relish.evaluation.curves import Curves
 from relish.evaluation.metrics import Scores
 from relish.tasks.answers import answers_of

@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 from accelerate import Accelerator
 
-from relish.core.devices import accelerator_for
 from relish.core.errors import RecipeError, nearest
-from relish.core.files import write_json, write_text
 from relish.core.fingerprints import fingerprint
+from relish.core.io import write_json, write_text
 from relish.core.memory import keep_freed_memory
 from relish.core.progress import Progress
+from relish.core.runtime import accelerator_for
 from relish.data.dataset import TEST, VALIDATION, Split
 from relish.evaluation.comparison import mcnemar
 from relish.evaluation.curves import SweepPoint

@@ -17,10 +17,10 @@ import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 
-from relish.core.devices import processor_name
-from relish.core.files import atomic_path, write_json
 from relish.core.fingerprints import sha256_of_file
+from relish.core.io import atomic_path, write_json
 from relish.core.run_folder import RunFolder
+from relish.core.runtime import processor_name
 from relish.core.stopwatch import seconds_so_far
 from relish.data.dataset import TEST, TRAIN, VALIDATION
 from relish.data.findings import Finding

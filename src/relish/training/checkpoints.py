@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from relish.core.errors import RunError
-from relish.core.files import atomic_path
+from relish.core.io import atomic_path
 
 
 @dataclass

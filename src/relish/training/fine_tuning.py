@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from relish.core.errors import Diverged, RunError, Stopped
-from relish.core.files import write_json
+from relish.core.io import write_json
 from relish.core.progress import Muted, Progress
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import Split

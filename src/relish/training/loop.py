@@ -16,12 +16,12 @@ import torch
 from accelerate import Accelerator
 
 from relish.core import seeds
-from relish.core.devices import place as place_on
 from relish.core.errors import Diverged, Stopped
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.data.batches import Batch, balanced_batches, epoch_batches, training_batches
+from relish.core.runtime import place as place_on
 from relish.data.dataset import Split
+from relish.data.loader import Batch, balanced_batches, epoch_batches, training_batches
 from relish.data.transforms import Preprocessing, normalise
 from relish.evaluation.predictions import predict_split
 from relish.models.freezing import set_train_mode

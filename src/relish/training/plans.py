@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from relish.core.errors import RunError
-from relish.core.files import write_json
+from relish.core.io import write_json
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.evaluation.features import Backbone

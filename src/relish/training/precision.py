@@ -13,12 +13,12 @@ import json
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from relish.core.devices import place
 from relish.core.errors import RunError
-from relish.core.files import write_json
+from relish.core.io import write_json
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.data.batches import evaluation_batches, evenly
+from relish.core.runtime import place
+from relish.data.loader import evaluation_batches, evenly
 from relish.data.transforms import normalise
 from relish.models.freezing import set_train_mode
 from relish.models.precision import MEASURED_ON, PICTURES, Precision, Trial, trial

@@ -19,10 +19,10 @@ from scipy.special import softmax
 
 from relish.core.errors import DataError
 from relish.core.progress import Progress
-from relish.data.batches import Look
 from relish.data.dataset import Split
 from relish.data.folds import stratified_folds, stratified_sample, usable_folds
-from relish.data.pictures import open_picture
+from relish.data.image import open_picture
+from relish.data.loader import Look
 from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.evaluation.metrics import Proportion

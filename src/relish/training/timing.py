@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from relish.core.devices import place
-from relish.data.batches import evaluation_batches, evenly, training_batches
+from relish.core.runtime import place
 from relish.data.dataset import Split
+from relish.data.loader import evaluation_batches, evenly, training_batches
 from relish.data.transforms import Preprocessing, book_preprocessing, normalise
 from relish.evaluation.features import Backbone
 from relish.models.freezing import set_train_mode

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from relish.core.errors import DataError
-from relish.core.files import atomic_folder
+from relish.core.io import atomic_folder
 from relish.core.progress import Progress
 from relish.core.seeds import generator
 from relish.data.drawn.scene import HOTDOG, OTHERS, SUBJECTS, Subject, compose

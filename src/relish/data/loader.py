@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from relish.core import seeds
 from relish.core.errors import PictureError
 from relish.data.dataset import Split
-from relish.data.pictures import open_picture
+from relish.data.image import open_picture
 from relish.data.transforms import CROP_AREA, Preprocessing, as_evaluated, as_trained, as_viewed, least_side, stacked
 
 

@@ -33,9 +33,9 @@ from pathlib import Path
 from typing import IO, cast
 
 from relish.core.errors import DataError, WriteFailed
-from relish.core.files import atomic_folder
 from relish.core.fingerprints import sha256_of_file
 from relish.core.home import relish_home
+from relish.core.io import atomic_folder
 from relish.core.locks import one_at_a_time
 from relish.core.progress import Progress
 from relish.data.download import size_words

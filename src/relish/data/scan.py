@@ -29,8 +29,8 @@ from relish.data.classes import first_few, named_counts
 from relish.data.dataset import TRAIN, Dataset
 from relish.data.facts import Facts, facts_of, facts_table
 from relish.data.findings import Finding
+from relish.data.image import mode_of, open_picture, unreadable_reason
 from relish.data.outcomes import FileKey, Outcome, Outcomes
-from relish.data.pictures import mode_of, open_picture, unreadable_reason
 
 MAX_FILE_BYTES = 2**30
 """A larger file is not read: no picture within `MAX_PIXELS` needs as much, and several are in memory at a time."""
