@@ -26,7 +26,7 @@ import numpy as np
 from measuring import finish
 from odd_pictures import make_odd_pictures
 from relish.core.progress import Screen
-from relish.data.image import open_picture
+from relish.data.image import open_image
 from relish.evaluation.decision import decision_from
 from relish.export.certificate import torch_model
 from relish.export.reader import OnnxClassifier
@@ -47,7 +47,7 @@ def asked(answer: Any, paths: list[Path]) -> Rows:
     """Someone's answer to every picture, opening left out of the time."""
     rows, took = [], []
     for path in paths:
-        picture = open_picture(path)
+        picture = open_image(path)
         began = time.perf_counter()
         rows.append(answer(picture))
         took.append(1000 * (time.perf_counter() - began))
@@ -66,7 +66,7 @@ def of_javascript(model: Path, paths: list[Path], folder: Path, script: str) -> 
     for number, path in enumerate(paths):
         entry: dict[str, Any] = {"file": str(path)}
         if script == "answers.mjs":
-            pixels = np.asarray(open_picture(path))
+            pixels = np.asarray(open_image(path))
             raw = folder / f"{number}.rgb"
             raw.write_bytes(pixels.tobytes())
             entry = {"file": str(raw), "width": pixels.shape[1], "height": pixels.shape[0]}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from relish.core.seeds import generator
+from relish.core.runtime import rng_for
 from study import Result, finish_study, gap, mean_and_spread, result_of
 
 RECIPES = ("book", "frozen", "probe", "auto")
@@ -23,7 +23,7 @@ def drawn(pictures: Path, work: Path, size: int, draw: int) -> Path:
     root = work / f"pictures-{size}-{draw}"
     for folder in sorted((pictures / "train").iterdir()):
         files = sorted(folder.iterdir())
-        chosen = generator(draw, f"few/{folder.name}").permutation(len(files))[:size]
+        chosen = rng_for(draw, f"few/{folder.name}").permutation(len(files))[:size]
         link(root / "train" / folder.name, [files[i] for i in chosen])
     for folder in sorted((pictures / "test").iterdir()):
         link(root / "test" / folder.name, sorted(folder.iterdir()))

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from book_loop import embedded_network, resnet18
 from measuring import earlier_rounds, finish, spread
-from relish.core.memory import keep_freed_memory
+from relish.core.runtime import keep_freed_memory
 from relish.models.precision import BOTH, Precision, computing_in
 
 BATCH = 32

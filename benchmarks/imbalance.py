@@ -18,7 +18,7 @@ import numpy as np
 
 from few_pictures import link
 from relish.core.run_folder import RunFolder
-from relish.core.seeds import generator
+from relish.core.runtime import rng_for
 from relish.reporting.tables import text_table
 from study import mean_and_spread, trained, write_results
 
@@ -31,7 +31,7 @@ def drawn(pictures: Path, work: Path, common: int, rare: int, draw: int) -> Path
     folders = sorted((pictures / "train").iterdir())
     for number, folder in enumerate(folders):
         files = sorted(folder.iterdir())
-        chosen = generator(draw, f"uneven/{folder.name}").permutation(len(files))
+        chosen = rng_for(draw, f"uneven/{folder.name}").permutation(len(files))
         link(root / "train" / folder.name, [files[i] for i in chosen[: rare if number == draw % 2 else common]])
     for folder in sorted((pictures / "test").iterdir()):
         link(root / "test" / folder.name, sorted(folder.iterdir()))

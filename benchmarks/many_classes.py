@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from relish.core.io import atomic_folder
-from relish.core.seeds import generator
+from relish.core.runtime import rng_for
 from study import Result, finish_study, mean_and_spread, result_of
 
 SHAPES = ("disc", "triangle", "square", "pentagon", "star", "cross", "ring", "moon")
@@ -28,7 +28,7 @@ def counts() -> dict[str, int]:
     """Training pictures of each class, from 12 to 200, evenly spread on a log scale and dealt out by chance."""
     names = [f"{shape}-{fill}" for shape in SHAPES for fill in FILLS]
     sizes = np.geomspace(12, 200, len(names)).round().astype(int)
-    order = generator(0, "many/sizes").permutation(len(names))
+    order = rng_for(0, "many/sizes").permutation(len(names))
     return {name: int(sizes[place]) for name, place in zip(names, order, strict=True)}
 
 
@@ -97,7 +97,7 @@ def draw_dataset(root: Path) -> Path:
                 for part, wanted in (("train", count), ("test", TEST)):
                     (made / part / name).mkdir(parents=True)
                     for number in range(wanted):
-                        chance = generator(0, f"many/{part}/{name}", number)
+                        chance = rng_for(0, f"many/{part}/{name}", number)
                         picture(name, chance).save(made / part / name / f"{number:03}.jpg", quality=90)
     return root
 

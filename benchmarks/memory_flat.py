@@ -42,11 +42,11 @@ def link(files: list[Path], root: Path, size: int) -> None:
 
 def look_over(root: Path) -> None:
     """Everything that a run does with its pictures before and while it trains, but the network."""
-    from relish.core.memory import keep_freed_memory
+    from relish.core.runtime import keep_freed_memory
     from relish.data.loader import epoch_batches, training_batches
-    from relish.data.scan import survey
     from relish.data.sources import find_dataset
     from relish.data.split import with_validation
+    from relish.data.survey import survey
     from relish.data.transforms import book_preprocessing
 
     keep_freed_memory()

@@ -46,8 +46,8 @@ def compare(pictures: Path, work: Path, run: Path) -> None:
     import torch
     from PIL import Image
 
-    from relish.data.image import open_picture
-    from relish.data.transforms import as_evaluated, book_preprocessing
+    from relish.data.image import open_image
+    from relish.data.transforms import book_preprocessing, evaluation_transform
     from relish.evaluation.comparison import mcnemar
     from relish.evaluation.metrics import score
     from relish.evaluation.predictions import probabilities
@@ -61,16 +61,16 @@ def compare(pictures: Path, work: Path, run: Path) -> None:
     truth = np.array([classes.index(path.parent.name) for path in paths])
     off, filter_alone, decoder_alone, found = [], [], [], {"relish": [], "MXNet": []}
     for start in range(0, len(paths), 32):
-        ours = torch.stack([as_evaluated(open_picture(path), how) for path in paths[start : start + 32]])
+        ours = torch.stack([evaluation_transform(open_image(path), how) for path in paths[start : start + 32]])
         other = torch.from_numpy(theirs[start : start + 32].copy()).permute(0, 3, 1, 2).contiguous()
         off += (ours.float() - other.float()).abs().mean((1, 2, 3)).tolist()
         found["relish"].append(probabilities(network, ours, how))
         found["MXNet"].append(probabilities(network, other, how))
     for number, path in enumerate(paths[:DECODED]):
         decoded = np.load(work / f"decoded-{number}.npy")
-        mine = np.asarray(open_picture(path))
+        mine = np.asarray(open_image(path))
         decoder_alone.append(np.abs(mine.astype(float) - decoded).mean() if mine.shape == decoded.shape else np.nan)
-        scaled = as_evaluated(Image.fromarray(decoded), how).permute(1, 2, 0).numpy()
+        scaled = evaluation_transform(Image.fromarray(decoded), how).permute(1, 2, 0).numpy()
         filter_alone.append(np.abs(scaled.astype(float) - theirs[number]).mean())
     print(f"mean absolute difference of {len(off)} pictures: {np.mean(off):.2f} of 255 (largest {max(off):.2f})")
     decoding, scaling = np.nanmean(decoder_alone), np.mean(filter_alone)

@@ -22,9 +22,9 @@ from torchvision import datasets, transforms
 
 from measuring import earlier_rounds, finish, spread
 from relish.core.io import atomic_folder
-from relish.core.memory import keep_freed_memory
+from relish.core.runtime import keep_freed_memory
 from relish.data.folder import index_folder
-from relish.data.image import open_picture
+from relish.data.image import open_image
 from relish.data.loader import epoch_batches, training_batches
 from relish.data.transforms import CROP_AREA, book_preprocessing, normalise
 from relish.training.recipe import named_recipe
@@ -77,7 +77,7 @@ def enlarged(pictures: Path, work: Path) -> Path:
             for folder in sorted((pictures / "train").iterdir()):
                 (made / "train" / folder.name).mkdir(parents=True)
                 for number, file in enumerate(sorted(folder.iterdir())[: BATCHES * CAMERA_BATCH // 2]):
-                    large = np.asarray(open_picture(file).resize(CAMERA, Image.Resampling.BICUBIC), dtype=np.float32)
+                    large = np.asarray(open_image(file).resize(CAMERA, Image.Resampling.BICUBIC), dtype=np.float32)
                     grain = np.random.default_rng(number).normal(0, GRAIN, (*large.shape[:2], 1))
                     shown = Image.fromarray((large + grain).clip(0, 255).astype(np.uint8))
                     shown.save(made / "train" / folder.name / f"{number:03}.jpg", quality=90)

@@ -21,10 +21,10 @@ from sklearn.model_selection import PredefinedSplit
 
 from relish.core.progress import Screen
 from relish.core.runtime import accelerator_for
-from relish.data.folds import stratified_folds
-from relish.data.loader import Look
-from relish.data.scan import survey
+from relish.data.loader import View
 from relish.data.sources import find_dataset
+from relish.data.split import stratified_folds
+from relish.data.survey import survey
 from relish.data.transforms import book_preprocessing
 from relish.evaluation.features import Backbone, features_of
 from relish.models.source import load_source
@@ -53,7 +53,7 @@ def main() -> None:
     backbone, device = Backbone(make_target(source, looked.dataset.classes, seed=0)), accelerator_for("cpu")
     learn, test = looked.dataset.splits["train"], looked.dataset.splits["test"]
     (features,), (unseen,) = (
-        features_of(backbone, split, [Look(how)], looked.sha256, device, progress=Screen()) for split in (learn, test)
+        features_of(backbone, split, [View(how)], looked.sha256, device, progress=Screen()) for split in (learn, test)
     )
     labels, classes = learn.labels, len(looked.dataset.classes)
     problem = Problem(features, labels, classes)

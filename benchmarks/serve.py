@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring import finish, spread
-from relish.data.image import PICTURE_SUFFIXES, open_picture
+from relish.data.image import IMAGE_SUFFIXES, open_image
 from relish.serve.exported import ServedFile
 
 WARM = 64
@@ -81,7 +81,7 @@ def naive(run: Path, threads: int) -> None:
     from PIL import Image
 
     import relish
-    from relish.data.transforms import as_evaluated, normalise
+    from relish.data.transforms import evaluation_transform, normalise
 
     torch.set_num_threads(threads)
     model = relish.load(str(run))
@@ -91,7 +91,7 @@ def naive(run: Path, threads: int) -> None:
     @app.post("/predict")
     async def predict(files: UploadFile) -> dict[str, Any]:
         picture = Image.open(io.BytesIO(await files.read())).convert("RGB")
-        images = normalise(as_evaluated(picture, model.preprocessing)[None], model.preprocessing)
+        images = normalise(evaluation_transform(picture, model.preprocessing)[None], model.preprocessing)
         with torch.no_grad():
             row = torch.softmax(network(images.contiguous()) / model.decision.temperature, 1)[0].tolist()
         return {"predictions": [{"class": model.classes[row.index(max(row))], "probability": max(row)}]}
@@ -227,7 +227,7 @@ def refused(reply: Reply) -> bool:
 
 
 def under_fire(command: Sequence[str], pictures: Sequence[bytes], model: ServedFile, asked: Any) -> dict[str, Any]:
-    answers = [model.answer([model.prepare(open_picture(content))])[0] for content in pictures]
+    answers = [model.answer([model.prepare(open_image(content))])[0] for content in pictures]
     expected = [(str(answer.class_name), float(answer.probability or 0)) for answer in answers]
     with started(command) as (process, port):
         ask_all(port, good_requests(pictures, WARM), asked.concurrency)
@@ -267,7 +267,7 @@ def main() -> None:
     if asked.naive:
         naive(asked.run, asked.threads)
         return
-    found = sorted(path for path in asked.pictures.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    found = sorted(path for path in asked.pictures.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     pictures = [path.read_bytes() for path in found[:: max(1, len(found) // 100)]]
     threads = ["--threads", str(asked.threads)]
     serve = [sys.executable, "-m", "relish", "serve", "--port", "0", *threads]

@@ -20,8 +20,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 
 import relish
 from measuring import RESULTS, finish, machine
-from relish.core.fingerprints import fingerprint
-from relish.core.io import write_json
+from relish.core.io import fingerprint, write_json
 from relish.core.progress import Screen
 from relish.core.run_folder import RunFolder
 from relish.data.sources import find_dataset

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from relish.core.errors import Failed
-from relish.core.memory import free_memory
+from relish.core.runtime import free_memory
 from relish.evaluation import batch_size
 from relish.evaluation.batch_size import batch_that_fits, in_parts, largest_step
 from relish.evaluation.predictions import BATCH_SIZE

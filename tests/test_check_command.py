@@ -12,8 +12,8 @@ from PIL import Image
 
 import relish as library
 from relish.data.drawn.datasets import draw_hotdogs
-from relish.data.scan import survey
 from relish.data.sources import find_dataset
+from relish.data.survey import survey
 from tests.commands import done, files_below, refused, relish
 from tests.conftest import SMALL, draw, draw_dataset, read_json
 

@@ -21,10 +21,9 @@ from relish.checking.off_topic import off_topic
 from relish.checking.whole import all_findings
 from relish.checking.wrong_labels import judged, wrong_labels
 from relish.data.dataset import Dataset, Split
-from relish.data.facts import FACTS
 from relish.data.findings import Finding
-from relish.data.scan import survey
 from relish.data.sources import find_dataset
+from relish.data.survey import FACTS, survey
 
 
 def scene(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:

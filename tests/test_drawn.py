@@ -11,7 +11,7 @@ from PIL import Image
 
 from relish.core.errors import DataError, WriteFailed
 from relish.core.progress import Bar, Progress
-from relish.core.seeds import generator
+from relish.core.runtime import rng_for
 from relish.data.drawn.datasets import draw_hotdogs, draw_source_classes
 from relish.data.drawn.scene import HOTDOG, SUBJECTS, compose
 
@@ -145,6 +145,6 @@ def test_a_drawing_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
 @settings(max_examples=30, deadline=None, derandomize=True)
 def test_every_subject_can_be_drawn_from_any_seed(seed: int, name: str) -> None:
     subject = SUBJECTS.get(name, HOTDOG)
-    picture = compose(subject, generator(seed, "test"))
+    picture = compose(subject, rng_for(seed, "test"))
     assert picture.mode == "RGB"
     assert 120 <= min(picture.size) <= 400

@@ -16,8 +16,8 @@ import torch
 
 import relish
 from relish.core.errors import BadInput, DataError, Failed, ModelError, RunError
-from relish.data.image import open_picture
-from relish.data.transforms import as_evaluated, normalise, stacked
+from relish.data.image import open_image
+from relish.data.transforms import evaluation_transform, normalise, stacked
 from relish.evaluation.decision import Decision, tempered_softmax
 from relish.export.network import network_model
 from relish.export.reader import OnnxClassifier
@@ -72,7 +72,9 @@ def of_pytorch(model: Path, pictures: list[Path]) -> np.ndarray:
     network, _, _ = load_model(model)
     how = relish.load(model).preprocessing
     with torch.inference_mode():
-        rows = [network(normalise(stacked([as_evaluated(open_picture(p), how)]), how))[0].numpy() for p in pictures]
+        rows = [
+            network(normalise(stacked([evaluation_transform(open_image(p), how)]), how))[0].numpy() for p in pictures
+        ]
     return tempered_softmax(np.stack(rows), DECISION.temperature)
 
 
@@ -104,7 +106,7 @@ def test_the_file_alone_is_enough_for_onnx_runtime(made, odd):
     """No relish between the file and the answer: uint8 pixels in, probabilities first, then logits."""
     session = onnxruntime.InferenceSession(str(made / "model.onnx"))
     for path in odd[:5]:
-        pixels = np.asarray(open_picture(path))[None]
+        pixels = np.asarray(open_image(path))[None]
         probabilities, logits = session.run(None, {"image": pixels})
         assert (probabilities.shape, probabilities.dtype) == ((1, 2), np.float32)
         np.testing.assert_allclose(probabilities, tempered_softmax(logits, DECISION.temperature), rtol=0, atol=1e-6)

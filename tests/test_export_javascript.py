@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from relish.data.image import open_picture
+from relish.data.image import open_image
 from relish.export.reader import OnnxClassifier
 from relish.models.header import save_model
 from relish.models.source import load_source
@@ -58,7 +58,7 @@ def node(*words: object, cwd: Path) -> str:
 def test_the_same_rgb_bytes_get_the_same_probabilities(exported, tmp_path):
     listed, wanted = [], []
     for path in make_odd_pictures(tmp_path / "odd", 40):
-        pixels = np.asarray(open_picture(path))
+        pixels = np.asarray(open_image(path))
         raw = tmp_path / f"{path.stem}.rgb"
         raw.write_bytes(pixels.tobytes())
         listed.append({"file": str(raw), "width": pixels.shape[1], "height": pixels.shape[0]})

@@ -104,15 +104,15 @@ def test_eight_bits_that_lose_accuracy_are_refused(tmp_path, monkeypatch):
 
 def teach(model: Path, pictures: Path) -> None:
     """A head that tells the two classes of `pictures` apart: the difference of their mean features."""
-    from relish.data.image import open_picture
-    from relish.data.transforms import as_evaluated, normalise, preprocessing_from, stacked
+    from relish.data.image import open_image
+    from relish.data.transforms import evaluation_transform, normalise, preprocessing_from, stacked
 
     network, description, extra = load_model(model)
     how = preprocessing_from(extra, None)  # type: ignore[arg-type]
     means = []
     with torch.no_grad():
         for name in ("blue", "red"):
-            batch = stacked([as_evaluated(open_picture(p), how) for p in sorted((pictures / name).iterdir())])
+            batch = stacked([evaluation_transform(open_image(p), how) for p in sorted((pictures / name).iterdir())])
             means.append(network.forward_head(network.forward_features(normalise(batch, how)), pre_logits=True).mean(0))
         towards = (means[1] - means[0]) / (means[1] - means[0]).norm()
         network.classifier.weight.copy_(torch.stack([-towards, towards]))

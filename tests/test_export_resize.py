@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from relish.data.transforms import Preprocessing, as_evaluated
+from relish.data.transforms import Preprocessing, evaluation_transform
 from relish.export import pipeline
 from tests.exported import MEAN, STD, prepared, preparing
 
@@ -27,7 +27,7 @@ def noise(width: int, height: int, harsh: bool, seed: int = 0) -> Image.Image:
 
 
 def assert_same(picture: Image.Image, wanted: Preprocessing) -> None:
-    np.testing.assert_array_equal(prepared(picture, wanted), as_evaluated(picture, wanted).numpy())
+    np.testing.assert_array_equal(prepared(picture, wanted), evaluation_transform(picture, wanted).numpy())
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
-from relish.data import scan as survey_module
-from relish.data.facts import FACTS, facts_of, facts_table, laplacian_variance, pixel_digest, shrunk_grey
+from relish.data import survey as survey_module
 from relish.data.folder import index_folder
-from relish.data.image import mode_of, open_picture
-from relish.data.scan import survey
+from relish.data.image import mode_of, open_image
+from relish.data.survey import FACTS, facts_of, facts_table, laplacian_variance, pixel_digest, shrunk_grey, survey
 
 
 def scene(seed: int = 0, size: tuple[int, int] = (160, 120)) -> Image.Image:
@@ -61,7 +60,7 @@ def test_the_mirrored_hash_is_the_hash_of_the_mirror_image(seed):
 def test_a_picture_saved_smaller_keeps_its_hash_and_another_does_not(seed, tmp_path):
     picture = scene(seed)
     picture.resize((80, 60)).save(tmp_path / "small.jpg", quality=50)
-    small, other = row(open_picture(tmp_path / "small.jpg")), row(scene(seed + 100))
+    small, other = row(open_image(tmp_path / "small.jpg")), row(scene(seed + 100))
     assert np.count_nonzero(bits(row(picture)["phash"]) != bits(small["phash"])) <= 4
     assert np.count_nonzero(bits(row(picture)["phash"]) != bits(other["phash"])) > 12
 
@@ -70,7 +69,7 @@ def test_the_digest_is_of_pixels_and_not_of_files(tmp_path):
     picture = scene()
     picture.save(tmp_path / "a.png", compress_level=1)
     picture.save(tmp_path / "b.bmp")
-    one, two = (pixel_digest(open_picture(tmp_path / name)) for name in ("a.png", "b.bmp"))
+    one, two = (pixel_digest(open_image(tmp_path / name)) for name in ("a.png", "b.bmp"))
     assert one == two
     changed = picture.copy()
     changed.putpixel((0, 0), (1, 2, 3))
@@ -84,7 +83,7 @@ def test_the_same_bytes_in_another_shape_are_another_picture():
 
 
 def test_a_large_picture_is_hashed_strip_by_strip_to_the_same_digest(monkeypatch):
-    from relish.data import facts
+    from relish.data import survey as facts
 
     whole = pixel_digest(scene(1, (300, 200)))
     monkeypatch.setattr(facts, "_STRIP", 1000)
@@ -150,8 +149,8 @@ def index(root: Path):
 def test_a_survey_gives_the_facts_of_each_picture_and_remembers_them(root, monkeypatch):
     first = survey(index(root))
     paths = list(first.facts)
-    assert first.facts == {path: facts_of(open_picture(path), "RGB") for path in paths}
-    monkeypatch.setattr(survey_module, "open_picture", None)  # whoever decodes again fails
+    assert first.facts == {path: facts_of(open_image(path), "RGB") for path in paths}
+    monkeypatch.setattr(survey_module, "open_image", None)  # whoever decodes again fails
     again = survey(index(root))
     assert again.facts == first.facts
     assert again.facts_of(paths[::-1])["phash"].tolist() == first.facts_of(paths)["phash"].tolist()[::-1]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relish.core.errors import DataError
-from relish.data.classes import TooFewPictures
+from relish.data.dataset import TooFewImages
 from relish.data.folder import index_folder
 
 
@@ -320,7 +320,7 @@ def test_a_root_one_may_not_read_is_refused(tmp_path):
 
 def test_an_empty_class_folder_is_refused_with_the_counts(tmp_path):
     put(tmp_path, *(f"train/{name}" for name in PETS), "train/cta/photo.heic")
-    with pytest.raises(TooFewPictures) as caught:
+    with pytest.raises(TooFewImages) as caught:
         index(tmp_path)
     assert caught.value.counts == {"cat": 2, "cta": 0, "dog": 2}
     words = str(caught.value)

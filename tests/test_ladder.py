@@ -20,10 +20,10 @@ from relish.core.runtime import accelerator_for
 from relish.data import loader as batches
 from relish.data.dataset import Split
 from relish.data.folder import index_folder
-from relish.data.folds import stratified_folds
-from relish.data.image import open_picture
-from relish.data.loader import Look
-from relish.data.scan import survey
+from relish.data.image import open_image
+from relish.data.loader import View
+from relish.data.split import stratified_folds
+from relish.data.survey import survey
 from relish.data.transforms import book_preprocessing
 from relish.evaluation import selection
 from relish.evaluation.features import Backbone, features_of
@@ -71,13 +71,13 @@ def backbone_of(looked, tiny_source):
 def features(looked, tiny_source, view=0):
     how = book_preprocessing(32, (0.5,) * 3, (0.5,) * 3)
     split, device = looked.dataset.splits["train"], accelerator_for("cpu")
-    return features_of(backbone_of(looked, tiny_source), split, [Look(how, view)], looked.sha256, device)[0]
+    return features_of(backbone_of(looked, tiny_source), split, [View(how, view)], looked.sha256, device)[0]
 
 
 def test_the_head_on_features_is_the_network_on_pictures(looked, tiny_source):
     backbone, split = backbone_of(looked, tiny_source), looked.dataset.splits["train"]
     how = book_preprocessing(32, (0.5,) * 3, (0.5,) * 3)
-    (found,) = features_of(backbone, split, [Look(how)], looked.sha256, accelerator_for("cpu"))
+    (found,) = features_of(backbone, split, [View(how)], looked.sha256, accelerator_for("cpu"))
     with torch.no_grad():
         ours = backbone.head(torch.from_numpy(found)).softmax(1)
     theirs = predict_split(backbone.network, split, how, accelerator_for("cpu"))
@@ -92,8 +92,8 @@ def test_features_are_computed_once(looked, tiny_source, monkeypatch):
 
 def test_a_picture_is_opened_once_for_all_looks(looked, tiny_source, monkeypatch):
     opened, split, how = [], looked.dataset.splits["train"], book_preprocessing(32, (0.5,) * 3, (0.5,) * 3)
-    monkeypatch.setattr(batches, "open_picture", lambda path, **more: opened.append(path) or open_picture(path, **more))
-    looks = [Look(how), Look(replace(how, resize=32)), Look(how, 1), Look(how, 2)]
+    monkeypatch.setattr(batches, "open_image", lambda path, **more: opened.append(path) or open_image(path, **more))
+    looks = [View(how), View(replace(how, resize=32)), View(how, 1), View(how, 2)]
     backbone = backbone_of(looked, tiny_source)
     together = features_of(backbone, split, looks, looked.sha256, accelerator_for("cpu"))
     assert sorted(opened) == sorted(split.paths)

@@ -8,10 +8,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from relish.core import seeds
-from relish.core.errors import Diverged, PictureError
+from relish.core.errors import Diverged, ImageError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
+from relish.core.runtime import derive_seed
 from relish.data.folder import index_folder
 from relish.data.loader import epoch_batches, evaluation_batches, training_batches
 from relish.data.transforms import book_preprocessing, normalise
@@ -36,7 +36,7 @@ def pictures(tmp_path):
 def lesson_for(pictures, recipe, weights, seed=0):
     source = load_source(None, weights)
     target = make_target(
-        source, pictures.classes, head_init=recipe.head, seed=seeds.derive(seed, "target"),
+        source, pictures.classes, head_init=recipe.head, seed=derive_seed(seed, "target"),
         random_weights=recipe.start == "random",
     )  # fmt: skip
     freeze(target, recipe.freeze)
@@ -172,7 +172,7 @@ def test_worker_processes_change_nothing(pictures):
 def test_a_picture_that_vanishes_in_mid_run_is_named_whoever_reads_it(workers, pictures):
     split, how = pictures.splits["train"], book_preprocessing(32, MEAN, STD)
     split.paths[3].unlink()
-    with pytest.raises(PictureError, match=split.paths[3].name):
+    with pytest.raises(ImageError, match=split.paths[3].name):
         list(training_batches(split, how, [[0, 3]], seed=0, epoch=0, workers=workers))
 
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageOps
 
-from relish.core.errors import PictureError
+from relish.core.errors import ImageError
 from relish.data import image as pictures
-from relish.data.image import MAX_PIXELS, open_picture
+from relish.data.image import MAX_PIXELS, open_image
 
 LOSSLESS = [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})]
 ANY = [
@@ -47,12 +47,12 @@ def encoded(picture, kind="PNG", **options):
 
 
 def pixels(source, **options):
-    return np.asarray(open_picture(source, **options))
+    return np.asarray(open_image(source, **options))
 
 
 def reason(source):
-    with pytest.raises(PictureError) as caught:
-        open_picture(source)
+    with pytest.raises(ImageError) as caught:
+        open_image(source)
     return caught.value.reason
 
 
@@ -95,7 +95,7 @@ def test_the_first_bytes_decide_and_not_the_suffix(tmp_path):
 
 def test_what_comes_out_is_a_copy(tmp_path):
     given_picture = Image.fromarray(noise())
-    open_picture(given_picture).putpixel((0, 0), (1, 2, 3))
+    open_image(given_picture).putpixel((0, 0), (1, 2, 3))
     np.testing.assert_array_equal(np.asarray(given_picture), noise())
 
 
@@ -171,7 +171,7 @@ def test_cmyk_comes_out_in_its_colours():
     "mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"]
 )
 def test_every_mode_of_pillow_opens(mode):
-    assert open_picture(Image.new(mode, (4, 3))).mode == "RGB"
+    assert open_image(Image.new(mode, (4, 3))).mode == "RGB"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -201,7 +201,7 @@ def test_pillow_keeps_quiet_about_metadata_even_where_warnings_are_errors():
     content = encoded(noise(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x1a\x01\x05\0\x01\0\0\0\xff\0\0\0\0\0\0\0")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        open_picture(content)
+        open_image(content)
     assert not caught
 
 
@@ -221,7 +221,7 @@ def test_a_file_cut_short_is_refused_or_is_whole(kind, options):
     content = encoded(noise(), kind, **options)
     whole = pixels(content)
     for length in range(0, len(content), max(1, len(content) // 60)):
-        with suppress(PictureError):
+        with suppress(ImageError):
             np.testing.assert_array_equal(pixels(content[:length]), whole)
             assert length > 0.9 * len(content)
 
@@ -231,7 +231,7 @@ def test_a_file_cut_short_is_refused_or_is_whole(kind, options):
 def test_a_large_jpeg_may_be_decoded_smaller_but_no_smaller_than_is_needed(width, height, least):
     file = BytesIO()
     Image.linear_gradient("L").resize((width, height)).convert("RGB").save(file, "JPEG", quality=95)
-    whole, scaled = open_picture(file.getvalue()), open_picture(file.getvalue(), least=least)
+    whole, scaled = open_image(file.getvalue()), open_image(file.getvalue(), least=least)
     assert whole.size == (width, height)
     assert min(scaled.size) >= min(least, *whole.size)
     assert (scaled.size == whole.size) == (min(whole.size) < 2 * least)
@@ -243,10 +243,10 @@ def test_a_jpeg_that_is_decoded_smaller_is_still_turned_upright_and_still_has_a_
     file, exif = BytesIO(), Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (800, 400), "red").save(file, "JPEG", exif=exif)
-    assert open_picture(file.getvalue(), least=100).size == (100, 200)
+    assert open_image(file.getvalue(), least=100).size == (100, 200)
     monkeypatch.setattr(pictures, "MAX_PIXELS", 800 * 400 - 1)
-    with pytest.raises(PictureError, match="800 x 400 pixels"):
-        open_picture(file.getvalue(), least=100)
+    with pytest.raises(ImageError, match="800 x 400 pixels"):
+        open_image(file.getvalue(), least=100)
 
 
 def test_a_jpeg_cut_in_half_is_said_to_be_cut_short():
@@ -263,8 +263,8 @@ def test_a_jpeg_cut_in_half_is_said_to_be_cut_short():
 def test_a_changed_byte_gives_a_picture_or_a_picture_error(place, byte, kind):
     content = bytearray(encoded(noise(), kind))
     content[place % len(content)] = byte
-    with suppress(PictureError):
-        assert open_picture(bytes(content)).mode == "RGB"
+    with suppress(ImageError):
+        assert open_image(bytes(content)).mode == "RGB"
 
 
 def huge_png(width, height):
@@ -324,10 +324,10 @@ def test_a_format_that_pillow_knows_and_relish_does_not_name_is_refused():
 def test_an_error_names_the_picture_and_why(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_text("hello")
-    with pytest.raises(PictureError, match=r"a\.jpg: not a picture: text file"):
-        open_picture(path)
-    with pytest.raises(PictureError, match=r"^upload 3: not a picture: text file"):
-        open_picture(b"hello", name="upload 3")
+    with pytest.raises(ImageError, match=r"a\.jpg: not a picture: text file"):
+        open_image(path)
+    with pytest.raises(ImageError, match=r"^upload 3: not a picture: text file"):
+        open_image(b"hello", name="upload 3")
 
 
 def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
@@ -357,8 +357,8 @@ def test_a_file_one_may_not_read_says_so(tmp_path, monkeypatch):
     ],
 )
 def test_an_array_of_another_kind_is_refused_with_the_way_out(array, expected):
-    with pytest.raises(PictureError, match=expected):
-        open_picture(array)
+    with pytest.raises(ImageError, match=expected):
+        open_image(array)
 
 
 @pytest.mark.parametrize("source", [None, 3, ["a.png"], {}])
@@ -379,8 +379,8 @@ def test_no_file_stays_open(tmp_path):
         (tmp_path / f"{number}.b").write_bytes(encoded(noise(), kind)[:200])
     before = len(list(Path("/proc/self/fd").iterdir()))
     for path in tmp_path.iterdir():
-        with suppress(PictureError):
-            open_picture(path)
+        with suppress(ImageError):
+            open_image(path)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 

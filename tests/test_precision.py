@@ -13,7 +13,7 @@ from torch import nn
 
 import relish
 from relish.core.errors import BadInput, RunError
-from relish.core.home import relish_home
+from relish.core.io import relish_home
 from relish.core.progress import Progress
 from relish.models import precision
 from relish.models.precision import DIFFERENCE, GAIN, Trial, checked_precision, computing_in, fastest, trial

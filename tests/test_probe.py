@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from relish.data.folds import NEVER, stratified_folds, stratified_sample, usable_folds
+from relish.data.split import NEVER, stratified_folds, stratified_sample, usable_folds
 from relish.training.probe import cross_validate, fit_probe
 
 

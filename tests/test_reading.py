@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from relish.core.errors import PictureError
-from relish.data import reading
-from relish.data.image import open_picture, picture_size
-from relish.data.reading import read_ahead
-from relish.data.transforms import as_evaluated, book_preprocessing
+from relish.core.errors import ImageError
+from relish.data import loader as reading
+from relish.data.image import open_image, size_from_header
+from relish.data.loader import read_ahead
+from relish.data.transforms import book_preprocessing, evaluation_transform
 from tests.conftest import draw
 
 HOW = book_preprocessing(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -32,14 +32,14 @@ def test_pixels_and_order_are_those_of_opening_one_by_one(pictures):
     found = list(read_ahead(pictures, HOW, ahead=7, threads=4))
     assert [name for name, _ in found] == list(map(str, pictures))
     for path, (_, pixels) in zip(pictures, found, strict=True):
-        assert torch.equal(pixels, as_evaluated(open_picture(path), HOW)), path
+        assert torch.equal(pixels, evaluation_transform(open_image(path), HOW)), path
 
 
 def test_whatever_holds_a_picture_is_read_and_what_does_not_stops_nothing(pictures, tmp_path):
     (tmp_path / "text.jpg").write_text("mustard")
     content = pictures[3].read_bytes()
-    given = [content, PictureError("no*", "matches no file"), io.BytesIO(content), tmp_path / "text.jpg",
-             tmp_path / "absent.png", Image.open(pictures[3]), np.asarray(open_picture(pictures[3]))]  # fmt: skip
+    given = [content, ImageError("no*", "matches no file"), io.BytesIO(content), tmp_path / "text.jpg",
+             tmp_path / "absent.png", Image.open(pictures[3]), np.asarray(open_image(pictures[3]))]  # fmt: skip
     found = list(read_ahead(given, HOW, ahead=3))
     names = ["picture 1", "no*", "picture 3", str(given[3]), str(given[4]), "picture 6", "picture 7"]
     assert [name for name, _ in found] == names
@@ -47,7 +47,7 @@ def test_whatever_holds_a_picture_is_read_and_what_does_not_stops_nothing(pictur
         "matches no file", "not a picture: text file", "there is no such file"
     ]  # fmt: skip
     for place in (0, 2, 5, 6):
-        assert torch.equal(found[place][1], as_evaluated(open_picture(content), HOW))
+        assert torch.equal(found[place][1], evaluation_transform(open_image(content), HOW))
 
 
 @pytest.mark.parametrize("ahead", [1, 2, 5])
@@ -81,10 +81,10 @@ def test_pictures_under_way_are_together_no_larger_than_the_largest_allowed(pict
     """Eight threads with a picture of 120 million pixels each would need some eight gigabytes."""
     monkeypatch.setattr(reading, "MAX_PIXELS", 4000)
     lock, now, most = threading.Lock(), [0], [0]
-    real = reading.open_picture
+    real = reading.open_image
 
     def opened(path):
-        pixels = math.prod(picture_size(path))
+        pixels = math.prod(size_from_header(path))
         with lock:
             now[0] += min(pixels, 4000)
             most[0] = max(most[0], now[0])
@@ -95,7 +95,7 @@ def test_pictures_under_way_are_together_no_larger_than_the_largest_allowed(pict
             with lock:
                 now[0] -= min(pixels, 4000)
 
-    monkeypatch.setattr(reading, "open_picture", opened)
+    monkeypatch.setattr(reading, "open_image", opened)
     assert len(list(read_ahead(pictures, HOW, ahead=16, threads=8))) == 20
     assert 1200 < most[0] <= 4000, "more than one at once, and no more than fit"
 
@@ -115,10 +115,10 @@ def test_whoever_stops_early_leaves_no_thread_behind(pictures):
 
 
 def test_the_header_tells_how_large_a_picture_is(tmp_path, pictures):
-    assert picture_size(pictures[2]) == picture_size(pictures[2].read_bytes()) == (54, 30)
+    assert size_from_header(pictures[2]) == size_from_header(pictures[2].read_bytes()) == (54, 30)
     Image.new("L", (70, 11)).save(tmp_path / "a.tif")
     Image.new("RGB", (70, 11)).save(tmp_path / "a.webp")
-    assert picture_size(tmp_path / "a.tif") == picture_size(tmp_path / "a.webp") == (70, 11)
+    assert size_from_header(tmp_path / "a.tif") == size_from_header(tmp_path / "a.webp") == (70, 11)
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff nothing follows")
     for none in ("bad.jpg", "absent.png", "."):
-        assert picture_size(tmp_path / none) is None
+        assert size_from_header(tmp_path / none) is None

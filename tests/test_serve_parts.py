@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from relish.core.errors import BadInput, PictureError
-from relish.data.image import open_picture, picture_size
+from relish.core.errors import BadInput, ImageError
+from relish.data.image import open_image, size_from_header
 from relish.serve.access import checked_token, is_loopback
 from relish.serve.batching import Batcher
 from relish.serve.limits import Limits, megabytes
@@ -95,14 +95,14 @@ def test_batches_are_no_larger_than_asked_and_each_picture_gets_its_own_answer(c
 def test_a_pictures_size_is_known_before_it_is_decoded(kind):
     file = io.BytesIO()
     Image.new("RGB", (37, 21), (200, 30, 30)).save(file, kind)
-    assert picture_size(file.getvalue()) == (37, 21) == open_picture(file.getvalue()).size
+    assert size_from_header(file.getvalue()) == (37, 21) == open_image(file.getvalue()).size
 
 
 @given(content=st.binary(max_size=300), start=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a"]))
 def test_where_a_header_tells_no_size_the_picture_cannot_be_opened_either(content, start):
-    if picture_size(start + content) is None:
-        with pytest.raises(PictureError):
-            open_picture(start + content)
+    if size_from_header(start + content) is None:
+        with pytest.raises(ImageError):
+            open_image(start + content)
 
 
 def test_limits_and_tokens_that_make_no_sense_are_refused():

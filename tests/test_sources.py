@@ -11,8 +11,7 @@ import pytest
 from relish.core.errors import DataError, DownloadFailed
 from relish.data import sources
 from relish.data.download import kept_at
-from relish.data.registry import REGISTERED, Registered
-from relish.data.sources import find_dataset
+from relish.data.sources import REGISTERED, Registered, find_dataset
 
 PICTURES = [f"{split}/{name}/{i}.jpg" for split in ("train", "test") for name in ("cat", "dog") for i in range(3)]
 

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relish.core.errors import DataError, RecipeError
-from relish.data.classes import TooFewPictures
-from relish.data.dataset import Dataset, Split
+from relish.data.dataset import Dataset, Split, TooFewImages
 from relish.data.split import with_validation
 
 counts = st.lists(st.integers(2, 40), min_size=2, max_size=5)
@@ -173,7 +172,7 @@ def test_a_share_that_leaves_a_side_empty_is_refused(fraction):
 
 
 def test_a_class_with_one_picture_is_refused_with_the_counts():
-    with pytest.raises(TooFewPictures, match='class "class1" has 1 picture; every class needs at least 2') as caught:
+    with pytest.raises(TooFewImages, match='class "class1" has 1 picture; every class needs at least 2') as caught:
         with_validation(dataset_of([5, 1, 4]), 0.2, 0)
     assert "class0 5, class1 1, class2 4" in str(caught.value)
 
@@ -181,14 +180,14 @@ def test_a_class_with_one_picture_is_refused_with_the_counts():
 def test_a_class_of_copies_is_refused_with_the_reason():
     dataset = dataset_of([5, 3])
     prints = {path: "same" for path in dataset.splits["all"].paths if path.parent.name == "1"}
-    with pytest.raises(TooFewPictures, match="copies count as one"):
+    with pytest.raises(TooFewImages, match="copies count as one"):
         with_validation(dataset, 0.2, 0, prints)
 
 
 def test_a_class_without_pictures_is_refused():
     dataset = dataset_of([5, 4])
     emptied = Dataset("pets", "pets", dataset.root, ("class0", "class1", "class2"), dataset.splits)
-    with pytest.raises(TooFewPictures, match='class "class2" has no pictures'):
+    with pytest.raises(TooFewImages, match='class "class2" has no pictures'):
         with_validation(emptied, 0.2, 0)
 
 

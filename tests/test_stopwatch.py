@@ -4,26 +4,26 @@ import time
 
 import pytest
 
-from relish.core import stopwatch
-from relish.core.stopwatch import counted, seconds_so_far
+from relish.core import runtime as stopwatch
+from relish.core.runtime import elapsed_before, keep_elapsed
 
 
 def test_time_goes_on_from_start_to_start(tmp_path, monkeypatch):
-    monkeypatch.setattr(stopwatch, "EVERY", 0.01)
+    monkeypatch.setattr(stopwatch, "_SECONDS_BETWEEN_WRITES", 0.01)
     file = tmp_path / "stopwatch.json"
-    assert seconds_so_far(file) == 0
+    assert elapsed_before(file) == 0
     for start in (1, 2):
-        began = time.monotonic() - seconds_so_far(file)
-        with counted(file, began):
+        began = time.monotonic() - elapsed_before(file)
+        with keep_elapsed(file, began):
             until = time.monotonic() + 30
-            while seconds_so_far(file) < 0.1 * start:  # what a kill right now would leave
+            while elapsed_before(file) < 0.1 * start:  # what a kill right now would leave
                 assert time.monotonic() < until
                 time.sleep(0.01)
-        assert seconds_so_far(file) == pytest.approx(time.monotonic() - began, abs=0.5)
+        assert elapsed_before(file) == pytest.approx(time.monotonic() - began, abs=0.5)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"seconds": "long"}', b'{"seconds": -5}', b"\xff"])
 def test_a_damaged_file_says_nothing(tmp_path, content):
     file = tmp_path / "stopwatch.json"
     file.write_bytes(content)
-    assert seconds_so_far(file) == 0
+    assert elapsed_before(file) == 0

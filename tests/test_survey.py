@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from relish.core.errors import DataError
-from relish.core.fingerprints import sha256_of_file
+from relish.core.io import sha256_of_file
 from relish.core.progress import Bar, Progress
 from relish.data import image as pictures_module
-from relish.data import scan as survey_module
+from relish.data import survey as survey_module
 from relish.data.folder import index_folder
-from relish.data.scan import survey
 from relish.data.split import with_validation
+from relish.data.survey import survey
 
 LONG_AGO = 1_600_000_000
 
@@ -59,13 +59,13 @@ def index(root):
 @pytest.fixture
 def decoded(monkeypatch):
     """The names of the pictures that were decoded and not remembered."""
-    names, real = [], survey_module.open_picture
+    names, real = [], survey_module.open_image
 
     def watched(source, *, name):
         names.append(Path(name).name)
         return real(source, name=name)
 
-    monkeypatch.setattr(survey_module, "open_picture", watched)
+    monkeypatch.setattr(survey_module, "open_image", watched)
     return names
 
 

@@ -10,19 +10,19 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
-from relish.core import seeds
 from relish.core.errors import ModelError
+from relish.core.runtime import rng_for
 from relish.data.transforms import (
     Preprocessing,
-    as_evaluated,
-    as_trained,
     book_preprocessing,
     denormalise,
+    evaluation_transform,
     least_side,
     normalise,
     preprocessing_from,
     random_crop,
     stacked,
+    training_transform,
 )
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -40,18 +40,18 @@ def test_the_book_scales_both_sides_to_256_and_cuts_224():
 @pytest.mark.parametrize(("width", "height"), [(320, 240), (100, 333), (17, 500), (224, 224), (1, 1)])
 def test_an_evaluated_picture_equals_torchvisions(width, height):
     theirs = v2.Compose([v2.Resize([256, 256]), v2.CenterCrop(224), v2.PILToTensor()])(picture(width, height))
-    assert torch.equal(as_evaluated(picture(width, height), BOOK), theirs)
+    assert torch.equal(evaluation_transform(picture(width, height), BOOK), theirs)
 
 
 def test_a_training_picture_equals_torchvisions_at_the_same_crop():
     shown = picture(320, 240)
     for number in range(8):
-        top, left, height, width = random_crop(240, 320, seeds.generator(0, "t", number))
+        top, left, height, width = random_crop(240, 320, rng_for(0, "t", number))
         theirs = v2.functional.pil_to_tensor(
             v2.functional.resized_crop(shown, top, left, height, width, [224, 224], antialias=True)
         )
-        chance = seeds.generator(0, "t", number)
-        ours = as_trained(shown, BOOK, chance)
+        chance = rng_for(0, "t", number)
+        ours = training_transform(shown, BOOK, chance)
         assert torch.equal(ours, theirs) or torch.equal(ours, theirs.flip(2))
 
 
@@ -61,7 +61,7 @@ def test_no_crop_of_a_picture_with_the_least_side_is_scaled_up(width, height, sm
     least = least_side(how, smallest)
     scale = max(1.0, least / min(width, height))
     width, height = math.ceil(width * scale), math.ceil(height * scale)
-    *_, cut_height, cut_width = random_crop(height, width, seeds.generator(seed, "t"), smallest)
+    *_, cut_height, cut_width = random_crop(height, width, rng_for(seed, "t"), smallest)
     # A pixel less, where a crop's sides are rounded; and the crop of last resort may be as narrow as the ratio allows.
     assert min(cut_height, cut_width) >= min(48 - 1, math.floor(min(width, height)))
 
@@ -76,7 +76,7 @@ def test_normalising_equals_torchvisions_and_can_be_undone():
 @settings(max_examples=200, deadline=None)
 @given(height=st.integers(1, 3000), width=st.integers(1, 3000), seed=st.integers(0, 2**31))
 def test_a_random_crop_lies_inside_the_picture(height, width, seed):
-    top, left, h, w = random_crop(height, width, seeds.generator(seed, "crop"))
+    top, left, h, w = random_crop(height, width, rng_for(seed, "crop"))
     assert h >= 1
     assert w >= 1
     assert 0 <= top <= height - h
@@ -90,7 +90,7 @@ def test_random_crops_are_distributed_as_torchvisions():
     draw = v2.RandomResizedCrop(224).make_params
     theirs = [draw([blank]) for _ in range(4000)]
     theirs = np.array([[p["top"], p["left"], p["height"], p["width"]] for p in theirs], dtype=float)
-    ours = np.array([random_crop(240, 320, seeds.generator(1, "c", i)) for i in range(4000)], dtype=float)
+    ours = np.array([random_crop(240, 320, rng_for(1, "c", i)) for i in range(4000)], dtype=float)
     for measure in (
         lambda c: c[:, 2] * c[:, 3],
         lambda c: np.log(c[:, 3] / c[:, 2]),
@@ -108,14 +108,14 @@ def test_half_of_the_training_pictures_are_flipped():
     how = book_preprocessing(32, MEAN, STD)
     flipped = [
         int(pixels[0, 0, 0]) > int(pixels[0, 0, -1])
-        for pixels in (as_trained(wide, how, seeds.generator(0, "f", i)) for i in range(400))
+        for pixels in (training_transform(wide, how, rng_for(0, "f", i)) for i in range(400))
     ]
     assert 160 < sum(flipped) < 240  # four standard errors
 
 
 def test_a_draw_depends_on_its_place_alone():
-    one, again = (as_trained(picture(90, 60), BOOK, seeds.generator(5, "picture", 2, 7)) for _ in range(2))
-    other = as_trained(picture(90, 60), BOOK, seeds.generator(5, "picture", 2, 8))
+    one, again = (training_transform(picture(90, 60), BOOK, rng_for(5, "picture", 2, 7)) for _ in range(2))
+    other = training_transform(picture(90, 60), BOOK, rng_for(5, "picture", 2, 8))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relish.core.errors import PictureError
-from relish.data import walking
-from relish.data.image import PICTURE_SUFFIXES
-from relish.data.walking import in_order, matches, pictures_below
+from relish.core.errors import ImageError
+from relish.data import folder as walking
+from relish.data.folder import images_below, in_order, matches
+from relish.data.image import IMAGE_SUFFIXES
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -44,22 +44,22 @@ def test_the_order_is_that_of_sorted_paths(tmp_path, monkeypatch):
     touch(
         tmp_path, "b.jpg", "a/z.png", "a.png", "a/b/1.JPG", "a-c/2.gif", "c/x.txt", ".hidden.jpg", ".h/3.jpg", "Z.tiff"
     )
-    found = list(pictures_below(tmp_path))
-    plain = [p for p in tmp_path.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES]
+    found = list(images_below(tmp_path))
+    plain = [p for p in tmp_path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES]
     assert found == sorted(p for p in plain if not any(part.startswith(".") for part in p.relative_to(tmp_path).parts))
     assert len(found) == 6
 
 
 def test_a_folder_named_like_a_picture_is_named_and_gone_into(tmp_path):
     touch(tmp_path, "odd.jpg/1.png")
-    assert list(pictures_below(tmp_path)) == [tmp_path / "odd.jpg", tmp_path / "odd.jpg" / "1.png"]
+    assert list(images_below(tmp_path)) == [tmp_path / "odd.jpg", tmp_path / "odd.jpg" / "1.png"]
 
 
 def test_a_loop_of_links_ends(tmp_path):
     touch(tmp_path, "a/1.png")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     (tmp_path / "linked.png").symlink_to(tmp_path / "a" / "1.png")
-    assert list(pictures_below(tmp_path)) == [tmp_path / "a" / "1.png", tmp_path / "linked.png"]
+    assert list(images_below(tmp_path)) == [tmp_path / "a" / "1.png", tmp_path / "linked.png"]
 
 
 def test_a_folder_that_cannot_be_read_is_told_in_its_place(tmp_path, monkeypatch):
@@ -72,9 +72,9 @@ def test_a_folder_that_cannot_be_read_is_told_in_its_place(tmp_path, monkeypatch
         return real(path)
 
     monkeypatch.setattr(walking.os, "scandir", refusing)
-    first, error, last = pictures_below(tmp_path)
+    first, error, last = images_below(tmp_path)
     assert (first, last) == (tmp_path / "a" / "1.png", tmp_path / "c" / "3.png")
-    assert isinstance(error, PictureError)
+    assert isinstance(error, ImageError)
     assert (error.name, error.reason) == (str(tmp_path / "b"), "cannot be read (permission denied)")
 
 
@@ -90,4 +90,4 @@ def test_a_glob_names_each_file_once_and_in_order(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 def test_a_name_that_is_no_utf8_is_found_too(tmp_path):
     (Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.png"))).touch()
-    assert [os.fsencode(p.name) for p in pictures_below(tmp_path)] == [b"b\xff.png"]
+    assert [os.fsencode(p.name) for p in images_below(tmp_path)] == [b"b\xff.png"]

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relish.checking.collection import Collection
-from relish.data.classes import first_few
-from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE
+from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, first_few
 from relish.data.findings import Finding
 
 UNEVEN, VERY_UNEVEN = 3.0, 10.0

@@ -23,7 +23,7 @@ from relish.checking.shapes import odd_shapes
 from relish.checking.unreadable import unreadable
 from relish.data.dataset import Dataset
 from relish.data.findings import KINDS, SEVERITIES, Finding
-from relish.data.scan import Survey
+from relish.data.survey import Survey
 
 
 def brief_findings(found: Dataset, looked: Survey) -> tuple[Finding, ...]:

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relish.data.dataset import Dataset, Split
-from relish.data.facts import Facts
-from relish.data.scan import Survey
+from relish.data.survey import Facts, Survey
 
 Positions = npt.NDArray[np.int64]
 

@@ -10,8 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from relish.core.errors import DataError
-from relish.data.classes import check_trainable, first_few, plain_name
-from relish.data.dataset import Dataset
+from relish.data.dataset import Dataset, check_trainable, first_few, plain_name
 from relish.data.findings import Finding
 from relish.data.layout import split_words
 

@@ -6,7 +6,7 @@ Not here: opening pictures (`data/pictures.py`).
 """
 
 from relish.data.findings import Finding
-from relish.data.scan import Survey
+from relish.data.survey import Survey
 
 
 def unreadable(looked: Survey) -> list[Finding]:

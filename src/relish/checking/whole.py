@@ -19,7 +19,7 @@ from relish.checking.off_topic import off_topic
 from relish.checking.wrong_labels import Judged, judged, too_few_to_judge, wrong_labels
 from relish.data.dataset import Dataset
 from relish.data.findings import Finding
-from relish.data.scan import Survey
+from relish.data.survey import Survey
 
 NEIGHBOURS = 10
 """Nearest others of each picture that are looked at."""

@@ -17,7 +17,7 @@ from scipy.special import softmax
 
 from relish.checking.collection import Collection, Positions
 from relish.data.findings import Finding
-from relish.data.folds import NEVER, stratified_folds, usable_folds
+from relish.data.split import NEVER, stratified_folds, usable_folds
 from relish.evaluation.calibration import fit_temperature
 from relish.training.probe import cross_validate
 

@@ -2,8 +2,8 @@
 
     RelishError            shown as words, never as a traceback
     ├── BadInput           exit code 2: what was given cannot be used
-    │   ├── DataError      a folder, archive, table or picture
-    │   │   └── PictureError   one picture; `reason` says what is wrong with it
+    │   ├── DataError      a folder, archive, table or image
+    │   │   └── ImageError   one image; `reason` says what is wrong with it
     │   ├── ModelError     a source model or a weights file
     │   ├── RecipeError    a recipe, one of its keys or values
     │   └── RunError       a run folder
@@ -49,8 +49,8 @@ class DataError(BadInput):
     """A dataset whose layout, names or files do not allow what was asked."""
 
 
-class PictureError(DataError):
-    """One picture that cannot be opened; `reason` is the part without its name."""
+class ImageError(DataError):
+    """One image that cannot be opened; `reason` is the part without its name."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name}: {reason}")

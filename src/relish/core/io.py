@@ -1,13 +1,12 @@
-"""Write files so that a kill, a full disk or a power cut leaves the old file or the new one, never half of one.
+"""Files: atomic writes, fingerprints of contents, and the folder of relish's own cache.
 
-In:   a path and what should stand there.
-Out:  the file, whole, or a `WriteFailed` and the former file untouched.
-
-Each write goes to a temporary file beside its target, is forced to disk, then renamed over it: rename is atomic only
-within one file system, which is why the temporary file is not in /tmp.
+A kill, a full disk or a power cut leaves the old file or the new one, never a part of one: each write goes to a
+temporary file beside its target, is forced to disk, then renamed over it. Rename is atomic only within one file
+system, which is why the temporary file is not in /tmp.
 """
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -164,3 +163,27 @@ def cannot_write(target: Path, error: OSError) -> WriteFailed:
         f"{target}: cannot write ({reason}).",
         hint="Free some space, then again." if error.errno in _FULL else "Name a place where you may write.",
     )
+
+
+# ---- fingerprints ---------------------------------------------------------------------------------------------------
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(content: Any) -> str:
+    """SHA-256 of anything JSON can hold, whatever the order of its keys."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# ---- relish's own folder --------------------------------------------------------------------------------------------
+
+
+def relish_home() -> Path:
+    """The cache folder; it may not exist yet."""
+    named = os.environ.get("RELISH_HOME")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "relish"

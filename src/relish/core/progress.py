@@ -44,15 +44,15 @@ class Progress:
 class Muted(Progress):
     """Another voice's bars and warnings, but none of its lines."""
 
-    def __init__(self, voice: Progress) -> None:
-        self.voice = voice
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
 
     def warn(self, line: str) -> None:
-        self.voice.warn(line)
+        self.progress.warn(line)
 
     @contextmanager
     def bar(self, title: str, total: int | None, done: int = 0) -> Iterator[Bar]:
-        with self.voice.bar(title, total, done) as shown:
+        with self.progress.bar(title, total, done) as shown:
             yield shown
 
 

@@ -3,8 +3,8 @@
     request.json         what was asked for: data, source model, seed, and the run's identity
     recipe.yaml          every number of the training
     classes.json         class names, in the order of the outputs
-    dataset.json         every picture's path, class, split and SHA-256
-    check.json           what a first look at the pictures found
+    dataset.json         every image's path, class, split and SHA-256
+    check.json           what a first look at the images found
     precision.json       with precision=auto, which one was chosen and why
     stopwatch.json       how long a climb has taken, over all of its starts
     environment.json     processor, threads, versions, command
@@ -13,8 +13,8 @@
     checkpoints/         where an interrupted run goes on from
     curves.png, .svg     the book's three curves
     model.safetensors    the target model, with class names and preprocessing in its header
-    held_out.npz         what it said of pictures it did not learn from, where some were held out in training
-    predictions.npz      what it said of each picture of the final split
+    held_out.npz         what it said of images it did not learn from, where some were held out in training
+    predictions.npz      what it said of each image of the final split
     tracking/            with --track, what the tracker keeps
     report.html          one page about the run, by `relish report`
     README.md            the model card: what the model is and how good, for those it is given to
@@ -147,7 +147,7 @@ class RunFolder:
         return _mapping(self.recipe, yaml.safe_load)
 
     def read_dataset(self) -> dict[str, Any]:
-        """Every picture's path, class, split and SHA-256."""
+        """Every image's path, class, split and SHA-256."""
         return _mapping(self.dataset, json.loads)
 
     def read_evaluation(self) -> dict[str, Any]:
@@ -163,7 +163,7 @@ class RunFolder:
         return _mapping(self.evaluation, json.loads)
 
     def read_check(self) -> dict[str, Any] | None:
-        """What a look at the pictures found, `findings` and `pictures`; None where none was taken."""
+        """What a look at the images found, `findings` and `images`; None where none was taken."""
         return _mapping(self.check, json.loads) if self.check.is_file() else None
 
     def record(self, **event: Any) -> None:

@@ -1,1 +1,1 @@
-"""From whatever holds the pictures to batches of tensors: sources, splits, the one way a picture is opened."""
+"""From whatever holds the images to batches of tensors: sources, splits, the one way an image is opened."""

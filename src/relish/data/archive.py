@@ -1,4 +1,4 @@
-"""Unpack an archive of pictures into a folder, whole or not at all.
+"""Unpack an archive of images into a folder, whole or not at all.
 
 In:   a .zip or .tar file (plain, gzip, bzip2 or xz), from anyone.
 Out:  a folder under `RELISH_HOME/datasets`, named after the archive and the SHA-256 of its bytes, so that the same
@@ -7,10 +7,10 @@ Not here: bringing the archive (`download.py`), making sense of the folders in i
 
 The archive is read with the standard library, but every file is written by us: what a member can do is then to name a
 new file below the target and to fill it. Links, devices, modes and owners have no way in; they are refused, not
-skipped, since an archive of pictures that holds them is not what it claims to be.
+skipped, since an archive of images that holds them is not what it claims to be.
 
 Damage is noticed by the checksums that zip, gzip, bzip2 and xz carry. A plain .tar has one for its names only: damaged
-pixels in it show when the pictures are opened, or against the archive's own checksum, where that was given.
+pixels in it show when the images are opened, or against the archive's own checksum, where that was given.
 """
 
 import bz2
@@ -33,9 +33,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from relish.core.errors import DataError, WriteFailed
-from relish.core.fingerprints import sha256_of_file
-from relish.core.home import relish_home
-from relish.core.io import atomic_folder
+from relish.core.io import atomic_folder, relish_home, sha256_of_file
 from relish.core.locks import one_at_a_time
 from relish.core.progress import Progress
 from relish.data.download import size_words
@@ -323,7 +321,7 @@ class _Stream(io.RawIOBase):
     """A tar file as `tarfile` reads it, guarded where that is too trusting.
 
     It reads a header of any length into memory, and takes a damaged header for the end of the archive, so that half
-    of the pictures would be missing without a word.
+    of the images would be missing without a word.
     """
 
     def __init__(self, plain: IO[bytes]) -> None:

@@ -1,13 +1,8 @@
-"""Bring one file here from an address, whole and checked, once.
+"""Download one file from an address, whole and checked, once; the same path under `RELISH_HOME/downloads` every time.
 
-In:   an http(s) address, and the SHA-1 or SHA-256 the file should have where that is known.
-Out:  its path under `RELISH_HOME/downloads`, the same at every call; or a `DownloadFailed` that says how to go on.
-Not here: what is in the file (`archives.py`), which addresses relish knows by name (`registry.py`).
-
-Bytes go to a partial file that a kill leaves in place; the next call asks the server for the rest of it, and only of
+Bytes go to a partial file that a kill leaves in place. The next call asks the server for the rest of it, and only of
 the same version (`If-Range`, RFC 9110 section 13.1.5). The file gets its name by a rename, after the check. Processes
-take turns under a lock of the kernel, which is simpler than partial files for each of them and downloads once, not
-once per process; a killed process lets go of it.
+take turns under a lock of the kernel, which a killed process releases.
 """
 
 import hashlib
@@ -23,12 +18,9 @@ from urllib.parse import unquote
 import httpx
 
 from relish.core.errors import DataError, DownloadFailed, WriteFailed
-from relish.core.fingerprints import sha256_of_file
-from relish.core.home import relish_home
-from relish.core.io import write_json
+from relish.core.io import relish_home, sha256_of_file, write_json
 from relish.core.locks import one_at_a_time
 from relish.core.progress import Progress
-from relish.data.checksums import checksums, mismatch
 
 TRIES = 5
 """Connections made for one file before giving up."""
@@ -325,3 +317,42 @@ def _cannot_write(path: Path, error: OSError) -> WriteFailed:
         f"{path}: cannot write ({error.strerror or error}).",
         hint="Free some space, or set RELISH_HOME to a folder on another disk, then again; what has come is kept.",
     )
+
+
+# ---- checksums ------------------------------------------------------------------------------------------------------
+
+
+_NAMES = {"sha1": "SHA-1", "sha256": "SHA-256"}
+
+
+def checksums(sha1: str | None, sha256: str | None) -> dict[str, str]:
+    """The checksums that were given, as lower-case digits by algorithm.
+
+    Raises:
+        DataError: one of them cannot be a checksum of its kind.
+    """
+    given = {"sha1": (sha1, 40), "sha256": (sha256, 64)}
+    wanted = {kind: text.strip().lower() for kind, (text, _) in given.items() if text is not None}
+    for kind, text in wanted.items():
+        digits = given[kind][1]
+        if not re.fullmatch(f"[0-9a-f]{{{digits}}}", text):
+            raise DataError(f'--{kind} "{text}" is not a {_NAMES[kind]}: it needs {digits} digits from 0 to f.')
+    return wanted
+
+
+def mismatch(path: Path, wanted: dict[str, str]) -> str:
+    """How a file differs from the checksums it should have, in words; empty where it does not.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            for kind, expected in wanted.items():
+                file.seek(0)
+                got = hashlib.file_digest(file, kind).hexdigest()
+                if got != expected:
+                    return f"{_NAMES[kind]} expected {expected}, got {got}"
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    return ""

@@ -1,7 +1,7 @@
 """What a look at a dataset can find, in one shape for screen, JSON, page and report.
 
 In:   nothing; checks make `Finding`s, whoever shows them reads them.
-Out:  a `Finding`: what is suspected of which pictures, how bad that would be, what to do about it.
+Out:  a `Finding`: what is suspected of which images, how bad that would be, what to do about it.
 Not here: finding anything (`checking/`).
 
 A finding is a suspicion, and its words say so: of labels that such a check flags, people who look confirm about half
@@ -26,7 +26,7 @@ Border = Literal["split", "class"]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One suspicion, of one picture, of a group of them, or of the dataset."""
+    """One suspicion, of one image, of a group of them, or of the dataset."""
 
     kind: Kind
     severity: Severity
@@ -35,15 +35,15 @@ class Finding:
     advice: str
     """What to do about it."""
     paths: tuple[str, ...] = ()
-    """The pictures, as `Dataset.label` names them; none where it is about the dataset."""
+    """The images, as `Dataset.label` names them; none where it is about the dataset."""
     across: tuple[Border, ...] = ()
     """What a group of duplicates crosses: splits (the test is then no test), classes (their labels contradict)."""
     given: str | None = None
-    """Of `wrong-label`: the class the picture lies in."""
+    """Of `wrong-label`: the class the image lies in."""
     suggested: str | None = None
     """Of `wrong-label`: the class it is taken for."""
     confidence: float | None = None
-    """Of `wrong-label`: probability of the suggested class, 0 to 1, by a probe that did not learn from the picture."""
+    """Of `wrong-label`: probability of the suggested class, 0 to 1, by a probe that did not learn from the image."""
 
     def as_json(self) -> dict[str, Any]:
         """The document of `relish check --json`; fields that this kind has no use for are left away."""

@@ -1,19 +1,18 @@
-"""Turn a folder of pictures into a dataset.
-
-In:   a folder of class folders (`pets/cat/001.jpg`), or of split folders that hold them (`pets/train/cat/001.jpg`).
-Out:  a `Dataset`: sorted paths and labels of each split, or of the one split `all`; warnings for what was left out.
-Not here: opening pictures (`pictures.py`), checking them (`survey.py`), making a validation split (`split.py`).
+"""Turn a folder of class folders, or of split folders that hold them, into a dataset; walk folders of any size.
 
 Names are sorted by code point, not by locale, so class 0 is the same class on every computer.
 """
 
-from collections.abc import Sequence
+import glob
+import heapq
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from relish.core.errors import DataError
-from relish.data.classes import first_few, label_by_name
-from relish.data.dataset import TRAIN, WHOLE, Dataset
+from relish.core.errors import DataError, ImageError
+from relish.data.dataset import TRAIN, WHOLE, Dataset, first_few, label_by_name
+from relish.data.image import IMAGE_SUFFIXES, unreadable_reason
 from relish.data.layout import (
     Found,
     Listing,
@@ -28,7 +27,7 @@ from relish.data.layout import (
 
 
 def index_folder(root: Path, *, name: str, source: str, learnable: bool = True) -> Dataset:
-    """Find the classes, the splits and the pictures of a folder; nothing is opened.
+    """Find the classes, the splits and the images of a folder; nothing is opened.
 
     Args:
         root: the folder. Where it holds one folder and nothing else to learn from, as unpacked archives do, that
@@ -39,15 +38,15 @@ def index_folder(root: Path, *, name: str, source: str, learnable: bool = True) 
 
     Raises:
         DataError: the folder cannot be read or has no class folders; a class of validation or test is unknown to
-            training; with a training split, fewer than two classes, or a class without pictures.
+            training; with a training split, fewer than two classes, or a class without images.
     """
     notes = _Notes(root.absolute())
     top = _unwrapped(_readable(root.absolute(), source), notes)
     notes.top = top.folder
     splits = _split_folders(top)
-    pictures = _from_splits(top, splits, source, notes) if splits else {WHOLE: _from_classes(top, source, notes)}
+    images = _from_splits(top, splits, source, notes) if splits else {WHOLE: _from_classes(top, source, notes)}
     return label_by_name(
-        pictures, name=name, source=source, root=top.folder, warnings=notes.warnings(), learnable=learnable
+        images, name=name, source=source, root=top.folder, warnings=notes.warnings(), learnable=learnable
     )
 
 
@@ -64,11 +63,11 @@ class _Notes:
 
     def beside(self, held: Listing) -> None:
         """Files that lie beside folders of classes or splits."""
-        self.stray += held.pictures
+        self.stray += held.images
         self.others += held.others
 
     def inside(self, found: Found) -> None:
-        """What a class folder holds that is no picture."""
+        """What a class folder holds that is no image."""
         self.others += found.others
         self.unreadable += found.unreadable
         self.looping += found.looping
@@ -107,7 +106,7 @@ def _readable(root: Path, source: str) -> Listing:
 def _unwrapped(held: Listing, notes: _Notes) -> Listing:
     """Go down while there is one folder only, and it holds folders itself; a lone split folder is where to stop."""
     seen = 0
-    while len(held.folders) == 1 and not held.pictures and not split_words([held.folders[0].name]) and seen < 8:
+    while len(held.folders) == 1 and not held.images and not split_words([held.folders[0].name]) and seen < 8:
         inner = listing(held.folders[0])
         if not inner.folders:
             break
@@ -129,22 +128,22 @@ def _from_splits(top: Listing, splits: dict[Path, str], source: str, notes: _Not
     notes.beside(top)
     for folder in top.folders:
         if folder not in splits:
-            count = len(everything_below(folder).pictures)
+            count = len(everything_below(folder).images)
             left = f"{count:,} picture{'s' * (count != 1)}" if count else "no pictures"
             notes.sentences.append(f"{printable(folder.name)} is not the name of a split: left out ({left}).")
-    pictures: dict[str, dict[str, list[Path]]] = {}
+    images: dict[str, dict[str, list[Path]]] = {}
     for folder, split in splits.items():
         held = _same_split_inside(listing(folder), split)
         if held.problem:
             raise DataError(f"{source}: {printable(folder.name)} {held.problem}.", hint="Check who may read it.")
         if held.folders or split == TRAIN:
-            pictures[split] = _from_classes(held, source, notes)
+            images[split] = _from_classes(held, source, notes)
         else:
             notes.beside(held)
             notes.sentences.append(f"{printable(folder.name)} has no class folders: it is not used.")
-    if not pictures:
+    if not images:
         raise not_class_folders(source, top.folder)
-    return pictures
+    return images
 
 
 def _refuse_twins(splits: dict[Path, str], source: str) -> None:
@@ -159,7 +158,7 @@ def _refuse_twins(splits: dict[Path, str], source: str) -> None:
 
 def _same_split_inside(held: Listing, split: str) -> Listing:
     # Kaggle's archives come as training_set/training_set/cats.
-    if len(held.folders) == 1 and not held.pictures:
+    if len(held.folders) == 1 and not held.images:
         inner = held.folders[0]
         if split in split_words([inner.name]).values():
             return listing(inner)
@@ -167,25 +166,25 @@ def _same_split_inside(held: Listing, split: str) -> Listing:
 
 
 def _from_classes(top: Listing, source: str, notes: _Notes) -> dict[str, list[Path]]:
-    """Class name to pictures, those in folders further down included."""
+    """Class name to images, those in folders further down included."""
     found = {folder: everything_below(folder) for folder in top.folders}
     _refuse_other_layouts(top, found, source)
     notes.beside(top)
     by_class: dict[str, list[Path]] = {}
     for folder, held in found.items():
-        by_class.setdefault(class_name(folder), []).extend(held.pictures)
+        by_class.setdefault(class_name(folder), []).extend(held.images)
         notes.inside(held)
     _tell_of_a_level_too_high(found, notes)
     return by_class
 
 
 def _refuse_other_layouts(top: Listing, found: dict[Path, Found], source: str) -> None:
-    if not any(held.pictures for held in found.values()):
+    if not any(held.images for held in found.values()):
         raise not_class_folders(source, top.folder)
     names = {folder.name.lower(): folder for folder in top.folders}
-    if {"images", "labels"} <= set(names) and not found[names["labels"]].pictures:
+    if {"images", "labels"} <= set(names) and not found[names["labels"]].images:
         raise not_class_folders(source, top.folder)
-    without = [held for held in found.values() if not held.pictures]
+    without = [held for held in found.values() if not held.images]
     if without and annotation_marks(top.folder, everything_below(top.folder)):
         raise not_class_folders(source, top.folder)
     inner = {folder: split_words(f.name for f in listing(folder).folders) for folder in top.folders}
@@ -210,9 +209,9 @@ def _refuse_splits_inside(top: Listing, source: str) -> None:
 
 def _tell_of_a_level_too_high(found: dict[Path, Found], notes: _Notes) -> None:
     """Folders of folders may be one class per patient or day, or a root that was given one level too high."""
-    filled = [folder for folder, held in found.items() if held.pictures]
+    filled = [folder for folder, held in found.items() if held.images]
     nested = {folder: listing(folder) for folder in filled}
-    if not all(len(held.folders) > 1 and not held.pictures for held in nested.values()):
+    if not all(len(held.folders) > 1 and not held.images for held in nested.values()):
         return
     first = filled[0]
     inner = first_few([f'"{printable(f.name)}"' for f in nested[first].folders])
@@ -220,3 +219,55 @@ def _tell_of_a_level_too_high(found: dict[Path, Found], notes: _Notes) -> None:
         f"class folders hold folders, not pictures: {inner} all count as class "
         f'"{printable(first.name)}". If they are the classes, give the folder {printable(first.name)} instead.'
     )
+
+
+# ---- walking through folders of any size ----------------------------------------------------------------------------
+
+
+BLOCK = 65_536
+"""Names held at once; some ten megabytes."""
+
+
+def images_below(folder: Path) -> Iterator[Path | ImageError]:
+    """Every file of this folder and those below it that is an image by its ending, in the order of sorted paths.
+
+    What begins with a dot is passed over, and a link to a folder is not followed, so that no loop can be entered.
+    """
+    try:
+        for name in in_order(lambda: _names(folder)):
+            path = folder / name
+            if _is_image(name):
+                yield path
+            if os.path.isdir(path) and not os.path.islink(path):
+                yield from images_below(path)
+    except OSError as error:
+        yield ImageError(str(folder), unreadable_reason(error))
+
+
+def matches(pattern: str) -> Iterator[str]:
+    """What a glob pattern matches, in order; `**` goes through folders."""
+    return in_order(lambda: glob.iglob(pattern, recursive=True))
+
+
+def in_order(names: Callable[[], Iterable[str]], block: int = BLOCK) -> Iterator[str]:
+    """The names that each call of `names` gives, sorted by code point, equal ones once; at most `block` are held."""
+    last: str | None = None
+    while True:
+        kept = heapq.nsmallest(block, (name for name in names() if last is None or name > last))
+        for name in kept:
+            if name != last:
+                yield name
+            last = name
+        if len(kept) < block:
+            return
+
+
+def _names(folder: Path) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith(".") and (_is_image(entry.name) or entry.is_dir(follow_symlinks=False)):
+                yield entry.name
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES

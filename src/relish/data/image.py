@@ -1,14 +1,11 @@
-"""The one way a picture is opened, for training, evaluation, prediction, report, export and server alike.
+"""Open an image: the one function that training, evaluation, prediction, pages and the server all read with.
 
-In:   a path, bytes, an open binary file, a Pillow picture or a uint8 array.
-Out:  a Pillow picture in RGB, upright by its EXIF orientation, transparency laid over white, 16 bits brought to 8.
-Not here: resizing and all else that a network wants (the transforms), finding the files (`folders.py`), and naming
-      what a file is that is no picture (`kinds.py`).
-
-What a file is, its first bytes decide, never its suffix. The decoder is then called by its class and not through
-`Image.open`, which tries every format Pillow knows and warns of large pictures where we refuse or accept them.
+The first bytes of a file decide what it is, never its name. A file that is no image is named by what it is instead
+(`text file`, `HTML page`): downloads that failed leave web pages called .jpg, phones leave HEIC files, Git leaves
+pointers, and a user who is told which knows what to do.
 """
 
+import codecs
 import os
 import stat
 import warnings
@@ -27,18 +24,15 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from relish.core.errors import PictureError
-from relish.data.kinds import kind_of
+from relish.core.errors import ImageError
 
-PICTURE_SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"]
-)
-"""Lower-case endings of the files that a folder's index takes for pictures."""
+IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"])
+"""Lower-case endings of the files that a folder's index takes for images."""
 
 MAX_PIXELS = 120_000_000
-"""The largest picture that is decoded: above any camera in common use, and half a gigabyte once decoded."""
+"""The largest image that is decoded: above any camera in common use, and half a gigabyte once decoded."""
 
-PictureSource = Path | str | bytes | BinaryIO | Image.Image | npt.NDArray[np.generic]
+ImageSource = Path | str | bytes | BinaryIO | Image.Image | npt.NDArray[np.generic]
 
 _HEAD_BYTES = 512
 _ORIENTATION_TAG = 0x0112
@@ -63,14 +57,14 @@ _DECODERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
 )
 
 _BMP_HEADERS = frozenset([12, 40, 52, 56, 64, 108, 124])
-"""Sizes of a BMP's second header; its two letters alone would take a text on BMW for a picture."""
+"""Sizes of a BMP's second header; its two letters alone would take a text on BMW for an image."""
 
 
-def open_picture(source: PictureSource, *, name: str | None = None, least: int | None = None) -> Image.Image:
-    """Open one picture, the same way everywhere.
+def open_image(source: ImageSource, *, name: str | None = None, least: int | None = None) -> Image.Image:
+    """Open one image, the same way everywhere.
 
     Args:
-        source: a path; the bytes of a file; an open binary file, read from its start and left open; a Pillow picture,
+        source: a path; the bytes of a file; an open binary file, read from its start and left open; a Pillow image,
             left as it is; or a uint8 array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), channels RGB or RGBA.
         name: what to call it in an error; otherwise the path, or what kind of thing was given.
         least: pixels that the shorter side needs: a JPEG file may be decoded at a half, a quarter or an eighth of its
@@ -78,35 +72,35 @@ def open_picture(source: PictureSource, *, name: str | None = None, least: int |
             as it is.
 
     Returns:
-        A new picture in mode RGB, wholly decoded, that holds no file open. Of an animation, the first frame.
+        A new image in mode RGB, wholly decoded, that holds no file open. Of an animation, the first frame.
 
     Raises:
-        PictureError: it is not a picture, is cut short or damaged, has more than MAX_PIXELS, or cannot be read.
+        ImageError: it is not an image, is cut short or damaged, has more than MAX_PIXELS, or cannot be read.
     """
     called = name or _name_of(source)
     try:
         return _to_rgb(source, least)
     except _Unusable as error:
-        raise PictureError(called, error.reason) from error
+        raise ImageError(called, error.reason) from error
     except MemoryError as error:
-        raise PictureError(called, "not enough memory to decode it") from error
+        raise ImageError(called, "not enough memory to decode it") from error
 
 
 def mode_of(content: bytes) -> str:
-    """Pillow's mode of a picture as its file holds it, such as `L`, `P` or `CMYK`; only the header is read.
+    """Pillow's mode of an image as its file holds it, such as `L`, `P` or `CMYK`; only the header is read.
 
     Args:
-        content: the bytes of a file that `open_picture` opens.
+        content: the bytes of a file that `open_image` opens.
     """
     decoder = _decoder(content[:_HEAD_BYTES])
     if decoder is None:
         return ""
-    with decoder(BytesIO(content)) as picture:
-        return picture.mode
+    with decoder(BytesIO(content)) as image:
+        return image.mode
 
 
-def picture_size(source: Path | str | bytes) -> tuple[int, int] | None:
-    """Width and height by a file's header, before anything is decoded; None where `open_picture` will say why not.
+def size_from_header(source: Path | str | bytes) -> tuple[int, int] | None:
+    """Width and height by a file's header, before anything is decoded; None where `open_image` will say why not.
 
     Args:
         source: a path, or the bytes of a file.
@@ -122,7 +116,7 @@ def picture_size(source: Path | str | bytes) -> tuple[int, int] | None:
 
 
 class _Unusable(Exception):
-    """Why a picture cannot be had; `open_picture` adds its name."""
+    """Why an image cannot be had; `open_image` adds its name."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -203,8 +197,8 @@ def _from_file(file: BinaryIO, least: int | None) -> Image.Image:
     _hush_pillow()
     file.seek(0)
     try:
-        with decoder(file) as picture:
-            return _finished(picture, least)
+        with decoder(file) as image:
+            return _finished(image, least)
     except (_Unusable, MemoryError):
         raise
     except Exception as error:  # decoders raise whatever a damaged byte leads to, from SyntaxError to KeyError
@@ -227,7 +221,7 @@ def _damage(error: Exception) -> str:
 
 
 def _hush_pillow() -> None:
-    # Pillow warns of odd metadata in pictures that decode well. Restoring the filters afterwards, as
+    # Pillow warns of odd metadata in images that decode well. Restoring the filters afterwards, as
     # `catch_warnings` does, is not safe among threads: two of them can leave every warning of the process silenced.
     if not warnings.filters or getattr(warnings.filters[0][3], "pattern", None) != _PILLOW:
         warnings.filterwarnings("ignore", category=UserWarning, module=_PILLOW)
@@ -236,57 +230,57 @@ def _hush_pillow() -> None:
 # ---- from whatever was decoded to RGB -------------------------------------------------------------------------------
 
 
-def _finished(picture: Image.Image, least: int | None = None) -> Image.Image:
+def _finished(image: Image.Image, least: int | None = None) -> Image.Image:
     """Decode, turn upright and bring to RGB; the limit comes first, since it needs no more than the header."""
-    width, height = picture.size
+    width, height = image.size
     if width * height > MAX_PIXELS:
         raise _Unusable(f"{width:,} x {height:,} pixels; the limit is {MAX_PIXELS / 1e6:.0f} million")
     if width * height == 0:
         raise _Unusable("it has no pixels")
     try:
-        if least is not None and isinstance(picture, JpegImageFile):
-            picture.draft(picture.mode, (least, least))
-        picture.load()
-        return _upright(_rgb(picture), _orientation(picture))
+        if least is not None and isinstance(image, JpegImageFile):
+            image.draft(image.mode, (least, least))
+        image.load()
+        return _upright(_rgb(image), _orientation(image))
     except (OSError, ValueError, SyntaxError) as error:
         raise _Unusable(_damage(error)) from error
 
 
-def _orientation(picture: Image.Image) -> int:
-    # After decoding: Pillow turns TIFF pictures itself while it decodes them, and then forgets the tag.
+def _orientation(image: Image.Image) -> int:
+    # After decoding: Pillow turns TIFF images itself while it decodes them, and then forgets the tag.
     try:
-        return int(picture.getexif().get(_ORIENTATION_TAG, 1))
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # damaged metadata says nothing about the pixels
         return 1
 
 
-def _upright(picture: Image.Image, orientation: int) -> Image.Image:
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
     turn = _UPRIGHT.get(orientation)
-    return picture if turn is None else picture.transpose(turn)
+    return image if turn is None else image.transpose(turn)
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    """A new picture in RGB; the one given is left as it is."""
-    mode = picture.mode
+def _rgb(image: Image.Image) -> Image.Image:
+    """A new image in RGB; the one given is left as it is."""
+    mode = image.mode
     if mode in {"I", "F"} or mode.startswith("I;16"):
-        return Image.fromarray(_eight_bits(picture)).convert("RGB")
+        return Image.fromarray(_eight_bits(image)).convert("RGB")
     if mode == "La":
-        return _rgb(picture.convert("LA"))
-    if mode in {"LA", "PA", "RGBA", "RGBa"} or "transparency" in picture.info:
-        return _over_white(picture.convert("RGBA"))
-    return picture.convert("RGB")
+        return _rgb(image.convert("LA"))
+    if mode in {"LA", "PA", "RGBA", "RGBa"} or "transparency" in image.info:
+        return _over_white(image.convert("RGBA"))
+    return image.convert("RGB")
 
 
-def _over_white(picture: Image.Image) -> Image.Image:
-    white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, picture).convert("RGB")
+def _over_white(image: Image.Image) -> Image.Image:
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
 
 
-def _eight_bits(picture: Image.Image) -> npt.NDArray[np.uint8]:
+def _eight_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
     """(H, W) uint8 from 16-bit, 32-bit or floating-point grey. Pillow's own conversion cuts off above 255."""
-    values = np.asarray(picture).astype(np.float64)
-    white = 65535.0 if picture.mode.startswith("I;16") else _white_of(values)
-    transparent = picture.info.get("transparency")
+    values = np.asarray(image).astype(np.float64)
+    white = 65535.0 if image.mode.startswith("I;16") else _white_of(values)
+    transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         values[values == transparent] = white
     return np.rint(values * (255.0 / white)).astype(np.uint8)
@@ -319,3 +313,70 @@ def _from_array(array: npt.NDArray[np.generic]) -> Image.Image:
 
 def _a(noun: str) -> str:
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
+# ---- naming what is no image ----------------------------------------------------------------------------------------
+
+
+_OTHER_KINDS: tuple[tuple[bytes, str], ...] = (
+    (b"%PDF", "PDF document"),
+    (b"%!PS", "PostScript document"),
+    (b"PK\x03\x04", "ZIP archive"),
+    (b"\x1f\x8b", "gzip archive"),
+    (b"7z\xbc\xaf", "7z archive"),
+    (b"Rar!", "RAR archive"),
+    (b"8BPS", "Photoshop file"),
+    (b"\0\0\1\0", "icon file"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000 file"),
+    (b"\xff\x0a", "JPEG XL file"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL file"),
+    (b"\x93NUMPY", "NumPy array"),
+    (b"\x89HDF", "HDF5 file"),
+    (b"SQLite format 3", "SQLite database"),
+    (b"\x7fELF", "program"),
+    (b"version https://git-lfs", "Git LFS pointer; `git lfs pull` brings the file itself"),
+)
+
+
+def kind_of(head: bytes, *, whole: bool) -> str:
+    """What to call a file, such as `HTML page`, with what to do about it where that is short.
+
+    Args:
+        head: its first bytes; a few hundred are enough.
+        whole: whether these are all of it; otherwise the last character may be cut.
+    """
+    if not head:
+        return "empty file"
+    for start, words in _OTHER_KINDS:
+        if head.startswith(start):
+            return words
+    if head[4:8] == b"ftyp":
+        return _iso_media(head[8:12])
+    if not any(head):
+        return "nothing but zero bytes"
+    return _text_kind(head, whole) or "binary file of an unknown kind"
+
+
+def _iso_media(brand: bytes) -> str:
+    if brand in {b"heic", b"heix", b"mif1", b"msf1", b"hevc"}:
+        return "HEIC file; convert it to JPEG or PNG"
+    if brand in {b"avif", b"avis"}:
+        return "AVIF file; convert it to JPEG or PNG"
+    return "video"
+
+
+def _text_kind(head: bytes, whole: bool) -> str:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "text file"
+    try:
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head, whole)
+    except UnicodeDecodeError:
+        return ""
+    if any(ord(c) < 32 and c not in "\t\n\r\f" for c in text):
+        return ""
+    start = text.lstrip().lower()
+    if start.startswith(("<!doctype html", "<html", "<head")):
+        return "HTML page"
+    if "<svg" in start:
+        return "SVG drawing; convert it to PNG"
+    return "XML file" if start.startswith("<?xml") else "text file"

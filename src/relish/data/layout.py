@@ -4,7 +4,7 @@ In:   a folder.
 Out:  `Listing`s of what it holds, the split a name stands for, and an error that explains a layout without classes.
 Not here: turning a tree into a dataset (`folders.py`).
 
-Nothing is dropped without a word but what operating systems leave behind; everything else that is no picture is
+Nothing is dropped without a word but what operating systems leave behind; everything else that is no image is
 handed on by name, so that whoever calls can say so.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from relish.core.errors import DataError
 from relish.data.dataset import TEST, TRAIN, VALIDATION
-from relish.data.image import PICTURE_SUFFIXES, unreadable_reason
+from relish.data.image import IMAGE_SUFFIXES, unreadable_reason
 
 _SPLIT_WORDS = {
     "train": TRAIN,
@@ -49,9 +49,9 @@ class Listing:
 
     folder: Path
     folders: tuple[Path, ...] = ()
-    pictures: tuple[Path, ...] = ()
+    images: tuple[Path, ...] = ()
     others: tuple[Path, ...] = ()
-    """Files that are not pictures by their ending, links to nothing, pipes and devices."""
+    """Files that are not images by their ending, links to nothing, pipes and devices."""
     problem: str = ""
     """Why it could not be read, in words; empty where it could."""
 
@@ -60,7 +60,7 @@ class Listing:
 class Found:
     """All that a folder and the folders below it hold."""
 
-    pictures: list[Path] = field(default_factory=list)
+    images: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
     looping: list[Path] = field(default_factory=list)
@@ -100,7 +100,7 @@ def listing(folder: Path) -> Listing:
     return Listing(
         folder,
         folders=tuple(path for kind, path in kinds if kind == "folder"),
-        pictures=tuple(path for kind, path in kinds if kind == "picture"),
+        images=tuple(path for kind, path in kinds if kind == "picture"),
         others=tuple(path for kind, path in kinds if kind == "other"),
     )
 
@@ -112,7 +112,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
         whole = entry.is_file() and _writable_name(entry.name)
     except OSError:  # a link to itself
         return "other"
-    return "picture" if whole and os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES else "other"
+    return "picture" if whole and os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES else "other"
 
 
 def _writable_name(name: str) -> bool:
@@ -125,9 +125,9 @@ def _writable_name(name: str) -> bool:
 
 
 def everything_below(folder: Path) -> Found:
-    """Every picture and every other file of a folder and those below it; each real folder once, so loops end."""
+    """Every image and every other file of a folder and those below it; each real folder once, so loops end."""
     found, waiting, seen = Found(), [folder], set[tuple[int, int]]()
-    for above in folder.resolve().parents:  # a link back up would bring in the pictures of other classes
+    for above in folder.resolve().parents:  # a link back up would bring in the images of other classes
         _first_time(above, seen)
     while waiting:
         here = waiting.pop()
@@ -137,7 +137,7 @@ def everything_below(folder: Path) -> Found:
         held = listing(here)
         if held.problem:
             found.unreadable.append((here, held.problem))
-        found.pictures += held.pictures
+        found.images += held.images
         found.others += held.others
         waiting += reversed(held.folders)
     return found
@@ -175,10 +175,10 @@ def not_class_folders(source: str, top: Path) -> DataError:
     found = everything_below(top)
     held = listing(top)
     tables = [p.name for p in held.others if p.suffix.lower() in {".csv", ".tsv", ".parquet"}]
-    if not found.pictures:
+    if not found.images:
         return DataError(
             f"{source}: no pictures found ({_contents(held, found)}).",
-            hint="Pictures are files ending in " + ", ".join(sorted(PICTURE_SUFFIXES)) + ", one folder per class.",
+            hint="Pictures are files ending in " + ", ".join(sorted(IMAGE_SUFFIXES)) + ", one folder per class.",
         )
     marks = annotation_marks(top, found)
     if marks:
@@ -199,8 +199,8 @@ def not_class_folders(source: str, top: Path) -> DataError:
 
 
 def annotation_marks(top: Path, found: Found) -> str:
-    """What says that the labels lie in files beside the pictures, or an empty string."""
-    stems = {path.stem for path in found.pictures}
+    """What says that the labels lie in files beside the images, or an empty string."""
+    stems = {path.stem for path in found.images}
     beside = [p for p in found.others if p.suffix.lower() in {".txt", ".xml", ".json"} and p.stem in stems]
     if beside:
         return f"{len(beside):,} {beside[0].suffix} files named like pictures, such as {_below(beside[0], top)}"
@@ -219,7 +219,7 @@ def _contents(held: Listing, found: Found) -> str:
     parts = [f"{len(held.folders):,} folder{'s' * (len(held.folders) != 1)} ({_names(held.folders)})"] * bool(
         held.folders
     )
-    parts += [f"{len(found.pictures):,} picture{'s' * (len(found.pictures) != 1)}"] * bool(found.pictures)
+    parts += [f"{len(found.images):,} picture{'s' * (len(found.images) != 1)}"] * bool(found.images)
     parts += [f"{count:,} {ending}" for ending, count in endings.most_common(4)]
     parts += [f"{printable(path.name)} {reason}" for path, reason in found.unreadable[:2]]
     return ", ".join(parts) or "the folder is empty"

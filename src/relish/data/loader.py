@@ -1,14 +1,15 @@
-"""Batches of pictures, from our own list of positions.
+"""Batches of images for training, evaluation and features; images one by one for prediction.
 
-In:   a `Split`, a `Preprocessing`, and which share of the work is this process's.
-Out:  `Batch`es: pixels, labels, and the position of each picture in its split.
-Not here: the arithmetic on them (`training/loop.py`, `evaluation/predictions.py`).
-
-The order of an epoch is a function of (seed, epoch). PyTorch's `DataLoader` reads the pictures, but which ones, and in
-what order, is decided here: a sampler that evens out the last batch would show some pictures twice and count them so.
+The order of an epoch is a function of (seed, epoch). PyTorch's `DataLoader` reads the images, but which ones, and in
+what order, is decided here: a sampler that evens out the last batch would show some images twice and count them so.
 """
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,23 +19,31 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from relish.core import seeds
-from relish.core.errors import PictureError
+from relish.core.errors import ImageError
+from relish.core.runtime import give_memory_back, rng_for, usable_cores
 from relish.data.dataset import Split
-from relish.data.image import open_picture
-from relish.data.transforms import CROP_AREA, Preprocessing, as_evaluated, as_trained, as_viewed, least_side, stacked
+from relish.data.image import MAX_PIXELS, ImageSource, open_image, size_from_header
+from relish.data.transforms import (
+    CROP_AREA,
+    Preprocessing,
+    evaluation_transform,
+    least_side,
+    stacked,
+    training_transform,
+    view_transform,
+)
 
 
-class Look(NamedTuple):
-    """A way of looking at a picture without learning from it."""
+class View(NamedTuple):
+    """A way of looking at an image without learning from it."""
 
-    how: Preprocessing
+    preprocessing: Preprocessing
     view: int = 0
-    """0: as the picture is evaluated; above, see `as_viewed`."""
+    """0: as the image is evaluated; above, see `view_transform`."""
 
 
 class Batch(NamedTuple):
-    """Some pictures of a split."""
+    """Some images of a split."""
 
     images: Tensor
     """(B, 3, S, S) uint8."""
@@ -44,8 +53,8 @@ class Batch(NamedTuple):
     """(B,) int64, into the split."""
 
 
-class Looks(NamedTuple):
-    """Some pictures of a split, each opened once and looked at in several ways."""
+class ViewBatch(NamedTuple):
+    """Some images of a split, each opened once and looked at in several ways."""
 
     images: tuple[Tensor, ...]
     """(B, 3, S, S) uint8 for each way."""
@@ -56,39 +65,39 @@ class Looks(NamedTuple):
 
 
 def evenly(total: int, count: int) -> list[int]:
-    """The positions of so many pictures at most, spread over a split, which is sorted by class."""
+    """The positions of so many images at most, spread over a split, which is sorted by class."""
     count = min(count, total)
     return [number * total // count for number in range(count)]
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """The positions of every batch of one epoch: each picture once, the last batch perhaps smaller."""
-    order = seeds.generator(seed, "order", epoch).permutation(count).tolist()
+    """The positions of every batch of one epoch: each image once, the last batch perhaps smaller."""
+    order = rng_for(seed, "order", epoch).permutation(count).tolist()
     return [order[i : i + batch_size] for i in range(0, count, batch_size)]
 
 
 def balanced_batches(labels: npt.NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Batches of an epoch in which every class comes equally often: pictures of small classes several times, of large
-    ones some, others in the next epoch. As many pictures in all as there are.
+    """Batches of an epoch in which every class comes equally often: images of small classes several times, of large
+    ones some, others in the next epoch. As many images in all as there are.
 
     Returns:
-        Turns rather than positions: `position + N` is the second time that a picture comes, which is cropped anew.
+        Turns rather than positions: `position + N` is the second time that an image comes, which is cropped anew.
     """
     count, (present, sizes) = len(labels), np.unique(labels, return_counts=True)
     shares = np.full(len(present), count // len(present))
     # What does not divide goes to the first ones of an order that changes from epoch to epoch.
-    shares[seeds.generator(seed, "shares", epoch).permutation(len(present))[: count % len(present)]] += 1
+    shares[rng_for(seed, "shares", epoch).permutation(len(present))[: count % len(present)]] += 1
     turns: list[int] = []
     for k, size, share in zip(present.tolist(), sizes.tolist(), shares.tolist(), strict=True):
-        order = seeds.generator(seed, "class order", epoch, k).permutation(np.flatnonzero(labels == k))
+        order = rng_for(seed, "class order", epoch, k).permutation(np.flatnonzero(labels == k))
         turns += [int(order[i % size]) + count * (i // size) for i in range(share)]
-    mixed = np.array(turns)[seeds.generator(seed, "order", epoch).permutation(count)].tolist()
+    mixed = np.array(turns)[rng_for(seed, "order", epoch).permutation(count)].tolist()
     return [mixed[i : i + batch_size] for i in range(0, count, batch_size)]
 
 
 def training_batches(
     split: Split,
-    how: Preprocessing,
+    preprocessing: Preprocessing,
     batches: Sequence[Sequence[int]],
     *,
     seed: int,
@@ -97,55 +106,55 @@ def training_batches(
     scaled: bool = False,
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """Augmented pictures, batch by batch; the same (seed, epoch, turn) gives the same pixels.
+    """Augmented images, batch by batch; the same (seed, epoch, turn) gives the same pixels.
 
     Args:
-        batches: of turns: a position in the split, plus N for each time that the picture has come before in this epoch.
-        smallest: see `as_trained`.
-        scaled: decode large JPEG files no larger than crops need, see `open_picture`.
+        batches: of turns: a position in the split, plus N for each time that the image has come before in this epoch.
+        smallest: see `training_transform`.
+        scaled: decode large JPEG files no larger than crops need, see `open_image`.
 
     Raises:
-        PictureError: a picture cannot be opened any more.
+        ImageError: an image cannot be opened any more.
     """
-    yield from _alone(_read(_Augmented(split, how, seed, epoch, smallest, scaled), batches, workers))
+    yield from _alone(_read(_Augmented(split, preprocessing, seed, epoch, smallest, scaled), batches, workers))
 
 
 def evaluation_batches(
-    split: Split, how: Preprocessing, batches: Sequence[Sequence[int]], *, workers: int = 0
+    split: Split, preprocessing: Preprocessing, batches: Sequence[Sequence[int]], *, workers: int = 0
 ) -> Iterator[Batch]:
-    """Pictures as they are judged: no chance in them.
+    """Images as they are judged: no chance in them.
 
     Raises:
-        PictureError: a picture cannot be opened any more.
+        ImageError: an image cannot be opened any more.
     """
-    yield from _alone(_read(_Looked(split, [Look(how)], ()), batches, workers))
+    yield from _alone(_read(_Viewed(split, [View(preprocessing)], ()), batches, workers))
 
 
-def look_batches(
+def view_batches(
     split: Split,
-    looks: Sequence[Look],
+    views: Sequence[View],
     batches: Sequence[Sequence[int]],
     *,
     contents: Sequence[str],
     workers: int = 0,
-) -> Iterator[Looks]:
-    """Every picture in every way; what is drawn for a view depends on the view and the picture's content alone.
+) -> Iterator[ViewBatch]:
+    """Every image in every way; what is drawn for a view depends on the view and the image's content alone.
 
     Raises:
-        PictureError: a picture cannot be opened any more.
+        ImageError: an image cannot be opened any more.
     """
-    return _read(_Looked(split, looks, contents), batches, workers)
+    return _read(_Viewed(split, views, contents), batches, workers)
 
 
 class _Unreadable(NamedTuple):
-    """A picture that cannot be opened any more, told as words: an error itself does not come whole from a worker."""
+    """An image that cannot be opened any more, told as words: an error itself does not come whole from a worker."""
 
     name: str
     reason: str
 
 
-class _Pictures(Dataset["tuple[tuple[Tensor, ...], int, int] | _Unreadable"]):
-    """What a `DataLoader` asks for: one picture by its turn, see `training_batches`."""
+class _Images(Dataset["tuple[tuple[Tensor, ...], int, int] | _Unreadable"]):
+    """What a `DataLoader` asks for: one image by its turn, see `training_batches`."""
 
     def __init__(self, split: Split, least: int | None = None) -> None:
         self.split, self.least = split, least
@@ -153,55 +162,57 @@ class _Pictures(Dataset["tuple[tuple[Tensor, ...], int, int] | _Unreadable"]):
     def __getitem__(self, turn: int) -> "tuple[tuple[Tensor, ...], int, int] | _Unreadable":
         position = turn % len(self.split)
         try:
-            picture = open_picture(self.split.paths[position], least=self.least)
-        except PictureError as error:
+            image = open_image(self.split.paths[position], least=self.least)
+        except ImageError as error:
             return _Unreadable(error.name, error.reason)
-        return self.pixels(picture, turn), int(self.split.labels[position]), position
+        return self.pixels(image, turn), int(self.split.labels[position]), position
 
-    def pixels(self, picture: Image.Image, turn: int) -> tuple[Tensor, ...]:
+    def pixels(self, image: Image.Image, turn: int) -> tuple[Tensor, ...]:
         """(3, S, S) uint8 each."""
         raise NotImplementedError
 
 
-class _Augmented(_Pictures):
-    """A crop of each picture, drawn anew in every epoch."""
+class _Augmented(_Images):
+    """A crop of each image, drawn anew in every epoch."""
 
-    def __init__(self, split: Split, how: Preprocessing, seed: int, epoch: int, smallest: float, scaled: bool) -> None:
-        super().__init__(split, least_side(how, smallest) if scaled else None)
-        self.how, self.seed, self.epoch, self.smallest = how, seed, epoch, smallest
+    def __init__(
+        self, split: Split, preprocessing: Preprocessing, seed: int, epoch: int, smallest: float, scaled: bool
+    ) -> None:
+        super().__init__(split, least_side(preprocessing, smallest) if scaled else None)
+        self.preprocessing, self.seed, self.epoch, self.smallest = preprocessing, seed, epoch, smallest
 
-    def pixels(self, picture: Image.Image, turn: int) -> tuple[Tensor, ...]:
+    def pixels(self, image: Image.Image, turn: int) -> tuple[Tensor, ...]:
         """(3, S, S) uint8."""
-        chance = seeds.generator(self.seed, "picture", self.epoch, turn)
-        return (as_trained(picture, self.how, chance, self.smallest),)
+        rng = rng_for(self.seed, "picture", self.epoch, turn)
+        return (training_transform(image, self.preprocessing, rng, self.smallest),)
 
 
-class _Looked(_Pictures):
-    """Several looks at each picture."""
+class _Viewed(_Images):
+    """Several looks at each image."""
 
-    def __init__(self, split: Split, looks: Sequence[Look], contents: Sequence[str]) -> None:
+    def __init__(self, split: Split, views: Sequence[View], contents: Sequence[str]) -> None:
         super().__init__(split)
-        self.looks, self.contents = looks, contents
+        self.views, self.contents = views, contents
 
-    def pixels(self, picture: Image.Image, turn: int) -> tuple[Tensor, ...]:
+    def pixels(self, image: Image.Image, turn: int) -> tuple[Tensor, ...]:
         """(3, S, S) uint8 each."""
-        return tuple(self._seen(picture, turn, *look) for look in self.looks)
+        return tuple(self._view(image, turn, *one) for one in self.views)
 
-    def _seen(self, picture: Image.Image, turn: int, how: Preprocessing, view: int) -> Tensor:
+    def _view(self, image: Image.Image, turn: int, preprocessing: Preprocessing, view: int) -> Tensor:
         if view == 0:  # nothing is drawn, so neither generator nor content is needed
-            return as_evaluated(picture, how)
-        return as_viewed(picture, how, view, seeds.generator(0, f"view/{self.contents[turn]}", view))
+            return evaluation_transform(image, preprocessing)
+        return view_transform(image, preprocessing, view, rng_for(0, f"view/{self.contents[turn]}", view))
 
 
-def _alone(batches: Iterator[Looks]) -> Iterator[Batch]:
+def _alone(batches: Iterator[ViewBatch]) -> Iterator[Batch]:
     for batch in batches:
         (images,) = batch.images
         yield Batch(images, batch.labels, batch.positions)
 
 
-def _read(pictures: _Pictures, batches: Sequence[Sequence[int]], workers: int) -> Iterator[Looks]:
+def _read(images: _Images, batches: Sequence[Sequence[int]], workers: int) -> Iterator[ViewBatch]:
     loader: DataLoader[Any] = DataLoader(
-        pictures,
+        images,
         batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists of positions will do
         num_workers=min(workers, len(batches)),
         collate_fn=_stack,
@@ -209,14 +220,98 @@ def _read(pictures: _Pictures, batches: Sequence[Sequence[int]], workers: int) -
     )
     for batch in loader:
         if isinstance(batch, _Unreadable):
-            raise PictureError(batch.name, batch.reason)
+            raise ImageError(batch.name, batch.reason)
         yield batch
 
 
-def _stack(items: "list[tuple[tuple[Tensor, ...], int, int] | _Unreadable]") -> Looks | _Unreadable:
+def _stack(items: "list[tuple[tuple[Tensor, ...], int, int] | _Unreadable]") -> ViewBatch | _Unreadable:
     for item in items:
         if isinstance(item, _Unreadable):
             return item
     seen, labels, positions = zip(*items, strict=True)
-    images = tuple(stacked(look) for look in zip(*seen, strict=True))
-    return Looks(images, torch.from_numpy(np.array(labels)), torch.from_numpy(np.array(positions)))
+    images = tuple(stacked(one) for one in zip(*seen, strict=True))
+    return ViewBatch(images, torch.from_numpy(np.array(labels)), torch.from_numpy(np.array(positions)))
+
+
+# ---- reading ahead, for prediction ----------------------------------------------------------------------------------
+
+
+LARGE = MAX_PIXELS // 4
+"""Pixels of an image after which memory is given back to the kernel: beside decoding it, that takes no time."""
+
+Ready = Tensor | str
+"""(3, S, S) uint8, or why there is none."""
+
+
+def read_ahead(
+    images: Iterable[ImageSource | ImageError], preprocessing: Preprocessing, *, ahead: int, threads: int | None = None
+) -> Iterator[tuple[str, Ready]]:
+    """Names and pixels in the order of `images`, which is asked for at most `ahead` more than were handed on.
+
+    Args:
+        images: an `ImageError` among them is an image that could not be found. Paths and bytes go to the threads;
+            open files and the rest are read as they come, since what they are part of may not bear two readers.
+        preprocessing: see `evaluation_transform`.
+        ahead: images that may be under way or wait, 1 or more.
+        threads: None takes one a processor core, 8 at most.
+    """
+    gate, waiting = _Gate(MAX_PIXELS), deque[tuple[str, Ready | Future[Ready]]]()
+    with ThreadPoolExecutor(threads or min(8, usable_cores()), thread_name_prefix="relish-read") as pool:
+        try:
+            for number, image in enumerate(images):
+                if isinstance(image, ImageError):
+                    waiting.append((image.name, image.reason))
+                elif isinstance(image, str | Path):
+                    waiting.append((str(image), pool.submit(_from_path, image, preprocessing, gate)))
+                else:
+                    in_thread = isinstance(image, bytes)
+                    ready = pool.submit(_ready, image, preprocessing) if in_thread else _ready(image, preprocessing)
+                    waiting.append((f"picture {number + 1}", ready))
+                if len(waiting) >= ahead:
+                    yield _settled(*waiting.popleft())
+            while waiting:
+                yield _settled(*waiting.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)  # whoever stops early does not wait for what lies ahead
+
+
+def _settled(name: str, item: Ready | Future[Ready]) -> tuple[str, Ready]:
+    return name, item.result() if isinstance(item, Future) else item
+
+
+def _from_path(path: Path | str, preprocessing: Preprocessing, gate: "_Gate") -> Ready:
+    width, height = size_from_header(path) or (0, 0)  # of what has none, `_ready` says why
+    pixels = width * height
+    with gate.room_for(pixels):
+        ready = _ready(path, preprocessing)
+        if pixels > LARGE:
+            give_memory_back()  # what one leaves free, in pieces, is not where the next one finds room
+        return ready
+
+
+def _ready(image: ImageSource, preprocessing: Preprocessing) -> Ready:
+    try:
+        return evaluation_transform(open_image(image), preprocessing)
+    except ImageError as error:
+        return error.reason
+
+
+class _Gate:
+    """Lets threads decode at once what together is no more than one image of the largest size."""
+
+    def __init__(self, pixels: int) -> None:
+        self._free = self._all = pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def room_for(self, pixels: int) -> Iterator[None]:
+        wanted = min(pixels, self._all)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= wanted)
+            self._free -= wanted
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += wanted
+                self._changed.notify_all()

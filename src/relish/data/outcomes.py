@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import PIL
 
-from relish.core.home import relish_home
+from relish.core.io import relish_home
 from relish.data.image import MAX_PIXELS
 
 _RULES = f"2/{PIL.__version__}/{MAX_PIXELS}"

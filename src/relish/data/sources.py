@@ -1,26 +1,49 @@
-"""Find a dataset from whatever the user gives: the one place that tells a folder from an archive from a name.
-
-In:   a folder, an archive, an http(s) address of one, a table (.csv, .parquet), or a registered name.
-Out:  a `Dataset`, with the splits that it brings itself, or only `all`.
-Not here: reading folders (`folders.py`) or tables (`tables.py`), splitting (`split.py`), opening pictures.
+"""Find a dataset from whatever the user gives: a folder, an archive, an address, a table, or a registered name.
 
 What lies on the disk wins over a registered name, as it would for any other path; a warning says so, since the name
 may have been meant.
 """
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from relish.core.errors import DataError, nearest
 from relish.core.progress import Progress
 from relish.data.archive import extract, short_name
-from relish.data.checksums import checksums, mismatch
 from relish.data.dataset import Dataset
-from relish.data.download import download, shown
+from relish.data.download import checksums, download, mismatch, shown
 from relish.data.folder import index_folder
-from relish.data.registry import REGISTERED
 from relish.data.table import TABLE_SUFFIXES, index_table
+
+# ---- datasets that go by a name -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """One dataset on the web."""
+
+    address: str
+    """Of an archive."""
+    sha1: str | None = None
+    """40 hexadecimal digits; needed where `sha256` is not known."""
+    sha256: str | None = None
+    """64 hexadecimal digits."""
+    origin: str
+    """Who published it, and where it is described."""
+
+
+REGISTERED = {
+    "hotdog": Registered(
+        address="http://d2l-data.s3-accelerate.amazonaws.com/hotdog.zip",
+        sha1="fba480ffa8aa7e0febbb511d181409f899b9baa5",
+        origin="Dive into Deep Learning, section 14.2, Fine-Tuning",
+    ),
+}
+"""By the name a user types."""
+
+
+# ---- finding a dataset --------------------------------------------------------------------------------------------
 
 _SILENT = Progress()
 
@@ -33,7 +56,7 @@ def find_dataset(
     learnable: bool = True,
     progress: Progress = _SILENT,
 ) -> Dataset:
-    """Find the pictures, their classes and their splits; no picture is opened.
+    """Find the images, their classes and their splits; no image is opened.
 
     Args:
         source: a folder, an archive, an address of an archive, a table, or a registered name such as `hotdog`.
@@ -45,7 +68,7 @@ def find_dataset(
     Raises:
         DataError: there is no such thing, it cannot be read as a dataset, or it is an archive with another checksum.
         DownloadFailed: an address that cannot be reached, or sends another file.
-        WriteFailed: no space for the download or the pictures.
+        WriteFailed: no space for the download or the images.
     """
     text = str(source)
     wanted = checksums(sha1, sha256)

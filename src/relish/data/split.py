@@ -1,50 +1,47 @@
-"""Make the validation split, where a dataset brings none.
+"""Divide images into train, validation and folds: class by class, copies of a file on one side.
 
-In:   a dataset, the share to hold out, a seed, and fingerprints of the files where they are known.
-Out:  the same dataset with `train` and `validation`; `test` is never touched.
-Not here: reading the files to fingerprint them (`survey.py`).
-
-Which pictures are held out depends on the seed and on the pictures, not on the order a disk lists them in, so that
-two computers validate on the same ones. Files with the same bytes stay together: a copy of a picture that was
-learned from would only measure memory.
+Which images are held out depends on the seed and on the images' contents, not on the order a disk lists them in, so
+that two computers validate on the same ones. A copy of an image that was trained on would only measure memory.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from relish.core.errors import RecipeError
-from relish.core.seeds import derive
-from relish.data.classes import TooFewPictures, check_trainable, named_counts
-from relish.data.dataset import TRAIN, VALIDATION, WHOLE, Dataset, Split
+from relish.core.runtime import derive_seed
+from relish.data.dataset import TRAIN, VALIDATION, WHOLE, Dataset, Split, TooFewImages, check_trainable, named_counts
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Pictures that must stay on one side: those with the same bytes."""
+    """Images that must stay on one side: those with the same bytes."""
 
     positions: tuple[int, ...]
     sizes: Mapping[int, int]
-    """Pictures of each class; more than one class where copies of a file are labelled differently."""
+    """Images of each class; more than one class where copies of a file are labelled differently."""
 
 
 def with_validation(
     dataset: Dataset, fraction: float, seed: int, fingerprints: Mapping[Path, str] | None = None
 ) -> Dataset:
-    """Hold out a share of each class's pictures for validation.
+    """Hold out a share of each class's images for validation.
 
     Args:
         dataset: one with `train` or `all`; if it has `validation` already, it comes back as it is.
-        fraction: share of each class's pictures to hold out, between 0 and 1. Each class gets the nearest whole
-            number of pictures, but at least one on each side.
+        fraction: share of each class's images to hold out, between 0 and 1. Each class gets the nearest whole
+            number of images, but at least one on each side.
         seed: the only source of chance here.
-        fingerprints: SHA-256 by path; without it every picture counts as unlike any other.
+        fingerprints: SHA-256 by path; without it every image counts as unlike any other.
 
     Raises:
         RecipeError: the fraction is not between 0 and 1.
         DataError: there is nothing to learn from, or one class only.
-        TooFewPictures: a class has no two different pictures, one to learn from and one to check with.
+        TooFewImages: a class has no two different images, one to learn from and one to check with.
     """
     check_trainable(dataset)
     if VALIDATION in dataset.splits:
@@ -63,11 +60,11 @@ def with_validation(
 
 
 def _ordered_groups(dataset: Dataset, split: Split, seed: int, fingerprints: Mapping[Path, str]) -> list[_Group]:
-    """The groups in an order drawn from the seed: each has its own draw, so that adding a picture moves few others."""
+    """The groups in an order drawn from the seed: each has its own draw, so that adding an image moves few others."""
     together: dict[str, list[int]] = defaultdict(list)
     for position, path in enumerate(split.paths):
         together[fingerprints.get(path) or f"name/{dataset.label(path)}"].append(position)
-    names = sorted(together, key=lambda name: (derive(seed, f"validation/{name}"), name))
+    names = sorted(together, key=lambda name: (derive_seed(seed, f"validation/{name}"), name))
     return [_group(split, together[name]) for name in names]
 
 
@@ -76,7 +73,7 @@ def _group(split: Split, positions: list[int]) -> _Group:
 
 
 def _targets(dataset: Dataset, split: Split, fraction: float) -> list[int]:
-    """How many pictures of each class to hold out: at least one, at most all but one."""
+    """How many images of each class to hold out: at least one, at most all but one."""
     counts = split.counts(len(dataset.classes)).tolist()
     return [max(1, min(count - 1, round(fraction * count))) for count in counts]
 
@@ -138,4 +135,70 @@ def _refuse_one_sided_classes(dataset: Dataset, split: Split, held: set[int]) ->
             if counts[name] > 1:
                 copies = "Its pictures are copies of each other, or of another class's: copies count as one."
                 notes = (copies, *notes)
-            raise TooFewPictures(dataset.name, name, 2, "one to learn from and one to check with", counts, notes)
+            raise TooFewImages(dataset.name, name, 2, "one to learn from and one to check with", counts, notes)
+
+
+# ---- folds of cross-validation --------------------------------------------------------------------------------------
+
+
+Labels = npt.NDArray[np.int64]
+
+
+NEVER = -1
+"""The fold of an image that is always learned from."""
+
+
+def stratified_folds(labels: Labels, contents: Sequence[str], folds: int, seed: int) -> Labels:
+    """Deal the images of each class out to the folds in turn, in an order drawn from the seed.
+
+    Args:
+        labels: (N,) int64.
+        contents: N hashes; images of equal hash count as one and go to one fold, by the label of the first.
+        folds: how many, 2 or more.
+        seed: the only source of chance here.
+
+    Returns:
+        (N,) int64 from 0 to `folds` - 1, or `NEVER` for a class with fewer different images than folds: it is too
+        rare to be held out, and would be missing from what is learned.
+    """
+    first: dict[str, int] = {}
+    for content, label in zip(contents, labels.tolist(), strict=True):
+        first.setdefault(content, label)
+    different = Counter(first.values())
+    # The turn goes on from class to class, so that the folds stay equally large where classes are small.
+    dealt = sorted(
+        (content for content, label in first.items() if different[label] >= folds),
+        key=lambda content: (first[content], derive_seed(seed, f"fold/{content}"), content),
+    )
+    fold_of = {content: turn % folds for turn, content in enumerate(dealt)}
+    return np.array([fold_of.get(content, NEVER) for content in contents], dtype=np.int64)
+
+
+def usable_folds(labels: Labels, contents: Sequence[str], most: int) -> int:
+    """As many folds as half of the classes or more can be in, at least 2 and at most `most`."""
+    different: dict[int, set[str]] = {}
+    for content, label in zip(contents, labels.tolist(), strict=True):
+        different.setdefault(label, set()).add(content)
+    sizes = sorted(map(len, different.values()))
+    return max(2, min(most, sizes[len(sizes) // 2] if sizes else 2))
+
+
+def stratified_sample(labels: Labels, contents: Sequence[str], count: int, seed: int) -> Labels:
+    """The positions of about so many images, each class in its share and at least once, drawn from the seed.
+
+    Returns:
+        (n,) int64, ascending; all of them where there are no more. A class is never left out, so n may be above
+        `count` where classes are many.
+    """
+    if len(labels) <= count:
+        return np.arange(len(labels), dtype=np.int64)
+    order = sorted(range(len(labels)), key=lambda i: (derive_seed(seed, f"sample/{contents[i]}"), contents[i], i))
+    sizes, met = np.bincount(labels), np.zeros(int(labels.max()) + 1)
+    rank = np.empty(len(labels))
+    for i in order:
+        # 0 for the first of a class, so that none is left out; from there on in the class's own share.
+        rank[i] = 0.0 if met[labels[i]] == 0 else (met[labels[i]] + 0.5) / sizes[labels[i]]
+        met[labels[i]] += 1
+    least = int((rank == 0.0).sum())
+    chosen = np.argsort(rank, kind="stable")[: max(count, least)]
+    return np.sort(chosen).astype(np.int64)

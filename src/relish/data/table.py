@@ -1,11 +1,7 @@
-"""Turn a table of pictures into a dataset: CSV or Parquet with the columns `path,label` and, if wanted, `split`.
+"""Turn a table of images into a dataset: CSV or Parquet with the columns `path,label` and, if wanted, `split`.
 
-In:   a file; its paths are relative to the folder it lies in, or absolute.
-Out:  a `Dataset` with the splits of the table, or the one split `all`.
-Not here: opening pictures (`pictures.py`), making a validation split (`split.py`).
-
-Labels are read as the characters that stand there, so that class 007 is not class 7 and NA is not a missing value;
-this is why no data-frame library reads the CSV.
+Paths are relative to the folder the table lies in, or absolute. Labels are read as the characters that stand there, so
+that class 007 is not class 7 and NA is not a missing value; this is why no data-frame library reads the CSV.
 """
 
 import csv
@@ -18,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from relish.core.errors import DataError, nearest
-from relish.data.classes import first_few, label_by_name
-from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset
+from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset, first_few, label_by_name
 from relish.data.layout import known_split_words, split_words
 
 TABLE_SUFFIXES = frozenset([".csv", ".tsv", ".parquet", ".pq"])
@@ -39,7 +34,7 @@ class _Row:
 
 
 def index_table(path: Path, *, name: str, source: str, learnable: bool = True) -> Dataset:
-    """Read a table of pictures; none is opened, but each file must be there.
+    """Read a table of images; none is opened, but each file must be there.
 
     Args:
         path: a .csv, .tsv, .parquet or .pq file. A CSV is UTF-8 or UTF-16, separated by comma, semicolon, tab or |.
@@ -48,7 +43,7 @@ def index_table(path: Path, *, name: str, source: str, learnable: bool = True) -
         learnable: as in `label_by_name`.
 
     Raises:
-        DataError: a column is missing, a cell is empty, a split has an unknown name, files are missing, a picture has
+        DataError: a column is missing, a cell is empty, a split has an unknown name, files are missing, an image has
             several labels or stands in several splits; or the classes do not allow it (see `label_by_name`).
     """
     path = path.absolute()
@@ -59,10 +54,10 @@ def index_table(path: Path, *, name: str, source: str, learnable: bool = True) -
     meant = _meant_splits(rows, source)
     unique, warnings = _without_repeats(rows, path.parent, meant, source)
     _refuse_missing_files(unique, path.parent, source)
-    pictures: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    images: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for row in unique:
-        pictures[meant[row.split]][row.label].append(path.parent / row.path)
-    return label_by_name(pictures, name=name, source=source, root=path.parent, warnings=warnings, learnable=learnable)
+        images[meant[row.split]][row.label].append(path.parent / row.path)
+    return label_by_name(images, name=name, source=source, root=path.parent, warnings=warnings, learnable=learnable)
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -192,7 +187,7 @@ def _meant_splits(rows: Sequence[_Row], source: str) -> dict[str, str]:
 def _without_repeats(
     rows: Sequence[_Row], folder: Path, meant: dict[str, str], source: str
 ) -> tuple[list[_Row], list[str]]:
-    """Each picture once; saying the same twice is a warning, saying two things an error."""
+    """Each image once; saying the same twice is a warning, saying two things an error."""
     first: dict[str, _Row] = {}
     several: dict[str, set[str]] = defaultdict(set)
     for row in rows:

@@ -1,11 +1,11 @@
-"""How a picture becomes what the network sees: one definition for training, evaluation, prediction and export.
+"""How an image becomes what the network sees: one definition for training, evaluation, prediction and export.
 
-In:   an RGB picture of any size, and a `Preprocessing`.
+In:   an RGB image of any size, and a `Preprocessing`.
 Out:  (3, S, S) uint8; `normalise` turns a batch of them to float32 at once.
-Not here: opening the picture (`pictures.py`).
+Not here: opening the image (`images.py`).
 
-Pillow scales: its filters are antialiased, and are what torchvision applies to a picture too. Every draw is looked up
-by (seed, epoch, picture), so that a run can be resumed in mid-epoch, or spread over processes, and no draw changes.
+Pillow scales: its filters are antialiased, and are what torchvision applies to an image too. Every draw is looked up
+by (seed, epoch, image), so that a run can be resumed in mid-epoch, or spread over processes, and no draw changes.
 """
 
 import math
@@ -25,21 +25,21 @@ Interpolation = Literal["bilinear", "bicubic"]
 Framing = Literal["squash", "crop", "letterbox"]
 
 BOOK_RESIZE = 256 / 224
-"""Test pictures are scaled to this times the crop (Dive into Deep Learning, section 14.2: 256 for a crop of 224)."""
+"""Test images are scaled to this times the crop (Dive into Deep Learning, section 14.2: 256 for a crop of 224)."""
 CROP_AREA, CROP_RATIO, CROP_TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
-"""Random crops: share of the picture's area, width over height, tries (Szegedy et al. 2015, arXiv:1409.4842)."""
+"""Random crops: share of the image's area, width over height, tries (Szegedy et al. 2015, arXiv:1409.4842)."""
 VIEW_AREA = 0.35
-"""Crops for a probe keep at least this share of a picture: its features are averaged over, not trained through."""
+"""Crops for a probe keep at least this share of an image: its features are averaged over, not trained through."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What lies between a picture and the network's input; saved with every model."""
+    """What lies between an image and the network's input; saved with every model."""
 
     image_size: int
     """Side of the square the network sees, in pixels."""
     resize: int
-    """What a picture's sides are scaled to before the centre crop, in pixels; with framing `crop`, the shorter one."""
+    """What an image's sides are scaled to before the centre crop, in pixels; with framing `crop`, the shorter one."""
     mean: tuple[float, float, float]
     """Per channel, of values from 0 to 1."""
     std: tuple[float, float, float]
@@ -47,7 +47,7 @@ class Preprocessing:
     interpolation: Interpolation = "bilinear"
     """Filter of every scaling; always antialiased."""
     framing: Framing = "squash"
-    """How a picture that is no square fits one: `squash` scales both sides to `resize`, as the book does; `crop` keeps
+    """How an image that is no square fits one: `squash` scales both sides to `resize`, as the book does; `crop` keeps
     their ratio and cuts more off the longer one; `letterbox` keeps it too, and fills up with the mean colour."""
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ class Preprocessing:
 
     @property
     def framing_words(self) -> str:
-        """How a picture that is no square fits one, in a word or two."""
+        """How an image that is no square fits one, in a word or two."""
         if self.framing == "squash":
             return "squashed" if self.resize == self.image_size else "squashed and cropped"
         return {"crop": "cropped", "letterbox": "letterboxed"}[self.framing]
@@ -85,64 +85,64 @@ def preprocessing_from(header: Mapping[str, str], otherwise: Preprocessing) -> P
 def book_preprocessing(
     image_size: int, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> Preprocessing:
-    """The book's test pictures at any size: scaled in the ratio 256 to 224, then cropped in the middle."""
+    """The book's test images at any size: scaled in the ratio 256 to 224, then cropped in the middle."""
     return Preprocessing(image_size=image_size, resize=round(image_size * BOOK_RESIZE), mean=mean, std=std)
 
 
-def as_evaluated(picture: Image.Image, how: Preprocessing) -> Tensor:
-    """A picture as the network sees it outside training: scaled as `framing` says, then a centre crop.
+def evaluation_transform(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
+    """An image as the network sees it outside training: scaled as `framing` says, then a centre crop.
 
     Returns:
         (3, S, S) uint8.
     """
-    size = how.image_size
-    if how.framing == "letterbox":
-        return _pixels(_letterboxed(picture, how))
-    if how.framing == "crop":
-        # Cut first: a picture a thousand times as long as wide is never scaled whole.
-        side = max(1, round(min(picture.size) * size / how.resize))
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        return _pixels(picture.crop((left, top, left + side, top + side)).resize((size, size), _filter(how)))
-    edge = round((how.resize - size) / 2)
-    scaled = picture.resize((how.resize, how.resize), _filter(how))
+    size = preprocessing.image_size
+    if preprocessing.framing == "letterbox":
+        return _pixels(_letterboxed(image, preprocessing))
+    if preprocessing.framing == "crop":
+        # Cut first: an image a thousand times as long as wide is never scaled whole.
+        side = max(1, round(min(image.size) * size / preprocessing.resize))
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        return _pixels(image.crop((left, top, left + side, top + side)).resize((size, size), _filter(preprocessing)))
+    edge = round((preprocessing.resize - size) / 2)
+    scaled = image.resize((preprocessing.resize, preprocessing.resize), _filter(preprocessing))
     return _pixels(scaled.crop((edge, edge, edge + size, edge + size)))
 
 
-def _letterboxed(picture: Image.Image, how: Preprocessing) -> Image.Image:
-    longer = max(picture.size)
-    width, height = (max(1, round(how.image_size * side / longer)) for side in picture.size)
-    square = Image.new("RGB", (how.image_size, how.image_size), tuple(round(255 * value) for value in how.mean))
-    square.paste(
-        picture.resize((width, height), _filter(how)), ((how.image_size - width) // 2, (how.image_size - height) // 2)
-    )
+def _letterboxed(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    size, longer = preprocessing.image_size, max(image.size)
+    width, height = (max(1, round(size * side / longer)) for side in image.size)
+    square = Image.new("RGB", (size, size), tuple(round(255 * value) for value in preprocessing.mean))
+    scaled = image.resize((width, height), _filter(preprocessing))
+    square.paste(scaled, ((size - width) // 2, (size - height) // 2))
     return square
 
 
-def as_trained(
-    picture: Image.Image, how: Preprocessing, chance: np.random.Generator, smallest: float = CROP_AREA[0]
+def training_transform(
+    image: Image.Image, preprocessing: Preprocessing, rng: np.random.Generator, smallest: float = CROP_AREA[0]
 ) -> Tensor:
-    """A picture as the network sees it in training: a random crop scaled to S, flipped half of the time.
+    """An image as the network sees it in training: a random crop scaled to S, flipped half of the time.
 
     Args:
-        smallest: share of the picture's area that a crop has at least.
+        smallest: share of the image's area that a crop has at least.
 
     Returns:
         (3, S, S) uint8.
     """
-    top, left, height, width = random_crop(picture.height, picture.width, chance, smallest)
-    cut = picture.crop((left, top, left + width, top + height)).resize((how.image_size, how.image_size), _filter(how))
-    return _pixels(cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if chance.random() < 0.5 else cut)
+    top, left, height, width = random_crop(image.height, image.width, rng, smallest)
+    size = preprocessing.image_size
+    cut = image.crop((left, top, left + width, top + height)).resize((size, size), _filter(preprocessing))
+    return _pixels(cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else cut)
 
 
-def least_side(how: Preprocessing, smallest: float) -> int:
-    """Pixels of a picture's shorter side with which no crop of `as_trained` has to be scaled up."""
-    return math.ceil(how.image_size / math.sqrt(smallest * CROP_RATIO[0]))
+def least_side(preprocessing: Preprocessing, smallest: float) -> int:
+    """Pixels of an image's shorter side with which no crop of `training_transform` has to be scaled up."""
+    return math.ceil(preprocessing.image_size / math.sqrt(smallest * CROP_RATIO[0]))
 
 
 def random_crop(
-    height: int, width: int, chance: np.random.Generator, smallest: float = CROP_AREA[0]
+    height: int, width: int, rng: np.random.Generator, smallest: float = CROP_AREA[0]
 ) -> tuple[int, int, int, int]:
-    """A crop of random area, shape and place: (top, left, height, width) in pixels, inside the picture.
+    """A crop of random area, shape and place: (top, left, height, width) in pixels, inside the image.
 
     The distribution is that of torchvision's `RandomResizedCrop`: area uniform, log of the ratio uniform; after ten
     misses the largest centre crop of an allowed ratio.
@@ -151,53 +151,53 @@ def random_crop(
     """
     low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
     for _ in range(CROP_TRIES):
-        area = height * width * chance.uniform(smallest, CROP_AREA[1])
-        ratio = math.exp(chance.uniform(low, high))
+        area = height * width * rng.uniform(smallest, CROP_AREA[1])
+        ratio = math.exp(rng.uniform(low, high))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
-            return int(chance.integers(0, height - h + 1)), int(chance.integers(0, width - w + 1)), h, w
+            return int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1)), h, w
     ratio = min(max(width / height, CROP_RATIO[0]), CROP_RATIO[1])
     w, h = min(width, max(1, round(height * ratio))), min(height, max(1, round(width / ratio)))
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def as_viewed(picture: Image.Image, how: Preprocessing, view: int, chance: np.random.Generator) -> Tensor:
-    """A picture as a probe learns from it besides its plain view: view 1 is that one flipped, the others are crops.
+def view_transform(image: Image.Image, preprocessing: Preprocessing, view: int, rng: np.random.Generator) -> Tensor:
+    """An image as a probe learns from it besides its plain view: view 1 is that one flipped, the others are crops.
 
     Args:
-        view: 1 or above; the plain view, 0, is `as_evaluated`.
+        view: 1 or above; the plain view, 0, is `evaluation_transform`.
 
     Returns:
         (3, S, S) uint8.
     """
     if view > 1:
-        return as_trained(picture, how, chance, VIEW_AREA)
-    return as_evaluated(picture, how).flip(2)
+        return training_transform(image, preprocessing, rng, VIEW_AREA)
+    return evaluation_transform(image, preprocessing).flip(2)
 
 
-def stacked(pictures: Sequence[Tensor]) -> Tensor:
-    """Pictures of (3, S, S) as one batch (B, 3, S, S), channels last in memory, which is how convolutions want them."""
-    return torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
+def stacked(images: Sequence[Tensor]) -> Tensor:
+    """Images of (3, S, S) as one batch (B, 3, S, S), channels last in memory, which is how convolutions want them."""
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
-def normalise(images: Tensor, how: Preprocessing) -> Tensor:
+def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     """(B, 3, S, S) uint8 to float32: from 0 to 1, less the mean, over the standard deviation of each channel."""
-    mean = torch.tensor(how.mean, device=images.device).view(3, 1, 1)
-    std = torch.tensor(how.std, device=images.device).view(3, 1, 1)
+    mean = torch.tensor(preprocessing.mean, device=images.device).view(3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=images.device).view(3, 1, 1)
     # Channels last is the layout that convolutions are fastest in; the values are the same.
     floats = images.to(torch.float32, memory_format=torch.channels_last)
     return floats.div_(255).sub_(mean).div_(std)
 
 
-def denormalise(images: Tensor, how: Preprocessing) -> Tensor:
+def denormalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     """Back from what the network sees to (B, 3, S, S) uint8, for showing."""
-    mean, std = torch.tensor(how.mean).view(3, 1, 1), torch.tensor(how.std).view(3, 1, 1)
+    mean, std = torch.tensor(preprocessing.mean).view(3, 1, 1), torch.tensor(preprocessing.std).view(3, 1, 1)
     return (images.cpu() * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
 
 
-def _filter(how: Preprocessing) -> Image.Resampling:
-    return Image.Resampling.BICUBIC if how.interpolation == "bicubic" else Image.Resampling.BILINEAR
+def _filter(preprocessing: Preprocessing) -> Image.Resampling:
+    return Image.Resampling.BICUBIC if preprocessing.interpolation == "bicubic" else Image.Resampling.BILINEAR
 
 
-def _pixels(picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+def _pixels(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from relish.core.errors import Failed
-from relish.core.memory import free_memory
+from relish.core.runtime import free_memory
 from relish.evaluation.predictions import BATCH_SIZE
 
 SHARE = 0.5

@@ -23,13 +23,12 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from relish.core.errors import ModelError, WriteFailed
-from relish.core.fingerprints import fingerprint
-from relish.core.home import relish_home
+from relish.core.io import fingerprint, relish_home
 from relish.core.progress import Progress
 from relish.core.row_store import RowStore
-from relish.core.runtime import place
+from relish.core.runtime import to_device
 from relish.data.dataset import Split
-from relish.data.loader import Look, look_batches
+from relish.data.loader import View, view_batches
 from relish.data.transforms import Preprocessing, normalise
 from relish.evaluation.predictions import BATCH_SIZE
 from relish.models.head import OutputLayer, head_names, output_layer
@@ -77,7 +76,7 @@ class Backbone:
         self.network, self.head, self.device = network, head, device
         self.width = head.weight.shape[1]
         self.name = name
-        place(network, device)
+        to_device(network, device)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, how: Preprocessing) -> Tensor:
@@ -128,7 +127,7 @@ class Backbone:
 def features_of(
     backbone: Backbone,
     split: Split,
-    looks: Sequence[Look],
+    looks: Sequence[View],
     sha256: Mapping[Path, str],
     accelerator: Accelerator,
     *,
@@ -147,7 +146,7 @@ def features_of(
 
     Raises:
         ModelError: see `Backbone`.
-        PictureError: a picture cannot be opened any more.
+        ImageError: a picture cannot be opened any more.
     """
     voice, keys = progress or Progress(), [sha256[path] for path in split.paths]
     place_of = {key: place for place, key in enumerate(dict.fromkeys(keys))}
@@ -196,7 +195,7 @@ class _Shelf:
 def _computed(
     backbone: Backbone,
     split: Split,
-    looks: Sequence[Look],
+    looks: Sequence[View],
     keys: Sequence[str],
     missing: Sequence[set[str]],
     accelerator: Accelerator,
@@ -208,7 +207,7 @@ def _computed(
     batches = [range(i, min(i + BATCH_SIZE, len(keys))) for i in range(0, len(keys), BATCH_SIZE)]
     needed = [list(batch) for batch in batches if any(keys[p] in some for some in missing for p in batch)]
     mine = needed[accelerator.process_index :: accelerator.num_processes]
-    pictures = look_batches(split, looks, mine, contents=keys, workers=workers)
+    pictures = view_batches(split, looks, mine, contents=keys, workers=workers)
     rounds = math.ceil(len(needed) / (_KEEP_EVERY * accelerator.num_processes))
     for _ in range(rounds):
         fresh: list[dict[str, Features]] = [{} for _ in looks]
@@ -216,7 +215,7 @@ def _computed(
             places = batch.positions.tolist()
             for rows, look, images, some in zip(fresh, looks, batch.images, missing, strict=True):
                 if any(keys[p] in some for p in places):
-                    found = backbone(images, look.how).cpu().numpy()
+                    found = backbone(images, look.preprocessing).cpu().numpy()
                     rows.update((keys[p], row) for p, row in zip(places, found, strict=True))
         if accelerator.num_processes > 1:
             parts = gather_object([fresh])
@@ -224,5 +223,7 @@ def _computed(
         yield fresh
 
 
-def _key(backbone: Backbone, digest: str, look: Look) -> str:
-    return fingerprint([_RULES, digest, look.how.as_dict(), look.view, backbone.device.type, torch.__version__])
+def _key(backbone: Backbone, digest: str, look: View) -> str:
+    return fingerprint(
+        [_RULES, digest, look.preprocessing.as_dict(), look.view, backbone.device.type, torch.__version__]
+    )

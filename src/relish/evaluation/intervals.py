@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from relish.core.seeds import generator
+from relish.core.runtime import rng_for
 from relish.evaluation.metrics import Scores
 
 DRAWS = 2000
@@ -70,7 +70,7 @@ def balanced_figures(scores: Scores, draws: int = DRAWS, seed: int = 0) -> tuple
 
 def _resampled(confusion: npt.NDArray[np.int64], draws: int, seed: int) -> tuple[Floats, Floats]:
     """Both figures of every draw, (D,) each."""
-    chance, counts = generator(seed, "bootstrap"), confusion.sum(1)
+    chance, counts = rng_for(seed, "bootstrap"), confusion.sum(1)
     present = np.flatnonzero(counts)
     right, said = np.zeros((draws, len(counts))), np.zeros((draws, len(counts)))
     for k in present:

@@ -16,7 +16,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from relish.core.progress import Progress
-from relish.core.runtime import place
+from relish.core.runtime import to_device
 from relish.data.dataset import Split
 from relish.data.loader import evaluation_batches
 from relish.data.transforms import Preprocessing, normalise
@@ -45,10 +45,10 @@ def split_logits(
         (N, K) float32, in the order of the split.
 
     Raises:
-        PictureError: a picture cannot be opened any more.
+        ImageError: a picture cannot be opened any more.
     """
     network.eval()
-    place(network, accelerator.device)
+    to_device(network, accelerator.device)
     batches = [list(range(i, min(i + BATCH_SIZE, len(split)))) for i in range(0, len(split), BATCH_SIZE)]
     mine = batches[accelerator.process_index :: accelerator.num_processes]
     found: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []

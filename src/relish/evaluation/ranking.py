@@ -11,7 +11,7 @@ guessing, 1 the best. Where there are more than two classes it is each class aga
 import numpy as np
 import numpy.typing as npt
 
-from relish.core.seeds import generator
+from relish.core.runtime import rng_for
 from relish.evaluation.intervals import Estimate, Floats, percentiles
 from relish.evaluation.metrics import Proportion, Z
 
@@ -84,7 +84,7 @@ def _placements(scores: Floats, own: npt.NDArray[np.bool_]) -> tuple[float, Floa
 
 def _drawn(scores: Floats, labels: Labels, judged: Labels, seed: int) -> Floats:
     """(D,) areas of pictures drawn again, class by class."""
-    chance, found = generator(seed, "area"), np.zeros(DRAWS)
+    chance, found = rng_for(seed, "area"), np.zeros(DRAWS)
     for start in range(0, DRAWS, _AT_ONCE):
         times = np.zeros((_AT_ONCE, len(labels)))
         for k in np.unique(labels):

@@ -102,7 +102,7 @@ def prove_rows(
         One for each class that has a row, the same in every process.
 
     Raises:
-        PictureError: a picture cannot be opened any more.
+        ImageError: a picture cannot be opened any more.
     """
     if not any(matches.values()):
         return []

@@ -22,8 +22,8 @@ from torch import nn
 
 from relish.core.progress import Progress
 from relish.data.dataset import Split
-from relish.data.image import open_picture
-from relish.data.transforms import Preprocessing, as_evaluated, normalise, stacked
+from relish.data.image import open_image
+from relish.data.transforms import Preprocessing, evaluation_transform, normalise, stacked
 from relish.evaluation.decision import Decision, tempered_softmax
 from relish.evaluation.metrics import Proportion
 from relish.export.reader import run
@@ -116,13 +116,13 @@ def certify(
         A certificate a form.
 
     Raises:
-        PictureError: a picture cannot be opened any more.
+        ImageError: a picture cannot be opened any more.
     """
     tallies = {name: _Tally() for name in ("", *exported)}
     answers = {"": torch_answer, **exported}
     with _one_thread(), (progress or Progress()).bar("comparing", len(split)) as bar:
         for path in split.paths:
-            picture = open_picture(path)
+            picture = open_image(path)
             for name, answer in answers.items():
                 tallies[name].ask(answer, picture)
             bar.advance()
@@ -136,7 +136,7 @@ def torch_model(network: nn.Module, how: Preprocessing, decision: Decision) -> A
 
     def answer(picture: Image.Image) -> npt.NDArray[np.floating[Any]]:
         with torch.inference_mode():
-            logits = network(normalise(stacked([as_evaluated(picture, how)]), how))
+            logits = network(normalise(stacked([evaluation_transform(picture, how)]), how))
         return np.asarray(tempered_softmax(logits.numpy(), decision.temperature)[0])
 
     return answer

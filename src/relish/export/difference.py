@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from relish.data.transforms import Preprocessing, as_evaluated, normalise, stacked
+from relish.data.transforms import Preprocessing, evaluation_transform, normalise, stacked
 from relish.export.assemble import PIXELS, with_outputs
 from relish.export.metadata import IMAGE, LOGITS
 from relish.export.network import NORMALISED
@@ -31,7 +31,7 @@ def explain(model: onnx.ModelProto, network: nn.Module, how: Preprocessing, pict
     loaded = session(with_outputs(model, PIXELS, NORMALISED).SerializeToString(), threads=1)
     images = np.broadcast_to(np.asarray(picture), (count, *np.asarray(picture).shape))
     pixels, given, logits = (row[0] for row in loaded.run([PIXELS, NORMALISED, LOGITS], {IMAGE: images}))
-    wanted = as_evaluated(picture, how)
+    wanted = evaluation_transform(picture, how)
     with torch.inference_mode():
         same_input = network(torch.from_numpy(given)[None]).numpy()[0]
     levels = np.abs(pixels - wanted.numpy())  # (3, S, S), of 255

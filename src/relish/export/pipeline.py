@@ -1,4 +1,4 @@
-"""From uint8 pictures of any size to the network's input, as `transforms.as_evaluated` and `normalise` do, in ONNX.
+"""From uint8 pictures of any size to the network's input, as `evaluation_transform` and `normalise` do, in ONNX.
 
 In:   a `Preprocessing`, and the name of the graph's input, (N, H, W, 3) uint8.
 Out:  (N, 3, S, S) float32: first the pixels, whole numbers from 0 to 255, then what the network takes.
@@ -43,7 +43,7 @@ def pixels(g: Graph, image: str, how: Preprocessing, count: int) -> str:
         image: (count, H, W, 3) uint8.
 
     Returns:
-        (count, 3, S, S) float32, the whole numbers that `as_evaluated` gives.
+        (count, 3, S, S) float32, the whole numbers that `evaluation_transform` gives.
     """
     framed = {"squash": _squashed, "crop": _cropped, "letterbox": _letterboxed}[how.framing](g, image, how)
     scaled = _scaled(g, framed, how, count)

@@ -1,6 +1,6 @@
 """Use an exported file: pictures in, the same answers as from the run it was made from, without torch.
 
-In:   a file that `relish export` made, and pictures in any form that `open_picture` takes.
+In:   a file that `relish export` made, and pictures in any form that `open_image` takes.
 Out:  one `Prediction` a picture.
 Not here: commands; making such a file.
 
@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from relish.core.errors import Failed, ModelError, PictureError
-from relish.data.image import PictureSource, open_picture
+from relish.core.errors import Failed, ImageError, ModelError
+from relish.data.image import ImageSource, open_image
 from relish.evaluation.prediction import Prediction, predictions
 from relish.export.metadata import IMAGE, LOGITS, PROBABILITIES, About, about_from
 
@@ -52,22 +52,22 @@ class OnnxClassifier:
         shown = ", ".join(self.classes[:6]) + (", …" if len(self.classes) > 6 else "")
         return f"<OnnxClassifier {self.path} | {len(self.classes)} classes: {shown} | {self.about.precision}>"
 
-    def predict(self, pictures: PictureSource | Iterable[PictureSource]) -> list[Prediction]:
+    def predict(self, pictures: ImageSource | Iterable[ImageSource]) -> list[Prediction]:
         """What the model says of each picture, in order; as `relish.Classifier.predict`."""
         one = isinstance(pictures, str | Path | bytes | Image.Image | np.ndarray) or hasattr(pictures, "read")
         return list(self.stream([pictures] if one else pictures))  # type: ignore[list-item, arg-type]
 
-    def stream(self, pictures: Iterable[PictureSource | PictureError]) -> Iterator[Prediction]:
+    def stream(self, pictures: Iterable[ImageSource | ImageError]) -> Iterator[Prediction]:
         """As `predict`, one by one, holding one picture in memory, or one batch where the file takes batches."""
         waiting: list[tuple[str, npt.NDArray[np.uint8]]] = []
         for number, picture in enumerate(pictures):
             name = str(picture) if isinstance(picture, str | Path) else f"picture {number + 1}"
             try:
-                if isinstance(picture, PictureError):
+                if isinstance(picture, ImageError):
                     name = picture.name
                     raise picture
-                pixels = np.asarray(open_picture(picture))
-            except PictureError as error:
+                pixels = np.asarray(open_image(picture))
+            except ImageError as error:
                 yield from self._answered(waiting)
                 waiting = []
                 yield Prediction(name, error=error.reason)

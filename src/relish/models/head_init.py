@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from relish.core.seeds import derive
+from relish.core.runtime import derive_seed
 from relish.models.head import OutputLayer
 
 HeadInit = Literal["xavier", "xavier-zero", "zeros", "source", "library"]
@@ -59,7 +59,7 @@ def initialise_head(
 
 def _xavier(layer: OutputLayer, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive(seed, "head"))
+        torch.default_generator.manual_seed(derive_seed(seed, "head"))
         layer.reset_parameters()
         nn.init.xavier_uniform_(layer.weight)
 

@@ -18,8 +18,7 @@ import torch
 from torch import nn
 
 from relish.core.errors import DownloadFailed, ModelError, nearest
-from relish.core.fingerprints import sha256_of_file
-from relish.core.home import relish_home
+from relish.core.io import relish_home, sha256_of_file
 from relish.core.progress import Progress
 from relish.data.download import TIMEOUT, download
 from relish.models.data_config import DataConfig

@@ -24,9 +24,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from relish.core.errors import BadInput, WriteFailed
-from relish.core.fingerprints import fingerprint
-from relish.core.home import relish_home
-from relish.core.io import write_json
+from relish.core.io import fingerprint, relish_home, write_json
 from relish.core.runtime import processor_name
 
 Precision = Literal["f32", "bf16"]

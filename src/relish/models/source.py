@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from relish.core.errors import ModelError
-from relish.core.fingerprints import sha256_of_file
+from relish.core.io import sha256_of_file
 from relish.core.progress import Progress
 from relish.models.data_config import DataConfig
 from relish.models.embedded import embedded_description, embedded_file, embedded_tensors

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from relish.core.errors import ModelError, RecipeError
-from relish.core.seeds import derive
+from relish.core.runtime import derive_seed
 from relish.models.head import OutputLayer, head_names, output_layer
 from relish.models.head_init import HeadInit, Unmatched, initialise_head
 from relish.models.header import ModelDescription
@@ -113,7 +113,7 @@ def make_target(
         architecture=source.architecture,
         model_args=source.model_args,
         num_classes=len(names),
-    ).build(derive(seed, "weights"))
+    ).build(derive_seed(seed, "weights"))
     heads = _heads(source, network, len(names))
     copied = () if random_weights else _copy(source, network, heads)
     rows = [found[0][0] if found else None for found in matches.values()]
@@ -124,7 +124,7 @@ def make_target(
             rows,
             how="library" if random_weights else head_init,
             unmatched=unmatched,
-            seed=derive(seed, "output layer", place),
+            seed=derive_seed(seed, "output layer", place),
         )
     return TargetModel(
         network=network,

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from relish.core.errors import PictureError
+from relish.core.errors import ImageError
 from relish.core.io import write_text
 from relish.data.findings import Finding
-from relish.data.image import open_picture
+from relish.data.image import open_image
 from relish.reporting.check_template import CHECK
 from relish.reporting.embedding import Embedded, embedded
 from relish.reporting.findings import by_kind, count_of, title
@@ -121,8 +121,8 @@ class _Gallery:
         """A picture as the page shows it."""
         if name not in self.opened:
             try:
-                self.opened[name] = embedded(open_picture(self.files[name]), SIDE) if name in self.files else _NONE
-            except PictureError:
+                self.opened[name] = embedded(open_image(self.files[name]), SIDE) if name in self.files else _NONE
+            except ImageError:
                 self.opened[name] = _NONE
         one = self.opened[name]
         return _Picture(name, self.captions.get(name, ""), one.address, one.width, one.height, typical)

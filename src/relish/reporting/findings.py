@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from relish.data.classes import first_few
+from relish.data.dataset import first_few
 from relish.data.findings import KINDS, SEVERITIES, Finding, Kind
 from relish.reporting.predictions_page import percent
 

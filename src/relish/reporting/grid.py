@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from relish.core.errors import DataError, nearest
 from relish.data.dataset import Split
-from relish.data.image import open_picture
+from relish.data.image import open_image
 
 Captioned = tuple[Image.Image, str]
 """A picture and the words to set under it; without words, an empty string."""
@@ -84,7 +84,7 @@ def first_and_last(
 
     Raises:
         DataError: there is no such class.
-        PictureError: a picture cannot be opened.
+        ImageError: a picture cannot be opened.
     """
     if rows < 1 or columns < 1:
         raise ValueError(f"a grid needs a row and a column, got {rows} × {columns}")
@@ -95,7 +95,7 @@ def first_and_last(
     side = max(1, round(PIXELS * scale))
     cells = [
         # Shrunk at once: sixteen pictures from a good camera would fill two gigabytes.
-        [(fitted(open_picture(path), side), name) for path in paths]
+        [(fitted(open_image(path), side), name) for path in paths]
         for paths, name in [*_in_rows(heads, columns, upper), *_in_rows(tails, columns, lower)]
     ]
     return picture_grid(cells, scale=scale)

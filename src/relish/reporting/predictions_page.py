@@ -18,7 +18,7 @@ from jinja2 import Environment, StrictUndefined
 
 from relish.core.io import write_text
 from relish.data.dataset import Dataset, Split
-from relish.data.image import open_picture
+from relish.data.image import open_image
 from relish.evaluation.metrics import Scores, said_class, score
 from relish.reporting.embedding import embedded
 from relish.reporting.page_template import PREDICTIONS
@@ -75,7 +75,7 @@ def write_predictions_page(
 
     Raises:
         DataError: the split is empty.
-        PictureError: a picture cannot be opened any more.
+        ImageError: a picture cannot be opened any more.
         WriteFailed: no space or no permission.
     """
     scores = score(probabilities, split.labels, dataset.classes)
@@ -114,7 +114,7 @@ def evenly_spaced(count: int, most: int) -> list[int]:
 
 def _card(dataset: Dataset, split: Split, row: npt.NDArray[np.floating[Any]], said: int, position: int) -> _Card:
     path, truth = split.paths[position], int(split.labels[position])
-    picture = embedded(open_picture(path))
+    picture = embedded(open_image(path))
     return _Card(
         name=dataset.label(path),
         picture=picture.address,

@@ -16,8 +16,8 @@ from typing import Any
 
 from PIL import Image
 
-from relish.core.errors import PictureError
-from relish.data.image import open_picture, picture_size
+from relish.core.errors import ImageError
+from relish.data.image import open_image, size_from_header
 from relish.evaluation.prediction import Prediction
 from relish.serve.batching import Batcher
 from relish.serve.limits import Limits
@@ -65,7 +65,7 @@ class Answering:
         """Where in a picture the model sees a class.
 
         Raises:
-            PictureError: it cannot be opened.
+            ImageError: it cannot be opened.
         """
         async with self._opened(upload) as picture:
             overlay: Image.Image = await self._batcher.alone(self._model.explain, picture, class_name)
@@ -77,7 +77,7 @@ class Answering:
                 async with self._opened(upload) as picture:
                     prepared = await self._decoding(self._model.prepare, picture)
                     answer = await self._batcher.ask(prepared)
-            except PictureError as error:
+            except ImageError as error:
                 self._metrics.pictures.labels("refused").inc()
                 return Prediction(upload.name, error=error.reason)
         self._metrics.pictures.labels("unsure" if answer.unsure else "answered").inc()
@@ -86,9 +86,9 @@ class Answering:
     @asynccontextmanager
     async def _opened(self, upload: Upload) -> AsyncIterator[Image.Image]:
         """The picture, with room for its pixels until the end of the block."""
-        size = await self._decoding(picture_size, upload.content) or (1, 1)
+        size = await self._decoding(size_from_header, upload.content) or (1, 1)
         if reason := self._limits.refusal_of(size):
-            raise PictureError(upload.name, reason)
+            raise ImageError(upload.name, reason)
         async with self._room.taken(size[0] * size[1]):
             yield await self._decoding(_open, upload)
 
@@ -97,4 +97,4 @@ class Answering:
 
 
 def _open(upload: Upload) -> Image.Image:
-    return open_picture(upload.content, name=upload.name)
+    return open_image(upload.content, name=upload.name)

@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
-from relish.core.errors import PictureError
+from relish.core.errors import ImageError
 from relish.evaluation.prediction import Prediction
 from relish.serve import documents as d
 from relish.serve.access import Bearer, FromHere
@@ -154,7 +154,7 @@ def _add_explain(app: FastAPI, service: Service, guarded: list[Any]) -> None:
                 raise Refusal(422, "one picture at a time is explained.")
             try:
                 overlay = await service.answering.overlay(uploads[0], class_name)
-            except PictureError as error:
+            except ImageError as error:
                 raise _none_readable([Prediction(error.name, error=error.reason)]) from None
         png = io.BytesIO()
         overlay.save(png, "PNG")

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from relish.core.errors import PictureError
-from relish.core.fingerprints import sha256_of_file
+from relish.core.errors import ImageError
+from relish.core.io import sha256_of_file
 from relish.data.dataset import Split
-from relish.data.image import open_picture
+from relish.data.image import open_image
 
 
 class Album:
@@ -55,8 +55,8 @@ class Album:
         if not self.has(label):
             return None
         try:
-            return open_picture(self.path(label))
-        except PictureError:
+            return open_image(self.path(label))
+        except ImageError:
             self._same[label] = False
             return None
 

@@ -21,14 +21,13 @@ from relish.checking.collection import Collection, collected
 from relish.checking.whole import Checked, all_findings
 from relish.core.errors import DataError
 from relish.core.io import write_text
-from relish.core.memory import keep_freed_memory
 from relish.core.progress import Progress
-from relish.core.runtime import accelerator_for
+from relish.core.runtime import accelerator_for, keep_freed_memory
 from relish.data.dataset import Dataset
 from relish.data.findings import Finding
-from relish.data.loader import Look
-from relish.data.scan import survey
+from relish.data.loader import View
 from relish.data.sources import find_dataset
+from relish.data.survey import survey
 from relish.data.table import TABLE_SUFFIXES
 from relish.data.transforms import book_preprocessing
 from relish.evaluation.features import Backbone, Features, features_of
@@ -192,7 +191,7 @@ def _features(
     contents = dict(zip(pictures.paths, pictures.contents, strict=True))
 
     found, others = features_of(
-        backbone, split, [Look(whole), Look(cropped)], contents, accelerator,
+        backbone, split, [View(whole), View(cropped)], contents, accelerator,
         workers=workers, progress=progress, title="looking at pictures",
     )  # fmt: skip
     return found, others

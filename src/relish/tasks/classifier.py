@@ -19,13 +19,12 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import nn
 
-from relish.core.errors import ModelError, PictureError, RunError
-from relish.core.memory import keep_freed_memory
+from relish.core.errors import ImageError, ModelError, RunError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.core.runtime import accelerator_for, place
+from relish.core.runtime import accelerator_for, keep_freed_memory, to_device
 from relish.data.dataset import TRAIN
-from relish.data.reading import Ready, read_ahead
+from relish.data.loader import Ready, read_ahead
 from relish.data.transforms import (
     Preprocessing,
     book_preprocessing,
@@ -77,7 +76,7 @@ class Classifier:
         self._accelerator = accelerator or accelerator_for()
         self._precision: AskedPrecision | Precision = checked_precision(precision)
         self._batch: int | None = None
-        place(self.network, self._accelerator.device)
+        to_device(self.network, self._accelerator.device)
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "auto", precision: str = "f32") -> "Classifier":
@@ -137,13 +136,13 @@ class Classifier:
         """
         return list(self.stream(_several(pictures)))
 
-    def stream(self, pictures: Iterable[Picture | PictureError]) -> Iterator[Prediction]:
+    def stream(self, pictures: Iterable[Picture | ImageError]) -> Iterator[Prediction]:
         """As `predict`, one by one, holding two batches of pictures in memory at most, as the network sees them.
 
         While the network computes, threads read what comes next.
 
         Args:
-            pictures: as there; a `PictureError` among them is a picture that could not be found.
+            pictures: as there; a `ImageError` among them is a picture that could not be found.
         """
         names: list[str] = []
         items: list[Ready] = []
@@ -242,7 +241,7 @@ class Classifier:
         return self._precision
 
     def answers(self, images: torch.Tensor) -> list[Prediction]:
-        """The answer for each of (B, 3, S, S) uint8 pictures that `as_evaluated` prepared, without its path."""
+        """The answer for each of (B, 3, S, S) uint8 pictures that `evaluation_transform` prepared, without its path."""
         logits = self._logits(images.to(self._accelerator.device))
         rows = tempered_softmax(logits, self.decision.temperature)
         return predictions([""] * len(rows), rows, self.classes, self.decision)

@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 
 from relish.core.errors import RecipeError
-from relish.core.fingerprints import fingerprint
-from relish.core.io import write_json, write_text
-from relish.core.memory import keep_freed_memory
+from relish.core.io import fingerprint, write_json, write_text
 from relish.core.progress import Progress
-from relish.core.runtime import accelerator_for
+from relish.core.runtime import accelerator_for, keep_freed_memory
 from relish.evaluation.comparison import McNemar, mcnemar
 from relish.evaluation.metrics import Proportion
 from relish.reporting.curves import draw_comparison

@@ -6,7 +6,7 @@ import numpy as np
 
 from relish.core.progress import Progress
 from relish.core.runtime import accelerator_for
-from relish.data.image import open_picture
+from relish.data.image import open_image
 from relish.evaluation.figures import Figures, figures
 from relish.export.reader import SUFFIX, OnnxClassifier
 from relish.tasks.classifier import Classifier
@@ -45,7 +45,7 @@ def evaluate_file(
 
     Raises:
         DataError: no such split, or a class that the model does not know.
-        PictureError: a picture cannot be opened any more.
+        ImageError: a picture cannot be opened any more.
     """
     voice = progress or Progress()
     _, chosen, part = pictures_of(data, model.classes, split, voice)
@@ -53,7 +53,7 @@ def evaluate_file(
     said = []
     with voice.bar("evaluating", len(chosen)) as bar:
         for path in chosen.paths:
-            _, logits = model.probabilities(np.asarray(open_picture(path))[None])
+            _, logits = model.probabilities(np.asarray(open_image(path))[None])
             said.append(logits)
             bar.advance()
     return figures(np.concatenate(said), chosen.labels, model.classes, model.about.decision)

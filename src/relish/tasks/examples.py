@@ -17,10 +17,10 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
 
-from relish.core.errors import ModelError, PictureError
+from relish.core.errors import ImageError, ModelError
 from relish.core.progress import Progress
-from relish.data.loader import Look
-from relish.data.transforms import as_evaluated, stacked
+from relish.data.loader import View
+from relish.data.transforms import evaluation_transform, stacked
 from relish.evaluation.explanations import heatmaps, last_feature_map, overlays_unavailable
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.evaluation.neighbours import Nearest, nearest
@@ -72,7 +72,7 @@ class Examples:
         if not opened:
             return {}
         shown = list(opened)
-        framed = stacked([as_evaluated(picture, self.model.preprocessing) for picture in opened.values()])
+        framed = stacked([evaluation_transform(picture, self.model.preprocessing) for picture in opened.values()])
         pixels = framed.permute(0, 2, 3, 1).numpy()  # (B, S, S, 3)
         heat = self._heat(framed, [int(self.answers.said[p]) for p in shown])
         near = self._neighbours(shown)
@@ -120,7 +120,7 @@ class Examples:
         asked = [self.rows[p] for p in positions]
         try:
             found, similarity = self._nearest(some, asked)
-        except (ModelError, PictureError) as error:
+        except (ModelError, ImageError) as error:
             self.notes.append(f"Nearest training pictures: {error.message}")
             return {}
         if len(some) < len(learned):
@@ -144,7 +144,7 @@ class Examples:
         def features(rows: Sequence[Row], title: str) -> Features:
             split, how = self.album.split(rows, classes), model.preprocessing
             (found,) = features_of(
-                backbone, split, [Look(how)], sha256, self.accelerator, progress=self.progress, title=title
+                backbone, split, [View(how)], sha256, self.accelerator, progress=self.progress, title=title
             )
             return found
 

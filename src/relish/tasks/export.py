@@ -21,13 +21,12 @@ try:
     import onnxscript  # noqa: F401 - torch's exporter writes with it
 except ImportError as error:
     raise Failed("export needs packages that are not installed.", hint='pip install "relish-vision[export]"') from error
-from relish.core.fingerprints import sha256_of_file
-from relish.core.io import atomic_path
+from relish.core.io import atomic_path, sha256_of_file
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import TRAIN, Split
-from relish.data.image import open_picture
-from relish.data.transforms import as_evaluated, normalise, stacked
+from relish.data.image import open_image
+from relish.data.transforms import evaluation_transform, normalise, stacked
 from relish.evaluation.decision import Decision, decision_from
 from relish.export.assemble import assemble, with_metadata
 from relish.export.certificate import TOLERANCE, Certificate, certify, exported_model, failures, torch_model
@@ -164,7 +163,7 @@ def _calibration(
     chosen = _spread(split, CALIBRATION_PICTURES)
     voice.say(f"int8    calibrated on {len(chosen)} training pictures")
     for path in chosen.paths:
-        pixels = as_evaluated(open_picture(path), model.preprocessing)
+        pixels = evaluation_transform(open_image(path), model.preprocessing)
         yield normalise(stacked([pixels] * batch), model.preprocessing).contiguous().numpy()
 
 
@@ -181,7 +180,7 @@ def _mismatch(
     words = failures(f32)
     if words:
         worst = f32.worst_picture if f32.worst_difference > TOLERANCE else f32.disagreements[0]
-        picture = open_picture(pictures.paths[names.index(worst)])
+        picture = open_image(pictures.paths[names.index(worst)])
         words.append(explain(graph, model.network, model.preprocessing, picture, batch))
     if int8 is not None and f32.accuracy.correct - int8.accuracy.correct > MOST_LOST * int8.pictures:
         words.append(

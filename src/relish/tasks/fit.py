@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from relish.core.errors import RunError
-from relish.core.memory import keep_freed_memory
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.core.runtime import accelerator_for
+from relish.core.runtime import accelerator_for, keep_freed_memory
 from relish.tasks.classifier import Classifier
 from relish.tasks.preparing import Prepared, Request, introduce, prepare
 from relish.tasks.running import open_folder, run

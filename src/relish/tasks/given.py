@@ -12,10 +12,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from relish.core.errors import PictureError
-from relish.data.walking import matches, pictures_below
+from relish.core.errors import ImageError
+from relish.data.folder import images_below, matches
 
-Given = Path | io.BytesIO | PictureError
+Given = Path | io.BytesIO | ImageError
 
 _BLOCK = 2**16
 _TELLING = 64
@@ -39,7 +39,7 @@ def pictures_named(words: Sequence[str], *, nul: bool = False) -> Iterator[Given
 
 def _one(path: Path) -> Iterator[Given]:
     if os.path.isdir(path):
-        yield from _or_error(pictures_below(path), str(path), "there is no picture in this folder")
+        yield from _or_error(images_below(path), str(path), "there is no picture in this folder")
     else:
         yield path
 
@@ -50,7 +50,7 @@ def _or_error(found: Iterator[Given], name: str, reason: str = "matches no file"
         empty = False
         yield one
     if empty:
-        yield PictureError(name, reason)
+        yield ImageError(name, reason)
 
 
 def _standard_input(*, nul: bool) -> Iterator[Given]:

@@ -12,8 +12,8 @@ from relish.core.errors import DataError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import TEST, Dataset, Split
-from relish.data.scan import Survey, survey
 from relish.data.sources import find_dataset
+from relish.data.survey import Survey, survey
 
 
 def pictures_of(

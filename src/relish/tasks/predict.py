@@ -16,9 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from relish.core.errors import BadInput, DataError, PictureError, Stopped, WriteFailed
-from relish.core.fingerprints import fingerprint, sha256_of_file
+from relish.core.errors import BadInput, DataError, ImageError, Stopped, WriteFailed
 from relish.core.growing import Growing, Missing, growing
+from relish.core.io import fingerprint, sha256_of_file
 from relish.core.progress import Bar, Progress
 from relish.core.run_folder import RunFolder
 from relish.evaluation.prediction import Prediction
@@ -193,7 +193,7 @@ def _name(picture: Given, number: int) -> str:
     """What its row is called; as `Classifier.stream` calls it."""
     if isinstance(picture, io.BytesIO):
         return f"picture {number + 1}"
-    return picture.name if isinstance(picture, PictureError) else str(picture)
+    return picture.name if isinstance(picture, ImageError) else str(picture)
 
 
 @contextmanager

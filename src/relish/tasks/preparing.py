@@ -18,14 +18,14 @@ import torch
 from accelerate import Accelerator
 
 from relish.checking.brief import brief_findings
-from relish.core import seeds
 from relish.core.errors import DataError, RecipeError
-from relish.core.fingerprints import fingerprint
+from relish.core.io import fingerprint
 from relish.core.progress import Progress
+from relish.core.runtime import derive_seed
 from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset, Split
-from relish.data.scan import Survey, survey
 from relish.data.sources import find_dataset
 from relish.data.split import with_validation
+from relish.data.survey import Survey, survey
 from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone
 from relish.evaluation.thresholds import Aim, parse_aim, parse_unsure, positive_class
@@ -201,7 +201,7 @@ def prepare_run(request: Request, recipe: Recipe, looked: Survey, progress: Prog
         source,
         looked.dataset.classes,
         head_init=recipe.head,
-        seed=seeds.derive(request.seed, "target"),
+        seed=derive_seed(request.seed, "target"),
         mapping=request.mapping,
         unmatched=recipe.unmatched,
         random_weights=random,

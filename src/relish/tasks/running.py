@@ -21,10 +21,9 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from relish.core.errors import Failed, Stopped, WriteFailed
-from relish.core.memory import give_memory_back
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.core.stopwatch import counted, seconds_so_far
+from relish.core.runtime import elapsed_before, give_memory_back, keep_elapsed
 from relish.data.dataset import VALIDATION, Split
 from relish.data.transforms import Preprocessing, preprocessing_from
 from relish.evaluation.decision import decision_from
@@ -195,14 +194,14 @@ def _climb(prepared: Prepared, folder: RunFolder, accelerator: Accelerator, prog
         workers=workers,
         budget=prepared.request.budget or math.inf,
         target_accuracy=prepared.request.target_accuracy,
-        began=time.monotonic() - seconds_so_far(folder.stopwatch),
+        began=time.monotonic() - elapsed_before(folder.stopwatch),
     )
 
     def keep(how: Preprocessing, held: HeldOut) -> None:
         if accelerator.is_main_process:
             save_run(prepared, folder, how, held)
 
-    with counted(folder.stopwatch, job.began) if accelerator.is_main_process else nullcontext():
+    with keep_elapsed(folder.stopwatch, job.began) if accelerator.is_main_process else nullcontext():
         stages = climb(job, folder, keep, accelerator, progress)
     if accelerator.is_main_process and stages:
         draw_run(folder, stages[0], HELD_OUT)

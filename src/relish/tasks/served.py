@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from relish.data.transforms import as_evaluated, stacked
+from relish.data.transforms import evaluation_transform, stacked
 from relish.evaluation.explanations import heatmaps, last_feature_map, overlays_unavailable
 from relish.evaluation.prediction import Prediction
 from relish.reporting.overlays import overlay
@@ -35,7 +35,7 @@ class ServedClassifier:
 
     def prepare(self, picture: Image.Image) -> Tensor:
         """(3, S, S) uint8: what waits for its turn is small."""
-        return as_evaluated(picture, self._classifier.preprocessing)
+        return evaluation_transform(picture, self._classifier.preprocessing)
 
     def answer(self, prepared: Sequence[Tensor]) -> Sequence[Prediction]:
         """One prediction each."""

@@ -12,8 +12,8 @@ from relish.core.errors import DataError
 from relish.core.progress import Progress
 from relish.data.dataset import TRAIN, WHOLE, Dataset, Split
 from relish.data.loader import epoch_batches, training_batches
-from relish.data.scan import survey
 from relish.data.sources import find_dataset
+from relish.data.survey import survey
 from relish.data.transforms import book_preprocessing, denormalise, normalise
 from relish.models.source import load_source
 from relish.reporting.grid import first_and_last, picture_grid

@@ -19,10 +19,10 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from relish.core.errors import Diverged, RecipeError, RunError, Stopped
-from relish.core.memory import give_memory_back
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.data.scan import Survey
+from relish.core.runtime import give_memory_back
+from relish.data.survey import Survey
 from relish.evaluation.curves import Curves
 from relish.evaluation.metrics import Scores
 from relish.tasks.answers import answers_of

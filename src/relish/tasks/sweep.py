@@ -19,11 +19,9 @@ import numpy.typing as npt
 from accelerate import Accelerator
 
 from relish.core.errors import RecipeError, nearest
-from relish.core.fingerprints import fingerprint
-from relish.core.io import write_json, write_text
-from relish.core.memory import keep_freed_memory
+from relish.core.io import fingerprint, write_json, write_text
 from relish.core.progress import Progress
-from relish.core.runtime import accelerator_for
+from relish.core.runtime import accelerator_for, keep_freed_memory
 from relish.data.dataset import TEST, VALIDATION, Split
 from relish.evaluation.comparison import mcnemar
 from relish.evaluation.curves import SweepPoint

@@ -17,11 +17,9 @@ import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 
-from relish.core.fingerprints import sha256_of_file
-from relish.core.io import atomic_path, write_json
+from relish.core.io import atomic_path, sha256_of_file, write_json
 from relish.core.run_folder import RunFolder
-from relish.core.runtime import processor_name
-from relish.core.stopwatch import seconds_so_far
+from relish.core.runtime import elapsed_before, processor_name
 from relish.data.dataset import TEST, TRAIN, VALIDATION
 from relish.data.findings import Finding
 from relish.data.transforms import Preprocessing
@@ -81,7 +79,7 @@ def write_results(prepared: Prepared, folder: RunFolder, found: Figures, logits:
         seconds = max((event["seconds"] for event in folder.records() if event["event"] == "train"), default=0.0)
         speed = prepared.recipe.passes * len(prepared.learn) / seconds if seconds else None
     else:
-        seconds, speed = seconds_so_far(folder.stopwatch), None
+        seconds, speed = elapsed_before(folder.stopwatch), None
     evaluation = {
         **judged(folder, prepared.final_name, found),
         "training_seconds": seconds,

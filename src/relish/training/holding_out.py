@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relish.data.dataset import Split
-from relish.data.folds import stratified_folds, usable_folds
+from relish.data.split import stratified_folds, usable_folds
 from relish.training.probing import Climb
 from relish.training.rules import HELD_SHARE
 

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 
-from relish.core import seeds
 from relish.core.errors import Diverged, Stopped
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.core.runtime import place as place_on
+from relish.core.runtime import derive_seed, to_device
 from relish.data.dataset import Split
 from relish.data.loader import Batch, balanced_batches, epoch_batches, training_batches
 from relish.data.transforms import Preprocessing, normalise
@@ -65,10 +64,10 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
     Raises:
         Diverged: the loss is no finite number any more.
         Stopped: SIGINT or SIGTERM came; a checkpoint was saved first.
-        PictureError: a picture cannot be opened any more.
+        ImageError: a picture cannot be opened any more.
     """
     recipe, network = lesson.recipe, lesson.target.network
-    place_on(network, accelerator.device)
+    to_device(network, accelerator.device)
     optimiser = make_optimiser(lesson.target, recipe)
     place = load_checkpoint(folder.checkpoint, network, optimiser) or Place()
     # Only the model is prepared: the list of pictures is ours, and the optimiser needs nothing in full precision.
@@ -106,7 +105,7 @@ def train(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress:
                 padding = len(batches[number]) <= accelerator.process_index
                 set_rates(optimiser, recipe, epoch * steps_per_epoch + number, recipe.passes * steps_per_epoch)
                 # Dropout draws by its place in the run too, differently in every process.
-                torch.manual_seed(seeds.derive(lesson.seed, "step", epoch, number, accelerator.process_index))
+                torch.manual_seed(derive_seed(lesson.seed, "step", epoch, number, accelerator.process_index))
                 loss, right = _step(parallel, optimiser, batch, lesson, balance, accelerator, count, padding)
                 if not math.isfinite(loss):
                     raise _diverged(lesson, folder, place, main)

@@ -17,7 +17,7 @@ from relish.core.errors import RunError
 from relish.core.io import write_json
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.core.runtime import place
+from relish.core.runtime import to_device
 from relish.data.loader import evaluation_batches, evenly
 from relish.data.transforms import normalise
 from relish.models.freezing import set_train_mode
@@ -30,7 +30,7 @@ def run_precision(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, p
 
     Raises:
         RunError: the run was begun, and which precision in cannot be read any more.
-        PictureError: a picture cannot be opened any more.
+        ImageError: a picture cannot be opened any more.
     """
     if lesson.recipe.precision != "auto" or accelerator.device.type not in MEASURED_ON:
         return "f32"
@@ -54,7 +54,7 @@ def _noted(folder: RunFolder) -> Precision:
 
 
 def _tried(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> Precision:
-    place(lesson.target.network, accelerator.device)
+    to_device(lesson.target.network, accelerator.device)
     set_train_mode(lesson.target.network, lesson.target, still_norms=lesson.recipe.batch_norm == "still")
     some = evenly(len(lesson.learn), min(PICTURES, lesson.recipe.batch_size))
     (batch,) = evaluation_batches(lesson.learn, lesson.preprocessing, [some])

@@ -20,9 +20,9 @@ from scipy.special import softmax
 from relish.core.errors import DataError
 from relish.core.progress import Progress
 from relish.data.dataset import Split
-from relish.data.folds import stratified_folds, stratified_sample, usable_folds
-from relish.data.image import open_picture
-from relish.data.loader import Look
+from relish.data.image import open_image
+from relish.data.loader import View
+from relish.data.split import stratified_folds, stratified_sample, usable_folds
 from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.evaluation.metrics import Proportion
@@ -129,17 +129,17 @@ def probe_of(job: Climb, plan: LowerPlan, accelerator: Accelerator, progress: Pr
     Raises:
         DataError: no class has two different pictures.
         ModelError: no probe can be trained for this network.
-        PictureError: a picture cannot be opened any more.
+        ImageError: a picture cannot be opened any more.
     """
     bench = _Bench(job, accelerator, progress)
     learn = bench.some(job.learn, plan.pictures)
     how = book_preprocessing(plan.image_size, job.preprocessing.mean, job.preprocessing.std)
     if plan.framings:
         how = _framed(bench, learn, how)
-    (kept,) = bench.features(learn, [Look(how)], how.framing_words)
+    (kept,) = bench.features(learn, [View(how)], how.framing_words)
     found = bench.cross_validated(learn, kept)
     if plan.views > 1:
-        views = [Look(how, view) for view in range(1, plan.views)]
+        views = [View(how, view) for view in range(1, plan.views)]
         more = np.concatenate([kept, *bench.features(learn, views, f"{len(views)} more views")])
         again = bench.cross_validated(learn, more)
         if again.loss < found.loss:
@@ -163,7 +163,7 @@ class _Bench:
         self.backbone = Backbone(job.target, accelerator.device)
         self.bias = self.backbone.head.bias is not None
 
-    def features(self, split: Split, looks: Sequence[Look], words: str) -> list[Features]:
+    def features(self, split: Split, looks: Sequence[View], words: str) -> list[Features]:
         """(N, D) float32 for each look."""
         return features_of(
             self.backbone, split, looks, self.job.contents, self.accelerator,
@@ -203,7 +203,7 @@ def _framed(bench: _Bench, learn: Split, book: Preprocessing) -> Preprocessing:
     if _nearly_square(some) or not _held(bench.folds(some)):
         return book
     best, standing, hows = book, None, framings(book)
-    for how, features in zip(hows, bench.features(some, [Look(how) for how in hows], "framings"), strict=True):
+    for how, features in zip(hows, bench.features(some, [View(how) for how in hows], "framings"), strict=True):
         found = bench.cross_validated(some, features)
         said = softmax(found.logits, axis=1)
         if standing is None or judge(said, standing, some.labels[found.held]).better:
@@ -216,5 +216,5 @@ def _held(folds: npt.NDArray[np.int64]) -> bool:
 
 
 def _nearly_square(split: Split) -> bool:
-    sizes = [open_picture(path).size for path in split.paths[:: math.ceil(len(split) / LOOKED_AT)]]
+    sizes = [open_image(path).size for path in split.paths[:: math.ceil(len(split) / LOOKED_AT)]]
     return all(max(size) <= NEARLY_SQUARE * min(size) for size in sizes)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from relish.core.runtime import place
+from relish.core.runtime import to_device
 from relish.data.dataset import Split
 from relish.data.loader import evaluation_batches, evenly, training_batches
 from relish.data.transforms import Preprocessing, book_preprocessing, normalise
@@ -65,7 +65,7 @@ def step_seconds(lesson: Lesson, accelerator: Accelerator) -> float:
     """Seconds to read a picture and learn from it; the network is left as it was."""
     recipe, how, network = lesson.recipe, lesson.preprocessing, lesson.target.network
     before = state_of(network)
-    place(network, accelerator.device)
+    to_device(network, accelerator.device)
     set_train_mode(network, lesson.target, still_norms=recipe.batch_norm == "still")
 
     def learned(count: int) -> None:

@@ -1,10 +1,10 @@
-"""Sample pictures drawn by code: hot dogs and other foods, and source classes to pretrain on.
+"""Sample images drawn by code: hot dogs and other foods, and source classes to pretrain on.
 
 In:   a folder to make, counts, a seed.
-Out:  a class-folder dataset of JPEG pictures.
+Out:  a class-folder dataset of JPEG images.
 
 `relief` holds a scene before it is lit, `light` lights and photographs it, `table` lays it; `hotdog`, `long_foods`,
-`round_foods`, `side_views`, `things` and `hand` are what can be on it; `scene` composes one picture, `datasets` writes
+`round_foods`, `side_views`, `things` and `hand` are what can be on it; `scene` composes one image, `datasets` writes
 the folders.
 """
 

@@ -1,10 +1,10 @@
 """Draw whole datasets: hot dogs against everything else, and everyday things to learn to see from.
 
-In:   a folder that does not exist yet, how many pictures, a seed.
+In:   a folder that does not exist yet, how many images, a seed.
 Out:  that folder with root/split/class/NNN.jpg.
-Not here: what a picture shows (`scene.py`).
+Not here: what an image shows (`scene.py`).
 
-Every picture is a function of (seed, split, class, index) alone: more pictures leave the first ones as they were.
+Every image is a function of (seed, split, class, index) alone: more images leave the first ones as they were.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ import numpy as np
 from relish.core.errors import DataError
 from relish.core.io import atomic_folder
 from relish.core.progress import Progress
-from relish.core.seeds import generator
+from relish.core.runtime import rng_for
 from relish.data.drawn.scene import HOTDOG, OTHERS, SUBJECTS, Subject, compose
 
 
@@ -26,8 +26,8 @@ def draw_hotdogs(
 
     Args:
         root: a folder that does not exist yet; it appears whole or not at all.
-        train: pictures a class in the training split.
-        test: pictures a class in the test split.
+        train: images a class in the training split.
+        test: images a class in the test split.
 
     Returns:
         `root`.
@@ -56,8 +56,8 @@ def draw_source_classes(
 
     Args:
         root: a folder that does not exist yet; it appears whole or not at all.
-        train: pictures a class in the training split.
-        test: pictures a class in the test split.
+        train: images a class in the training split.
+        test: images a class in the test split.
         classes: how many of `SUBJECTS`, the first ones; a hot dog is not among them.
 
     Returns:
@@ -96,8 +96,8 @@ def _draw(
                 target = folder / split / name
                 target.mkdir(parents=True)
                 for index in range(count):
-                    rng = generator(seed, f"drawn/{purpose}/{split}/{name}", index)
-                    picture = compose(subject(name, rng), rng)
-                    picture.save(target / f"{index:03d}.jpg", quality=int(rng.integers(60, 96)))
+                    rng = rng_for(seed, f"drawn/{purpose}/{split}/{name}", index)
+                    image = compose(subject(name, rng), rng)
+                    image.save(target / f"{index:03d}.jpg", quality=int(rng.integers(60, 96)))
                     bar.advance()
     return root

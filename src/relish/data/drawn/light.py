@@ -1,7 +1,7 @@
 """Switch the light on over a relief, and take the photograph.
 
-In:   a `Relief`, a generator for the chances of light and camera, the size of the picture.
-Out:  an RGB picture.
+In:   a `Relief`, a generator for the chances of light and camera, the size of the image.
+Out:  an RGB image.
 Not here: what lies on the table.
 
 The light is one lamp or window (Lambert and Blinn-Phong), shadows cast along its direction, creases darkened by how
@@ -19,18 +19,18 @@ STEEPEST = 3.0
 def photograph(
     relief: Relief, size: tuple[int, int], rng: np.random.Generator, *, tilted: bool = True, shadows: float = 1.0
 ) -> Image.Image:
-    """The relief as a picture of size (width, height), in light and through a camera drawn from `rng`.
+    """The relief as an image of size (width, height), in light and through a camera drawn from `rng`.
 
     Args:
         tilted: whether the camera may look at the table from an angle.
         shadows: how much of the cast shadows is kept, 0 to 1.
     """
     lit = _expose(_lit(relief, rng, shadows), rng)
-    picture = Image.fromarray(np.asarray(np.clip(lit, 0, 1) * 255 + 0.5, np.uint8).transpose(1, 2, 0).copy())
+    image = Image.fromarray(np.asarray(np.clip(lit, 0, 1) * 255 + 0.5, np.uint8).transpose(1, 2, 0).copy())
     if tilted and rng.random() < 0.6:
-        picture = _tilt(picture, rng)
-    picture = picture.resize(size, Image.Resampling.LANCZOS if rng.random() < 0.7 else Image.Resampling.BOX)
-    return _film(picture, rng)
+        image = _tilt(image, rng)
+    image = image.resize(size, Image.Resampling.LANCZOS if rng.random() < 0.7 else Image.Resampling.BOX)
+    return _film(image, rng)
 
 
 def _lit(relief: Relief, rng: np.random.Generator, shadows: float) -> Array:
@@ -106,12 +106,12 @@ def _expose(lit: Array, rng: np.random.Generator) -> Array:
     return np.asarray((shouldered - 0.45) * contrast + 0.45, np.float32)
 
 
-def _tilt(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _tilt(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Look at the table from in front: what is further away is smaller and a little out of focus."""
-    width, height = picture.size
+    width, height = image.size
     narrow, cut = rng.uniform(0.04, 0.16) * width, rng.uniform(0.0, 0.06) * height
     corners = (0.0, cut, narrow, height - cut * 0.3, width - narrow, height - cut * 0.3, float(width), cut)
-    tilted = picture.transform(picture.size, Image.Transform.QUAD, corners, Image.Resampling.BICUBIC)
+    tilted = image.transform(image.size, Image.Transform.QUAD, corners, Image.Resampling.BICUBIC)
     if rng.random() < 0.5:
         blurred = tilted.filter(ImageFilter.GaussianBlur(rng.uniform(0.004, 0.012) * min(width, height)))
         ramp = np.linspace(255, -120, height).clip(0, 255).astype(np.uint8)
@@ -120,11 +120,11 @@ def _tilt(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     return tilted
 
 
-def _film(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _film(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Blur of hand and lens, noise of the sensor."""
     if rng.random() < 0.3:
-        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.004 * min(picture.size) + 0.31)))
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.004 * min(image.size) + 0.31)))
     strength = rng.gamma(1.5, 1.5)
-    pixels = np.asarray(picture, np.float32)
+    pixels = np.asarray(image, np.float32)
     noise = rng.standard_normal(pixels.shape[:2], np.float32) * np.float32(strength)
     return Image.fromarray(np.asarray(np.clip(pixels + noise[..., None] + 0.5, 0, 255), np.uint8))

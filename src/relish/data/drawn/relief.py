@@ -1,4 +1,4 @@
-"""A picture before the light is switched on: how high, of what colour and how shiny every point of a table is.
+"""An image before the light is switched on: how high, of what colour and how shiny every point of a table is.
 
 In:   shapes, given as signed distances in an object's own coordinates, stamped one after the other.
 Out:  a `Relief`: arrays of height (pixels), colour (three planes, 0 to 1) and gloss (0 to 1).
@@ -84,7 +84,7 @@ class Patch:
 
     @property
     def empty(self) -> bool:
-        """Whether the whole window lies outside the picture."""
+        """Whether the whole window lies outside the image."""
         return self.u.size == 0
 
     def stamp(self, distance: Array, rise: Array | float, colour: Colour, gloss: float = 0.1) -> None:

@@ -1,7 +1,7 @@
-"""Compose one picture: a subject, its place on a table, a dish or a hand, what stands about, light and camera.
+"""Compose one image: a subject, its place on a table, a dish or a hand, what stands about, light and camera.
 
 In:   a `Subject` and a generator.
-Out:  a picture of 120 to 400 pixels on its short side.
+Out:  an image of 120 to 400 pixels on its short side.
 Not here: how one food looks (`hotdog.py`, `long_foods.py`, `round_foods.py`, `side_views.py`, `things.py`).
 
 Everything but the subject is drawn from the same chances for every subject, so that only the subject tells the class.
@@ -25,7 +25,7 @@ ROUND, LONG = 0.95, 0.36
 
 @dataclass(frozen=True)
 class Subject:
-    """Something a picture can be of: drawn lying, standing, or either."""
+    """Something an image can be of: drawn lying, standing, or either."""
 
     lying: Draw | None
     wide: float
@@ -76,11 +76,11 @@ OTHERS: tuple[str, ...] = (
     *("apple", "orange", "sushi", "cucumber"),
     *("sausage", "roll", "baguette", "banana", "carrot", "eclair", "corn"),
 )
-"""What the other pictures of the hot-dog dataset are of; named twice means drawn twice as often."""
+"""What the other images of the hot-dog dataset are of; named twice means drawn twice as often."""
 
 
 def compose(subject: Subject, rng: np.random.Generator) -> Image.Image:
-    """One picture of a subject: its scene, its place, what stands around it, light and camera."""
+    """One image of a subject: its scene, its place, what stands around it, light and camera."""
     size = _size(rng)
     finer = 1.25 if min(size) > 240 else 1.5
     width, height = round(size[0] * finer), round(size[1] * finer)
@@ -149,11 +149,11 @@ CLUTTER: tuple[tuple[Draw, float], ...] = (
     (round_foods.draw_apple, 0.17),
     (long_foods.draw_cucumber_slice, 0.1),
 )
-"""What stands about, and its half-length as a share of the picture's short side."""
+"""What stands about, and its half-length as a share of the image's short side."""
 
 
 def _clutter(relief: Relief, rng: np.random.Generator) -> None:
-    """Other things at the edge of the table, partly out of the picture."""
+    """Other things at the edge of the table, partly out of the image."""
     rows, columns = relief.shape
     for _ in range(int(rng.choice([0, 1, 1, 2, 3]))):
         way, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.42, 0.62)
