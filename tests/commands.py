@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from relish.cli.app import main
+from relish.cli.main import main
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def test_help_names_every_command_and_is_quick():
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys, relish.cli.app; print([m for m in ('torch', 'timm', 'numpy', 'PIL') if m in sys.modules])"
+    code = "import sys, relish.cli.main; print([m for m in ('torch', 'timm', 'numpy', 'PIL') if m in sys.modules])"
     assert python("-c", code).communicate()[0].strip() == "[]"
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from relish.cli import app
+from relish.cli import main as app
 from relish.data.drawn.datasets import draw_hotdogs, draw_source_classes
 from relish.tasks import demo as demo_task
 from relish.training.recipe import RECIPES, Recipe

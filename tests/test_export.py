@@ -145,7 +145,7 @@ def test_the_readme_promise_holds_with_torch_blocked(made):
     script = (
         "import sys; sys.modules.update({'torch': None, 'torchvision': None, 'timm': None})\n"
         "from relish import OnnxClassifier\n"
-        "from relish.cli.app import main\n"
+        "from relish.cli.main import main\n"
         f"print(OnnxClassifier({str(made / 'model.onnx')!r}).predict({str(picture)!r})[0].as_json())\n"
         f"sys.argv = ['relish', 'predict', {str(made / 'model.onnx')!r}, {str(picture)!r}, '--json']\n"
         "main()\n"
@@ -371,7 +371,7 @@ def test_an_exported_file_is_not_run_otherwise_than_it_was_proved(made, words, t
 def test_what_export_needs_is_named_where_it_is_not_installed(made, tmp_path):
     script = (
         "import sys; sys.modules['onnx'] = None\n"
-        "from relish.cli.app import main\n"
+        "from relish.cli.main import main\n"
         f"sys.argv = ['relish', 'export', {str(made / 'run')!r}, {str(tmp_path / 'x.onnx')!r}]\n"
         "main()\n"
     )

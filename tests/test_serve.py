@@ -375,7 +375,7 @@ def test_no_page_asks_another_host_for_anything(client):
 BLOCKED = """
 import sys
 sys.modules["torch"] = None  # any import of it fails
-from relish.cli.app import main
+from relish.cli.main import main
 sys.argv = ["relish", "serve", *sys.argv[1:]]
 main()
 """

@@ -28,9 +28,9 @@ from relish.reporting.report_figures import calibration_words, class_rows, commo
 from relish.reporting.report_page import Example, ReportPage, Shown, write_report
 from relish.reporting.run_charts import bins_of, coverage_chart, curves_chart, reliability_chart, sweep_chart
 from relish.tasks.album import Album
-from relish.tasks.answers import Answers, answers_of
+from relish.tasks.run_results import Answers, answers_of
 from relish.tasks.classifier import Classifier
-from relish.tasks.examples import Examples, thumb
+from relish.tasks.report_examples import Examples, thumb
 from relish.tasks.reproducing import changed_fields, fit_command
 from relish.tasks.rivals import rivals_of
 from relish.tasks.telling import environment_rows, facts_of, findings_of, rungs_of, sweep_of, training_curves

@@ -12,7 +12,7 @@ from relish.core.errors import RelishError
 from relish.core.run_folder import RunFolder
 from relish.evaluation.comparison import mcnemar
 from relish.reporting.report_page import Rival
-from relish.tasks.answers import Answers, answers_of
+from relish.tasks.run_results import Answers, answers_of
 
 MOST = 8
 """Other runs shown, the best of them."""

@@ -25,7 +25,7 @@ from relish.core.runtime import give_memory_back
 from relish.data.survey import Survey
 from relish.evaluation.curves import Curves
 from relish.evaluation.metrics import Scores
-from relish.tasks.answers import answers_of
+from relish.tasks.run_results import answers_of
 from relish.tasks.preparing import Prepared, Request, prepare_run
 from relish.tasks.running import open_folder, run
 from relish.tasks.writing import curve_points

@@ -19,7 +19,7 @@ from relish.models.header import read_header
 from relish.reporting.report_figures import as_percent, interval_words
 from relish.reporting.report_page import Found, Rung
 from relish.tasks.album import Album
-from relish.tasks.examples import thumb
+from relish.tasks.report_examples import thumb
 from relish.tasks.writing import curve_points
 from relish.training.fine_tuning import HELD_OUT
 

@@ -29,7 +29,7 @@ from relish.reporting.overlays import overlay
 from relish.reporting.predictions_page import evenly_spaced
 from relish.reporting.report_page import Example, Shown
 from relish.tasks.album import Album
-from relish.tasks.answers import Answers
+from relish.tasks.run_results import Answers
 from relish.tasks.classifier import Classifier
 
 Row = Mapping[str, str]
