@@ -31,9 +31,8 @@ from relish.evaluation.decision import decision_from
 from relish.export.certificate import torch_model
 from relish.export.reader import OnnxClassifier
 from relish.models.header import read_header
-from relish.tasks.classifier import Classifier
+from relish.tasks.classifier import Classifier, labelled_images
 from relish.tasks.export import export
-from relish.tasks.labelled import pictures_of
 
 JAVASCRIPT = Path(__file__).resolve().parents[1] / "tests" / "javascript"
 ODD = 200
@@ -112,7 +111,7 @@ def main() -> None:
         model = Classifier.load(asked_for.run, device="cpu")
         path = Path(asked_for.run)
         header = read_header(path if path.is_file() else path / "model.safetensors")
-        split, _ = pictures_of(asked_for.pictures, model.classes, None, Screen())
+        split, _ = labelled_images(asked_for.pictures, model.classes, None, Screen())
         if asked_for.limit:
             split = split.take(np.linspace(0, len(split) - 1, asked_for.limit).round().astype(int))
         files = {"ONNX f32": export(asked_for.run, folder / "f32.onnx", data=asked_for.pictures, limit=10).path}

@@ -20,7 +20,7 @@ from relish.reporting.charts import even_axis, log_axis
 from relish.reporting.confusion import MOST_CLASSES, cells_to_picture, confusion_of
 from relish.reporting.report_figures import calibration_words, decision_words, figures_of
 from relish.reporting.run_charts import bins_of, coverage_chart, reliability_chart, sweep_chart
-from relish.tasks.reproducing import fit_command
+from relish.tasks.report_examples import fit_command
 from tests.commands import done, files_below, refused
 from tests.conftest import draw_dataset, read_json
 from tests.run_folders import HOSTILE, checked, enriched, fitted, rival, swept

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from relish.tasks.classifier import Classifier as Classifier
     from relish.tasks.compare import compare as compare
     from relish.tasks.convert import convert as convert
-    from relish.tasks.decide import decide as decide
     from relish.tasks.demo import demo as demo
+    from relish.tasks.evaluate import decide as decide
     from relish.tasks.evaluate import evaluate as evaluate
     from relish.tasks.fit import fit as fit
     from relish.tasks.predict import predict as predict
@@ -41,7 +41,7 @@ _HOMES = {
     "check": "relish.tasks.check",
     "compare": "relish.tasks.compare",
     "convert": "relish.tasks.convert",
-    "decide": "relish.tasks.decide",
+    "decide": "relish.tasks.evaluate",
     "evaluate": "relish.tasks.evaluate",
     "demo": "relish.tasks.demo",
     "fit": "relish.tasks.fit",

@@ -27,7 +27,7 @@ def decide(
     """Choose, on pictures that were held out in training, when a model says a class, and when it is unsure. With
     neither option, show how it decides now and what answering fewer pictures would gain."""
     from relish.reporting.decisions import decided_words
-    from relish.tasks.decide import decide as choose
+    from relish.tasks.evaluate import decide as choose
 
     found = choose(run, threshold=threshold, unsure=unsure, progress=o.voice(json))
     if json:

@@ -22,7 +22,7 @@ from relish.evaluation.prediction import Prediction, predictions
 from relish.export.metadata import IMAGE, LOGITS, PROBABILITIES, About, about_from
 
 SUFFIX = ".onnx"
-Answers = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+RunPredictions = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
 class OnnxClassifier:
@@ -82,7 +82,7 @@ class OnnxClassifier:
                 waiting = []
         yield from self._answered(waiting)
 
-    def probabilities(self, images: npt.NDArray[np.uint8]) -> Answers:
+    def probabilities(self, images: npt.NDArray[np.uint8]) -> RunPredictions:
         """Probabilities and logits of up to a batch of pictures.
 
         Args:
@@ -130,7 +130,7 @@ def session(model: Path | bytes, *, threads: int = 0) -> Any:
         ) from error
 
 
-def run(loaded: Any, images: npt.NDArray[np.uint8]) -> Answers:
+def run(loaded: Any, images: npt.NDArray[np.uint8]) -> RunPredictions:
     """Probabilities and logits, (N, K) float32 each, of (N, H, W, 3) uint8 pictures."""
     probabilities, logits = loaded.run([PROBABILITIES, LOGITS], {IMAGE: images})
     return probabilities, logits

@@ -1,10 +1,6 @@
-"""`Classifier`: what a run folder, or a saved model, loads to.
+"""`Classifier`: what a run folder or a saved model loads to, with its predictions and evaluations.
 
-In:   a run folder or a `.safetensors` file.
-Out:  predictions, evaluations; its `repr` says what it is and how good.
-
-The preprocessing comes from the model's own header, so a picture is prepared in use as it was in training, whoever
-asks and from wherever.
+The preprocessing comes from the model's own header, so an image is prepared in use as it was in training.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,12 +15,14 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import nn
 
-from relish.core.errors import ImageError, ModelError, RunError
+from relish.core.errors import DataError, ImageError, ModelError, RunError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for, keep_freed_memory, to_device
-from relish.data.dataset import TRAIN
+from relish.data.dataset import TEST, TRAIN, Dataset, Split
 from relish.data.loader import Ready, read_ahead
+from relish.data.sources import find_dataset
+from relish.data.survey import Survey, survey
 from relish.data.transforms import (
     Preprocessing,
     book_preprocessing,
@@ -41,10 +39,10 @@ from relish.evaluation.prediction import predictions
 from relish.evaluation.predictions import BATCH_SIZE, batch_logits, split_logits
 from relish.models.header import load_model, read_header, says_how_to_build
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
-from relish.tasks.labelled import pictures_of
 
 if TYPE_CHECKING:
     from relish.export.result import Exported
+
 
 Picture = str | Path | bytes | BinaryIO | Image.Image | npt.NDArray[np.uint8]
 """Whatever holds one picture."""
@@ -167,7 +165,7 @@ class Classifier:
             DataError: no such split, or a class that the model does not know.
         """
         voice = progress or Progress()
-        looked, chosen, part = pictures_of(data, self.classes, split, voice)
+        looked, chosen, part = labelled_images(data, self.classes, split, voice)
         voice.say(f"data    {looked.dataset.name}: {part}, {len(chosen)} pictures")
         learned = self._learned_from()
         known = sum(looked.sha256[path] in learned for path in chosen.paths)
@@ -271,3 +269,79 @@ def _accuracy(folder: RunFolder) -> str:
 def _several(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
     one = isinstance(pictures, str | Path | bytes | Image.Image | np.ndarray) or hasattr(pictures, "read")
     return [pictures] if one else pictures  # type: ignore[list-item, return-value]
+
+
+# ---- which labelled images a model is evaluated on ------------------------------------------------------------------
+
+
+def labelled_images(
+    data: str | Path, classes: tuple[str, ...], split: str | None, voice: Progress
+) -> tuple[Survey, Split, str]:
+    """A dataset looked over, the readable pictures of its split, and what they are called together.
+
+    Args:
+        data: anything `fit` takes.
+        classes: of the model.
+        split: as `chosen_split` takes it.
+
+    Raises:
+        DataError: no such split, or a class that the model does not know.
+    """
+    looked = survey(find_dataset(data, progress=voice), progress=voice)
+    dataset = looked.dataset
+    for warning in dataset.warnings:
+        voice.warn(warning)
+    chosen = labelled_as(classes, dataset, chosen_split(dataset, split))
+    return looked, chosen, split or (TEST if TEST in dataset.splits else "every picture")
+
+
+def split_of_run(folder: RunFolder, split: str, classes: tuple[str, ...]) -> Split:
+    """The pictures of a run's split, where they lay when it was made.
+
+    Raises:
+        DataError: one of them is not there any more.
+    """
+    known = folder.read_dataset()
+    rows = known["splits"][split]
+    paths = tuple(Path(known["root"]) / row["path"] for row in rows)
+    gone = [path for path in paths if not path.is_file()]
+    if gone:
+        raise DataError(
+            f"{gone[0]}: a picture of the run is not there any more"
+            + (f", nor are {len(gone) - 1} others." if len(gone) > 1 else "."),
+            hint="Say where they are now: --data DATA.",
+        )
+    return Split(paths, np.array([classes.index(row["class"]) for row in rows], dtype=np.int64))
+
+
+def chosen_split(dataset: Dataset, split: str | None) -> Split:
+    """The split that is named; None takes the test split where there is one, else every picture.
+
+    Raises:
+        DataError: there is no such split.
+    """
+    if split is not None:
+        if split not in dataset.splits:
+            raise DataError(f'{dataset.source} has no split "{split}".', hint=f"It has: {', '.join(dataset.splits)}.")
+        return dataset.splits[split]
+    if TEST in dataset.splits:
+        return dataset.splits[TEST]
+    parts = list(dataset.splits.values())
+    return Split(tuple(path for part in parts for path in part.paths), np.concatenate([part.labels for part in parts]))
+
+
+def labelled_as(classes: tuple[str, ...], dataset: Dataset, split: Split) -> Split:
+    """The same pictures with labels in the order of the model's classes: by name, never by position.
+
+    Raises:
+        DataError: the model does not know one of the classes.
+    """
+    unknown = [dataset.classes[label] for label in np.unique(split.labels) if dataset.classes[label] not in classes]
+    if unknown:
+        raise DataError(
+            f'{dataset.source}: the model does not know the class "{unknown[0]}"'
+            + (f" and {len(unknown) - 1} more." if len(unknown) > 1 else "."),
+            hint=f"It knows: {', '.join(classes[:10])}{', …' if len(classes) > 10 else ''}.",
+        )
+    place = np.array([classes.index(name) if name in classes else -1 for name in dataset.classes], dtype=np.int64)
+    return Split(split.paths, place[split.labels])

@@ -41,8 +41,7 @@ from relish.export.quantise import (
 from relish.export.reader import SUFFIX, session
 from relish.export.result import Exported
 from relish.models.header import read_header
-from relish.tasks.classifier import Classifier
-from relish.tasks.labelled import pictures_of, run_pictures
+from relish.tasks.classifier import Classifier, labelled_images, split_of_run
 
 
 def export(
@@ -127,14 +126,14 @@ def _proof(
 ) -> tuple[Split, list[str], str]:
     """The pictures to prove the export on, their names, and what they are called together."""
     if data is not None:
-        _, split, part = pictures_of(data, model.classes, None, voice)
+        _, split, part = labelled_images(data, model.classes, None, voice)
     elif run.is_file():
         raise RunError(
             f"{run}: a model's file does not say which pictures to prove an export on.", hint="Add --data DATA."
         )
     else:
         part = str(RunFolder.open(run).read_evaluation()["split"])
-        split = run_pictures(RunFolder.open(run), part, model.classes)
+        split = split_of_run(RunFolder.open(run), part, model.classes)
     chosen = _spread(split, limit)
     return chosen, _names(chosen), part
 
@@ -157,9 +156,9 @@ def _calibration(
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Training pictures as the network takes them."""
     if data is not None:
-        _, split, _ = pictures_of(data, model.classes, TRAIN, voice)
+        _, split, _ = labelled_images(data, model.classes, TRAIN, voice)
     else:
-        split = run_pictures(RunFolder.open(run), TRAIN, model.classes)
+        split = split_of_run(RunFolder.open(run), TRAIN, model.classes)
     chosen = _spread(split, CALIBRATION_PICTURES)
     voice.say(f"int8    calibrated on {len(chosen)} training pictures")
     for path in chosen.paths:

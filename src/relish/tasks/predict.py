@@ -1,12 +1,14 @@
-"""`predict`: what a saved model says of pictures named on the command line.
+"""`predict`: what a saved model predicts for images named on the command line, one by one or as a table in a file.
 
-In:   files, folders, globs, `-` for standard input.
-Out:  one `Prediction` for each picture found, in order; what is no picture gets a row with its error. Or all of them as
-      a table in a file, which goes on where it was broken off.
-Not here: finding the pictures (`given.py`), the forms of table (`reporting/prediction_tables.py`).
+A name is a file, a folder, a glob or `-` for standard input; one that stands for no image gets a row with its error. A
+table that was cut short is resumed by the same command.
 """
 
+import codecs
+import glob
 import io
+import os
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,13 +23,17 @@ from relish.core.growing import Growing, Missing, growing
 from relish.core.io import fingerprint, sha256_of_file
 from relish.core.progress import Bar, Progress
 from relish.core.run_folder import RunFolder
+from relish.data.folder import images_below, matches
 from relish.evaluation.prediction import Prediction
 from relish.export.reader import SUFFIX, OnnxClassifier
 from relish.reporting.prediction_tables import Table, looks_like_a_formula, table_for
-from relish.tasks.given import Given, pictures_named
 
 if TYPE_CHECKING:
     from relish.tasks.classifier import Classifier
+
+
+NamedImage = Path | io.BytesIO | ImageError
+"""An image that was named: a file, the bytes of standard input, or why a name stands for none."""
 
 _GO_ON = "Give the same command again to go on."
 _ROWS = 64
@@ -50,8 +56,8 @@ def predict(
         RunError, ModelError: the model cannot be loaded.
         DataError: nothing is named.
     """
-    given = _checked(paths)
-    return _loaded(run, device, precision).stream(pictures_named(given, nul=nul))
+    names = _checked(paths)
+    return _loaded(run, device, precision).stream(images_named(names, nul=nul))
 
 
 def refuse_choice(run: str | Path, device: str, precision: str = "f32") -> None:
@@ -76,7 +82,7 @@ def _loaded(run: str | Path, device: str, precision: str) -> "Classifier | OnnxC
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenTable:
     """What came of a table."""
 
     out: Path
@@ -90,7 +96,7 @@ class Written:
     added: int
     """Rows that this start wrote; the others were there from earlier ones."""
     seconds: float
-    """That this start took, from the first picture on."""
+    """That this start took, from the first image on."""
 
     def as_json(self) -> dict[str, Any]:
         """The document that `relish predict --out FILE --json` prints."""
@@ -103,7 +109,7 @@ class Written:
         }
 
     def sentence(self) -> str:
-        """Such as `answers.csv: 1,000 pictures, 12 unsure, 2 could not be read; 31.5 pictures/s`."""
+        """Such as `answers.csv: 1,000 images, 12 unsure, 2 could not be read; 31.5 images/s`."""
         parts = [f"{self.out}: {self.pictures:,} picture{'s' * (self.pictures != 1)}"]
         if self.unsure:
             parts.append(f"{self.unsure:,} unsure")
@@ -122,8 +128,8 @@ def predict_table(
     device: str = "auto",
     precision: str = "f32",
     progress: Progress | None = None,
-) -> Written:
-    """Predictions of any number of pictures as a table; what was broken off goes on, and no row is written twice.
+) -> WrittenTable:
+    """Predictions of any number of images as a table; what was broken off goes on, and no row is written twice.
 
     Args:
         run, paths, nul, device, precision: as `predict` takes them.
@@ -131,87 +137,160 @@ def predict_table(
         overwrite: replace `out`, and what is left of one that was broken off.
 
     Raises:
-        BadInput: as `predict`; or `out` exists, has another ending, or was begun with another model or other pictures.
+        BadInput: as `predict`; or `out` exists, has another ending, or was begun with another model or other images.
         WriteFailed: no space; the rows so far can be gone on from.
         Stopped: by Ctrl-C; likewise.
     """
-    given, target, voice = _checked(paths), Path(out), progress or Progress()
+    names, target, progress = _checked(paths), Path(out), progress or Progress()
     model = _loaded(run, device, precision)
     table = table_for(target, model.classes)
     file = RunFolder(Path(run)).model if Path(run).is_dir() else Path(run)
-    about = {"model": sha256_of_file(file), "pictures": fingerprint([given, nul]), "precision": precision}
+    about = {"model": sha256_of_file(file), "pictures": fingerprint([names, nul]), "precision": precision}
     began = time.monotonic()
     try:
         with growing(target, about, head=table.head, finish=table.finish, overwrite=overwrite) as rows:
             former = rows.count
             if former:
-                voice.say(f"going on with {target}: {former:,} rows are there already")
-            with voice.bar("predicting", None, done=former) as bar, _expecting(given, bar):
+                progress.say(f"going on with {target}: {former:,} rows are there already")
+            with progress.bar("predicting", None, done=former) as bar, _expecting(names, bar):
                 try:
-                    answers = model.stream(_without_rows(pictures_named(given, nul=nul), rows.missing()))
-                    _fill(rows, table, answers, bar)
+                    predictions = model.stream(_without_row(images_named(names, nul=nul), rows.missing()))
+                    _fill(rows, table, predictions, bar)
                 except KeyboardInterrupt as error:
                     raise Stopped(f"stopped at {rows.count:,} pictures.", hint=_GO_ON) from error
     except WriteFailed as error:
         raise WriteFailed(error.message, hint=f"{error.hint}\n  {_GO_ON}") from error
     tally = {key: rows.tally.get(key, 0) for key in ("unreadable", "unsure", "formulas")}
-    return Written(target, rows.count, **tally, added=rows.count - former, seconds=time.monotonic() - began)
+    return WrittenTable(target, rows.count, **tally, added=rows.count - former, seconds=time.monotonic() - began)
 
 
 def _checked(paths: Iterable[str]) -> list[str]:
-    given = list(paths)
-    if not given or "" in given:
+    names = list(paths)
+    if not names or "" in names:
         raise DataError(
-            "predict needs pictures" + (", and one of the names given is empty." if given else "."),
+            "predict needs pictures" + (", and one of the names given is empty." if names else "."),
             hint="Name files, folders, globs, or - for standard input.",
         )
-    return given
+    return names
 
 
-def _fill(rows: Growing, table: Table, answers: Iterator[Prediction], bar: Bar) -> None:
+def _fill(rows: Growing, table: Table, predictions: Iterator[Prediction], bar: Bar) -> None:
     began, former = time.monotonic(), rows.count
-    while some := list(islice(answers, _ROWS)):
+    while some := list(islice(predictions, _ROWS)):
         rows.add(table.rows(some), [one.path for one in some], _tally(some, table))
         rate = (rows.count - former) / (time.monotonic() - began)
         bar.advance(len(some), f"{rate:.0f} pictures/s")
 
 
-def _tally(answers: Sequence[Prediction], table: Table) -> dict[str, int]:
+def _tally(predictions: Sequence[Prediction], table: Table) -> dict[str, int]:
     return {
-        "unreadable": sum(one.error is not None for one in answers),
-        "unsure": sum(one.unsure for one in answers),
-        "formulas": sum(map(looks_like_a_formula, answers)) if table.formulas else 0,
+        "unreadable": sum(one.error is not None for one in predictions),
+        "unsure": sum(one.unsure for one in predictions),
+        "formulas": sum(map(looks_like_a_formula, predictions)) if table.formulas else 0,
     }
 
 
-def _without_rows(pictures: Iterable[Given], missing: Missing) -> Iterator[Given]:
-    """The pictures that have no row yet."""
-    return (picture for number, picture in enumerate(pictures) if missing(_name(picture, number)))
+def _without_row(pictures: Iterable[NamedImage], missing: Missing) -> Iterator[NamedImage]:
+    """The images that have no row yet."""
+    return (image for number, image in enumerate(pictures) if missing(_name(image, number)))
 
 
-def _name(picture: Given, number: int) -> str:
+def _name(image: NamedImage, number: int) -> str:
     """What its row is called; as `Classifier.stream` calls it."""
-    if isinstance(picture, io.BytesIO):
+    if isinstance(image, io.BytesIO):
         return f"picture {number + 1}"
-    return picture.name if isinstance(picture, ImageError) else str(picture)
+    return image.name if isinstance(image, ImageError) else str(image)
 
 
 @contextmanager
-def _expecting(given: list[str], bar: Bar) -> Iterator[None]:
-    """Count the pictures beside the work, so that the bar can say what is left; nobody waits for the count."""
+def _expecting(names: list[str], bar: Bar) -> Iterator[None]:
+    """Count the images beside the work, so that the bar can say what is left; nobody waits for the count."""
     over = threading.Event()
 
     def count() -> None:
         total = 0
-        for _ in pictures_named(given):
+        for _ in images_named(names):
             total += 1
             if over.is_set():
                 return
         bar.expect(total)
 
-    if bar.shown and "-" not in given:
+    if bar.shown and "-" not in names:
         threading.Thread(target=count, daemon=True).start()
     try:
         yield
     finally:
         over.set()
+
+
+# ---- the images that names on a command line stand for ------------------------------------------------------------
+
+
+_BLOCK = 2**16
+_TELLING = 64
+"""Bytes that tell an image from text: every format's header has some that are none within them."""
+
+
+def images_named(words: Sequence[str], *, nul: bool = False) -> Iterator[NamedImage]:
+    """Every image named, in order; folders are walked through while they are asked for.
+
+    Args:
+        nul: standard input holds paths that end in a NUL each, as `find -print0` writes them, instead of lines.
+    """
+    for word in words:
+        if word == "-":
+            yield from _standard_input(nul=nul)
+        elif glob.has_magic(word) and not os.path.lexists(word):
+            yield from _or_error((found for match in matches(word) for found in _one(Path(match))), word)
+        else:
+            yield from _one(Path(word))
+
+
+def _one(path: Path) -> Iterator[NamedImage]:
+    if os.path.isdir(path):
+        yield from _or_error(images_below(path), str(path), "there is no picture in this folder")
+    else:
+        yield path
+
+
+def _or_error(found: Iterator[NamedImage], name: str, reason: str = "matches no file") -> Iterator[NamedImage]:
+    empty = True
+    for one in found:
+        empty = False
+        yield one
+    if empty:
+        yield ImageError(name, reason)
+
+
+def _standard_input(*, nul: bool) -> Iterator[NamedImage]:
+    """Paths, read as they are asked for; or, where it begins like no text, one image's bytes."""
+    stream: io.BufferedReader = sys.stdin.buffer  # type: ignore[assignment]
+    head = b""
+    while len(head) < _TELLING and (more := stream.read1(_BLOCK)):
+        head += more
+    if nul or _is_text(head):
+        names = _separated(head, stream, b"\0" if nul else b"\n")
+        paths = (Path(os.fsdecode(name)) for name in names if name.strip())
+        yield from _or_error(paths, "-", "standard input is empty")
+    else:
+        yield io.BytesIO(head + stream.read())
+
+
+def _separated(head: bytes, stream: io.BufferedReader, separator: bytes) -> Iterator[bytes]:
+    rest = head
+    while True:
+        *names, rest = rest.split(separator)
+        yield from names if separator == b"\0" else (name.strip() for name in names)
+        more = stream.read1(_BLOCK)
+        if not more:
+            break
+        rest += more
+    yield rest if separator == b"\0" else rest.strip()
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # a character that the block cuts is no error
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in head  # no path has one, and nearly every image does

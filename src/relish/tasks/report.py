@@ -1,44 +1,50 @@
 """`report`: one page that says what a run is worth, where it errs, and how to make it again.
 
-In:   a finished run folder; the pictures it was made from, where they still lie.
-Out:  one HTML file.
-Not here: how it looks (`reporting/report_page.py`), its examples (`examples.py`), its rivals (`rivals.py`).
-
-Nothing is judged again: figures are those of `evaluation.json`, answers those of `predictions.npz`. The model is only
-asked why it said what it said.
+Nothing is evaluated again: figures are those of `evaluation.json`, predictions those of `predictions.npz`. The model is
+loaded only to explain its predictions.
 """
 
+import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
-from relish.core.errors import RunError
+from relish.core.errors import RelishError, RunError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for
 from relish.data.dataset import TRAIN, VALIDATION
-from relish.evaluation.metrics import Scores
+from relish.data.findings import SEVERITIES, Finding
+from relish.evaluation.curves import Curves, SweepPoint
+from relish.evaluation.metrics import Proportion, Scores
 from relish.evaluation.notable import least_sure, most_wrong
+from relish.models.header import read_header
 from relish.reporting.confusion import Confusion, cells_to_picture, confusion_of
-from relish.reporting.report_figures import calibration_words, class_rows, commonest_share, decision_words, figures_of
-from relish.reporting.report_page import Example, ReportPage, Shown, write_report
+from relish.reporting.report_figures import (
+    as_percent,
+    calibration_words,
+    class_rows,
+    commonest_share,
+    decision_words,
+    figures_of,
+    interval_words,
+)
+from relish.reporting.report_page import Example, Found, ReportPage, Rung, Shown, write_report
 from relish.reporting.run_charts import bins_of, coverage_chart, curves_chart, reliability_chart, sweep_chart
-from relish.tasks.album import Album
-from relish.tasks.run_results import Answers, answers_of
 from relish.tasks.classifier import Classifier
-from relish.tasks.report_examples import Examples, thumb
-from relish.tasks.reproducing import changed_fields, fit_command
-from relish.tasks.rivals import rivals_of
-from relish.tasks.telling import environment_rows, facts_of, findings_of, rungs_of, sweep_of, training_curves
+from relish.tasks.report_examples import Examples, changed_fields, fit_command, runs_beside, thumb
+from relish.tasks.run_results import RunImages, RunPredictions, read_run_predictions
+from relish.tasks.writing import curve_points
+from relish.training.fine_tuning import HELD_OUT
 
 MOST_WRONG, LEAST_SURE = 12, 12
 """Examples shown of each."""
 MOST_BEHIND = 240
-"""Small pictures behind the numbers of the confusion matrix, in all: a megabyte."""
+"""Small images behind the numbers of the confusion matrix, in all: a megabyte."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,17 +56,17 @@ class _Run:
     scores: Scores
     recipe: dict[str, Any]
     dataset: dict[str, Any]
-    answers: Answers
-    album: Album
+    predictions: RunPredictions
+    run_images: RunImages
 
     @property
-    def judged(self) -> list[dict[str, str]]:
+    def evaluated(self) -> list[dict[str, str]]:
         rows: list[dict[str, str]] = self.dataset["splits"][self.evaluation["split"]]
         return rows
 
     @property
-    def learned(self) -> list[dict[str, str]]:
-        """What the model learned from: a climb learns from validation pictures too, unless it is judged by them."""
+    def trained(self) -> list[dict[str, str]]:
+        """What the model learned from: a climb learns from validation images too, unless it is judged by them."""
         names = [TRAIN] if self.recipe.get("method", "train") == "train" else [TRAIN, VALIDATION]
         return [
             row for name in names if name != self.evaluation["split"] for row in self.dataset["splits"].get(name, [])
@@ -91,49 +97,49 @@ def report(
     accelerator = accelerator_for(device)
     if not accelerator.is_main_process:
         return None
-    voice = progress or Progress()
+    progress = progress or Progress()
     folder = RunFolder.open(Path(run))
     target = folder.path / "report.html" if out is None else Path(out)
     if target.is_dir():
         raise RunError(f"--out {target} is a folder.", hint=f"Name a file in it: {target / 'report.html'}")
-    page = _page(_read(folder), accelerator, voice)
+    page = _page(_read(folder), accelerator, progress)
     write_report(target, page)
     for note in page.notes:
-        voice.warn(note)
+        progress.warn(note)
     return target
 
 
 def _read(folder: RunFolder) -> _Run:
     evaluation = folder.read_evaluation()
     dataset = folder.read_dataset()
-    answers = answers_of(folder, evaluation)
+    predictions = read_run_predictions(folder, evaluation)
     try:
-        scores, judged = Scores.from_json(evaluation), dataset["splits"][evaluation["split"]]
-        album = Album(dataset)
+        scores, evaluated = Scores.from_json(evaluation), dataset["splits"][evaluation["split"]]
+        run_images = RunImages(dataset)
     except (KeyError, TypeError) as error:
         raise RunError(f"{folder.path}: evaluation.json or dataset.json lacks {error}.") from error
-    if len(answers.labels) != len(judged) or scores.classes != answers.classes:
+    if len(predictions.labels) != len(evaluated) or scores.classes != predictions.classes:
         raise RunError(
             f"{folder.path}: predictions.npz, evaluation.json and dataset.json are not of the same pictures."
         )
-    return _Run(folder, evaluation, scores, folder.read_recipe(), dataset, answers, album)
+    return _Run(folder, evaluation, scores, folder.read_recipe(), dataset, predictions, run_images)
 
 
 def _page(run: _Run, accelerator: Accelerator, progress: Progress) -> ReportPage:
-    evaluation, scores, answers, folder = run.evaluation, run.scores, run.answers, run.folder
-    confusion = confusion_of(answers.said, answers.labels, len(answers.classes))
-    wrong = most_wrong(answers.probabilities, answers.said, answers.labels, MOST_WRONG)
-    unsure = least_sure(answers.probabilities, LEAST_SURE)
+    evaluation, scores, predictions, folder = run.evaluation, run.scores, run.predictions, run.folder
+    confusion = confusion_of(predictions.predicted, predictions.labels, len(predictions.classes))
+    wrong = most_wrong(predictions.probabilities, predictions.predicted, predictions.labels, MOST_WRONG)
+    unsure = least_sure(predictions.probabilities, LEAST_SURE)
     examples, notes = _examples(run, [*wrong, *unsure], accelerator, progress)
-    rivals, rivals_left_out = rivals_of(folder, answers)
-    checked, found, counts = findings_of(folder, run.album)
+    rivals, rivals_left_out = runs_beside(folder, predictions)
+    checked, found, counts = findings_of(folder, run.run_images)
     curves, scored_on = training_curves(folder)
     sweep, conclusion = sweep_of(folder)
     behind = _behind(run, confusion)
-    if run.album.lost:
+    if run.run_images.lost:
         notes.append(
-            f"{run.album.lost:,} pictures that should be here are not: they are gone from {run.album.root}, or have "
-            "changed since the run saw them."
+            f"{run.run_images.lost:,} pictures that should be here are not: they are gone from {run.run_images.root}, "
+            "or have changed since the run saw them."
         )
     return ReportPage(
         title=folder.path.resolve().name,
@@ -152,12 +158,12 @@ def _page(run: _Run, accelerator: Accelerator, progress: Progress) -> ReportPage
         counts=counts,
         confusion=confusion,
         behind=behind,
-        classes=answers.classes,
+        classes=predictions.classes,
         calibration=calibration_words(evaluation),
         reliability=reliability_chart(evaluation.get("reliability") or [], _before(run)),
         coverage=coverage_chart(evaluation.get("coverage") or []),
         wrong=[examples[p] for p in wrong if p in examples],
-        wrong_in_all=int((~answers.right).sum()),
+        wrong_in_all=int((~predictions.right).sum()),
         unsure=[examples[p] for p in unsure if p in examples],
         class_rows=class_rows(scores),
         sweep=sweep_chart(sweep),
@@ -172,19 +178,19 @@ def _page(run: _Run, accelerator: Accelerator, progress: Progress) -> ReportPage
 def _examples(
     run: _Run, positions: Sequence[int], accelerator: Accelerator, progress: Progress
 ) -> tuple[dict[int, Example], list[str]]:
-    """The model is loaded for these alone, and only where a picture is left to ask it about."""
-    asked = [p for p in dict.fromkeys(positions) if run.album.has(run.judged[p]["path"])]
+    """The model is loaded for these alone, and only where an image is left to ask it about."""
+    asked = [p for p in dict.fromkeys(positions) if run.run_images.has(run.evaluated[p]["path"])]
     if not asked:
         return {}, []
     model = Classifier.load(run.folder.path, device=str(accelerator.device.type))
-    made = Examples(model, run.answers, run.album, run.judged, run.learned, accelerator, progress)
+    made = Examples(model, run.predictions, run.run_images, run.evaluated, run.trained, accelerator, progress)
     return made.of(asked), made.notes
 
 
 def _behind(run: _Run, confusion: Confusion) -> dict[str, list[Shown]]:
     chosen = cells_to_picture(confusion, MOST_BEHIND)
     thumbs = {
-        name: [shown for p in positions if (shown := thumb(run.album, run.judged[p])) is not None]
+        name: [shown for p in positions if (shown := thumb(run.run_images, run.evaluated[p])) is not None]
         for name, positions in chosen.items()
     }
     return {name: shown for name, shown in thumbs.items() if shown}
@@ -193,9 +199,9 @@ def _behind(run: _Run, confusion: Confusion) -> dict[str, list[Shown]]:
 def _before(run: _Run) -> list[tuple[float, float]]:
     """Reliability before the temperature; nothing where there was none."""
     temperature = (run.evaluation.get("decision") or {}).get("temperature", 1.0)
-    if temperature == 1.0 or run.answers.untempered is None:
+    if temperature == 1.0 or run.predictions.untempered is None:
         return []
-    return bins_of(run.answers.untempered, run.answers.labels)
+    return bins_of(run.predictions.untempered, run.predictions.labels)
 
 
 def _recipe_rows(recipe: dict[str, Any]) -> list[tuple[str, str, bool]]:
@@ -211,3 +217,143 @@ def _commands(run: _Run) -> list[tuple[str, str]]:
         commands.append(("Judge it again", f"relish evaluate {here} {shlex.quote(str(request['data']))}"))
     commands.append(("Use it", f"relish predict {here} PICTURE…"))
     return commands
+
+
+# ---- what a run folder says beside its predictions ------------------------------------------------------------------
+
+
+MOST_FOUND, MOST_OF_ONE = 30, 4
+"""Findings shown, the gravest first, and images of each."""
+
+
+def facts_of(
+    folder: RunFolder, dataset: Mapping[str, Any], recipe: Mapping[str, Any], evaluation: Mapping[str, Any]
+) -> tuple[tuple[str, str], ...]:
+    """What it was made from, in a few lines."""
+    splits = ", ".join(f"{len(rows):,} {name}" for name, rows in dataset["splits"].items())
+    classes = evaluation["classes"]
+    named = ", ".join(classes[:8]) + (f" and {len(classes) - 8} more" if len(classes) > 8 else "")
+    seconds = evaluation.get("training_seconds") or 0.0
+    facts = [
+        ("pictures", f"{dataset['name']}: {splits}"),
+        ("classes", f"{len(classes)}: {named}"),
+        ("source model", _source(folder)),
+        ("recipe", str(recipe["name"])),
+        ("training took", f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"),
+    ]
+    return tuple(facts)
+
+
+def rungs_of(folder: RunFolder) -> list[Rung]:
+    """The rungs of a climb, the lowest first; none where the run was no climb."""
+    events = [event for event in folder.records() if event["event"] == "rung"]
+    kept = [event for event in events if event.get("kept")]
+    won = (kept or events[:1])[-1:]  # where nothing above it was kept, the probe stands
+    return [Rung(_rung_name(event), _rung_words(event), event in won) for event in events]
+
+
+def training_curves(folder: RunFolder) -> tuple[Curves, str]:
+    """The curves of the run, or of the first model it fine-tuned; and what they were scored on."""
+    own = curve_points(folder)
+    if own:
+        scored = [event["split"] for event in folder.records() if event["event"] == "score"]
+        return own, scored[-1] if scored else "held-out"
+    stages = [event["curves"] for event in folder.records() if "curves" in event] or ["fine-tuning-1"]
+    return curve_points(RunFolder(folder.stages / stages[-1])), HELD_OUT
+
+
+def findings_of(folder: RunFolder, run_images: RunImages) -> tuple[int | None, list[Found], dict[str, int]]:
+    """How many images the check looked over, the gravest of what it found, and how much there is of each severity.
+
+    Raises:
+        RunError: check.json is damaged.
+    """
+    path = folder.check
+    if not path.is_file():
+        return None, [], {}
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        findings = [Finding.from_json(one) for one in document["findings"]]
+        findings.sort(key=lambda one: SEVERITIES.index(one.severity))
+        checked = int(document["pictures"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} cannot be read ({error}).", hint="Move it away to report without it.") from error
+    shown = [_found(one, run_images) for one in findings[:MOST_FOUND]]
+    each = {severity: sum(one.severity == severity for one in findings) for severity in SEVERITIES}
+    return checked, shown, {severity: count for severity, count in each.items() if count}
+
+
+def sweep_of(folder: RunFolder) -> tuple[dict[str, list[SweepPoint]], str]:
+    """The points of a sweep of learning rates on the same images that lies beside the run, and its conclusion."""
+    fingerprint = folder.read_dataset().get("fingerprint")
+    for path in sorted(folder.path.resolve().parent.glob("*/study.json")):
+        try:
+            study = json.loads(path.read_text(encoding="utf-8"))
+            if study.get("field") == "learning_rate" and _same_pictures(study, path.parent.parent, fingerprint):
+                return _sweep_points(study), str(study.get("conclusion", ""))
+        except (OSError, ValueError, KeyError, TypeError, RunError):
+            continue  # not a sweep of ours, or one that is being written
+    return {}, ""
+
+
+def environment_rows(folder: RunFolder, evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Where and with what the run was made."""
+    try:
+        environment = json.loads(folder.environment.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        environment = {}
+    rows = [(name, _plain(value)) for name, value in environment.items() if name != "versions"]
+    rows += [(f"{name} version", str(version)) for name, version in environment.get("versions", {}).items()]
+    return [("SHA-256 of model.safetensors", str(evaluation.get("model_sha256", "not kept"))), *rows]
+
+
+def _source(folder: RunFolder) -> str:
+    """As the model's own header tells it; a model file that is gone takes nothing else of the report with it."""
+    try:
+        return read_header(folder.model).get("source", "not told")
+    except RelishError:
+        return "not told: the model's file cannot be read"
+
+
+def _rung_name(event: Mapping[str, Any]) -> str:
+    if event["rung"] == "average":
+        return "fine-tuned" if event["share"] == 1 else f"average, {event['share']:g} of the way to fine-tuned"
+    return str(event["rung"])
+
+
+def _rung_words(event: Mapping[str, Any]) -> str:
+    right = Proportion(event["correct"], event["count"])
+    words = (
+        f"{as_percent(right.value)} ({right.correct:,} of {right.count:,}, "
+        f"95% interval {interval_words(right.interval)})"
+    )
+    if event["rung"] != "average":
+        return words
+    gain, error = event.get("gain"), event.get("error")
+    loss = "" if gain is None or error is None else (
+        f", loss {abs(gain):.3f} ± {error:.3f} {'lower' if gain >= 0 else 'higher'} than the probe's"
+    )  # fmt: skip
+    return f"{words}; the probe had {event['probe_correct']} of them right{loss}"
+
+
+def _found(finding: Finding, run_images: RunImages) -> Found:
+    rows = {row["path"]: row for rows in run_images.rows.values() for row in rows} if finding.paths else {}
+    shown = (thumb(run_images, rows[path], rows[path]["class"]) for path in finding.paths[:MOST_OF_ONE] if path in rows)
+    return Found(finding, tuple(one for one in shown if one is not None))
+
+
+def _same_pictures(study: Mapping[str, Any], runs: Path, fingerprint: str | None) -> bool:
+    first = RunFolder(runs / Path(study["points"][0]["run"]).name)
+    return fingerprint is not None and first.read_dataset().get("fingerprint") == fingerprint
+
+
+def _sweep_points(study: Mapping[str, Any]) -> dict[str, list[SweepPoint]]:
+    points: dict[str, list[SweepPoint]] = {}
+    for one in study["points"]:
+        top1 = one["top1"] and Proportion(one["top1"]["correct"], one["top1"]["count"])
+        points.setdefault(one["recipe"], []).append(SweepPoint(one["value"], top1))
+    return points
+
+
+def _plain(value: Any) -> str:
+    return shlex.join(map(str, value)) if isinstance(value, list) else str(value)

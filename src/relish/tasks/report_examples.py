@@ -1,15 +1,14 @@
-"""Pictures a model was asked about, with what speaks for its answer: a heat map, and the pictures it learned from that
-look most alike to it.
+"""Parts of a report: images with heat map and nearest training images, other runs on the same images, the command.
 
-In:   a finished run, what it answered, which pictures to look at.
-Out:  an `Example` each.
-Not here: which pictures are worth a look (`evaluation/notable.py`).
-
-Whatever cannot be had here (the package for heat maps, an architecture without a map of the picture, pictures that have
-gone) is left out with a note; the rest of the report does not depend on it.
+What cannot be had (the package for heat maps, an architecture without a feature map, images that are gone) is omitted
+with a note; the rest of the report does not depend on it.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,20 +16,22 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
 
-from relish.core.errors import ImageError, ModelError
+from relish.core.errors import ImageError, ModelError, RecipeError, RelishError
 from relish.core.progress import Progress
+from relish.core.run_folder import RunFolder
 from relish.data.loader import View
 from relish.data.transforms import evaluation_transform, stacked
+from relish.evaluation.comparison import mcnemar
 from relish.evaluation.explanations import heatmaps, last_feature_map, overlays_unavailable
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.evaluation.neighbours import Nearest, nearest
 from relish.reporting.embedding import embedded
 from relish.reporting.overlays import overlay
 from relish.reporting.predictions_page import evenly_spaced
-from relish.reporting.report_page import Example, Shown
-from relish.tasks.album import Album
-from relish.tasks.run_results import Answers
+from relish.reporting.report_page import Example, Rival, Shown
 from relish.tasks.classifier import Classifier
+from relish.tasks.run_results import RunImages, RunPredictions, read_run_predictions
+from relish.training.recipe import named_recipe
 
 Row = Mapping[str, str]
 """Of `dataset.json`: `path`, `class`, `sha256`."""
@@ -40,21 +41,21 @@ FRAMED_SIDE = 224
 THUMB_SIDE = 128
 NEIGHBOURS = 3
 MOST_LEARNED = 2000
-"""Training pictures that are searched for the nearest, an even sample of them: a minute's work where their features are
+"""Training images that are searched for the nearest, an even sample of them: a minute's work where their features are
 not kept already."""
 LIKELIEST = 3
 
 
 class Examples:
-    """Makes examples of one run's judged pictures; what it had to leave out is in `notes`."""
+    """Makes examples of one run's judged images; what it had to leave out is in `notes`."""
 
     def __init__(
         self,
         model: Classifier,
-        answers: Answers,
-        album: Album,
-        judged: Sequence[Row],
-        learned: Sequence[Row],
+        predictions: RunPredictions,
+        run_images: RunImages,
+        evaluated: Sequence[Row],
+        trained: Sequence[Row],
         accelerator: Accelerator,
         progress: Progress,
     ) -> None:
@@ -62,19 +63,19 @@ class Examples:
         Args:
             judged, learned: rows of `dataset.json`; those judged in the order of the answers.
         """
-        self.model, self.answers, self.album, self.progress = model, answers, album, progress
-        self.rows, self.learned, self.accelerator = judged, learned, accelerator
+        self.model, self.predictions, self.run_images, self.progress = model, predictions, run_images, progress
+        self.rows, self.trained, self.accelerator = evaluated, trained, accelerator
         self.notes: list[str] = []
 
     def of(self, positions: Sequence[int]) -> dict[int, Example]:
-        """Examples by position in the split; pictures that are gone have none."""
-        opened = {p: picture for p in positions if (picture := self.album.open(self.rows[p]["path"])) is not None}
+        """Examples by position in the split; images that are gone have none."""
+        opened = {p: image for p in positions if (image := self.run_images.open(self.rows[p]["path"])) is not None}
         if not opened:
             return {}
         shown = list(opened)
-        framed = stacked([evaluation_transform(picture, self.model.preprocessing) for picture in opened.values()])
+        framed = stacked([evaluation_transform(image, self.model.preprocessing) for image in opened.values()])
         pixels = framed.permute(0, 2, 3, 1).numpy()  # (B, S, S, 3)
-        heat = self._heat(framed, [int(self.answers.said[p]) for p in shown])
+        heat = self._heat(framed, [int(self.predictions.predicted[p]) for p in shown])
         near = self._neighbours(shown)
         return {
             p: self._example(p, pixels[i], None if heat is None else heat[i], near.get(p, ()))
@@ -84,22 +85,22 @@ class Examples:
     def _example(
         self, p: int, pixels: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32] | None, near: tuple[Shown, ...]
     ) -> Example:
-        row, classes = self.answers.probabilities[p], self.answers.classes
-        truth, said = classes[self.answers.labels[p]], classes[self.answers.said[p]]
-        how = "rightly" if truth == said else "wrongly"
-        alt = f"Picture of class {truth}, {how} taken for {said}, as the network sees it"
+        row, classes = self.predictions.probabilities[p], self.predictions.classes
+        truth, predicted = classes[self.predictions.labels[p]], classes[self.predictions.predicted[p]]
+        how = "rightly" if truth == predicted else "wrongly"
+        alt = f"Picture of class {truth}, {how} taken for {predicted}, as the network sees it"
         best = np.argsort(-row, kind="stable")[:LIKELIEST]
         return Example(
             picture=Shown(embedded(Image.fromarray(pixels), FRAMED_SIDE), self.rows[p]["path"], alt),
             overlay=None if heat is None else embedded(overlay(pixels, heat), FRAMED_SIDE),
             truth=truth,
-            said=said,
-            unsure=bool(self.answers.unsure[p]),
+            said=predicted,
+            unsure=bool(self.predictions.unsure[p]),
             likeliest=tuple((classes[k], float(row[k])) for k in best),
             neighbours=near,
         )
 
-    def _heat(self, framed: Tensor, said: list[int]) -> npt.NDArray[np.float32] | None:
+    def _heat(self, framed: Tensor, predicted: list[int]) -> npt.NDArray[np.float32] | None:
         network, how = self.model.network, self.model.preprocessing
         if why := overlays_unavailable():
             self.notes.append(f"Heat maps: {why}.")
@@ -108,13 +109,15 @@ class Examples:
         if layer is None:
             self.notes.append("Heat maps: this network has no layer laid out over the picture that relish can find.")
             return None
-        self.progress.say(f"explain {len(said)} pictures, by Grad-CAM on {layer.layer} ({layer.side} × {layer.side})")
-        return heatmaps(network, framed, said, how, layer)
+        self.progress.say(
+            f"explain {len(predicted)} pictures, by Grad-CAM on {layer.layer} ({layer.side} × {layer.side})"
+        )
+        return heatmaps(network, framed, predicted, how, layer)
 
     def _neighbours(self, positions: Sequence[int]) -> dict[int, tuple[Shown, ...]]:
-        learned = self.learned
-        some = [learned[i] for i in evenly_spaced(len(learned), MOST_LEARNED)]
-        some = [row for row in some if self.album.has(row["path"])]
+        trained = self.trained
+        some = [trained[i] for i in evenly_spaced(len(trained), MOST_LEARNED)]
+        some = [row for row in some if self.run_images.has(row["path"])]
         if not some:
             return {}
         asked = [self.rows[p] for p in positions]
@@ -123,38 +126,148 @@ class Examples:
         except (ModelError, ImageError) as error:
             self.notes.append(f"Nearest training pictures: {error.message}")
             return {}
-        if len(some) < len(learned):
+        if len(some) < len(trained):
             self.notes.append(
-                f"Nearest training pictures were looked for among {len(some):,} of {len(learned):,}, evenly spaced."
+                f"Nearest training pictures were looked for among {len(some):,} of {len(trained):,}, evenly spaced."
             )
         return {
             p: tuple(
                 shown
                 for place, alike in zip(found[i], similarity[i], strict=True)
-                if (shown := thumb(self.album, some[place], f"{some[place]['class']}, {alike:.0%} alike")) is not None
+                if (shown := thumb(self.run_images, some[place], f"{some[place]['class']}, {alike:.0%} alike"))
+                is not None
             )
             for i, p in enumerate(positions)
         }
 
-    def _nearest(self, learned: Sequence[Row], asked: Sequence[Row]) -> Nearest:
-        model, classes = self.model, self.answers.classes
+    def _nearest(self, trained: Sequence[Row], asked: Sequence[Row]) -> Nearest:
+        model, classes = self.model, self.predictions.classes
         backbone = Backbone.of_saved(model.network, len(classes), model.source, self.accelerator.device)
-        sha256 = {self.album.path(row["path"]): row["sha256"] for row in [*learned, *asked]}
+        sha256 = {self.run_images.path(row["path"]): row["sha256"] for row in [*trained, *asked]}
 
         def features(rows: Sequence[Row], title: str) -> Features:
-            split, how = self.album.split(rows, classes), model.preprocessing
+            split, how = self.run_images.split(rows, classes), model.preprocessing
             (found,) = features_of(
                 backbone, split, [View(how)], sha256, self.accelerator, progress=self.progress, title=title
             )
             return found
 
-        kept = features(learned, "features of training pictures")
+        kept = features(trained, "features of training pictures")
         return nearest(kept, features(asked, "features of pictures shown"), NEIGHBOURS)
 
 
-def thumb(album: Album, row: Row, words: str = "") -> Shown | None:
-    """A small picture of a row of `dataset.json`; None where it is gone."""
-    picture = album.open(row["path"])
-    if picture is None:
+def thumb(run_images: RunImages, row: Row, words: str = "") -> Shown | None:
+    """A small image of a row of `dataset.json`; None where it is gone."""
+    image = run_images.open(row["path"])
+    if image is None:
         return None
-    return Shown(embedded(picture, THUMB_SIDE, 80), row["path"], f"Picture of class {row['class']}", words)
+    return Shown(embedded(image, THUMB_SIDE, 80), row["path"], f"Picture of class {row['class']}", words)
+
+
+# ---- other runs that were evaluated on the same images --------------------------------------------------------------
+
+
+MOST = 8
+"""Other runs shown, the best of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class _OtherRun:
+    folder: RunFolder
+    recipe: str
+    source: str
+    predictions: RunPredictions
+
+
+def runs_beside(folder: RunFolder, predictions: RunPredictions) -> tuple[list[Rival], int]:
+    """The run among its rivals; nothing where it has none.
+
+    Returns:
+        The runs, best first, and how many more there are.
+    """
+    evaluated_on = _evaluated_images(folder, folder.read_evaluation()["split"])
+    own = _OtherRun(folder, *_names(folder), predictions)
+    others = [found for path in _beside(folder.path) if (found := _evaluated_run(path, evaluated_on)) is not None]
+    others.sort(key=lambda other: -other.predictions.accuracy.value)
+    shown = sorted([own, *others[:MOST]], key=lambda one: -one.predictions.accuracy.value)
+    return ([_rival(one, own) for one in shown] if others else []), max(0, len(others) - MOST)
+
+
+def _beside(path: Path) -> list[Path]:
+    here = path.resolve()
+    return sorted(other.parent for other in here.parent.glob("*/request.json") if other.parent != here)
+
+
+def _evaluated_run(path: Path, evaluated_on: list[tuple[str, str]]) -> _OtherRun | None:
+    """A run judged on these very images; a folder that is damaged or unfinished is none."""
+    folder = RunFolder(path)
+    if not folder.finished:
+        return None
+    try:
+        evaluation = folder.read_evaluation()
+        if (
+            evaluation["top1"]["count"] != len(evaluated_on)
+            or _evaluated_images(folder, evaluation["split"]) != evaluated_on
+        ):
+            return None
+        return _OtherRun(folder, *_names(folder), read_run_predictions(folder, evaluation))
+    except (RelishError, KeyError, TypeError):
+        return None
+
+
+def _evaluated_images(folder: RunFolder, split: str) -> list[tuple[str, str]]:
+    """(SHA-256, class) of each image of a split, in its order."""
+    rows: list[dict[str, Any]] = folder.read_dataset()["splits"][split]
+    return [(row["sha256"], row["class"]) for row in rows]
+
+
+def _names(folder: RunFolder) -> tuple[str, str]:
+    request, recipe = folder.read_request(), folder.read_recipe()
+    weights = request.get("weights")
+    source = request.get("source") or (Path(weights).name if weights else "embedded")
+    return str(recipe.get("name", "")), source if recipe.get("start") != "random" else f"{source}, random weights"
+
+
+def _rival(one: _OtherRun, own: _OtherRun) -> Rival:
+    sentence = ""
+    if one is not own:
+        found = mcnemar(own.predictions.right, one.predictions.right)
+        sentence = found.sentence(own.folder.path.resolve().name, one.folder.path.name)
+    name = one.folder.path.resolve().name
+    return Rival(name, one.recipe, one.source, one.predictions.accuracy, sentence)
+
+
+# ---- the command that makes a run again -----------------------------------------------------------------------------
+
+
+_NOT_TYPED = ("data", "identity", "judge", "mapping", "strict", "budget")
+"""Of a request: what is no option of that name and value."""
+
+
+def fit_command(request: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+    """The `relish fit` of a run.
+
+    Args:
+        request: of `request.json`.
+        recipe: of `recipe.yaml`.
+    """
+    words = ["relish", "fit", str(request["data"]), "--recipe", str(recipe["name"])]
+    for key in changed_fields(recipe):
+        words += ["--set", f"{key}={recipe[key]}"]
+    for key, value in request.items():
+        if key not in _NOT_TYPED and value not in (None, 0, ""):
+            words += [f"--{key.replace('_', '-')}", str(value)]
+    for name, row in request.get("mapping", {}).items():
+        words += ["--map", f"{name}={row}"]
+    if request.get("budget"):
+        words += ["--budget", f"{request['budget']:g}s"]
+    return shlex.join(words + (["--strict"] if request.get("strict") else []))
+
+
+def changed_fields(recipe: Mapping[str, Any]) -> list[str]:
+    """The fields that differ from the recipe of that name; none where there is no such recipe any more."""
+    try:
+        usual = named_recipe(str(recipe["name"])).as_dict()
+    except RecipeError:
+        return []
+    return [key for key, value in recipe.items() if key != "name" and value is not None and usual.get(key) != value]

@@ -1,31 +1,35 @@
-"""What a finished run's model answered on the split it was judged on.
+"""What a finished run predicted on the split it was evaluated on, and the images of that split, found again.
 
-In:   a run folder: `predictions.npz`, `evaluation.json`, `classes.json`.
-Out:  `Answers`, in the order of the split in `dataset.json`.
-
-What is said is made of the logits, as it was for `evaluation.json`: probabilities are kept in fewer digits, by which a
-picture that lies on a threshold may come to the other side of it.
+Predictions are made from the logits, as they were for `evaluation.json`: probabilities are kept in fewer digits, by
+which an image that lies on a threshold may come to the other side of it. An image is shown only if its bytes are still
+those that the run saw.
 """
 
 import json
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from pydantic import TypeAdapter
 
-from relish.core.errors import RunError
+from relish.core.errors import ImageError, RunError
+from relish.core.io import sha256_of_file
 from relish.core.run_folder import RunFolder
+from relish.data.dataset import Split
+from relish.data.image import open_image
 from relish.evaluation.decision import Decision, tempered_softmax
 from relish.evaluation.metrics import Proportion
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """Answers and true classes of N pictures."""
+class RunPredictions:
+    """Answers and true classes of N images."""
 
     classes: tuple[str, ...]
     labels: npt.NDArray[np.int64]
@@ -34,7 +38,7 @@ class Answers:
     """(N, K) float32."""
     untempered: npt.NDArray[np.float64] | None
     """(N, K) float64, before a temperature was applied; None where the run did not keep that."""
-    said: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
     """(N,) int64."""
     unsure: npt.NDArray[np.bool_]
     """(N,) bool."""
@@ -42,7 +46,7 @@ class Answers:
     @property
     def right(self) -> npt.NDArray[np.bool_]:
         """(N,) bool."""
-        return np.equal(self.said, self.labels)
+        return np.equal(self.predicted, self.labels)
 
     @property
     def accuracy(self) -> Proportion:
@@ -50,7 +54,7 @@ class Answers:
         return Proportion(int(self.right.sum()), len(self.labels))
 
 
-def answers_of(folder: RunFolder, evaluation: dict[str, Any]) -> Answers:
+def read_run_predictions(folder: RunFolder, evaluation: dict[str, Any]) -> RunPredictions:
     """What the run's model said.
 
     Args:
@@ -69,5 +73,59 @@ def answers_of(folder: RunFolder, evaluation: dict[str, Any]) -> Answers:
         decision = TypeAdapter(Decision).validate_python(evaluation.get("decision") or {})
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"{folder.path}: its predictions cannot be read ({str(error).splitlines()[0]}).") from error
-    said, unsure = decision.decide(found if logits is None else tempered_softmax(logits, decision.temperature), classes)
-    return Answers(classes, labels, found, None if logits is None else tempered_softmax(logits, 1.0), said, unsure)
+    predicted, unsure = decision.decide(
+        found if logits is None else tempered_softmax(logits, decision.temperature), classes
+    )
+    return RunPredictions(
+        classes, labels, found, None if logits is None else tempered_softmax(logits, 1.0), predicted, unsure
+    )
+
+
+# ---- the images of a run --------------------------------------------------------------------------------------------
+
+
+class RunImages:
+    """Opens a run's images, and remembers which could not be shown."""
+
+    def __init__(self, dataset: Mapping[str, Any]) -> None:
+        """
+        Args:
+            dataset: what `dataset.json` holds.
+        """
+        self.root = Path(dataset["root"])
+        self.rows: Mapping[str, list[Mapping[str, str]]] = dataset["splits"]
+        self._known = {row["path"]: row["sha256"] for rows in self.rows.values() for row in rows}
+        self._same: dict[str, bool] = {}
+
+    @property
+    def lost(self) -> int:
+        """Images that were asked for and are gone or changed."""
+        return sum(not same for same in self._same.values())
+
+    def path(self, label: str) -> Path:
+        """Where an image lies."""
+        return self.root / label  # a label that is a whole path stays one
+
+    def has(self, label: str) -> bool:
+        """Whether the file is still the one that the run saw."""
+        if label not in self._same:
+            try:
+                self._same[label] = sha256_of_file(self.path(label)) == self._known.get(label)
+            except OSError:
+                self._same[label] = False
+        return self._same[label]
+
+    def open(self, label: str) -> Image.Image | None:
+        """The image, RGB; None where it is gone or changed."""
+        if not self.has(label):
+            return None
+        try:
+            return open_image(self.path(label))
+        except ImageError:
+            self._same[label] = False
+            return None
+
+    def split(self, rows: Sequence[Mapping[str, str]], classes: Sequence[str]) -> Split:
+        """Rows of `dataset.json` as a split, in their order."""
+        labels = np.array([classes.index(row["class"]) for row in rows], dtype=np.int64)
+        return Split(tuple(self.path(row["path"]) for row in rows), labels)

@@ -25,8 +25,8 @@ from relish.core.runtime import give_memory_back
 from relish.data.survey import Survey
 from relish.evaluation.curves import Curves
 from relish.evaluation.metrics import Scores
-from relish.tasks.run_results import answers_of
 from relish.tasks.preparing import Prepared, Request, prepare_run
+from relish.tasks.run_results import read_run_predictions
 from relish.tasks.running import open_folder, run
 from relish.tasks.writing import curve_points
 from relish.training.recipe import Recipe, named_recipe
@@ -45,7 +45,7 @@ class Outcome:
     @property
     def right(self) -> npt.NDArray[np.bool_]:
         """(N,) bool: for each picture of the final split, in its order, whether the saved model was right."""
-        return answers_of(self.folder, self.folder.read_evaluation()).right
+        return read_run_predictions(self.folder, self.folder.read_evaluation()).right
 
     @property
     def curves(self) -> Curves:
