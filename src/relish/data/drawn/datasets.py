@@ -1,8 +1,4 @@
-"""Draw whole datasets: hot dogs against everything else, and everyday things to learn to see from.
-
-In:   a folder that does not exist yet, how many images, a seed.
-Out:  that folder with root/split/class/NNN.jpg.
-Not here: what an image shows (`scene.py`).
+"""Draw whole datasets: hot dogs against everything else, and everyday things to pretrain on.
 
 Every image is a function of (seed, split, class, index) alone: more images leave the first ones as they were.
 """

@@ -1,8 +1,5 @@
 """Hot dogs, and the two things that are half of one: a sausage without a bun, a bun without a sausage.
 
-In:   a `Relief`, the `Spot` it lies on (its half-length is the bun's), a generator.
-Out:  the food stamped on the relief.
-
 All three are made of the same parts in the same colours: what tells a hot dog is that the sausage lies in the bun.
 """
 

@@ -1,8 +1,5 @@
 """Foods as long as a hot dog that are none: bread, cake, fruit and vegetables.
 
-In:   a `Relief`, the `Spot` it lies on (half-length 1), a generator.
-Out:  the food stamped on the relief.
-
 Each is one stick in bent coordinates whose radius, colour and surface change along it.
 """
 

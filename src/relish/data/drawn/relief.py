@@ -1,11 +1,9 @@
-"""An image before the light is switched on: how high, of what colour and how shiny every point of a table is.
+"""A drawn scene before and after the light is switched on: height, colour and gloss of every point, then the photograph.
 
-In:   shapes, given as signed distances in an object's own coordinates, stamped one after the other.
-Out:  a `Relief`: arrays of height (pixels), colour (three planes, 0 to 1) and gloss (0 to 1).
-Not here: lighting it (`light.py`) and what is worth stamping (`table.py`, `long_foods.py`, `round_foods.py` ...).
-
-Height is kept instead of painted shadows because one lighting pass then rounds, shades and grounds everything alike:
-a sausage that lies in a bun needs no drawing of the crease between them.
+Shapes are signed distances in an object's own coordinates, stamped one after the other onto a `Relief`. Height is kept
+instead of painted shadows because one lighting pass then rounds, shades and grounds everything alike. The light is one
+lamp or window (Lambert and Blinn-Phong), shadows cast along its direction, creases darkened by how far a point lies
+below its surroundings; the camera adds tilt, depth of field, vignette, white balance, blur and noise.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 Array: TypeAlias = NDArray[np.floating[Any]]
 Colour: TypeAlias = tuple[float, float, float] | Array
@@ -189,3 +187,123 @@ def dome(distance: Array, radius: float, height: float | None = None) -> Array:
     """The rise of a body that is as round as a ball of `radius` towards its edge and flat further in."""
     depth = np.clip(1 + distance / radius, 0, 1)
     return np.asarray((radius if height is None else height) * np.sqrt(1 - depth * depth), np.float32)
+
+
+# ---- light and camera -----------------------------------------------------------------------------------------------
+
+
+STEEPEST = 3.0
+
+
+def photograph(
+    relief: Relief, size: tuple[int, int], rng: np.random.Generator, *, tilted: bool = True, shadows: float = 1.0
+) -> Image.Image:
+    """The relief as an image of size (width, height), in light and through a camera drawn from `rng`.
+
+    Args:
+        tilted: whether the camera may look at the table from an angle.
+        shadows: how much of the cast shadows is kept, 0 to 1.
+    """
+    lit = _expose(_lit(relief, rng, shadows), rng)
+    image = Image.fromarray(np.asarray(np.clip(lit, 0, 1) * 255 + 0.5, np.uint8).transpose(1, 2, 0).copy())
+    if tilted and rng.random() < 0.6:
+        image = _tilt(image, rng)
+    image = image.resize(size, Image.Resampling.LANCZOS if rng.random() < 0.7 else Image.Resampling.BOX)
+    return _film(image, rng)
+
+
+def _lit(relief: Relief, rng: np.random.Generator, shadows: float) -> Array:
+    azimuth, lift = rng.uniform(-np.pi * 0.95, -np.pi * 0.05), rng.uniform(0.6, 1.05)
+    lamp = (float(np.cos(azimuth) * np.cos(lift)), float(np.sin(azimuth) * np.cos(lift)), float(np.sin(lift)))
+    height = relief.height
+    slope_y, slope_x = np.zeros_like(height), np.zeros_like(height)
+    slope_y[1:-1] = (height[2:] - height[:-2]) / 2
+    slope_x[:, 1:-1] = (height[:, 2:] - height[:, :-2]) / 2
+    np.clip(slope_y, -STEEPEST, STEEPEST, out=slope_y)
+    np.clip(slope_x, -STEEPEST, STEEPEST, out=slope_x)
+    upright = 1 / np.sqrt(1 + slope_x**2 + slope_y**2)
+    facing = (lamp[2] - slope_x * lamp[0] - slope_y * lamp[1]) * upright
+    open_sky = 1 - np.clip(_hollow(height) / (0.06 * min(relief.shape)), 0, 0.55)
+    clear = 1 - rng.uniform(0.45, 0.85) * shadows * _shadow(height, lamp)
+    ambient = rng.uniform(0.32, 0.5)
+    diffuse = ambient * open_sky * (0.6 + 0.4 * upright) + (1.12 - ambient) * np.maximum(facing, 0) * clear
+    half = np.array([lamp[0], lamp[1], lamp[2] + 1])
+    half /= np.linalg.norm(half)
+    mirror = np.maximum((float(half[2]) - slope_x * float(half[0]) - slope_y * float(half[1])) * upright, 0)
+    for _ in range(5):
+        mirror *= mirror
+    glint = 0.75 * relief.gloss * mirror * clear
+    return np.asarray(relief.colour * diffuse + glint, np.float32)
+
+
+def _hollow(height: Array) -> Array:
+    """How far each point lies below its surroundings, in pixels."""
+    return _smooth(height, 10) - height
+
+
+def _shadow(height: Array, lamp: tuple[float, float, float]) -> Array:
+    """How much of the lamp is hidden from each point by what stands between, 0 to 1."""
+    flat = float(np.hypot(lamp[0], lamp[1]))
+    rise, reach = lamp[2] / flat, 0.3 * min(height.shape)
+    hidden = np.zeros_like(height)
+    for share in (0.03, 0.07, 0.12, 0.18, 0.26, 0.36, 0.5, 0.68, 0.9):
+        step = share * reach
+        higher = _shifted(height, step * lamp[0] / flat, step * lamp[1] / flat) - height - step * rise
+        np.maximum(hidden, np.clip(higher / (1 + 0.12 * step) + 0.2, 0, 1), out=hidden)
+    return _smooth(hidden, 3)
+
+
+def _smooth(plane: Array, cell: int) -> Array:
+    """A plane without what is finer than `cell` pixels."""
+    rows, columns = plane.shape
+    small = Image.fromarray(plane).resize((max(columns // cell, 1), max(rows // cell, 1)), Image.Resampling.BOX)
+    return enlarge(np.asarray(small, np.float32), plane.shape)
+
+
+def _shifted(height: Array, x: float, y: float) -> Array:
+    """The height found (x, y) pixels further on; at the border that of the border."""
+    rows = np.clip(np.arange(height.shape[0]) + round(y), 0, height.shape[0] - 1)
+    columns = np.clip(np.arange(height.shape[1]) + round(x), 0, height.shape[1] - 1)
+    return height.take(rows, axis=0).take(columns, axis=1)
+
+
+def _expose(lit: Array, rng: np.random.Generator) -> Array:
+    """Uneven light over the table, vignette, white balance, exposure and contrast."""
+    _, rows, columns = lit.shape
+    y = np.linspace(-1, 1, rows, dtype=np.float32)[:, None]
+    x = np.linspace(-1, 1, columns, dtype=np.float32)[None, :]
+    falloff = 1 + rng.uniform(-0.25, 0.25) * x + rng.uniform(-0.25, 0.15) * y
+    if rng.random() < 0.5:
+        falloff = falloff * (1 - rng.uniform(0.1, 0.4) * (x * x + y * y) / 2)
+    warmth = rng.normal(0, 0.07)
+    exposure = float(np.exp(rng.normal(-0.04, 0.18)))
+    balance = np.array([1 + warmth, 1 + rng.normal(0, 0.015), 1 - warmth * 1.3], np.float32).reshape(3, 1, 1)
+    bright = lit * falloff * (balance * np.float32(exposure))
+    # A film's shoulder: highlights run out softly instead of being cut off.
+    shouldered = bright * (1 + bright * 0.12) / (1 + bright * 0.3) * 1.14
+    contrast = rng.uniform(0.85, 1.2)
+    return np.asarray((shouldered - 0.45) * contrast + 0.45, np.float32)
+
+
+def _tilt(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Look at the table from in front: what is further away is smaller and a little out of focus."""
+    width, height = image.size
+    narrow, cut = rng.uniform(0.04, 0.16) * width, rng.uniform(0.0, 0.06) * height
+    corners = (0.0, cut, narrow, height - cut * 0.3, width - narrow, height - cut * 0.3, float(width), cut)
+    tilted = image.transform(image.size, Image.Transform.QUAD, corners, Image.Resampling.BICUBIC)
+    if rng.random() < 0.5:
+        blurred = tilted.filter(ImageFilter.GaussianBlur(rng.uniform(0.004, 0.012) * min(width, height)))
+        ramp = np.linspace(255, -120, height).clip(0, 255).astype(np.uint8)
+        mask = Image.fromarray(np.repeat(ramp[:, None], width, axis=1))
+        tilted = Image.composite(blurred, tilted, mask)
+    return tilted
+
+
+def _film(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Blur of hand and lens, noise of the sensor."""
+    if rng.random() < 0.3:
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.004 * min(image.size) + 0.31)))
+    strength = rng.gamma(1.5, 1.5)
+    pixels = np.asarray(image, np.float32)
+    noise = rng.standard_normal(pixels.shape[:2], np.float32) * np.float32(strength)
+    return Image.fromarray(np.asarray(np.clip(pixels + noise[..., None] + 0.5, 0, 255), np.uint8))

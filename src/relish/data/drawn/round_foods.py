@@ -1,8 +1,4 @@
-"""Round foods seen from above: burgers, doughnuts, pizza, cookies, eggs, fruit, salad, sushi.
-
-In:   a `Relief`, the `Spot` it lies on (radius 1), a generator.
-Out:  the food stamped on the relief.
-"""
+"""Round foods seen from above: burgers, doughnuts, pizza, cookies, eggs, fruit, salad, sushi."""
 
 import numpy as np
 

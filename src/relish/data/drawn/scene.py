@@ -1,10 +1,6 @@
-"""Compose one image: a subject, its place on a table, a dish or a hand, what stands about, light and camera.
+"""Compose one drawn image: a subject, its place on a table, a dish or a hand, what stands about, light and camera.
 
-In:   a `Subject` and a generator.
-Out:  an image of 120 to 400 pixels on its short side.
-Not here: how one food looks (`hotdog.py`, `long_foods.py`, `round_foods.py`, `side_views.py`, `things.py`).
-
-Everything but the subject is drawn from the same chances for every subject, so that only the subject tells the class.
+Everything but the subject is drawn with the same probabilities for every subject, so only the subject tells the class.
 """
 
 from collections.abc import Callable
@@ -14,10 +10,9 @@ import numpy as np
 from PIL import Image
 
 from relish.data.drawn import hotdog, long_foods, round_foods, side_views, things
-from relish.data.drawn.hand import draw_fingers, draw_palm
-from relish.data.drawn.light import photograph
-from relish.data.drawn.relief import Relief, Spot
+from relish.data.drawn.relief import Relief, Spot, photograph
 from relish.data.drawn.table import backdrop, lay_ground, serve
+from relish.data.drawn.things import draw_fingers, draw_palm
 
 Draw = Callable[[Relief, Spot, np.random.Generator], None]
 ROUND, LONG = 0.95, 0.36

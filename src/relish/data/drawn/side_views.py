@@ -1,8 +1,4 @@
-"""Foods seen from the side, standing on a table before a wall out of focus.
-
-In:   a `Relief`, the `Spot` of the food (centre, half-width 1, upright), a generator.
-Out:  the food stamped on the relief; here height is nearness to the camera.
-"""
+"""Foods seen from the side, standing on a table before a wall out of focus; height is nearness to the camera."""
 
 import numpy as np
 

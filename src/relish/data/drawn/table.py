@@ -1,9 +1,5 @@
 """What food lies on: tables of many kinds, grills, plates, trays, boards, napkins.
 
-In:   an empty `Relief`, a spot, a generator.
-Out:  the relief with a ground and dishes on it; `serve` returns the spot at the height of the dish.
-Not here: food (`long_foods.py`, `round_foods.py`) and cutlery (`things.py`).
-
 Every kind is drawn for every class alike, so that a background never gives the class away.
 """
 
