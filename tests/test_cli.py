@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,34 @@ def test_every_command_explains_itself_with_an_example(name):
     words = done(name, "--help").out
     assert f"Usage: relish {name}" in words
     assert "relish" in words.splitlines()[-1] + words.splitlines()[-2]
+
+
+def test_the_version_is_that_of_the_installed_package():
+    out, err = python("-m", "relish", "--version").communicate()
+    assert (out, err) == (f"relish {metadata.version('relish-vision')}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [("ev", ["evaluate"]), ("fit --resu", ["--resume"]), ("--vers", ["--version"]), ("predict pic", [])],
+)
+def test_the_shell_completes_commands_and_options(monkeypatch, typed, completed):
+    """As the script that `--install-completion` puts into bash asks; where nothing comes back, bash completes files."""
+    monkeypatch.setenv("_RELISH_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"relish {typed}")
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
+    out, err = python("-m", "relish").communicate()
+    assert (out.split(), err) == (completed, "")
+
+
+def test_completion_is_installed_for_the_shell_that_asks(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    command = f"{sys.executable} -m relish --install-completion; true"  # `true`, so that bash stays while it runs
+    told = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    script = tmp_path / ".bash_completions" / "relish.sh"
+    assert (told.stdout.splitlines()[0], told.stderr) == (f"bash completion installed in {script}", "")
+    assert "_RELISH_COMPLETE=complete_bash" in script.read_text()
+    assert str(script) in (tmp_path / ".bashrc").read_text()
 
 
 # ---- mistyped words -------------------------------------------------------------------------------------------------

@@ -3,10 +3,12 @@
 import io
 import os
 import sys
-from typing import NoReturn
+from importlib.metadata import version
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from typer import Option
 
 from relish.cli import (
     card,
@@ -34,7 +36,6 @@ app = typer.Typer(
     name="relish",
     help="From a folder of labelled pictures and a pretrained model to a classifier you can trust.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -58,6 +59,21 @@ COMMANDS = (
 )
 for module in COMMANDS:
     module.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"relish {version('relish-vision')}")
+        raise typer.Exit
+
+
+@app.callback()
+def before_a_command(
+    version: Annotated[
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """The options of `relish` itself; each does its work in its own callback."""
 
 
 def main() -> None:
