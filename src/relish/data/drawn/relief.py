@@ -1,4 +1,4 @@
-"""A drawn scene before and after the light is switched on: height, colour and gloss of every point, then the photograph.
+"""A drawn scene: height, colour and gloss of every point before the light is switched on, then the photograph.
 
 Shapes are signed distances in an object's own coordinates, stamped one after the other onto a `Relief`. Height is kept
 instead of painted shadows because one lighting pass then rounds, shades and grounds everything alike. The light is one

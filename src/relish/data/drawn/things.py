@@ -1,4 +1,4 @@
-"""What is no food: cutlery, crockery, leaves, keys as clutter and as classes of their own, and the hand that holds food.
+"""What is no food: cutlery, crockery, leaves, keys (as clutter and as classes), and the hand that holds food.
 
 Each is stamped on a `Relief` at a `Spot` (half-length 1); of the hand, one half before the food and one after it.
 """
