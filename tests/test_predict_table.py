@@ -192,7 +192,7 @@ def stopped(inside, monkeypatch):
 def test_a_stopped_table_goes_on_where_it_was(stopped):
     done("predict", "run", "colours/test", "--out", "whole.csv")
     ended = done("predict", "run", "colours/test", "--out", "a.csv")
-    assert "going on with a.csv: 4 rows are there already" in ended.err
+    assert "resuming a.csv: 4 rows are there already" in ended.err
     assert ended.out.startswith("a.csv: 12 pictures")
     assert Path("a.csv").read_bytes() == Path("whole.csv").read_bytes()
 

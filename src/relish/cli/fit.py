@@ -62,7 +62,7 @@ def fit(
     seed: o.Seed = None,
     device: o.Device = "auto",
     out: Annotated[Path | None, Option(help="The run folder to make.", show_default="runs/DATA-RECIPE-N")] = None,
-    resume: Annotated[Path | None, Option(help="A run folder to go on with.", show_default=False)] = None,
+    resume: Annotated[Path | None, Option(help="A run folder to resume.", show_default=False)] = None,
     quiet: o.Quiet = False,
 ) -> None:
     """Fine-tune a source model on labelled pictures, into a run folder."""

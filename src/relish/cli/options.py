@@ -116,7 +116,7 @@ def recipe_settings(words: list[str] | None, **short: object) -> dict[str, objec
         if value is None:
             continue
         if name in settings:
-            raise RecipeError(f"--set {name} and its own option are both given.", hint="Leave one away.")
+            raise RecipeError(f"--set {name} and its own option are both given.", hint="Omit one of them.")
         settings[name] = value
     return settings
 

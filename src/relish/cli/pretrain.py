@@ -31,7 +31,7 @@ def pretrain(
     seed: o.Seed = None,
     device: o.Device = "auto",
     out: Annotated[Path | None, Option(help="The run folder to make.", show_default="runs/DATA-pretrain-N")] = None,
-    resume: Annotated[Path | None, Option(help="A run folder to go on with.", show_default=False)] = None,
+    resume: Annotated[Path | None, Option(help="A run folder to resume.", show_default=False)] = None,
     quiet: o.Quiet = False,
 ) -> None:
     """Train a source model from random weights, to fine-tune later."""

@@ -87,7 +87,7 @@ class RunFolder:
             RunError: something stands there already.
         """
         if path.exists():
-            going_on = f", or go on with it: {cls(path).resume_command}" if cls(path).request.is_file() else "."
+            going_on = f", or resume it: {cls(path).resume_command}" if cls(path).request.is_file() else "."
             raise RunError(
                 f"{path} exists already, and a run is never overwritten.",
                 hint=f"Name another folder with --out{going_on}",
@@ -125,7 +125,7 @@ class RunFolder:
 
     @property
     def resume_command(self) -> str:
-        """What to type to go on with this run."""
+        """The command that resumes this run."""
         return f"relish fit --resume {shlex.quote(str(self.path))}"
 
     @property
@@ -159,7 +159,7 @@ class RunFolder:
         if not self.finished and self.diverged:
             raise RunError(f"{self.path} has no model: its training diverged.", hint="Fit again with a lower --lr.")
         if not self.finished:
-            raise RunError(f"{self.path} is not finished.", hint=f"Go on with it: {self.resume_command}")
+            raise RunError(f"{self.path} is not finished.", hint=f"Resume it: {self.resume_command}")
         return _mapping(self.evaluation, json.loads)
 
     def read_check(self) -> dict[str, Any] | None:

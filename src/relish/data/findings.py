@@ -46,7 +46,7 @@ class Finding:
     """Of `wrong-label`: probability of the suggested class, 0 to 1, by a probe that did not learn from the image."""
 
     def as_json(self) -> dict[str, Any]:
-        """The document of `relish check --json`; fields that this kind has no use for are left away."""
+        """The document of `relish check --json`; fields that this kind has no use for are omitted."""
         document: dict[str, Any] = {
             "kind": self.kind,
             "severity": self.severity,

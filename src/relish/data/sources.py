@@ -93,7 +93,7 @@ def _local(path: Path, text: str, wanted: dict[str, str], learnable: bool, progr
     if wanted and (is_table or path.is_dir()):
         raise DataError(
             f"{text}: a checksum belongs to an archive, and this is a {'table' if is_table else 'folder'}.",
-            hint="Leave --sha1 and --sha256 away.",
+            hint="Omit --sha1 and --sha256.",
         )
     if path.is_dir():
         return index_folder(path, name=short_name(path.resolve().name), source=text, learnable=learnable)

@@ -3,7 +3,7 @@
 In:   a run folder.
 Out:  its README.md.
 
-A card is there to be gone on with by hand. One that differs from what relish would have written is left alone.
+A card may be edited by hand. One that differs from what relish would have written is left alone.
 """
 
 import re

@@ -260,7 +260,7 @@ class Classifier:
 def _accuracy(folder: RunFolder) -> str:
     """What is known of a run's model, in words; a climb has a model before it is finished."""
     if folder.model.is_file() and not folder.finished:
-        return f"not finished, its best model so far; go on with: {folder.resume_command}"
+        return f"not finished, its best model so far; resume with: {folder.resume_command}"
     evaluation = folder.read_evaluation()
     top1 = evaluation["top1"]
     return f"{evaluation['split']} accuracy {top1['value']:.4f} ({top1['correct']} of {top1['count']})"

@@ -67,9 +67,9 @@ def refuse_choice(run: str | Path, device: str, precision: str = "f32") -> None:
         BadInput: it was asked to run elsewhere, or in another precision.
     """
     if device not in ("auto", "cpu"):
-        raise BadInput(f"{run}: an exported file runs on the processor, not on {device}.", hint="Leave --device away.")
+        raise BadInput(f"{run}: an exported file runs on the processor, not on {device}.", hint="Omit --device.")
     if precision != "f32":
-        raise BadInput(f"{run}: an exported file has its precision inside.", hint="Leave --precision away.")
+        raise BadInput(f"{run}: an exported file has its precision inside.", hint="Omit --precision.")
 
 
 def _loaded(run: str | Path, device: str, precision: str) -> "Classifier | OnnxClassifier":
@@ -138,7 +138,7 @@ def predict_table(
 
     Raises:
         BadInput: as `predict`; or `out` exists, has another ending, or was begun with another model or other images.
-        WriteFailed: no space; the rows so far can be gone on from.
+        WriteFailed: no space; the rows so far can be resumed.
         Stopped: by Ctrl-C; likewise.
     """
     names, target, progress = _checked(paths), Path(out), progress or Progress()
@@ -151,7 +151,7 @@ def predict_table(
         with growing(target, about, head=table.head, finish=table.finish, overwrite=overwrite) as rows:
             former = rows.count
             if former:
-                progress.say(f"going on with {target}: {former:,} rows are there already")
+                progress.say(f"resuming {target}: {former:,} rows are there already")
             with progress.bar("predicting", None, done=former) as bar, _expecting(names, bar):
                 try:
                     predictions = model.stream(_without_row(images_named(names, nul=nul), rows.missing()))
