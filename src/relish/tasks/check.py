@@ -1,8 +1,6 @@
 """`check`: look a dataset over before training on it, and change nothing.
 
-In:   pictures, and the source model whose features say which are alike.
-Out:  a `Check`: findings, in words, as JSON, as a page, and as a cleaned table that `fit` takes.
-Not here: the checks (`checking/`), the brief ones at the start of a run (`preparing.py`).
+A `Check` holds the findings, in words, as JSON, as a page, and as a cleaned table that `fit` takes.
 """
 
 import csv
@@ -37,11 +35,11 @@ from relish.reporting.check_page import write_check_page
 from relish.reporting.findings import findings_words
 
 CROP_SIZE = 5 / 7
-"""Of crops, over the source model's own size (160 of 224 px): half the time of whole pictures, and as good. In nine
+"""Of crops, over the source model's own size (160 of 224 px): half the time of whole images, and as good. In nine
 copies of 2,000 photographs with ten labels turned 8.2 were doubted beside 50 others; with crops of 224 px, 8.0 beside
 51."""
 TYPICAL = 4
-"""Pictures of each class that doubtful ones are held against."""
+"""Images of each class that doubtful ones are held against."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,20 +66,20 @@ class Check:
         return {"findings": [finding.as_json() for finding in self.findings], "pictures": self.pictures}
 
     def write_page(self, path: str | Path) -> None:
-        """One offline page with the pictures of each finding side by side.
+        """One offline page with the images of each finding side by side.
 
         Raises:
             WriteFailed: no space or no permission.
         """
-        pictures = self.checked.pictures
+        images = self.checked.pictures
         captions = {
-            name: f"{pictures.classes[label]}, {pictures.split_names[split]}"
-            for name, label, split in zip(pictures.names, pictures.labels, pictures.splits, strict=True)
+            name: f"{images.classes[label]}, {images.split_names[split]}"
+            for name, label, split in zip(images.names, images.labels, images.splits, strict=True)
         }
         write_check_page(
             Path(path),
             self.findings,
-            dict(zip(pictures.names, pictures.paths, strict=True)),
+            dict(zip(images.names, images.paths, strict=True)),
             captions,
             _typical(self.checked, self.findings),
             heading=f"What a look at {self.dataset.name} found",
@@ -89,12 +87,12 @@ class Check:
         )
 
     def write_clean_table(self, path: str | Path, relabel: float | None = None) -> tuple[int, int, Path]:
-        """A table of the pictures that `fit` takes, and beside it the rows that were left out, with the reason.
+        """A table of the images that `fit` takes, and beside it the rows that were left out, with the reason.
 
         Args:
             path: the table, ending in `.csv`. Rows left out go to the same name with `.left-out.csv`; both have the
                 same columns, so that a row moved over takes a decision back.
-            relabel: give training pictures their suggested class where the model is at least this sure, 0 to 1.
+            relabel: give training images their suggested class where the model is at least this sure, 0 to 1.
 
         Returns:
             How many rows are left out, how many have another label, and where the former are.
@@ -126,16 +124,16 @@ def check(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Check:
-    """Look for what is wrong with a dataset: broken files, copies, doubtful labels, odd pictures, uneven classes.
+    """Look for what is wrong with a dataset: broken files, copies, doubtful labels, odd images, uneven classes.
 
     Args:
         data: anything `fit` takes; also what `fit` refuses, as far as its layout is understood.
-        source, weights: the model whose features say which pictures are alike, as in `fit`.
-        html: a page to write, with the pictures of each finding side by side.
+        source, weights: the model whose features say which images are alike, as in `fit`.
+        html: a page to write, with the images of each finding side by side.
         fix: a cleaned table to write, see `Check.write_clean_table`.
         relabel: see `Check.write_clean_table`; with `fix` alone.
         sha1, sha256: checksum that the archive must have.
-        workers: processes that read pictures.
+        workers: processes that read images.
         device: "auto", "cpu", "cuda" or "mps".
 
     Returns:
@@ -147,48 +145,48 @@ def check(
         WriteFailed: the page or the table cannot be written.
     """
     keep_freed_memory()
-    voice, accelerator = progress or Progress(), accelerator_for(device)
+    progress, accelerator = progress or Progress(), accelerator_for(device)
     if relabel is not None and (fix is None or not 0 < relabel <= 1):
         raise DataError(
             f"--relabel {relabel:g}: it goes with --fix, and is above 0 and at most 1.", hint="Such as --relabel 0.95."
         )
-    found = find_dataset(data, sha1=sha1, sha256=sha256, learnable=False, progress=voice)
+    found = find_dataset(data, sha1=sha1, sha256=sha256, learnable=False, progress=progress)
     if fix is not None:
-        _table_path(fix, found)  # refused now, and not after every picture has been looked at
-    looked = survey(found, learnable=False, progress=voice)
-    pictures = collected(looked)
-    whole, cropped = _features(pictures, source, weights, accelerator, workers, voice)
-    checked = all_findings(found, looked, pictures, whole, cropped)
+        _table_path(fix, found)  # refused now, and not after every image has been looked at
+    surveyed = survey(found, learnable=False, progress=progress)
+    images = collected(surveyed)
+    whole, cropped = _features(images, source, weights, accelerator, workers, progress)
+    checked = all_findings(found, surveyed, images, whole, cropped)
     made = Check(checked.findings, len(found), found, checked, None if html is None else Path(html))
     if html is not None:
         made.write_page(html)
     if fix is not None:
         out, changed, beside = made.write_clean_table(fix, relabel)
-        voice.say(f"clean   {fix}: {len(found) - out:,} pictures, {changed:,} with another label")
-        voice.say(f"        {beside}: {out:,} left out, each with the reason; a row moved back is back in")
+        progress.say(f"clean   {fix}: {len(found) - out:,} pictures, {changed:,} with another label")
+        progress.say(f"        {beside}: {out:,} left out, each with the reason; a row moved back is back in")
     return made
 
 
 def _features(
-    pictures: Collection,
+    images: Collection,
     source: str | None,
     weights: str | Path | None,
     accelerator: Accelerator,
     workers: int,
     progress: Progress,
 ) -> tuple[Features, Features]:
-    """(N, D) float32 of each picture whole, squeezed into the square, and of the book's crop of it, smaller.
+    """(N, D) float32 of each image whole, squeezed into the square, and of the book's crop of it, smaller.
 
     The first miss nothing that lies at a border; with both, a probe doubts more of the labels that are wrong.
     """
     model = load_source(source, None if weights is None else str(weights), progress=progress)
-    target = make_target(model, pictures.classes or ("none",), head_init="zeros", seed=0)
+    target = make_target(model, images.classes or ("none",), head_init="zeros", seed=0)
     config, size = model.data_config, model.data_config.input_size[1]
-    backbone, split = Backbone(target, accelerator.device), pictures.as_split()
+    backbone, split = Backbone(target, accelerator.device), images.as_split()
     smaller = min(size, max(32, round(CROP_SIZE * size / 32) * 32))
     cropped = book_preprocessing(smaller if backbone.takes(smaller) else size, config.mean, config.std)
     whole = replace(book_preprocessing(size, config.mean, config.std), resize=size)
-    contents = dict(zip(pictures.paths, pictures.contents, strict=True))
+    contents = dict(zip(images.paths, images.contents, strict=True))
 
     found, others = features_of(
         backbone, split, [View(whole), View(cropped)], contents, accelerator,
@@ -198,17 +196,17 @@ def _features(
 
 
 def _typical(checked: Checked, findings: Sequence[Finding]) -> dict[str, list[str]]:
-    """For each suggested class, the names of pictures that the probe is surest of and whose label agrees."""
+    """For each suggested class, the names of images that the probe is surest of and whose label agrees."""
     if checked.said is None:
         return {}
-    pictures, said = checked.pictures, checked.said
+    images, predicted = checked.pictures, checked.said
     doubted = {name for finding in findings for name in finding.paths}
     found: dict[str, list[str]] = {}
-    for label in {pictures.classes.index(f.suggested) for f in findings if f.suggested in pictures.classes}:
-        surest = np.argsort(-said.probabilities[:, label], kind="stable")
-        places = said.positions[surest]
-        names = [pictures.names[i] for i in places[pictures.labels[places] == label]]
-        found[pictures.classes[label]] = [name for name in names if name not in doubted][:TYPICAL]
+    for label in {images.classes.index(f.suggested) for f in findings if f.suggested in images.classes}:
+        surest = np.argsort(-predicted.probabilities[:, label], kind="stable")
+        places = predicted.positions[surest]
+        names = [images.names[i] for i in places[images.labels[places] == label]]
+        found[images.classes[label]] = [name for name in names if name not in doubted][:TYPICAL]
     return found
 
 
@@ -231,6 +229,6 @@ def _csv(rows: Sequence[Row], folder: Path) -> str:
 
 
 def _written(path: Path, folder: Path) -> str:
-    """Relative to the table where the picture lies below it, so that both can be moved together; else absolute."""
+    """Relative to the table where the image lies below it, so that both can be moved together; else absolute."""
     home = Path(os.path.abspath(folder))
     return path.relative_to(home).as_posix() if path.is_relative_to(home) else str(path)

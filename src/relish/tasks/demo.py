@@ -1,9 +1,6 @@
-"""`demo`: the four steps on drawn pictures, with no network and nothing but what is installed.
+"""`demo`: the four steps on drawn images, with no network and nothing but what is installed.
 
-In:   a folder to make.
-Out:  pictures, runs, a table, curves, a page of predictions, in that folder; every figure measured on the spot.
-
-The recipes are the book's with other numbers: for 200 small pictures instead of 2,000, the batch is smaller and the
+The recipes are the book's with other numbers: for 200 small images instead of 2,000, the batch is smaller and the
 rates are higher, all by the same factor, so that what is compared stays comparable.
 """
 
@@ -45,35 +42,35 @@ class Demo:
 
 
 def demo(folder: str | Path = "relish-demo", *, seed: int = 0, progress: Progress | None = None) -> Demo:
-    """Draw pictures, fine-tune on them, compare with the same network from scratch and with a frozen backbone.
+    """Draw images, fine-tune on them, compare with the same network from scratch and with a frozen backbone.
 
     Args:
         folder: made anew; where it exists, the next free number is added to its name.
-        seed: of the pictures and of the training.
+        seed: of the images and of the training.
 
     Raises:
         WriteFailed: no space, no permission.
     """
-    voice = progress or Progress()
+    progress = progress or Progress()
     root = _next_free(Path(folder))
-    voice.say(f"Everything this demo makes goes to {root}/, and every figure is measured now.\n")
-    voice.say(
+    progress.say(f"Everything this demo makes goes to {root}/, and every figure is measured now.\n")
+    progress.say(
         f"Drawing pictures: {TRAIN_PICTURES} of hot dogs and of other foods to learn from, {TEST_PICTURES} to test."
     )
-    pictures = draw_hotdogs(root / "pictures", train=TRAIN_PICTURES, test=TEST_PICTURES, seed=seed, progress=voice)
-    dataset = index_folder(pictures, name="hotdogs", source=str(pictures))
+    images = draw_hotdogs(root / "pictures", train=TRAIN_PICTURES, test=TEST_PICTURES, seed=seed, progress=progress)
+    dataset = index_folder(images, name="hotdogs", source=str(images))
     grid = root / "pictures.png"
     with atomic_path(grid) as temporary:
         first_and_last(dataset.splits[TRAIN], dataset.classes, rows=4).save(temporary, format="PNG")
 
     recipes = [_scaled(name) for name in ("book", "book-scratch", "frozen")]
     source = load_source()
-    voice.say(f"\nStep 1  A source model: {source.name}, {source.origin}")
-    voice.say("Steps 2 and 3  The target model: everything copied, and a new output layer for the new classes")
+    progress.say(f"\nStep 1  A source model: {source.name}, {source.origin}")
+    progress.say("Steps 2 and 3  The target model: everything copied, and a new output layer for the new classes")
     for line in describe(make_target(source, dataset.classes, seed=seed), learning_rates(recipes[0])):
-        voice.say(line)
-    voice.say("\nStep 4  Fine-tune it; beside it the same network from scratch, and with a frozen backbone")
-    found = compare(pictures, recipes=recipes, runs=root / "runs", progress=voice)
+        progress.say(line)
+    progress.say("\nStep 4  Fine-tune it; beside it the same network from scratch, and with a frozen backbone")
+    found = compare(images, recipes=recipes, runs=root / "runs", progress=progress)
     if found is None:
         raise RuntimeError("the demo runs in one process")
     page = root / "predictions.html"
