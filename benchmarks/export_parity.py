@@ -28,8 +28,8 @@ from odd_pictures import make_odd_pictures
 from relish.core.progress import Screen
 from relish.data.image import open_image
 from relish.evaluation.decision import decision_from
-from relish.export.certificate import torch_model
-from relish.export.reader import OnnxClassifier
+from relish.exporting.onnx_classifier import OnnxClassifier
+from relish.exporting.parity import torch_model
 from relish.models.header import read_header
 from relish.tasks.classifier import Classifier, labelled_images
 from relish.tasks.export import export

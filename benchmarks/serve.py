@@ -33,7 +33,7 @@ from typing import Any
 
 from measuring import finish, spread
 from relish.data.image import IMAGE_SUFFIXES, open_image
-from relish.serve.exported import ServedFile
+from relish.server.batching import ServedFile
 
 WARM = 64
 """Good requests that are not measured; memory is compared with what it is after them."""

@@ -9,10 +9,9 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from relish.data.transforms import Preprocessing
-from relish.export.graph import Graph
-from relish.export.network import IR_VERSION, OPSET
-from relish.export.pipeline import pixels
-from relish.export.reader import session
+from relish.exporting.build import IR_VERSION, OPSET
+from relish.exporting.onnx_classifier import session
+from relish.exporting.onnx_graph import Graph, pixels
 
 ROOT = Path(__file__).resolve().parents[1]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -13,9 +13,9 @@ from PIL import Image
 
 from relish.evaluation.decision import Decision
 from relish.evaluation.prediction import Prediction, predictions
-from relish.serve.app import create_app
-from relish.serve.limits import Limits
-from relish.serve.running import listening, server
+from relish.server.app import create_app
+from relish.server.limits import Limits
+from relish.server.server import listening, server
 
 CLASSES = ("blue", "red")
 
@@ -88,7 +88,7 @@ def onnx_tones(path: Path) -> Path:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from relish.export.metadata import FORMAT_VERSION, About
+    from relish.exporting.onnx_classifier import FORMAT_VERSION, About
 
     weights = np.array([[0, 1 / 40], [0, 0], [0, -1 / 40]], dtype=np.float32)
     nodes = [

@@ -19,8 +19,8 @@ from relish.core.errors import BadInput, DataError, Failed, ModelError, RunError
 from relish.data.image import open_image
 from relish.data.transforms import evaluation_transform, normalise, stacked
 from relish.evaluation.decision import Decision, tempered_softmax
-from relish.export.network import network_model
-from relish.export.reader import OnnxClassifier
+from relish.exporting.build import network_model
+from relish.exporting.onnx_classifier import OnnxClassifier
 from relish.models.header import load_model, save_model
 from relish.tasks import export as exporting
 from relish.tasks.export import export

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from relish.data.image import open_image
-from relish.export.reader import OnnxClassifier
+from relish.exporting.onnx_classifier import OnnxClassifier
 from relish.models.header import save_model
 from relish.models.source import load_source
 from relish.models.target import make_target

@@ -9,8 +9,8 @@ import torch
 
 from relish.core.errors import Failed
 from relish.data.transforms import Preprocessing
-from relish.export import quantise
-from relish.export.reader import OnnxClassifier
+from relish.exporting import build
+from relish.exporting.onnx_classifier import OnnxClassifier
 from relish.models.header import ModelDescription, load_model, save_model
 from relish.models.source import load_source
 from relish.models.target import make_target
@@ -93,7 +93,7 @@ def test_eight_bits_that_lose_accuracy_are_refused(tmp_path, monkeypatch):
     model = model_of("embedded", tmp_path, "squash")
     draw_dataset(tmp_path / "colours", 4, 10)
     teach(model, tmp_path / "colours" / "test")
-    right = quantise.quantised
+    right = build.quantised
     monkeypatch.setattr(
         "relish.tasks.export.quantised", lambda graph, inputs: right(graph, (one * 0 for one in list(inputs)[:1]))
     )

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from relish.data.transforms import Preprocessing, evaluation_transform
-from relish.export import pipeline
+from relish.exporting import onnx_graph
 from tests.exported import MEAN, STD, prepared, preparing
 
 FRAMINGS, FILTERS = ("squash", "crop", "letterbox"), ("bilinear", "bicubic")
@@ -65,7 +65,7 @@ def test_large_photographs_are_prepared_as_for_pytorch(framing, interpolation):
 @pytest.mark.parametrize("interpolation", FILTERS)
 def test_where_pillow_always_goes_across_first_so_does_the_file(monkeypatch, interpolation):
     """Two calls of Pillow, a side each, have that order in every version."""
-    monkeypatch.setattr(pipeline, "pillow_turns", lambda: False)
+    monkeypatch.setattr(onnx_graph, "pillow_turns", lambda: False)
     preparing.cache_clear()
     kind = Image.Resampling.BICUBIC if interpolation == "bicubic" else Image.Resampling.BILINEAR
     for width, height in ((7, 900), (255, 257), (300, 700), (20, 30)):
@@ -78,7 +78,7 @@ def test_where_pillow_always_goes_across_first_so_does_the_file(monkeypatch, int
 
 def test_which_side_goes_first_matters_where_pillow_turns():
     """Were it of no account, the rule in the graph would be tested by nothing above."""
-    if not pipeline.pillow_turns():
+    if not onnx_graph.pillow_turns():
         pytest.skip("this Pillow goes across first whatever the picture")
     picture, kind = noise(30, 700, harsh=True), Image.Resampling.BICUBIC
     across = picture.resize((40, 700), kind).resize((40, 40), kind)

@@ -21,7 +21,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from relish.serve.limits import Limits
+from relish.server.limits import Limits
 from tests.commands import refused
 from tests.serving import BLUE, GREY, RED, Explaining, Tones, onnx_tones, png, serving
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from relish.serve.limits import Limits
+from relish.server.limits import Limits
 from tests.browser import watched_page
 from tests.serving import BLUE, GREY, RED, Explaining, Tones, png, serving
 

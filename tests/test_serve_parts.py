@@ -12,10 +12,9 @@ from PIL import Image
 
 from relish.core.errors import BadInput, ImageError
 from relish.data.image import open_image, size_from_header
-from relish.serve.access import checked_token, is_loopback
-from relish.serve.batching import Batcher
-from relish.serve.limits import Limits, megabytes
-from relish.serve.room import Room
+from relish.server.batching import Batcher
+from relish.server.limits import Limits, Room, megabytes
+from relish.server.middleware import checked_token, is_loopback
 from tests.serving import Tones
 
 

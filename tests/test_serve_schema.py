@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from relish.serve.limits import Limits
+from relish.server.limits import Limits
 from tests.serving import Explaining, serving
 
 pytestmark = pytest.mark.slow

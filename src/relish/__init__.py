@@ -14,40 +14,40 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from relish.core.errors import RelishError as RelishError
     from relish.evaluation.prediction import Prediction as Prediction
-    from relish.export.reader import OnnxClassifier as OnnxClassifier
+    from relish.exporting.onnx_classifier import OnnxClassifier as OnnxClassifier
     from relish.models.source import source_model as source_model
     from relish.tasks.check import Check as Check
     from relish.tasks.check import check as check
     from relish.tasks.classifier import Classifier as Classifier
     from relish.tasks.compare import compare as compare
-    from relish.tasks.convert import convert as convert
     from relish.tasks.demo import demo as demo
     from relish.tasks.evaluate import decide as decide
     from relish.tasks.evaluate import evaluate as evaluate
     from relish.tasks.fit import fit as fit
+    from relish.tasks.inspect import convert as convert
+    from relish.tasks.inspect import show as show
     from relish.tasks.predict import predict as predict
     from relish.tasks.pretrain import pretrain as pretrain
-    from relish.tasks.show import show as show
     from relish.tasks.sweep import sweep as sweep
     from relish.training.recipe import Recipe as Recipe
 
 _HOMES = {
     "Check": "relish.tasks.check",
     "Classifier": "relish.tasks.classifier",
-    "OnnxClassifier": "relish.export.reader",
+    "OnnxClassifier": "relish.exporting.onnx_classifier",
     "Prediction": "relish.evaluation.prediction",
     "Recipe": "relish.training.recipe",
     "RelishError": "relish.core.errors",
     "check": "relish.tasks.check",
     "compare": "relish.tasks.compare",
-    "convert": "relish.tasks.convert",
+    "convert": "relish.tasks.inspect",
     "decide": "relish.tasks.evaluate",
     "evaluate": "relish.tasks.evaluate",
     "demo": "relish.tasks.demo",
     "fit": "relish.tasks.fit",
     "predict": "relish.tasks.predict",
     "pretrain": "relish.tasks.pretrain",
-    "show": "relish.tasks.show",
+    "show": "relish.tasks.inspect",
     "source_model": "relish.models.source",
     "sweep": "relish.tasks.sweep",
 }

@@ -25,7 +25,7 @@ def convert(
     quiet: o.Quiet = False,
 ) -> None:
     """Turn a file of weights into safetensors whose header says how to build the network."""
-    from relish.tasks.convert import convert as run
+    from relish.tasks.inspect import convert as run
 
     run(weights, out, source=source, overwrite=overwrite, progress=o.voice(quiet))
     print(out)

@@ -38,7 +38,6 @@ def export(
 
     It is compared with PyTorch on real pictures first; a file that answers otherwise is not written (exit code 1).
     """
-    from relish.export.result import summary
     from relish.tasks.export import export as run_export
 
     voice = o.voice(quiet or json)
@@ -56,7 +55,7 @@ def export(
     if json:
         print(jsonlib.dumps(done.as_json(), indent=1))
         return
-    for line in summary(done):
+    for line in done.summary():
         voice.say(line)
     for words in done.mismatch:
         voice.warn(words)

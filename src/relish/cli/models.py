@@ -26,7 +26,7 @@ def models(
     json: o.Json = False,
 ) -> None:
     """List source models; of one named in full, show what is copied, what is new, and how it is fed."""
-    from relish.tasks.models import find_models, model_figure
+    from relish.tasks.inspect import find_models, model_figure
 
     figure = model_figure(query, weights, classes) if query or weights else None
     if figure is not None:

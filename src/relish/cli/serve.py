@@ -37,7 +37,7 @@ def serve(
     A run folder is served by PyTorch, and its page shows where the model looks. An exported file is served by ONNX
     Runtime alone. The log is one line of JSON a request, on standard error.
     """
-    from relish.serve.limits import Limits
+    from relish.server.limits import Limits
     from relish.tasks.serve import serve as run
 
     limits = Limits(

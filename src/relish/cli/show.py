@@ -34,7 +34,7 @@ def show(
 ) -> None:
     """Write the book's grid: the first pictures of one class over the last of another."""
     from relish.core.io import atomic_path
-    from relish.tasks.show import show as grid
+    from relish.tasks.inspect import show as grid
 
     made = grid(
         data,

@@ -41,7 +41,7 @@ from relish.models.header import load_model, read_header, says_how_to_build
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
 
 if TYPE_CHECKING:
-    from relish.export.result import Exported
+    from relish.exporting.parity import Exported
 
 
 Picture = str | Path | bytes | BinaryIO | Image.Image | npt.NDArray[np.uint8]

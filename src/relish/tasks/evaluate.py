@@ -16,7 +16,7 @@ from relish.evaluation.decision import HEADER_KEY, Decision, decision_from
 from relish.evaluation.figures import Figures, figures
 from relish.evaluation.held_out import HeldOut, read_held_out, unreached, with_threshold, with_unsure
 from relish.evaluation.thresholds import parse_aim, parse_unsure
-from relish.export.reader import SUFFIX, OnnxClassifier
+from relish.exporting.onnx_classifier import SUFFIX, OnnxClassifier
 from relish.models.header import read_header, rewrite_header
 from relish.tasks.card import renew_card
 from relish.tasks.classifier import Classifier, labelled_images

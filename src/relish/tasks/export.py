@@ -2,7 +2,7 @@
 
 In:   a run folder or a `.safetensors` file, labelled pictures to prove it on.
 Out:  the file with its certificate inside, or no file and the reason.
-Not here: each step (`relish/export/`), and using the file (`export/reader.py`).
+The steps are in `relish/exporting/`; `exporting/onnx_classifier.py` uses the file.
 """
 
 import json
@@ -28,18 +28,25 @@ from relish.data.dataset import TRAIN, Split
 from relish.data.image import open_image
 from relish.data.transforms import evaluation_transform, normalise, stacked
 from relish.evaluation.decision import Decision, decision_from
-from relish.export.assemble import assemble, with_metadata
-from relish.export.certificate import TOLERANCE, Certificate, certify, exported_model, failures, torch_model
-from relish.export.difference import explain
-from relish.export.metadata import FORMAT_VERSION, About
-from relish.export.network import network_model
-from relish.export.quantise import (
+from relish.exporting.build import (
     CALIBRATION_PICTURES,
     MOST_LOST,
+    assemble,
+    network_model,
     quantised,
+    with_metadata,
 )
-from relish.export.reader import SUFFIX, session
-from relish.export.result import Exported
+from relish.exporting.onnx_classifier import FORMAT_VERSION, SUFFIX, About, session
+from relish.exporting.parity import (
+    TOLERANCE,
+    Certificate,
+    Exported,
+    certify,
+    explain,
+    exported_model,
+    failures,
+    torch_model,
+)
 from relish.models.header import read_header
 from relish.tasks.classifier import Classifier, labelled_images, split_of_run
 

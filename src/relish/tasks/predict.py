@@ -25,7 +25,7 @@ from relish.core.progress import Bar, Progress
 from relish.core.run_folder import RunFolder
 from relish.data.folder import images_below, matches
 from relish.evaluation.prediction import Prediction
-from relish.export.reader import SUFFIX, OnnxClassifier
+from relish.exporting.onnx_classifier import SUFFIX, OnnxClassifier
 from relish.reporting.prediction_tables import Table, looks_like_a_formula, table_for
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from relish.core.errors import BadInput, Failed
 from relish.core.progress import Progress
-from relish.export.reader import SUFFIX
-from relish.serve.limits import Limits
-from relish.serve.model import Model
+from relish.exporting.onnx_classifier import SUFFIX
+from relish.server.batching import Model
+from relish.server.limits import Limits
 from relish.tasks.predict import refuse_choice
 
 TOKEN_VARIABLE = "RELISH_TOKEN"  # noqa: S105 - its name
@@ -49,9 +49,9 @@ def serve(
     """
     voice, bounds = progress or Progress(), limits or Limits()
     try:
-        from relish.serve.access import checked_token
-        from relish.serve.app import create_app
-        from relish.serve.running import run
+        from relish.server.app import create_app
+        from relish.server.middleware import checked_token
+        from relish.server.server import run
     except ImportError as error:
         raise Failed(f"{error.name} is not installed.", hint="pip install 'relish-vision[serve]'") from error
     token = checked_token(_token(token_file), host)
@@ -71,7 +71,7 @@ def serve(
 def served_model(path: Path, *, threads: int | None = None, device: str = "auto") -> Model:
     """What a path holds, ready to answer."""
     if path.suffix == SUFFIX:
-        from relish.serve.exported import ServedFile
+        from relish.server.batching import ServedFile
 
         refuse_choice(path, device)
         return ServedFile(path, threads or 0)

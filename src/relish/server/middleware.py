@@ -1,24 +1,118 @@
-"""What the server tells of itself: metrics for Prometheus, and one line of JSON for each request.
+"""What stands around every request: access control, metrics for Prometheus, and one line of JSON in the log.
 
-In:   requests as they pass.
-Out:  a middleware, the metrics, a logging formatter.
+Without a token the server trusts this computer only. A web page opened on it could still reach it, under a host name
+of its own that resolves to 127.0.0.1 (DNS rebinding) or by a cross-site form: the headers Host and Origin show both.
 
-No picture, no token and no query ever stands in a line. Paths in metrics are those of routes: what strangers type makes
-no new series.
+No image, token or query is ever logged. Paths in metrics are those of routes: an unknown path makes no new series.
 """
 
+import hmac
+import ipaddress
 import json
 import logging
 import time
 import uuid
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
+from fastapi import Depends
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from relish.serve.refusals import Refusal
+from relish.core.errors import BadInput
+from relish.server.limits import Refusal
+
+SHORTEST_TOKEN = 16
+"""Characters; `openssl rand -hex 16` gives 32."""
+
+_bearer = HTTPBearer(auto_error=False, description="Needed where the server was started with a token.")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address means this computer alone."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
+
+
+def checked_token(token: str | None, host: str) -> str | None:
+    """The token without what surrounds it.
+
+    Raises:
+        BadInput: there is none and the host needs one, or it is too short or cannot stand in a header.
+    """
+    if token is None:
+        if is_loopback(host):
+            return None
+        raise BadInput(
+            f"--host {host} lets others in, and needs a token.",
+            hint="Put one into RELISH_TOKEN, or into a file for --token-file: openssl rand -hex 16",
+        )
+    token = token.strip()
+    if len(token) < SHORTEST_TOKEN or not (token.isascii() and token.isprintable()) or " " in token:
+        raise BadInput(
+            f"the token must be {SHORTEST_TOKEN} or more letters, digits and signs without a blank.",
+            hint="This makes one: openssl rand -hex 16",
+        )
+    return token
+
+
+class Bearer:
+    """A dependency of the routes that answer.
+
+    Args:
+        token: None asks for nothing.
+    """
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    async def __call__(self, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
+        """Raises Refusal, 401, where the token is missing or another."""
+        if self._token is None:
+            return
+        if given is None or not hmac.compare_digest(given.credentials.encode(), self._token.encode()):
+            raise Refusal(
+                401,
+                "the token is missing." if given is None else "the token is not the right one.",
+                hint="Send it as a header: Authorization: Bearer TOKEN.",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+
+class FromHere:
+    """A middleware: requests whose Host or Origin is not this computer are refused."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        refusal = self._refusal(Headers(scope=scope)) if scope["type"] == "http" else None
+        await (refusal.response() if refusal else self._app)(scope, receive, send)
+
+    def _refusal(self, headers: Headers) -> Refusal | None:
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not is_loopback(_hostname(f"//{host}")):
+            return Refusal(
+                421, f'this server is not "{host[:80]}".', hint="Open it as http://127.0.0.1, or start it with a token."
+            )
+        if origin is not None and not is_loopback(_hostname(origin)):
+            return Refusal(403, "another site's page may not ask here.", hint="Open the server's own page.")
+        return None
+
+
+def _hostname(address: str) -> str:
+    try:
+        return urlsplit(address).hostname or ""
+    except ValueError:
+        return ""
+
 
 LOG = logging.getLogger("relish.serve")
 GONE = 499

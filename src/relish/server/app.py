@@ -1,35 +1,140 @@
-"""The server as an ASGI application: its routes, and what stands before them.
+"""The server as an ASGI application: its routes, their OpenAPI schemas, and the two pages for people.
 
-In:   a `Model`, `Limits`, the token if there is one.
-Out:  a FastAPI application, for any ASGI server.
-Not here: sockets, signals and the log's place (`running.py`).
+`create_app` takes a `Model`, `Limits` and the token, and returns a FastAPI application for any ASGI server; sockets,
+signals and logging are in `server.py`. The pages need no file from another host.
 """
 
 import base64
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from importlib.resources import files
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from jinja2 import Environment, PackageLoader
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from relish.core.errors import ImageError
 from relish.evaluation.prediction import Prediction
-from relish.serve import documents as d
-from relish.serve.access import Bearer, FromHere
-from relish.serve.admission import Admission
-from relish.serve.answering import Answering
-from relish.serve.limits import Limits
-from relish.serve.model import Model
-from relish.serve.observing import Metrics, Observed
-from relish.serve.pages import add_pages
-from relish.serve.refusals import Refusal
-from relish.serve.uploads import Upload, read_uploads
+from relish.server.batching import Answering, Model
+from relish.server.limits import Admission, Limits, Refusal
+from relish.server.middleware import Bearer, FromHere, Metrics, Observed
+from relish.server.uploads import FORM, JSON, Base64Picture, Upload, read_uploads
+
+
+class Row(BaseModel):
+    """What the model says of one picture; `error` alone stands beside `path` where it could not be opened."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    path: str = Field(description="The picture's name as it came, or its place, such as `picture 3`.")
+    class_name: str | None = Field(default=None, alias="class", description="The class that is said.")
+    probability: float | None = Field(default=None, description="Of that class, 0 to 1.")
+    probabilities: dict[str, float] | None = Field(default=None, description="Of every class; they add up to 1.")
+    unsure: bool | None = Field(default=None, description="Whether the model would rather not answer.")
+    error: str | None = Field(default=None, description="Why there is no answer.")
+
+
+class Rows(BaseModel):
+    """One row a picture, in the order of the request."""
+
+    predictions: list[Row]
+
+
+class Problem(BaseModel):
+    """Why a request is not answered."""
+
+    status: int
+    reason: str
+    hint: str = Field(description="What to do next; may be empty.")
+
+
+class Refused(BaseModel):
+    """Every answer that is a no has this shape."""
+
+    error: Problem
+    predictions: list[Row] | None = Field(default=None, description="Where each picture has a reason of its own.")
+
+
+class Taken(BaseModel):
+    """What one request may hold."""
+
+    body_bytes: int
+    pixels: int = Field(description="Of one picture.")
+    files: int
+
+
+class Known(BaseModel):
+    """What the model knows, and what the server takes."""
+
+    model: str
+    classes: list[str]
+    unsure_below: float | None = Field(description="It is unsure of a class with less probability than this.")
+    explains: bool = Field(description="Whether `/explain` can be asked.")
+    limits: Taken
+
+
+class Health(BaseModel):
+    """Whether the server is well; it is where it can say so."""
+
+    status: str
+    waiting: int = Field(description="Pictures without an answer yet.")
+
+
+class Overlay(BaseModel):
+    """Where in a picture the model sees a class."""
+
+    path: str
+    class_name: str = Field(alias="class")
+    overlay: str = Field(description="A PNG of the picture as the model saw it, as a data: address.")
+
+
+_FORM_SCHEMA = {
+    "type": "object",
+    "required": ["files"],
+    "properties": {"files": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}},
+}
+_JSON_SCHEMA = {
+    "type": "object",
+    "required": ["pictures"],
+    "properties": {"pictures": {"type": "array", "minItems": 1, "items": Base64Picture.model_json_schema()}},
+}
+PICTURES_IN: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {FORM: {"schema": _FORM_SCHEMA}, JSON: {"schema": _JSON_SCHEMA}},
+    }
+}
+"""FastAPI would read the whole body for this; we read it piece by piece, so the description is written here."""
+
+_NOES = {
+    400: "The body is damaged.",
+    401: "The token is missing or wrong.",
+    403: "Another site's page asked.",
+    408: "The body comes too slowly.",
+    413: "Too many bytes, or too many pictures.",
+    415: "Neither a form nor JSON.",
+    421: "The Host is another one.",
+    422: "No picture in it could be read; each has its reason.",
+    500: "The server failed.",
+    503: "Too much is under way; Retry-After says when to come again.",
+}
+
+
+def noes(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """How a route may refuse, for its description."""
+    return {status: {"model": Refused, "description": _NOES[status]} for status in statuses}
+
+
+ANY_ROUTE = (403, 421, 500)
+WITH_TOKEN = (401, *ANY_ROUTE)
+WITH_PICTURES = (400, 408, 413, 415, 422, 503, *WITH_TOKEN)
 
 
 class Service:
@@ -90,9 +195,9 @@ def _add_routes(app: FastAPI, service: Service, bearer: Bearer) -> None:
         "/predict",
         response_description="One row a picture.",
         dependencies=guarded,
-        openapi_extra=d.PICTURES_IN,
-        response_model=d.Rows,
-        responses=d.noes(*d.WITH_PICTURES),
+        openapi_extra=PICTURES_IN,
+        response_model=Rows,
+        responses=noes(*WITH_PICTURES),
     )
     async def predict(request: Request) -> JSONResponse:
         """Say the class of one or several pictures. A bad one among good ones has a row with its error."""
@@ -109,8 +214,8 @@ def _add_routes(app: FastAPI, service: Service, bearer: Bearer) -> None:
         "/classes",
         response_description="What it knows.",
         dependencies=guarded,
-        response_model=d.Known,
-        responses=d.noes(*d.WITH_TOKEN),
+        response_model=Known,
+        responses=noes(*WITH_TOKEN),
     )
     async def classes() -> JSONResponse:
         """What the model knows, and what one request may hold."""
@@ -119,7 +224,7 @@ def _add_routes(app: FastAPI, service: Service, bearer: Bearer) -> None:
         known = {"model": model.name, "classes": model.classes, "unsure_below": model.decision.unsure_below}
         return JSONResponse({**known, "explains": model.explains, "limits": taken})
 
-    @app.get("/health", response_description="It is well.", response_model=d.Health, responses=d.noes(*d.ANY_ROUTE))
+    @app.get("/health", response_description="It is well.", response_model=Health, responses=noes(*ANY_ROUTE))
     async def health() -> JSONResponse:
         """Whether the server is well."""
         return JSONResponse({"status": "ok", "waiting": service.answering.waiting})
@@ -128,7 +233,7 @@ def _add_routes(app: FastAPI, service: Service, bearer: Bearer) -> None:
         "/metrics",
         response_description="The counters, as text.",
         dependencies=guarded,
-        responses=d.noes(*d.WITH_TOKEN),
+        responses=noes(*WITH_TOKEN),
         response_class=Response,
     )
     async def metrics() -> Response:
@@ -141,9 +246,9 @@ def _add_explain(app: FastAPI, service: Service, guarded: list[Any]) -> None:
         "/explain",
         response_description="The overlay.",
         dependencies=guarded,
-        openapi_extra=d.PICTURES_IN,
-        response_model=d.Overlay,
-        responses=d.noes(*d.WITH_PICTURES),
+        openapi_extra=PICTURES_IN,
+        response_model=Overlay,
+        responses=noes(*WITH_PICTURES),
     )
     async def explain(request: Request, class_name: str) -> JSONResponse:
         """Where in one picture the model sees a class (Grad-CAM)."""
@@ -186,3 +291,35 @@ def _add_refusals(app: FastAPI) -> None:
         return Refusal(
             error.status_code, reason, hint="/docs says what is.", headers=dict(error.headers or {})
         ).response()
+
+
+STATIC = {
+    "page.css": "text/css; charset=utf-8",
+    "page.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+
+
+def add_pages(app: FastAPI) -> None:
+    """Add the routes; they are no part of the description."""
+    kept = {name: (files(__package__) / "page" / name).read_bytes() for name in [*STATIC, "index.html"]}
+    templates = Environment(loader=PackageLoader(__package__, "page"), autoescape=True, trim_blocks=True)
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return HTMLResponse(kept["index.html"])
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        here = str(request.base_url).rstrip("/")
+        return HTMLResponse(templates.get_template("docs.html").render(described=app.openapi(), here=here))
+
+    for name, kind in STATIC.items():
+        app.add_api_route(f"/static/{name}", _sends(kept[name], kind), include_in_schema=False)
+
+
+def _sends(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
+    async def send() -> Response:
+        return Response(content, headers={"content-type": kind})
+
+    return send

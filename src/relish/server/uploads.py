@@ -18,9 +18,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from relish.serve.admission import Seat
-from relish.serve.limits import Limits, megabytes
-from relish.serve.refusals import Refusal
+from relish.server.limits import Limits, Refusal, Seat, megabytes
 
 FORM, JSON = "multipart/form-data", "application/json"
 OTHER_FIELDS = 16

@@ -1,32 +1,33 @@
-"""Whether an exported model says what the model in PyTorch says, measured on real pictures, one by one.
+"""Whether an exported model computes what the model in PyTorch computes, measured on real images one by one.
 
-In:   a network with its preprocessing and decision, sessions of its exported forms, pictures and their labels.
-Out:  a `Certificate`: worst difference, agreement, accuracy of each, and their speed.
-Not here: what to do about it (`tasks/export.py`), why a picture differs (`difference.py`).
-
-Both are fed by the one function that opens pictures, and each then goes its own way from uint8 pixels to
-probabilities: Pillow and torch on one side, the file alone on the other.
+`certify` compares sessions of exported forms with the network and gives a `Certificate` each: worst difference,
+agreement, accuracy, speed; `explain` says where the two differ, `Exported` reports the export as a whole.
+Both sides get the image that one function opens: Pillow and torch on one side, the file alone on the other.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 from PIL import Image
 from torch import nn
 
 from relish.core.progress import Progress
+from relish.core.runtime import processor_name
 from relish.data.dataset import Split
 from relish.data.image import open_image
 from relish.data.transforms import Preprocessing, evaluation_transform, normalise, stacked
 from relish.evaluation.decision import Decision, tempered_softmax
 from relish.evaluation.metrics import Proportion
-from relish.export.reader import run
+from relish.exporting.build import NORMALISED, PIXELS, with_outputs
+from relish.exporting.onnx_classifier import IMAGE, LOGITS, run, session
 
 TOLERANCE = 1e-3
 """The largest difference in a probability that an export may have."""
@@ -220,3 +221,126 @@ class _Judge:
             return np.asarray(np.abs(positive - self.decision.threshold))
         every = np.arange(len(said))
         return np.asarray(wanted[every, said] - wanted[every, says])
+
+
+CLOSE = 1e-3
+"""Logits that differ by less differ by rounding alone."""
+
+
+def explain(model: onnx.ModelProto, network: nn.Module, how: Preprocessing, picture: Image.Image, count: int) -> str:
+    """Compare the pixels that reach the network, then what the network makes of the same input.
+
+    Args:
+        model: as `assemble` made it, for `count` pictures.
+        network: in float32 on the processor.
+        picture: RGB.
+    """
+    loaded = session(with_outputs(model, PIXELS, NORMALISED).SerializeToString(), threads=1)
+    images = np.broadcast_to(np.asarray(picture), (count, *np.asarray(picture).shape))
+    pixels, given, logits = (row[0] for row in loaded.run([PIXELS, NORMALISED, LOGITS], {IMAGE: images}))
+    wanted = evaluation_transform(picture, how)
+    with torch.inference_mode():
+        same_input = network(torch.from_numpy(given)[None]).numpy()[0]
+    levels = np.abs(pixels - wanted.numpy())  # (3, S, S), of 255
+    scaled = float(np.abs(normalise(stacked([wanted]), how).numpy()[0] - given).max())
+    apart = float(np.abs(logits - same_input).max())
+    words = []
+    if levels.max() > 0 or scaled > CLOSE:
+        words.append(
+            f"its input differs: {int((levels > 0).sum())} of {levels.size} values, by up to {levels.max():g} of 255"
+        )
+    if not apart <= CLOSE:
+        words.append(f"the graph differs: of the same input, its logits are up to {apart:.2g} away from PyTorch's")
+    return "; ".join(words) or f"neither its input nor its logits (up to {apart:.2g}) differ: the temperature does"
+
+
+LEAST_SPEED = 1.5
+"""How many times as fast int8 is expected to be where the processor has instructions for it."""
+INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+"""Names in /proc/cpuinfo of instructions that multiply and add 8-bit numbers."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written, and what is known of it."""
+
+    path: Path
+    precision: str
+    """`f32` or `int8`."""
+    split: str
+    """What it was proved on."""
+    certificate: Certificate
+    """Of the file."""
+    f32: Certificate
+    """Of the float32 graph; the same one unless the file is int8."""
+    mismatch: tuple[str, ...]
+    """Why it should not be trusted; empty unless `allow_mismatch` let it through."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that `relish export --json` prints."""
+        return {
+            "path": str(self.path),
+            "precision": self.precision,
+            "certificate": self.proof(),
+            "speed": self.speed(),
+        }
+
+    def proof(self) -> dict[str, Any]:
+        """What the file says of its proof; the same at each export."""
+        words = {"split": self.split, **self.certificate.as_json(), "mismatch": list(self.mismatch)}
+        return words if self.precision == "f32" else {**words, "f32": self.f32.as_json()}
+
+    def speed(self) -> dict[str, Any]:
+        """Milliseconds a picture on one thread, from pixels to probabilities."""
+        words = {
+            "processor": processor_name(),
+            "torch_milliseconds": self.certificate.torch_milliseconds,
+            "milliseconds": self.certificate.milliseconds,
+        }
+        return words if self.precision == "f32" else {**words, "f32_milliseconds": self.f32.milliseconds}
+
+    def summary(self) -> list[str]:
+        """The certificate on the screen."""
+        proof, f32 = self.certificate, self.f32
+        ratio = proof.torch_milliseconds / proof.milliseconds
+        lines = [
+            f"proved  on {proof.pictures} pictures ({self.split}): {_agreement(f32)}",
+            f"right   PyTorch {proof.torch_accuracy.sentence()}",
+            f"        f32     {f32.accuracy.sentence()}",
+        ]
+        if self.precision == "int8":
+            lines += [f"        int8    {proof.accuracy.sentence()}", f"int8    {_agreement(proof)}"]
+        lines.append(
+            f"speed   {proof.milliseconds:.1f} ms a picture, PyTorch {proof.torch_milliseconds:.1f} ms: "
+            f"{ratio:.2f} times as fast (one thread, {processor_name()})"
+        )
+        if self.precision == "int8":
+            lines.append(_int8_speed(f32.milliseconds / proof.milliseconds, f32.milliseconds))
+        return lines
+
+
+def _agreement(proof: Certificate) -> str:
+    return (
+        f"worst probability difference {proof.worst_difference:.2g}, "
+        f"same class for {proof.agreed.correct} of {proof.agreed.count}"
+        + (f", {proof.ties} ties left aside" if proof.ties else "")
+    )
+
+
+def _int8_speed(ratio: float, f32: float) -> str:
+    words = f"        float32 in ONNX {f32:.1f} ms: int8 is {ratio:.2f} times as fast"
+    if ratio >= LEAST_SPEED:
+        return words
+    known = has_instructions()
+    if known:
+        return f"{words}; where a network is small, preparing pictures and small layers take the rest"
+    return words + ("; this processor has no instructions for it (VNNI, AMX)" if known is False else "")
+
+
+def has_instructions() -> bool | None:
+    """Whether this processor multiplies 8-bit numbers by instructions of their own; None where it cannot be known."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return None
+    return not words.isdisjoint(INSTRUCTIONS)
