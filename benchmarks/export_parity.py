@@ -30,7 +30,7 @@ from relish.data.image import open_image
 from relish.evaluation.decision import decision_from
 from relish.exporting.onnx_classifier import OnnxClassifier
 from relish.exporting.parity import torch_model
-from relish.models.header import read_header
+from relish.models.saved_model import read_header
 from relish.tasks.classifier import Classifier, labelled_images
 from relish.tasks.export import export
 

@@ -22,7 +22,7 @@ from torchvision import datasets, transforms
 import relish
 from book_loop import embedded_network, resnet18
 from measuring import earlier_rounds, finish, run, spread
-from relish.models.header import ModelDescription, save_model
+from relish.models.saved_model import ModelDescription, save_model
 from relish.models.source import load_source
 
 ARMS = ("plain", "f32", "auto")

@@ -51,7 +51,7 @@ def compare(pictures: Path, work: Path, run: Path) -> None:
     from relish.evaluation.comparison import mcnemar
     from relish.evaluation.metrics import score
     from relish.evaluation.predictions import probabilities
-    from relish.models.header import load_model
+    from relish.models.saved_model import load_model
 
     torch.set_grad_enabled(False)
     paths, theirs = listed(pictures), np.load(work / "mxnet.npy", mmap_mode="r")

@@ -39,7 +39,7 @@ _NETWORKS = (
 
 def save(path: Path, source: str, size: int, weights: str | None = None) -> None:
     """A model of two classes, its head random."""
-    from relish.models.header import ModelDescription, save_model
+    from relish.models.saved_model import ModelDescription, save_model
     from relish.models.source import load_source
 
     model = load_source(source, weights)
@@ -117,7 +117,7 @@ def huge(work: Path, count: int = 6) -> None:
 def batch() -> None:
     """Peak of one pass beyond what lay there before, by Linux's own count, over the largest step of a module."""
     from relish.evaluation.batch_size import largest_step
-    from relish.models.zoo import build_network
+    from relish.models.registry import build_network
 
     print("| network | pictures of | largest step, MiB | measured, MiB | ratio |\n|---|---|---|---|---|")
     for name in _NETWORKS:

@@ -65,7 +65,7 @@ def colours(tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_source(tmp_path_factory) -> Path:
     """A source model file, built by its header alone: timm's `test_resnet` with random weights and three classes."""
-    from relish.models.header import ModelDescription, save_model
+    from relish.models.saved_model import ModelDescription, save_model
     from relish.models.source import load_source
 
     source = load_source("timm/test_resnet", "none", seed=3)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from relish.models.gluon.names import own_names
+from relish.models.gluon.loading import own_names
+from relish.models.gluon.networks import build_gluon
 from relish.models.gluon.params import LIST_MAGIC, V1, V2, V3
-from relish.models.gluon.specs import build_gluon
 
 TYPES = {"float32": 0, "float64": 1, "float16": 2, "uint8": 3, "int32": 4, "int8": 5, "int64": 6, "bool": 7}
 

@@ -21,7 +21,7 @@ from relish.data.transforms import evaluation_transform, normalise, stacked
 from relish.evaluation.decision import Decision, tempered_softmax
 from relish.exporting.build import network_model
 from relish.exporting.onnx_classifier import OnnxClassifier
-from relish.models.header import load_model, save_model
+from relish.models.saved_model import load_model, save_model
 from relish.tasks import export as exporting
 from relish.tasks.export import export
 from tests.commands import done, refused

@@ -15,7 +15,7 @@ from PIL import Image
 
 from relish.data.image import open_image
 from relish.exporting.onnx_classifier import OnnxClassifier
-from relish.models.header import save_model
+from relish.models.saved_model import save_model
 from relish.models.source import load_source
 from relish.models.target import make_target
 from relish.tasks.export import export

@@ -11,7 +11,7 @@ from relish.core.errors import Failed
 from relish.data.transforms import Preprocessing
 from relish.exporting import build
 from relish.exporting.onnx_classifier import OnnxClassifier
-from relish.models.header import ModelDescription, load_model, save_model
+from relish.models.saved_model import ModelDescription, load_model, save_model
 from relish.models.source import load_source
 from relish.models.target import make_target
 from relish.tasks.export import export

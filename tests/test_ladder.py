@@ -28,8 +28,8 @@ from relish.data.transforms import book_preprocessing
 from relish.evaluation import selection
 from relish.evaluation.features import Backbone, features_of
 from relish.evaluation.predictions import predict_split
-from relish.models.freezing import half_frozen, layer_groups
-from relish.models.header import load_model
+from relish.models.freeze import half_frozen, layer_groups
+from relish.models.saved_model import load_model
 from relish.models.source import load_source
 from relish.models.target import make_target
 from relish.training import fine_tuning, joining, ladder, planning, plans, probing, rules, timing, tuning

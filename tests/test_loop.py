@@ -15,7 +15,7 @@ from relish.core.runtime import derive_seed
 from relish.data.folder import index_folder
 from relish.data.loader import epoch_batches, evaluation_batches, training_batches
 from relish.data.transforms import book_preprocessing, normalise
-from relish.models.freezing import freeze
+from relish.models.freeze import freeze
 from relish.models.source import load_source
 from relish.models.target import make_target
 from relish.training import loop

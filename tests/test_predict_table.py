@@ -82,7 +82,7 @@ def warm(probability: float, temperature: float) -> float:
 
 def test_threshold_and_abstention_of_the_model_are_in_the_table(inside, tmp_path):
     from relish.evaluation.decision import HEADER_KEY, Decision
-    from relish.models.header import rewrite_header
+    from relish.models.saved_model import rewrite_header
 
     model = tmp_path / "own.safetensors"
     model.write_bytes(Path("run/model.safetensors").read_bytes())

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from relish.models.header import load_model, read_header
+from relish.models.saved_model import load_model, read_header
 from tests.conftest import COLOURS, draw_dataset, read_json
 
 

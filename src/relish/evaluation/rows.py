@@ -2,7 +2,7 @@
 
 In:   a source network, labelled pictures, and the row that each class was matched with by its name.
 Out:  for each matched class how often its row wins, on pictures of the class and on others.
-Not here: matching names (`models/matching.py`), the head made of the rows (`models/head_init.py`).
+Not here: matching names (`models/head.py`), the head made of the rows (`models/head.py`).
 
 A list of names in another order than the weights' would start a class from a stranger's row and raise no error: the
 book itself gives 934 for hot dogs in one tab and 713 in the other. Whoever shows the network a few pictures knows.
@@ -21,7 +21,7 @@ from relish.core.progress import Progress
 from relish.data.dataset import Split
 from relish.data.transforms import Preprocessing
 from relish.evaluation.predictions import predict_split
-from relish.models.matching import Match
+from relish.models.head import Match
 
 MOST_OF_A_CLASS, MOST = 100, 1000
 """Pictures looked at, of one class and altogether; of many classes there are at least `FEWEST` of each."""

@@ -1,18 +1,20 @@
-"""Find a network's output layer, whatever its architecture calls it.
-
-In:   a network and how many classes it has.
-Out:  the names of the modules that give the class scores: `fc`, `classifier.1`, `heads.head`, `head.fc`…
-Not here: what a new one starts from (`head_init.py`).
+"""The output layer: find it in a network, match class names to its rows, and initialise a new one.
 
 Names come from timm's own record where the network carries one; the rule for every other is the last linear layer, or
-1 × 1 convolution, with one output per class. Either way the module is looked at before it is believed.
+1 × 1 convolution, with one output per class. Either way the module is checked before it is used. The random draws of a
+new layer depend on the seed and on the layer's shape alone.
 """
 
-from typing import Any, cast
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from relish.core.errors import ModelError
+from relish.core.errors import ModelError, RecipeError, nearest
+from relish.core.runtime import derive_seed
+from relish.models.registry import imagenet_descriptions, label_set_of, names_of_rows
 
 OutputLayer = nn.Linear | nn.Conv2d
 
@@ -65,3 +67,147 @@ def _inputs(layer: OutputLayer) -> int:
 
 def _outputs(layer: OutputLayer) -> int:
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+
+
+HeadInit = Literal["xavier", "xavier-zero", "zeros", "source", "library"]
+Unmatched = Literal["random", "mean"]
+
+
+@torch.no_grad()
+def initialise_head(
+    layer: OutputLayer,
+    source: OutputLayer,
+    rows: Sequence[int | None],
+    *,
+    how: HeadInit,
+    unmatched: Unmatched,
+    seed: int,
+) -> None:
+    """Set the weight and bias of an output layer.
+
+    Args:
+        layer: (K, D) weight, or (K, D, 1, 1); changed in place.
+        source: the source's layer, (S, D), and its bias, (S,).
+        rows: for each of the K classes, the source row it starts from; read only with `how="source"`.
+        how: `xavier`: Xavier-uniform weight (Glorot and Bengio 2010, http://proceedings.mlr.press/v9/glorot10a.html)
+            and torch's own initial bias, as in the book's PyTorch tab; `xavier-zero`: the same weight and a bias of
+            zero, as in its MXNet tab; `zeros`; `source`: rows and biases of the source head; `library`: left as the
+            library built it.
+        unmatched: with `source`, what a class without a row starts from: as `xavier`, or the mean of all rows.
+        seed: of the draws; the global random state is left as it was.
+    """
+    if how == "library":
+        return
+    if how == "zeros":
+        _zero(layer)
+        return
+    _xavier(layer, seed)
+    if how == "xavier-zero" and layer.bias is not None:
+        layer.bias.zero_()
+    if how == "source":
+        _copy_rows(layer.weight, source.weight, rows, unmatched)
+        if layer.bias is not None and source.bias is not None:
+            _copy_rows(layer.bias, source.bias, rows, unmatched)
+
+
+def _xavier(layer: OutputLayer, seed: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, "head"))
+        layer.reset_parameters()
+        nn.init.xavier_uniform_(layer.weight)
+
+
+def _zero(layer: OutputLayer) -> None:
+    layer.weight.zero_()
+    if layer.bias is not None:
+        layer.bias.zero_()
+
+
+def _copy_rows(new: Tensor, source: Tensor, rows: Sequence[int | None], unmatched: Unmatched) -> None:
+    for place, row in enumerate(rows):
+        if row is not None:
+            new[place] = source[row]
+        elif unmatched == "mean":
+            new[place] = source.mean(dim=0)
+
+
+Match = tuple[int, str]
+"""A source row and its label."""
+
+
+def match_classes(
+    classes: Sequence[str], labels: tuple[str, ...] | None, rows: int, mapping: Mapping[str, str | int]
+) -> dict[str, list[Match]]:
+    """Find each class among the source's rows, the user's mapping first.
+
+    Args:
+        classes: the target's class names.
+        labels: one per source row; None where nobody knows them.
+        rows: how many rows the source head has.
+        mapping: class name to row number or source name, as `--map hotdog=934` gives it.
+
+    Returns:
+        For each class, in order, no row or one.
+
+    Raises:
+        RecipeError: the mapping names an unknown class, row or source name; or a name stands for several rows.
+    """
+    for name in mapping:
+        if name not in classes:
+            raise RecipeError(
+                f'--map {name}={mapping[name]}: there is no class "{name}".',
+                hint=nearest(name, classes) or f"The classes: {', '.join(classes)}.",
+            )
+    index = _rows_by_name(labels)
+    return {name: _match(name, mapping.get(name), labels, rows, index) for name in classes}
+
+
+def normalised(name: str) -> str:
+    """A name as it is compared: lower case, without spaces, hyphens and underscores."""
+    return "".join(name.casefold().replace("-", "").replace("_", "").split())
+
+
+def _match(
+    name: str, mapped: str | int | None, labels: tuple[str, ...] | None, rows: int, index: Mapping[str, list[int]]
+) -> list[Match]:
+    if mapped is None:
+        return _only(name, index.get(normalised(name), []), labels)
+    if isinstance(mapped, int) or mapped.strip().lstrip("-").isdecimal():
+        return [_row(name, int(mapped), labels, rows)]
+    found = index.get(normalised(mapped), [])
+    if not found:
+        known = [one for row in names_of_rows(labels) for one in row] if labels else []
+        offer = nearest(mapped, known) if known else "This source has no class names; give the number of a row."
+        raise RecipeError(f'--map {name}={mapped}: the source has no class "{mapped}".', hint=offer)
+    return _only(name, found, labels)
+
+
+def _row(name: str, row: int, labels: tuple[str, ...] | None, rows: int) -> Match:
+    if not 0 <= row < rows:
+        raise RecipeError(
+            f"--map {name}={row}: the source head has the rows 0 to {rows - 1}.",
+            hint="Give one of these, or the name of a source class.",
+        )
+    return row, labels[row] if labels else ""
+
+
+def _only(name: str, found: list[int], labels: tuple[str, ...] | None) -> list[Match]:
+    if labels is None or not found:
+        return []
+    if len(found) > 1:
+        label_set = label_set_of(labels)
+        words = imagenet_descriptions(label_set) if label_set else labels
+        raise RecipeError(
+            f'class "{name}" could be any of these source classes: '
+            + "; ".join(f"{row} ({words[row]})" for row in found),
+            hint=f"Say which: --map {name}={found[0]}.",
+        )
+    return [(found[0], labels[found[0]])]
+
+
+def _rows_by_name(labels: tuple[str, ...] | None) -> dict[str, list[int]]:
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, names in enumerate(names_of_rows(labels) if labels else []):
+        for name in dict.fromkeys(map(normalised, names)):
+            rows[name].append(row)
+    return rows

@@ -1,8 +1,4 @@
-"""Steps 2 and 3: the target model, the source's network with everything copied but the output layer.
-
-In:   a `SourceModel` and the user's class names.
-Out:  a `TargetModel`: a network with one output per class, and an account of what is copied and what is new.
-Not here: training it, and keeping parts of it still (`freezing.py`).
+"""Steps 2 and 3, the target model: the source's network with everything copied but the output layer.
 
 The target is built afresh for its own number of classes, so that the file it is saved to can be built the same way.
 """
@@ -16,10 +12,17 @@ from torch import nn
 
 from relish.core.errors import ModelError, RecipeError
 from relish.core.runtime import derive_seed
-from relish.models.head import OutputLayer, head_names, output_layer
-from relish.models.head_init import HeadInit, Unmatched, initialise_head
-from relish.models.header import ModelDescription
-from relish.models.matching import Match, match_classes
+from relish.models.head import (
+    HeadInit,
+    Match,
+    OutputLayer,
+    Unmatched,
+    head_names,
+    initialise_head,
+    match_classes,
+    output_layer,
+)
+from relish.models.saved_model import ModelDescription
 from relish.models.source import SourceModel
 
 

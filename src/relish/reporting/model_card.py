@@ -18,7 +18,7 @@ from relish.data.findings import SEVERITIES, Finding
 from relish.data.transforms import Preprocessing
 from relish.evaluation.gap import Gap, gap_of
 from relish.evaluation.metrics import Proportion
-from relish.models.header import read_header
+from relish.models.saved_model import read_header
 from relish.reporting.card_data import card_data, source_words
 from relish.reporting.markdown import fenced, plain, table
 from relish.reporting.tables import share_words

@@ -37,8 +37,8 @@ from relish.evaluation.held_out import read_held_out
 from relish.evaluation.prediction import Prediction as Prediction
 from relish.evaluation.prediction import predictions
 from relish.evaluation.predictions import BATCH_SIZE, batch_logits, split_logits
-from relish.models.header import load_model, read_header, says_how_to_build
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
+from relish.models.saved_model import load_model, read_header, says_how_to_build
 
 if TYPE_CHECKING:
     from relish.exporting.parity import Exported

@@ -15,8 +15,8 @@ from relish.core.progress import Progress
 from relish.data.dataset import TEST, TRAIN
 from relish.data.drawn.datasets import draw_hotdogs
 from relish.data.folder import index_folder
-from relish.models.describe import describe
 from relish.models.source import load_source
+from relish.models.summary import describe
 from relish.models.target import make_target
 from relish.reporting.grid import first_and_last
 from relish.reporting.predictions_page import write_predictions_page

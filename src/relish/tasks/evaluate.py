@@ -17,7 +17,7 @@ from relish.evaluation.figures import Figures, figures
 from relish.evaluation.held_out import HeldOut, read_held_out, unreached, with_threshold, with_unsure
 from relish.evaluation.thresholds import parse_aim, parse_unsure
 from relish.exporting.onnx_classifier import SUFFIX, OnnxClassifier
-from relish.models.header import read_header, rewrite_header
+from relish.models.saved_model import read_header, rewrite_header
 from relish.tasks.card import renew_card
 from relish.tasks.classifier import Classifier, labelled_images
 from relish.tasks.predict import refuse_choice

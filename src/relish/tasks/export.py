@@ -47,7 +47,7 @@ from relish.exporting.parity import (
     failures,
     torch_model,
 )
-from relish.models.header import read_header
+from relish.models.saved_model import read_header
 from relish.tasks.classifier import Classifier, labelled_images, split_of_run
 
 

@@ -15,10 +15,9 @@ from relish.data.loader import epoch_batches, training_batches
 from relish.data.sources import find_dataset
 from relish.data.survey import survey
 from relish.data.transforms import book_preprocessing, denormalise, normalise
-from relish.models.catalogue import Listed, list_models
-from relish.models.describe import describe, describe_source
-from relish.models.header import save_model
+from relish.models.saved_model import save_model
 from relish.models.source import SourceModel, load_source
+from relish.models.summary import Listed, describe, describe_source, list_models
 from relish.models.target import make_target
 from relish.reporting.grid import first_and_last, picture_grid
 from relish.training.optimiser import learning_rates

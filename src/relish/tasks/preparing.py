@@ -29,9 +29,9 @@ from relish.data.survey import Survey, survey
 from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone
 from relish.evaluation.thresholds import Aim, parse_aim, parse_unsure, positive_class
-from relish.models.describe import describe
-from relish.models.freezing import freeze
+from relish.models.freeze import freeze
 from relish.models.source import SourceModel, load_source
+from relish.models.summary import describe
 from relish.models.target import TargetModel, make_target
 from relish.reporting.findings import first_look
 from relish.training.optimiser import learning_rates

@@ -22,7 +22,7 @@ from relish.data.findings import SEVERITIES, Finding
 from relish.evaluation.curves import Curves, SweepPoint
 from relish.evaluation.metrics import Proportion, Scores
 from relish.evaluation.notable import least_sure, most_wrong
-from relish.models.header import read_header
+from relish.models.saved_model import read_header
 from relish.reporting.confusion import Confusion, cells_to_picture, confusion_of
 from relish.reporting.report_figures import (
     as_percent,

@@ -30,7 +30,7 @@ from relish.evaluation.decision import decision_from
 from relish.evaluation.figures import figures
 from relish.evaluation.held_out import HeldOut
 from relish.evaluation.predictions import split_logits
-from relish.models.header import load_model
+from relish.models.saved_model import load_model
 from relish.tasks.preparing import Prepared
 from relish.tasks.remarks import say_before, say_figures, say_gap
 from relish.tasks.writing import describe_run, draw_run, save_run, write_results

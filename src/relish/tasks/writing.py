@@ -28,7 +28,7 @@ from relish.evaluation.decision import HEADER_KEY, tempered_softmax
 from relish.evaluation.figures import Figures
 from relish.evaluation.held_out import HeldOut, choose_decision
 from relish.evaluation.leakage import WithoutDuplicates, without_duplicates
-from relish.models.header import ModelDescription, save_model
+from relish.models.saved_model import ModelDescription, save_model
 from relish.reporting.curves import draw_curves
 from relish.tasks.card import write_card
 from relish.tasks.preparing import Prepared

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from relish.models.freezing import layer_groups
+from relish.models.freeze import layer_groups
 from relish.models.target import TargetModel
 from relish.training.recipe import Recipe
 

@@ -21,7 +21,7 @@ from relish.core.io import write_json
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.evaluation.features import Backbone
-from relish.models.freezing import freeze, half_frozen
+from relish.models.freeze import freeze, half_frozen
 from relish.training.fine_tuning import SHARES
 from relish.training.holding_out import held_out
 from relish.training.loop import Lesson

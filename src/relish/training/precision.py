@@ -20,7 +20,7 @@ from relish.core.run_folder import RunFolder
 from relish.core.runtime import to_device
 from relish.data.loader import evaluation_batches, evenly
 from relish.data.transforms import normalise
-from relish.models.freezing import set_train_mode
+from relish.models.freeze import set_train_mode
 from relish.models.precision import MEASURED_ON, PICTURES, Precision, Trial, trial
 from relish.training.loop import Lesson
 

@@ -17,7 +17,7 @@ from relish.data.dataset import Split
 from relish.data.loader import evaluation_batches, evenly, training_batches
 from relish.data.transforms import Preprocessing, book_preprocessing, normalise
 from relish.evaluation.features import Backbone
-from relish.models.freezing import set_train_mode
+from relish.models.freeze import set_train_mode
 from relish.models.precision import computing_in
 from relish.training.averaging import state_of
 from relish.training.loop import Lesson

@@ -1,26 +1,52 @@
-"""A Gluon file as a network: read, recognised, checked and filled.
+"""A Gluon file as a network: its tensors' names translated, its architecture recognised, and the network filled.
 
-In:   a `.params` file, and the network it is said to be of, if anyone said so.
-Out:  the network with its tensors, and what a file of them says about itself.
-Not here: other files of weights (`weight_files.py`), names given to `--source` (`zoo.py`).
+A few names and shapes decide which network a file is of. Where the depths and widths are those of a name in the zoo, it
+is that one; where not, the first of its family with `model_args`.
 
 A head of 1000 outputs is taken to be in the order of ImageNet's classes. That is a claim, not a fact: another order is
-about for these very networks, so rows are proved on pictures before anything rests on them (`evaluation/rows.py`).
+about for these very networks, so rows are checked on images before anything rests on them
+(`evaluation/source_rows.py`).
+
+Gluon has written two kinds of names: by position, `features.5.0.bn1.gamma` (`save_parameters`), and by counting layers
+in each scope, `resnetv20_stage1_batchnorm0_gamma` (`export`, `ParameterDict.save`, older versions), where what stands
+before the first scope is the network's own prefix: any word, or none. In the book's fine-tuned network the prefix of
+the output layer is another than that of the features it was given. `export` puts `arg:` or `aux:` before a name.
 """
 
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from relish.core.errors import ModelError
-from relish.models.data_config import DataConfig
-from relish.models.gluon.names import plain_names, renamed
+from relish.models.gluon.networks import (
+    LAST_WIDTH,
+    MOBILENET_V2_WIDTHS,
+    MOBILENET_WIDTHS,
+    SPECS,
+    STEM_WIDTH,
+    Norm,
+    Scope,
+)
 from relish.models.gluon.params import read_params
-from relish.models.gluon.recognise import Recognised, recognise
-from relish.models.header import ModelDescription
-from relish.models.imagenet import imagenet_labels
-from relish.models.weight_files import check_fit, fill
+from relish.models.registry import imagenet_labels
+from relish.models.saved_model import DataConfig, ModelDescription
+from relish.models.weights import check_fit, fill
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What a file's tensors are of."""
+
+    architecture: str
+    model_args: Mapping[str, Any]
+    num_classes: int
 
 
 def gluon_description(architecture: str) -> ModelDescription:
@@ -71,3 +97,186 @@ def _description(found: Recognised) -> ModelDescription:
         labels=imagenet_labels() if found.num_classes == 1000 else None,
         data_config=DataConfig.from_weights(DataConfig().as_dict()),
     )
+
+
+Shape = tuple[int, ...]
+
+_OUTPUTS = ("output.weight", "output.0.weight", "dense0_weight", "output_pred_weight")
+_STAGE = re.compile(r"(?:stage(\d{1,3})_conv\d+_weight|features\.(\d{1,3})\.\d+\.(?:body|conv|downsample).*weight)")
+_BLOCK = re.compile(r"(?:features_linearbottleneck(\d{1,3})_conv2_weight|features\.(\d{1,3})\.out\.6\.weight)")
+
+
+def recognise(tensors: Mapping[str, Tensor], told: str) -> Recognised:
+    """Say which network the tensors are of, by names and shapes; `told` is what to call them in an error.
+
+    Raises:
+        ModelError: they are of none that relish knows.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    output = next((shapes[name] for name in _OUTPUTS if shapes.get(name)), None)
+    if output is None:
+        raise _unknown(told, shapes)
+    found = _mobilenet_v2(shapes) or _resnet(shapes) or _mobilenet(shapes)
+    if found is None:
+        raise _unknown(told, shapes)
+    family, args = found
+    return Recognised(*_named(family, args), num_classes=output[0])
+
+
+def _named(family: str, args: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    same = [name for name, spec in SPECS.items() if spec.family == family]
+    for name in same:
+        if dict(SPECS[name].args) == dict(args):
+            return name, {}
+    # A depth of the zoo in other widths keeps the name of that depth.
+    best = next((name for name in same if SPECS[name].args.get("layers") == args.get("layers")), same[0])
+    return best, {key: value for key, value in args.items() if SPECS[best].args[key] != value}
+
+
+def _resnet(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
+    stages: dict[int, list[Shape]] = defaultdict(list)
+    for name, shape in shapes.items():
+        if len(shape) == 4 and (found := _STAGE.fullmatch(name)):
+            stages[int(found[1] or found[2])].append(shape)
+    second = "features.0.gamma" in shapes or "batchnorm2_gamma" in shapes
+    stem = shapes.get("conv0_weight") or shapes.get("features.1.weight" if second else "features.0.weight")
+    if not stages or not stem:
+        return None
+    in_order = [stages[number] for number in sorted(stages)]
+    square = [sum(shape[2:] == (3, 3) for shape in stage) for stage in in_order]
+    pointed = [sum(shape[2:] == (1, 1) for shape in stage) for stage in in_order]
+    # A basic block has two convolutions of 3 × 3, a bottleneck one between two of 1 × 1; a stage may have one more.
+    kind = "bottleneck" if max(pointed) > 1 else "basic"
+    layers = square if kind == "bottleneck" else [count // 2 for count in square]
+    if not all(layers):
+        return None
+    channels = [stem[0], *(max(shape[0] for shape in stage) for stage in in_order)]
+    return f"resnet_v{2 if second else 1}_{kind}", {"layers": layers, "channels": channels}
+
+
+def _mobilenet(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
+    convolutions = [
+        shapes.get(f"conv{number}_weight") or shapes.get(f"features.{3 * number}.weight")
+        for number in range(2 * len(MOBILENET_WIDTHS) + 1)
+    ]
+    if any(shape is None or len(shape) != 4 for shape in convolutions):
+        return None
+    widths = [(STEM_WIDTH, convolutions[0]), *zip(MOBILENET_WIDTHS, convolutions[2::2], strict=True)]
+    multiplier = _multiplier([(width, shape[0]) for width, shape in widths if shape])
+    return None if multiplier is None else ("mobilenet", {"multiplier": multiplier})
+
+
+def _mobilenet_v2(shapes: Mapping[str, Shape]) -> tuple[str, dict[str, Any]] | None:
+    blocks = {int(found[1] or found[2]): shape for name, shape in shapes.items() if (found := _BLOCK.fullmatch(name))}
+    stem = shapes.get("features_conv0_weight") or shapes.get("features.0.weight")
+    last = shapes.get("features_conv1_weight") or shapes.get("features.20.weight")
+    if len(blocks) != len(MOBILENET_V2_WIDTHS) or not stem or not last:
+        return None
+    pairs = [(STEM_WIDTH, stem[0])]
+    pairs += [(w, blocks[n][0]) for w, n in zip(MOBILENET_V2_WIDTHS, sorted(blocks), strict=True) if blocks[n]]
+    if last[0] > LAST_WIDTH:
+        pairs.append((LAST_WIDTH, last[0]))
+    multiplier = _multiplier(pairs)
+    return None if multiplier is None else ("mobilenet_v2", {"multiplier": multiplier})
+
+
+def _multiplier(pairs: list[tuple[int, int]]) -> float | None:
+    """The shortest decimal m for which `int(width * m)` is the count of channels in every pair of them; None if none.
+
+    One of the zoo's where it fits.
+    """
+    low, high = max(got / width for width, got in pairs), min((got + 1) / width for width, got in pairs)
+    tried = [1.0, 0.75, 0.5, 0.25, *(math.ceil(low * 10**digits) / 10**digits for digits in range(1, 7))]
+    return next((m for m in tried if low <= m < high and all(int(w * m) == got for w, got in pairs)), None)
+
+
+def _unknown(told: str, shapes: Mapping[str, Shape]) -> ModelError:
+    few = ", ".join(name[:60] for name in list(shapes)[:3])
+    return ModelError(
+        f"{told}: its {len(shapes)} tensors ({few}…) are of no Gluon network that relish knows.",
+        hint="It knows the ResNets v1 and v2, MobileNet and MobileNetV2 of Gluon's model zoo: relish models gluon/",
+    )
+
+
+_ENDS = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean", "running_var": "running_var"}
+"""What Gluon calls the tensors of a norm."""
+_COUNTED = re.compile(
+    r"(?:^|_)((?:stage\d+_|features_(?:linearbottleneck\d+_)?|output_)?"
+    r"(?:(?:conv|batchnorm|dense)\d+|pred)_(?:weight|bias|gamma|beta|running_mean|running_var))$"
+)
+
+
+def plain_names(tensors: Mapping[str, Tensor], told: str) -> dict[str, Tensor]:
+    """The tensors without `arg:`, `aux:` and the network's prefix.
+
+    Raises:
+        ModelError: two names become one.
+    """
+    plain: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        short = plain_name(name)
+        if short in plain:
+            raise ModelError(
+                f"{told}: holds {short} twice, the second time as {name[:80]}.",
+                hint="Save the network alone: net.save_parameters(FILE).",
+            )
+        plain[short] = tensor
+    return plain
+
+
+def plain_name(name: str) -> str:
+    """One name without what may stand before it."""
+    name = re.sub(r"^(?:arg|aux):", "", name)
+    counted = _COUNTED.search(name)
+    return counted[1] if counted else name
+
+
+def own_names(network: nn.Module, *, counted: bool) -> dict[str, str]:
+    """Gluon's plain name of every tensor in its files, to the name it has here.
+
+    Args:
+        network: one of Gluon's.
+        counted: names by counting, not by place.
+
+    Returns:
+        A factor that Gluon stores and does not use (`scale=False`) has the name "" here.
+    """
+    names: dict[str, str] = {}
+    for path, prefix, layer in _layers(network, "", "", Counter()):
+        if isinstance(layer, Norm):
+            ends = [(_ENDS[own], own) for own in _ENDS]
+        else:
+            ends = [(own, own) for own in ("weight", "bias") if getattr(layer, own) is not None]
+        for theirs, own in ends:
+            there = f"{prefix}_{theirs}" if counted else f"{path}.{theirs}"
+            names[there] = "" if getattr(layer, own) is None else f"{path}.{own}"
+    return names
+
+
+def renamed(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a file under the names of the network.
+
+    Args:
+        tensors: under plain names of either kind; what the network does not know keeps its name.
+        network: one of Gluon's, on any device.
+    """
+    known = own_names(network, counted=is_counted(tensors))
+    return {known.get(name, name): tensor for name, tensor in tensors.items() if known.get(name, name)}
+
+
+def is_counted(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether names go by counting, rather than by place."""
+    return not any(name.startswith("features.") for name in tensors)
+
+
+def _layers(module: nn.Module, path: str, scope: str, counts: Counter[str]) -> Iterator[tuple[str, str, nn.Module]]:
+    """Every layer with tensors: its place, and its scope with its number there."""
+    if isinstance(module, Scope):
+        scope, counts = scope + module.scope, Counter()
+    kind = {nn.Conv2d: "conv", nn.Linear: "dense", Norm: "batchnorm"}.get(type(module))
+    if kind is not None:
+        # The only layer that Gluon's own networks name by hand: MobileNetV2's output.
+        yield path, scope + ("pred" if scope == "output_" else f"{kind}{counts[kind]}"), module
+        counts[kind] += 1
+    for name, child in module.named_children():
+        yield from _layers(child, f"{path}.{name}".lstrip("."), scope, counts)

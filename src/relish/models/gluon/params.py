@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from relish.core.errors import ModelError
-from relish.models.weight_files import first_bytes
+from relish.models.weights import first_bytes
 
 LIST_MAGIC = 0x112
 _MAGIC = struct.pack("<Q", LIST_MAGIC)

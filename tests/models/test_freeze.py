@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from relish.core.errors import RecipeError
-from relish.models.describe import describe
-from relish.models.freezing import freeze, layer_groups, set_train_mode
+from relish.models.freeze import freeze, layer_groups, set_train_mode
 from relish.models.source import load_source
+from relish.models.summary import describe
 from relish.models.target import make_target
 
 

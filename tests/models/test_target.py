@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from relish.core.errors import RecipeError
-from relish.models.describe import describe, describe_source
-from relish.models.header import load_model, save_model
+from relish.models.saved_model import load_model, save_model
 from relish.models.source import load_source
+from relish.models.summary import describe, describe_source
 from relish.models.target import make_target
 
 FAMILIES = [

@@ -11,11 +11,10 @@ from torch import nn
 
 import relish.core.io
 from relish.core.errors import ModelError, WriteFailed
-from relish.models.data_config import DataConfig
-from relish.models.header import ModelDescription, load_model, read_header, save_model
+from relish.models.saved_model import DataConfig, ModelDescription, load_model, read_header, save_model
 from relish.models.source import load_source
 from relish.models.target import make_target
-from relish.models.weight_files import read_tensors
+from relish.models.weights import read_tensors
 
 NAME = "timm/mobilenetv3_small_050"
 

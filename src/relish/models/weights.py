@@ -1,10 +1,7 @@
-"""Read a file of weights into named tensors, and put them into a network; nothing in a file is ever run.
+"""Read a file of weights into named tensors, and copy them into a network; nothing in a file is ever run.
 
-In:   a `.safetensors` file, or a `.pth`/`.pt` state dict of torchvision or timm.
-Out:  tensors by name, float32 where they are fractions; or a network that holds them.
-Not here: the header that says how to build the network (`header.py`).
-
-A pickle can run code when it is read, so `.pth` files go through torch's reader for plain tensors only.
+Reads `.safetensors`, and `.pth`/`.pt` state dicts of torchvision or timm. A pickle can run code when it is read, so
+`.pth` files go through torch's reader for plain tensors only. Floating-point tensors become float32.
 """
 
 import pickle

@@ -12,9 +12,9 @@ from accelerate import Accelerator
 from relish.data.dataset import Split
 from relish.data.loader import Batch
 from relish.data.transforms import book_preprocessing, normalise
-from relish.models.freezing import set_train_mode
-from relish.models.gluon.layers import Norm
-from relish.models.gluon.names import own_names, plain_name, renamed
+from relish.models.freeze import set_train_mode
+from relish.models.gluon.loading import own_names, plain_name, renamed
+from relish.models.gluon.networks import Norm
 from relish.models.gluon.params import read_params
 from relish.models.source import load_source, source_model
 from relish.models.target import make_target
@@ -26,7 +26,7 @@ from relish.training.recipe import named_recipe
 from tests.fixtures.gluon.make_fixtures import BATCH, MEAN, SIZE, STD, labels, pictures
 from tests.gluon_files import params_bytes
 
-FIXTURES = Path(__file__).parent / "fixtures" / "gluon"
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "gluon"
 EXPECTED = np.load(FIXTURES / "expected.npz")
 NAMES = json.loads((FIXTURES / "names.json").read_text())
 HOW = book_preprocessing(SIZE, MEAN, STD)
@@ -138,7 +138,7 @@ def test_the_comparison_of_the_step_can_fail(how, monkeypatch):
     recipe = named_recipe("book-mxnet")
     wrong = {"lr": {"learning_rate": 0.011}, "head": {"head_multiplier": 9.0}, "decay": {"weight_decay": 0.0}}
     changed = recipe.with_settings(wrong.get(how, {"loss": "sum"} if how == "loss" else {}))
-    monkeypatch.setattr("tests.test_gluon_parity.named_recipe", lambda name: changed)
+    monkeypatch.setattr("tests.models.gluon.test_parity.named_recipe", lambda name: changed)
     if how == "biased":
         monkeypatch.setattr(Norm, "forward", torch.nn.BatchNorm2d.forward)
     network = after_one_step("v1_basic")

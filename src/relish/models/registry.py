@@ -1,10 +1,7 @@
-"""The networks that can be built by name, torchvision's, timm's and Gluon's; no weights here.
+"""The networks that can be built by name (torchvision's, timm's and Gluon's) and ImageNet's class names; no weights.
 
-In:   a name such as `resnet18`, `timm/resnet18.a1_in1k`, `torchvision/vit_b_16` or `gluon/resnet18_v2`.
-Out:  a `ZooName`, and from it a network with random weights.
-Not here: fetching published weights (`hubs.py`), reading weight files (`weight_files.py`), Gluon's networks (`gluon/`).
-
-Building never touches the global random state, so that loading a model cannot change what a run draws next.
+Building never touches the global random state, so that loading a model cannot change what a run draws next. A row
+number alone proves nothing: lists of classes in other orders are about, so names travel with weights.
 """
 
 import json
@@ -18,7 +15,7 @@ import torch
 from torch import nn
 
 from relish.core.errors import ModelError, nearest
-from relish.models.gluon.specs import SPECS, build_gluon
+from relish.models.gluon.networks import SPECS, build_gluon
 
 Library = Literal["timm", "torchvision", "gluon"]
 LIBRARIES: tuple[Library, ...] = ("torchvision", "timm", "gluon")
@@ -186,3 +183,46 @@ def _construct(library: str, architecture: str, model_args: Mapping[str, Any], n
 def _first_line(error: BaseException) -> str:
     lines = str(error).splitlines() or [type(error).__name__]
     return lines[0][:200]
+
+
+LABEL_SETS = (
+    "imagenet-1k",
+    "imagenet-12k",
+    "imagenet-21k-goog",
+    "imagenet-21k-miil",
+    "imagenet-22k",
+    "imagenet-22k-ms",
+)
+"""The words that `labels` of a weights header may say instead of a list."""
+
+
+@cache
+def imagenet_labels(label_set: str = "imagenet-1k") -> tuple[str, ...]:
+    """The label of every output row: its WordNet lemmas, joined by commas (`hotdog, hot dog, red hot`)."""
+    from timm.data.imagenet_info import ImageNetInfo
+
+    return tuple(ImageNetInfo(label_set).label_descriptions())
+
+
+@cache
+def imagenet_descriptions(label_set: str = "imagenet-1k") -> tuple[str, ...]:
+    """The same with each class's definition, which tells the two cranes apart."""
+    from timm.data.imagenet_info import ImageNetInfo
+
+    return tuple(ImageNetInfo(label_set).label_descriptions(detailed=True))
+
+
+def label_set_of(labels: tuple[str, ...] | None) -> str | None:
+    """The word for these labels where they are exactly one of ImageNet's lists, else None."""
+    from timm.data.imagenet_info import infer_imagenet_subset
+
+    # No two of the lists are of the same length.
+    label_set: str | None = infer_imagenet_subset({"num_classes": len(labels)}) if labels else None
+    return label_set if label_set and imagenet_labels(label_set) == labels else None
+
+
+def names_of_rows(labels: tuple[str, ...]) -> list[list[str]]:
+    """For each row, every single name it goes by; only ImageNet's labels are split at their commas."""
+    if label_set_of(labels):
+        return [label.split(", ") for label in labels]
+    return [[label] for label in labels]

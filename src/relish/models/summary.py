@@ -1,24 +1,23 @@
-"""The book's figure as text: the source head, the target head, and what lies between them.
+"""Models as text: the book's figure of a target model, a source model by itself, and the list of all source models.
 
-In:   a `TargetModel`, and the learning rate of each group.
-Out:  lines for a terminal.
-Not here: choosing the rates (`training/optimiser.py`), listing what can be built (`catalogue.py`).
-
-    timm/tf_efficientnet_lite0                        target model
-    classifier: 1280 → 1000             replaced      classifier: 1280 → 2          new, Xavier-uniform, rate 0.0005
-    ────────────────────────────                      ────────────────────────────
-    294 tensors                      ── copied ──►    294 tensors                   learning, rate 5e-05
-    3,371,008 parameters                              3,371,008 parameters          none frozen
+timm/tf_efficientnet_lite0                        target model
+classifier: 1280 → 1000             replaced      classifier: 1280 → 2          new, Xavier-uniform, rate 0.0005
+────────────────────────────                      ────────────────────────────
+294 tensors                      ── copied ──►    294 tensors                   learning, rate 5e-05
+3,371,008 parameters                              3,371,008 parameters          none frozen
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
-from relish.models.freezing import frozen_modules
-from relish.models.head import head_words
-from relish.models.matching import Match
-from relish.models.source import SourceModel
+from relish.models.freeze import frozen_modules
+from relish.models.gluon.networks import SPECS
+from relish.models.head import Match, head_words
+from relish.models.registry import architectures
+from relish.models.source import ARCHITECTURE, EMBEDDED, SourceModel
 from relish.models.target import TargetModel
 
 _LEFT, _ARROW, _RIGHT = 30, 20, 30
@@ -117,3 +116,47 @@ def _in_head(name: str, target: TargetModel) -> bool:
 
 def _keeps_statistics(module: nn.Module) -> bool:
     return getattr(module, "running_mean", None) is not None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One name for `--source`."""
+
+    name: str
+    """`embedded`, `torchvision/NAME`, `timm/NAME` or `gluon/NAME`."""
+    tags: tuple[str, ...]
+    """Its published weights, the default first; NAME.TAG asks for another. Empty where there are only random ones."""
+    parameters: int | None
+    """How many it learns, where that is known without building it."""
+
+
+def list_models(query: str = "") -> list[Listed]:
+    """Every name that contains the query or has a tag that does, case aside: embedded, then each library's."""
+    wanted = query.casefold()
+    return [listed for listed in _all() if wanted in " ".join([listed.name, *listed.tags]).casefold()]
+
+
+def _all() -> Iterator[Listed]:
+    yield Listed(EMBEDDED, (f"timm/{ARCHITECTURE}, packaged",), 4_652_008)
+    yield from (_torchvision(name) for name in sorted(architectures("torchvision")))
+    yield from (_timm(name) for name in sorted(architectures("timm")))
+    yield from (Listed(f"gluon/{name}", (), spec.parameters) for name, spec in SPECS.items())
+
+
+def _torchvision(name: str) -> Listed:
+    import torchvision
+
+    models: Any = torchvision.models
+    weights = models.get_model_weights(name)
+    if not len(weights):
+        return Listed(f"torchvision/{name}", (), None)
+    default = weights.DEFAULT.name
+    others = tuple(tag for tag in weights.__members__ if tag not in (default, "DEFAULT"))
+    return Listed(f"torchvision/{name}", (default, *others), int(weights.DEFAULT.meta["num_params"]))
+
+
+def _timm(name: str) -> Listed:
+    from timm.models import get_arch_pretrained_cfgs
+
+    tags = [full.partition(".")[2] for full, record in get_arch_pretrained_cfgs(name).items() if record.has_weights]
+    return Listed(f"timm/{name}", tuple(filter(None, tags)), None)

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relish.core.errors import ModelError
+from relish.models.gluon.loading import recognise
 from relish.models.gluon.params import LIST_MAGIC, V2, V3, is_params, parse_params, read_params
-from relish.models.gluon.recognise import recognise
 from relish.models.source import load_source
 from tests.gluon_files import array_bytes, list_bytes, params_bytes
 
-FIXTURES = Path(__file__).parent / "fixtures" / "gluon"
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "gluon"
 SMALLEST = FIXTURES / "v2_bottleneck.params"
 ONE = np.arange(6, dtype=np.float32).reshape(2, 3)
 

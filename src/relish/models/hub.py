@@ -1,8 +1,4 @@
-"""Published weights: which ones a name stands for, fetched once from its library's hub, hashed and cached.
-
-In:   a `ZooName`.
-Out:  what its published weights are like (offline), and the network that holds them (downloaded, or from the cache).
-Not here: local files (`weight_files.py`), the embedded model (`embedded.py`).
+"""Published weights: which ones a name stands for, fetched once from its library's hub, checked and cached.
 
 Files are kept under `relish_home()/weights`. torchvision's names carry the start of their SHA-256, which is checked;
 timm's come as safetensors through huggingface_hub. Older formats are read as plain tensors only.
@@ -21,12 +17,10 @@ from relish.core.errors import DownloadFailed, ModelError, nearest
 from relish.core.io import relish_home, sha256_of_file
 from relish.core.progress import Progress
 from relish.data.download import TIMEOUT, download
-from relish.models.data_config import DataConfig
 from relish.models.gluon.loading import gluon_description
-from relish.models.header import ModelDescription
-from relish.models.imagenet import imagenet_labels
-from relish.models.weight_files import fill, read_tensors
-from relish.models.zoo import ZooName, default_arguments
+from relish.models.registry import ZooName, default_arguments, imagenet_labels
+from relish.models.saved_model import DataConfig, ModelDescription
+from relish.models.weights import fill, read_tensors
 
 
 def default_description(name: ZooName) -> ModelDescription:

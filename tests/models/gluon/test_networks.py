@@ -11,22 +11,21 @@ import torch
 
 import relish
 from relish.core.errors import ModelError
-from relish.models.catalogue import list_models
-from relish.models.freezing import freeze, layer_groups, set_train_mode
-from relish.models.gluon.layers import Norm
+from relish.models.freeze import freeze, layer_groups, set_train_mode
+from relish.models.gluon.loading import recognise
+from relish.models.gluon.networks import SPECS, Norm, build_gluon
 from relish.models.gluon.params import read_params
-from relish.models.gluon.recognise import recognise
-from relish.models.gluon.specs import SPECS, build_gluon
 from relish.models.head import head_names, head_words
-from relish.models.header import load_model, read_header
+from relish.models.registry import network_shapes, parse_name
+from relish.models.saved_model import load_model, read_header
 from relish.models.source import load_source, source_model
+from relish.models.summary import list_models
 from relish.models.target import make_target
-from relish.models.zoo import network_shapes, parse_name
 from tests.commands import done, refused
 from tests.conftest import SMALL, draw_dataset, read_json
 from tests.gluon_files import params_bytes, write_gluon
 
-FIXTURES = Path(__file__).parent / "fixtures" / "gluon"
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "gluon"
 SMALLEST = FIXTURES / "v2_bottleneck.params"
 ONE = np.arange(6, dtype=np.float32).reshape(2, 3)
 NARROW = {"layers": [1, 1], "channels": [4, 4, 8]}
@@ -42,7 +41,7 @@ def same(one, other):
 @pytest.mark.parametrize("architecture", SPECS)
 def test_every_name_of_the_zoo_is_recognised_by_its_shapes(architecture):
     """By place and by counting; on the meta device, since only shapes are looked at."""
-    from relish.models.gluon.names import own_names
+    from relish.models.gluon.loading import own_names
 
     with torch.device("meta"):
         network = build_gluon(architecture, {}, 7)
@@ -57,7 +56,7 @@ def test_every_name_of_the_zoo_is_recognised_by_its_shapes(architecture):
 @pytest.mark.parametrize("multiplier", [0.0625, 0.1, 0.2, 0.35, 0.6, 1.3, 1.4, 2.0])
 @pytest.mark.parametrize("architecture", ["mobilenet1.0", "mobilenetv2_1.0"])
 def test_a_width_of_ones_own_is_found_from_the_channels(architecture, multiplier):
-    from relish.models.gluon.names import own_names
+    from relish.models.gluon.loading import own_names
 
     with torch.device("meta"):
         network = build_gluon(architecture, {"multiplier": multiplier}, 3)
@@ -218,7 +217,7 @@ def test_the_first_norm_of_a_v2_is_frozen_with_what_follows_it(what):
 
 
 def test_a_frozen_gluon_backbone_is_bitwise_as_it_was():
-    from tests.test_freezing import moved, snapshot, train
+    from tests.models.test_freeze import moved, snapshot, train
 
     target = gluon_target(**NARROW)
     freeze(target, "backbone")

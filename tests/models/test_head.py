@@ -7,11 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from relish.core.errors import ModelError, RecipeError
-from relish.models.head import head_names, head_words
-from relish.models.head_init import initialise_head
-from relish.models.imagenet import imagenet_labels, names_of_rows
-from relish.models.matching import match_classes, normalised
-from relish.models.zoo import build_network
+from relish.models.head import head_names, head_words, initialise_head, match_classes, normalised
+from relish.models.registry import build_network, imagenet_labels, names_of_rows
 
 IMAGENET = imagenet_labels()
 

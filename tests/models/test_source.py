@@ -17,14 +17,13 @@ import torch
 from PIL import Image
 
 from relish.core.errors import DownloadFailed, ModelError
-from relish.models import hubs, zoo
-from relish.models.catalogue import list_models
-from relish.models.data_config import DataConfig
-from relish.models.embedded import embedded_file
-from relish.models.imagenet import imagenet_labels, names_of_rows
-from relish.models.source import load_source, source_model
+from relish.models import hub, registry
+from relish.models.registry import imagenet_labels, names_of_rows
+from relish.models.saved_model import DataConfig
+from relish.models.source import embedded_file, load_source, source_model
+from relish.models.summary import list_models
 
-SHARED = Path(os.environ.get("RELISH_SHARED", Path(__file__).parents[2] / "shared"))
+SHARED = Path(os.environ.get("RELISH_SHARED", Path(__file__).parents[3] / "shared"))
 WEIGHTS = SHARED / "weights" / "mobilenetv2_100.imagenet.safetensors"
 
 
@@ -111,7 +110,7 @@ def test_a_package_that_is_not_there_is_told(monkeypatch):
     ],
 )
 def test_a_bare_name_is_torchvisions_where_it_has_it(text, name):
-    assert str(zoo.parse_name(text)) == name
+    assert str(registry.parse_name(text)) == name
 
 
 @pytest.mark.parametrize(
@@ -127,7 +126,7 @@ def test_a_bare_name_is_torchvisions_where_it_has_it(text, name):
 )
 def test_an_unknown_name_is_met_with_the_nearest(text, words):
     with pytest.raises(ModelError, match=words):
-        zoo.parse_name(text)
+        registry.parse_name(text)
 
 
 @pytest.mark.parametrize(
@@ -173,10 +172,10 @@ def test_torchvisions_thousand_classes_are_in_imagenets_order():
 
 
 def test_torchvision_weights_bring_their_own_preprocessing():
-    config = hubs.default_description(zoo.parse_name("inception_v3")).data_config
+    config = hub.default_description(registry.parse_name("inception_v3")).data_config
     assert config.input_size == (3, 299, 299)
     assert config.origin["input_size"] == "weights"
-    large = hubs.default_description(zoo.parse_name("vit_b_16.IMAGENET1K_SWAG_E2E_V1"))
+    large = hub.default_description(registry.parse_name("vit_b_16.IMAGENET1K_SWAG_E2E_V1"))
     assert large.data_config.input_size == (3, 384, 384)
     assert large.model_args == {"image_size": 384}
 
@@ -190,7 +189,7 @@ def test_who_decided_each_part_of_the_input_is_told():
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
+def hub_server(tmp_path, monkeypatch):
     """A server in place of torchvision's, with one file of ResNet-18 weights under its name with a hash."""
     monkeypatch.setenv("RELISH_HOME", str(tmp_path / "home"))
     folder = tmp_path / "hub"
@@ -208,20 +207,20 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def publish(hub, monkeypatch, *, name=None):
-    folder, address = hub
+def publish(hub_server, monkeypatch, *, name=None):
+    folder, address = hub_server
     tensors = load_source("resnet18", "none", seed=5).network.state_dict()
     torch.save(tensors, folder / "w.pth")
     digest = hashlib.sha256((folder / "w.pth").read_bytes()).hexdigest()
     name = name or f"resnet18-{digest[:8]}.pth"
     (folder / "w.pth").rename(folder / name)
-    published = hubs._torchvision_weights(zoo.parse_name("resnet18"))
+    published = hub._torchvision_weights(registry.parse_name("resnet18"))
     monkeypatch.setattr(published.value, "url", f"{address}/{name}")
     return tensors, digest, folder / name
 
 
-def test_torchvisions_weights_are_fetched_hashed_kept_and_told(hub, monkeypatch):
-    tensors, digest, file = publish(hub, monkeypatch)
+def test_torchvisions_weights_are_fetched_hashed_kept_and_told(hub_server, monkeypatch):
+    tensors, digest, file = publish(hub_server, monkeypatch)
     source = load_source("resnet18")
     assert same(source.network.state_dict(), tensors)
     assert (source.sha256, source.name) == (digest, "torchvision/resnet18")
@@ -232,15 +231,15 @@ def test_torchvisions_weights_are_fetched_hashed_kept_and_told(hub, monkeypatch)
     assert same(load_source("resnet18").network.state_dict(), tensors)  # from the cache
 
 
-def test_weights_that_do_not_have_the_hash_in_their_name_are_refused_and_not_kept(hub, monkeypatch):
-    publish(hub, monkeypatch, name="resnet18-00000000.pth")
+def test_weights_that_do_not_have_the_hash_in_their_name_are_refused_and_not_kept(hub_server, monkeypatch):
+    publish(hub_server, monkeypatch, name="resnet18-00000000.pth")
     for _ in range(2):
         with pytest.raises(DownloadFailed, match="sent another file"):
             load_source("resnet18")
 
 
-def test_a_hub_that_lacks_the_file_is_told_with_what_to_type_instead(hub, monkeypatch):
-    publish(hub, monkeypatch)[2].unlink()
+def test_a_hub_that_lacks_the_file_is_told_with_what_to_type_instead(hub_server, monkeypatch):
+    publish(hub_server, monkeypatch)[2].unlink()
     with pytest.raises(DownloadFailed, match=r"--source embedded.*--weights FILE.*--weights none"):
         load_source("resnet18")
 

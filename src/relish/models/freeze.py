@@ -1,12 +1,8 @@
-"""Keep parts of a target model still: their parameters, and their running statistics too.
-
-In:   a `TargetModel` and what to freeze.
-Out:  the same model, its frozen parameters marked (`requires_grad` is False).
-Not here: the optimiser, which leaves such parameters out (`training/optimiser.py`).
+"""Freeze parts of a target model: their parameters, and their running statistics too.
 
 Batch norm moves its running statistics in train mode whether its parameters learn or not; left alone, a "frozen"
 backbone drifts away from the weights it was trained with. So frozen modules run in eval mode, dropout and dropped
-paths inside them included: their output is a function of the picture alone. Dropout outside them, such as the one
+paths inside them included: their output is a function of the image alone. Dropout outside them, such as the one
 right before the output layer, belongs to what learns and stays active.
 """
 
