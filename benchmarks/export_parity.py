@@ -27,7 +27,7 @@ from measuring import finish
 from odd_pictures import make_odd_pictures
 from relish.core.progress import Screen
 from relish.data.image import open_image
-from relish.evaluation.decision import decision_from
+from relish.evaluation.prediction import decision_from
 from relish.exporting.onnx_classifier import OnnxClassifier
 from relish.exporting.parity import torch_model
 from relish.models.saved_model import read_header

@@ -48,9 +48,9 @@ def compare(pictures: Path, work: Path, run: Path) -> None:
 
     from relish.data.image import open_image
     from relish.data.transforms import book_preprocessing, evaluation_transform
-    from relish.evaluation.comparison import mcnemar
+    from relish.evaluation.inference import probabilities
     from relish.evaluation.metrics import score
-    from relish.evaluation.predictions import probabilities
+    from relish.evaluation.significance import mcnemar
     from relish.models.saved_model import load_model
 
     torch.set_grad_enabled(False)

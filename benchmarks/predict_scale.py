@@ -116,7 +116,7 @@ def huge(work: Path, count: int = 6) -> None:
 
 def batch() -> None:
     """Peak of one pass beyond what lay there before, by Linux's own count, over the largest step of a module."""
-    from relish.evaluation.batch_size import largest_step
+    from relish.evaluation.inference import largest_step
     from relish.models.registry import build_network
 
     print("| network | pictures of | largest step, MiB | measured, MiB | ratio |\n|---|---|---|---|---|")

@@ -11,8 +11,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from relish.evaluation.decision import Decision
-from relish.evaluation.prediction import Prediction, predictions
+from relish.evaluation.prediction import Decision, Prediction, predictions
 from relish.server.app import create_app
 from relish.server.limits import Limits
 from relish.server.server import listening, server

@@ -7,9 +7,8 @@ from torch import nn
 
 from relish.core.errors import Failed
 from relish.core.runtime import free_memory
-from relish.evaluation import batch_size
-from relish.evaluation.batch_size import batch_that_fits, in_parts, largest_step
-from relish.evaluation.predictions import BATCH_SIZE
+from relish.evaluation import inference
+from relish.evaluation.inference import BATCH_SIZE, batch_that_fits, in_parts, largest_step
 
 
 def ask(images):
@@ -54,9 +53,9 @@ def test_the_largest_step_is_what_goes_in_and_comes_out_of_a_module():
 def test_a_batch_is_cut_to_the_memory_there_is(monkeypatch, free, wanted):
     network = nn.ReLU()
     images = torch.zeros(4, 16, 10, 10)  # 6,400 bytes in, as many out
-    monkeypatch.setattr(batch_size, "free_memory", lambda: free)
-    monkeypatch.setattr(batch_size, "SHARE", 0.5)
-    monkeypatch.setattr(batch_size, "SCRATCH", 1.0)
+    monkeypatch.setattr(inference, "free_memory", lambda: free)
+    monkeypatch.setattr(inference, "SHARE", 0.5)
+    monkeypatch.setattr(inference, "SCRATCH", 1.0)
     with torch.inference_mode():
         assert batch_that_fits(network, images, lambda x: network(x).numpy()) == wanted
 

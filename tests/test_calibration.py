@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 import relish
 from relish.evaluation.calibration import calibration, calibration_error, fit_temperature, reliability
-from relish.evaluation.decision import decision_from, tempered_softmax
 from relish.evaluation.held_out import HeldOut, choose_decision, read_held_out
+from relish.evaluation.prediction import decision_from, tempered_softmax
 from relish.models.saved_model import read_header
 from tests.conftest import SMALL, draw_dataset, read_json
 

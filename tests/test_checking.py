@@ -10,16 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageFilter
 
-from relish.checking.balance import balance
-from relish.checking.brief import brief_findings
-from relish.checking.collection import Collection, collected
-from relish.checking.groups import equal_rows, joined, several
-from relish.checking.hashes import SURE_BITS, alike, bits_apart
-from relish.checking.layout import layout
-from relish.checking.neighbours import directions, nearest_others
-from relish.checking.off_topic import off_topic
-from relish.checking.whole import all_findings
-from relish.checking.wrong_labels import judged, wrong_labels
+from relish.checks.image_quality import balance
+from relish.checks.images import Collection, collected, layout
+from relish.checks.label_issues import directions, judged, nearest_others, off_topic, wrong_labels
+from relish.checks.near_duplicates import SURE_BITS, alike, bits_apart, equal_rows, joined, several
+from relish.checks.run_checks import all_findings, brief_findings
 from relish.data.dataset import Dataset, Split
 from relish.data.findings import Finding
 from relish.data.sources import find_dataset
@@ -298,9 +293,9 @@ def test_nearest_others_are_those_of_a_full_comparison():
 
 
 def test_in_cells_copies_still_find_each_other(monkeypatch):
-    from relish.checking import neighbours
+    from relish.checks import label_issues
 
-    monkeypatch.setattr(neighbours, "CELL", 50)
+    monkeypatch.setattr(label_issues, "CELL", 50)
     chance = np.random.default_rng(2)
     features = chance.normal(size=(1000, 16)).astype(np.float32)
     features[500:] = features[:500] + chance.normal(scale=0.02, size=(500, 16)).astype(np.float32)
@@ -383,7 +378,7 @@ def test_with_fewer_than_two_classes_of_five_nothing_is_judged():
 
 
 def test_many_pictures_are_judged_in_parts(monkeypatch):
-    from relish.checking import wrong_labels as module
+    from relish.checks import label_issues as module
 
     monkeypatch.setattr(module, "_TOGETHER", 50)
     pictures, features = separable(100)
@@ -394,7 +389,7 @@ def test_many_pictures_are_judged_in_parts(monkeypatch):
 
 
 def test_a_class_that_a_part_lacks_is_no_error(monkeypatch):
-    from relish.checking import wrong_labels as module
+    from relish.checks import label_issues as module
 
     monkeypatch.setattr(module, "_TOGETHER", 20)
     pictures, features = separable(50)

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar as reference
 
 from relish.core.errors import RunError
-from relish.evaluation.comparison import McNemar, mcnemar
-from relish.evaluation.curves import SweepPoint
-from relish.evaluation.metrics import Proportion
+from relish.evaluation.metrics import Proportion, SweepPoint
+from relish.evaluation.significance import McNemar, mcnemar
 
 
 def pair(both, only_first, only_second, neither):

@@ -12,10 +12,18 @@ from sklearn.metrics import precision_recall_curve
 
 import relish
 from relish.core.errors import ModelError, RecipeError, RunError
-from relish.evaluation.coverage import choose_unsure, coverage_curve
-from relish.evaluation.decision import Decision, decision_from, tempered_softmax
 from relish.evaluation.held_out import read_held_out, with_unsure
-from relish.evaluation.thresholds import Aim, choose_threshold, parse_aim, parse_unsure, positive_class, reached
+from relish.evaluation.prediction import Decision, decision_from, tempered_softmax
+from relish.evaluation.thresholds import (
+    Aim,
+    choose_threshold,
+    choose_unsure,
+    coverage_curve,
+    parse_aim,
+    parse_unsure,
+    positive_class,
+    reached,
+)
 from relish.models.saved_model import load_model, read_header, rewrite_header
 from tests.commands import done, files_below, refused
 from tests.conftest import COLOURS, SMALL, draw, draw_dataset, read_json

@@ -10,11 +10,9 @@ from sklearn import metrics as reference
 
 from relish.core.errors import DataError, Diverged
 from relish.data.findings import Finding
-from relish.evaluation.decision import Decision, tempered_softmax
-from relish.evaluation.figures import figures
-from relish.evaluation.leakage import without_duplicates
+from relish.evaluation.figures import area_under_curve, figures, top_k, without_duplicates
 from relish.evaluation.metrics import score
-from relish.evaluation.ranking import area_under_curve, top_k
+from relish.evaluation.prediction import Decision, tempered_softmax
 from relish.reporting.scores import figures_words
 
 NAMES = tuple("abcdefgh")

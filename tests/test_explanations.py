@@ -16,9 +16,15 @@ from torch import nn
 
 from relish.core.errors import ModelError
 from relish.data.transforms import Preprocessing, normalise
-from relish.evaluation.explanations import FeatureMap, heatmaps, last_feature_map, overlays_unavailable
-from relish.evaluation.neighbours import nearest
-from relish.evaluation.notable import least_sure, most_wrong
+from relish.evaluation.explain import (
+    FeatureMap,
+    heatmaps,
+    last_feature_map,
+    least_sure,
+    most_wrong,
+    overlays_unavailable,
+)
+from relish.evaluation.features import nearest
 from relish.reporting.overlays import overlay
 
 PLAIN = Preprocessing(image_size=32, resize=32, mean=(0.0,) * 3, std=(1.0,) * 3)

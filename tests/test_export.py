@@ -18,7 +18,7 @@ import relish
 from relish.core.errors import BadInput, DataError, Failed, ModelError, RunError
 from relish.data.image import open_image
 from relish.data.transforms import evaluation_transform, normalise, stacked
-from relish.evaluation.decision import Decision, tempered_softmax
+from relish.evaluation.prediction import Decision, tempered_softmax
 from relish.exporting.build import network_model
 from relish.exporting.onnx_classifier import OnnxClassifier
 from relish.models.saved_model import load_model, save_model

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from relish.core.run_folder import RunFolder
-from relish.evaluation.gap import gap_of
-from relish.evaluation.held_out import HeldOut
+from relish.evaluation.held_out import HeldOut, gap_of
 from relish.evaluation.metrics import Proportion
 
 EACH = ((900, 891), (100, 60))

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from relish.evaluation import ranking
-from relish.evaluation.intervals import Estimate, balanced_figures
-from relish.evaluation.metrics import score
-from relish.evaluation.ranking import area_under_curve
+from relish.evaluation import figures as figures_module
+from relish.evaluation.figures import area_under_curve
+from relish.evaluation.metrics import Estimate, balanced_figures, score
 
 NAMES = ("a", "b", "c")
 
@@ -44,7 +43,7 @@ def areas(labels, p):
 
 def test_an_interval_is_that_of_drawing_the_pictures_again(monkeypatch):
     """The ends of two bootstraps of so many draws differ by some thousandths."""
-    monkeypatch.setattr(ranking, "DRAWS", 4000)
+    monkeypatch.setattr(figures_module, "DRAWS", 4000)
     p, labels = answers(1)
     said = p.argmax(1)
     balanced, macro = balanced_figures(score(p, labels, NAMES), draws=20_000)
@@ -61,7 +60,7 @@ def test_an_interval_is_that_of_drawing_the_pictures_again(monkeypatch):
 def test_for_many_pictures_the_placements_say_what_the_bootstrap_says(monkeypatch):
     p, labels = answers(2, (600, 300, 100))
     bootstrap = area_under_curve(p, labels)
-    monkeypatch.setattr(ranking, "MOST_DRAWN", 0)
+    monkeypatch.setattr(figures_module, "MOST_DRAWN", 0)
     placements = area_under_curve(p, labels)
     assert placements.value == bootstrap.value
     assert placements.interval == pytest.approx(bootstrap.interval, abs=0.003)

@@ -25,9 +25,9 @@ from relish.data.loader import View
 from relish.data.split import stratified_folds
 from relish.data.survey import survey
 from relish.data.transforms import book_preprocessing
-from relish.evaluation import selection
+from relish.evaluation import significance
 from relish.evaluation.features import Backbone, features_of
-from relish.evaluation.predictions import predict_split
+from relish.evaluation.inference import predict_split
 from relish.models.freeze import half_frozen, layer_groups
 from relish.models.saved_model import load_model
 from relish.models.source import load_source
@@ -270,7 +270,7 @@ def interrupted(*_):
 @pytest.fixture
 def fine_tuning_wins(monkeypatch):
     """Whatever the pictures held out say."""
-    verdict = selection.Verdict(gain=1.0, error=0.1, right=24, right_before=20, count=24)
+    verdict = significance.Verdict(gain=1.0, error=0.1, right=24, right_before=20, count=24)
     monkeypatch.setattr(ladder, "_chosen", lambda _: (1.0, verdict))
 
 

@@ -81,7 +81,7 @@ def warm(probability: float, temperature: float) -> float:
 
 
 def test_threshold_and_abstention_of_the_model_are_in_the_table(inside, tmp_path):
-    from relish.evaluation.decision import HEADER_KEY, Decision
+    from relish.evaluation.prediction import HEADER_KEY, Decision
     from relish.models.saved_model import rewrite_header
 
     model = tmp_path / "own.safetensors"

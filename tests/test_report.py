@@ -18,8 +18,7 @@ from PIL import Image
 
 from relish.core.errors import DataError, WriteFailed
 from relish.data.dataset import Dataset, Split
-from relish.evaluation.curves import CurvePoint, SweepPoint
-from relish.evaluation.metrics import Proportion, score
+from relish.evaluation.metrics import CurvePoint, Proportion, SweepPoint, score
 from relish.reporting.curves import COLOURS, draw_comparison, draw_curves, draw_sweep
 from relish.reporting.grid import first_and_last, fitted, picture_grid
 from relish.reporting.predictions_page import evenly_spaced, surest_mistakes, write_predictions_page

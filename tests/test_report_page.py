@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 import relish
 from relish.core.io import write_json
 from relish.core.run_folder import RunFolder
-from relish.evaluation.comparison import mcnemar
-from relish.evaluation.curves import SweepPoint
-from relish.evaluation.metrics import wilson
+from relish.evaluation.metrics import SweepPoint, wilson
+from relish.evaluation.significance import mcnemar
 from relish.reporting.charts import even_axis, log_axis
 from relish.reporting.confusion import MOST_CLASSES, cells_to_picture, confusion_of
 from relish.reporting.report_figures import calibration_words, decision_words, figures_of

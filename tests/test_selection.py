@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from relish.evaluation.selection import judge, tempered_losses
+from relish.evaluation.significance import judge, tempered_losses
 
 
 def answers(pictures: int, right: int, sure: float) -> tuple[np.ndarray, np.ndarray]:

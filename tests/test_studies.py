@@ -7,7 +7,7 @@ import pytest
 
 import relish
 from relish.core.errors import RecipeError
-from relish.evaluation.comparison import mcnemar
+from relish.evaluation.significance import mcnemar
 from relish.tasks.sweep import parse_vary
 from tests.conftest import SMALL, read_json
 from tests.test_fit import Heard

@@ -1,11 +1,7 @@
-"""What a network's backbone makes of pictures: the inputs of its output layer, computed once and kept on disk.
+"""The inputs of a network's output layer (features): computed once for each image, cached on disk, and searched.
 
-In:   a target model whose backbone stays as it is, pictures with the hashes of their files, a preprocessing.
-Out:  (N, D) float32, in the order of the pictures.
-Not here: what is learned from them (`training/probe.py`), how rows are kept (`core/row_store.py`).
-
-Features are kept under the hash of everything they depend on: the backbone's tensors, the preprocessing, the file's
-content. So runs share them, and a picture that is added, or moved, costs one picture.
+Features are stored under the hash of everything they depend on: the backbone's tensors, the preprocessing, the file's
+content. So runs share them, and adding or moving one image costs one image.
 """
 
 import hashlib
@@ -30,7 +26,7 @@ from relish.core.runtime import to_device
 from relish.data.dataset import Split
 from relish.data.loader import View, view_batches
 from relish.data.transforms import Preprocessing, normalise
-from relish.evaluation.predictions import BATCH_SIZE
+from relish.evaluation.inference import BATCH_SIZE
 from relish.models.head import OutputLayer, head_names, output_layer
 from relish.models.target import TargetModel
 
@@ -227,3 +223,25 @@ def _key(backbone: Backbone, digest: str, look: View) -> str:
     return fingerprint(
         [_RULES, digest, look.preprocessing.as_dict(), look.view, backbone.device.type, torch.__version__]
     )
+
+
+Nearest = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
+"""Positions, nearest first, and similarities, a row for each picture that was asked about."""
+
+
+def nearest(learned: Features, asked: Features, count: int) -> Nearest:
+    """The nearest of the learned pictures to each that is asked about.
+
+    Args:
+        learned: (N, D) float32.
+        asked: (M, D) float32.
+        count: how many to find; fewer where N is smaller.
+
+    Returns:
+        (M, k) int64 positions in `learned`, nearest first; (M, k) float64 cosine similarities, 1 is the same direction.
+    """
+    from sklearn.neighbors import NearestNeighbors  # late: a start of a training does without it
+
+    search = NearestNeighbors(n_neighbors=min(count, len(learned)), metric="cosine", algorithm="brute").fit(learned)
+    distances, positions = search.kneighbors(asked)
+    return positions.astype(np.int64), 1.0 - distances

@@ -1,9 +1,8 @@
-"""What a model said of pictures it did not learn from, kept with the run: what a decision is chosen on.
+"""Logits of images held out of training, saved with the run: decisions are chosen on them, without training again.
 
-In:   logits and labels of pictures held out in training.
-Out:  a `HeldOut`, and the file `held_out.npz` that holds it; the `Decision` chosen on it.
-
-With the answers on disk a temperature, a threshold or a bound can be chosen again at any time, without training.
+Also the gap between accuracy on them and on the test split. A test split with other class frequencies may have another
+accuracy without being harder, so the held-out accuracy of each class is first weighted by its frequency in the test
+split.
 """
 
 import zipfile
@@ -18,10 +17,16 @@ from relish.core.errors import RunError
 from relish.core.io import atomic_path
 from relish.core.run_folder import RunFolder
 from relish.evaluation.calibration import fit_temperature
-from relish.evaluation.coverage import choose_unsure, highest_accuracy
-from relish.evaluation.decision import Decision, tempered_softmax
-from relish.evaluation.metrics import Proportion
-from relish.evaluation.thresholds import Aim, choose_threshold, highest_precision, positive_class
+from relish.evaluation.metrics import Proportion, Z
+from relish.evaluation.prediction import Decision, tempered_softmax
+from relish.evaluation.thresholds import (
+    Aim,
+    choose_threshold,
+    choose_unsure,
+    highest_accuracy,
+    highest_precision,
+    positive_class,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,3 +143,75 @@ def with_unsure(decision: Decision, held: HeldOut, classes: Sequence[str], accur
     said, _ = decision.decide(probabilities, classes)
     confidence = probabilities[np.arange(len(said)), said]
     return replace(decision, unsure_below=choose_unsure(confidence, said == held.labels, accuracy))
+
+
+_KNOWN = 0.9
+"""Share of the final split that classes with held-out pictures make up, at least, to say anything."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The final figure beside the one on held-out training pictures."""
+
+    held: Proportion
+    judged: Proportion
+    mixed: float | None
+    """Held-out accuracy with the classes in the final split's shares, where that explains what is missing."""
+
+    @property
+    def points(self) -> float:
+        """How much higher the final figure is, in points; below 0 where it is lower."""
+        return 100 * (self.judged.value - self.held.value)
+
+    @property
+    def lower(self) -> bool:
+        """Whether it is lower than chance explains: the two intervals lie apart."""
+        return self.judged.interval[1] < self.held.interval[0]
+
+    def reason(self, split: str) -> str:
+        """Why it may be lower: `the test pictures are of another kind`."""
+        if self.mixed is None:
+            return f"the {split} pictures are of another kind"
+        return (
+            f"the {split} classes come in other shares, in which accuracy on held-out pictures would be "
+            f"{self.mixed:.3f}"
+        )
+
+
+def gap_of(folder: RunFolder, judged: Proportion, counts: Sequence[int]) -> Gap | None:
+    """The gap of a finished run; None where no pictures were held out to choose by.
+
+    Args:
+        judged: right among the pictures of the final split.
+        counts: how many pictures of each class those are, K numbers.
+    """
+    held = chosen_by(folder)
+    if held is None:
+        return None
+    gap = Gap(held, judged, None)
+    if not gap.lower:
+        return gap
+    try:
+        found = _mixed(read_held_out(folder.held_out), counts)
+    except RunError:
+        return gap  # of an earlier version, or moved away
+    if found is None:
+        return gap
+    mean, error = found
+    return Gap(held, judged, mean) if judged.interval[1] >= mean - Z * error else gap
+
+
+def _mixed(held: HeldOut, counts: Sequence[int]) -> tuple[float, float] | None:
+    """Held-out accuracy with classes in these shares, and its standard error; None where too few were held out."""
+    right = held.logits.argmax(1) == held.labels
+    sizes = np.bincount(held.labels, minlength=len(counts))
+    hits = np.bincount(held.labels, weights=right, minlength=len(counts))
+    known = sizes > 0
+    shares = np.asarray(counts, dtype=np.float64) / sum(counts)
+    if shares[known].sum() < _KNOWN:
+        return None
+    shares = shares[known] / shares[known].sum()
+    # Laplace's rule, so that a class with a few pictures, all of them right, is not taken for one without any error.
+    each = (hits[known] + 1) / (sizes[known] + 2)
+    error = np.sqrt((shares**2 * each * (1 - each) / sizes[known]).sum())
+    return float((shares * hits[known] / sizes[known]).sum()), float(error)

@@ -1,10 +1,10 @@
-"""How good a classifier is on labelled pictures, with how far chance alone could have moved the figure.
+"""Accuracy, precision, recall and F1 from a confusion matrix, each with a 95% interval.
 
-In:   probabilities and labels of the same pictures.
-Out:  `Scores`: accuracy with its interval, precision, recall and F1 of every class, the confusion matrix.
-Not here: making the probabilities (`predictions.py`), setting two classifiers side by side (`comparison.py`).
-
-Only the confusion matrix is kept and everything else follows from it, so no two figures can disagree.
+Only the confusion matrix is kept and every other figure follows from it, so no two figures can disagree. Proportions
+have Wilson's interval; balanced accuracy and macro-F1 have the interval of a stratified bootstrap, in which what a
+resample makes of a class is a multinomial draw over its row of the confusion matrix: the cost does not grow with the
+number of images. A bootstrap interval has no width where no image was wrong; the interval of the accuracy shows how
+little that proves with few images.
 """
 
 import math
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relish.core.errors import DataError, Diverged
+from relish.core.runtime import rng_for
 
 Z = NormalDist().inv_cdf(0.975)
 """How many standard errors a two-sided 95% interval reaches to either side."""
@@ -212,3 +213,98 @@ def _class_scores(name: str, right: int, count: int, said: int) -> ClassScores:
         return ClassScores(name, None, None, None, 0)
     precision = right / said if said else None
     return ClassScores(name, precision, right / count, 2 * right / (count + said), count)
+
+
+DRAWS = 2000
+"""Of the bootstrap; its ends then move by a few hundredths of their distance from one seed to another."""
+LEVEL = 0.95
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its 95% interval."""
+
+    value: float
+    interval: tuple[float, float]
+
+    def sentence(self) -> str:
+        """Such as `0.912 (95% interval 0.893–0.930)`."""
+        low, high = self.interval
+        return f"{self.value:.3f} (95% interval {low:.3f}–{high:.3f})"
+
+    def as_json(self) -> dict[str, Any]:
+        """`value` and `interval`."""
+        return {"value": self.value, "interval": list(self.interval)}
+
+
+def percentiles(draws: Floats) -> tuple[float, float]:
+    """The percentile interval of (D,) draws.
+
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 13.3.
+    """
+    low, high = np.quantile(draws, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return float(low), float(high)
+
+
+def balanced_figures(scores: Scores, draws: int = DRAWS, seed: int = 0) -> tuple[Estimate, Estimate]:
+    """Balanced accuracy and macro-F1 with their intervals.
+
+    Args:
+        draws: how often the pictures are drawn again.
+        seed: the only source of chance here.
+    """
+    balanced, macro = _resampled(np.array(scores.confusion, dtype=np.int64), draws, seed)
+    return (
+        Estimate(scores.balanced_accuracy, percentiles(balanced)),
+        Estimate(scores.macro_f1, percentiles(macro)),
+    )
+
+
+def _resampled(confusion: npt.NDArray[np.int64], draws: int, seed: int) -> tuple[Floats, Floats]:
+    """Both figures of every draw, (D,) each."""
+    chance, counts = rng_for(seed, "bootstrap"), confusion.sum(1)
+    present = np.flatnonzero(counts)
+    right, said = np.zeros((draws, len(counts))), np.zeros((draws, len(counts)))
+    for k in present:
+        cells = np.flatnonzero(confusion[k])
+        drawn = chance.multinomial(counts[k], confusion[k, cells] / counts[k], size=draws)  # (D, cells)
+        said[:, cells] += drawn
+        right[:, k] = drawn[:, cells == k].sum(1)
+    recall = right[:, present] / counts[present]
+    f1 = 2 * right[:, present] / (counts[present] + said[:, present])
+    return recall.mean(1), f1.mean(1)
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """What was known at one moment of a training; None where nothing was measured then."""
+
+    epoch: float
+    """Epochs done: 0.2 is a fifth of the first one, 1.0 its end."""
+    loss: float | None = None
+    """Mean loss per training picture since the epoch began, in nats; lower is better."""
+    train_accuracy: float | None = None
+    """Share of augmented training pictures got right since the epoch began, 0 (worst) to 1."""
+    test_accuracy: float | None = None
+    """Share of held-out pictures got right, 0 (worst) to 1."""
+
+
+Curves = tuple[CurvePoint, ...]
+"""One training, in the order of time."""
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """What one learning rate came to."""
+
+    learning_rate: float
+    """Above 0."""
+    accuracy: Proportion | None
+    """None where the training diverged."""
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss stopped being a number."""
+        return self.accuracy is None

@@ -28,7 +28,7 @@ from torch import nn
 
 from relish.core.errors import Failed
 from relish.data.transforms import Preprocessing
-from relish.evaluation.decision import Decision
+from relish.evaluation.prediction import Decision
 from relish.exporting.onnx_classifier import IMAGE, LOGITS, PROBABILITIES
 from relish.exporting.onnx_graph import Graph, normalised, pixels
 

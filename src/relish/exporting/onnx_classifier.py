@@ -16,8 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from relish.core.errors import Failed, ImageError, ModelError
 from relish.data.image import ImageSource, open_image
-from relish.evaluation.decision import HEADER_KEY, Decision, decision_from
-from relish.evaluation.prediction import Prediction, predictions
+from relish.evaluation.prediction import HEADER_KEY, Decision, Prediction, decision_from, predictions
 
 FORMAT_VERSION = 1
 IMAGE, PROBABILITIES, LOGITS = "image", "probabilities", "logits"

@@ -24,8 +24,8 @@ from relish.core.runtime import processor_name
 from relish.data.dataset import Split
 from relish.data.image import open_image
 from relish.data.transforms import Preprocessing, evaluation_transform, normalise, stacked
-from relish.evaluation.decision import Decision, tempered_softmax
 from relish.evaluation.metrics import Proportion
+from relish.evaluation.prediction import Decision, tempered_softmax
 from relish.exporting.build import NORMALISED, PIXELS, with_outputs
 from relish.exporting.onnx_classifier import IMAGE, LOGITS, run, session
 

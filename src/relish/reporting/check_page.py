@@ -2,7 +2,7 @@
 
 In:   findings, where the pictures lie, and typical pictures of each class where they are known.
 Out:  one HTML file that needs nothing else: pictures inside it, no script, no link, no network.
-Not here: finding anything (`checking/`), the template (`check_template.py`).
+Not here: finding anything (`checks/`), the template (`check_template.py`).
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """The charts: the book's three curves of one training, several trainings together, and accuracy against learning rate.
 
-In:   curves and sweep points (`evaluation/curves.py`).
+In:   curves and sweep points (`evaluation/metrics.py`).
 Out:  `STEM.png` and `STEM.svg`, whole or not at all.
 
 Figures are drawn on their own canvas under Matplotlib's default style: pyplot would choose a window system for the
@@ -25,7 +25,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from relish.core.io import atomic_path
-from relish.evaluation.curves import CurvePoint, Curves, SweepPoint
+from relish.evaluation.metrics import CurvePoint, Curves, SweepPoint
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito's palette, told apart under every common colour blindness; its yellow is too pale for a line."""

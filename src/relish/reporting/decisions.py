@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from relish.evaluation.coverage import answered
-from relish.evaluation.decision import Decision, tempered_softmax
 from relish.evaluation.figures import Figures
 from relish.evaluation.held_out import HeldOut
 from relish.evaluation.metrics import Proportion
-from relish.evaluation.thresholds import Reached, reached
+from relish.evaluation.prediction import Decision, tempered_softmax
+from relish.evaluation.thresholds import Reached, answered, reached
 from relish.reporting.tables import text_table
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from relish.core.run_folder import RunFolder
 from relish.data.findings import SEVERITIES, Finding
 from relish.data.transforms import Preprocessing
-from relish.evaluation.gap import Gap, gap_of
+from relish.evaluation.held_out import Gap, gap_of
 from relish.evaluation.metrics import Proportion
 from relish.models.saved_model import read_header
 from relish.reporting.card_data import card_data, source_words

@@ -1,6 +1,6 @@
 """A heat map over the picture it is of.
 
-In:   a picture as the network sees it, a map from `evaluation/explanations.py`.
+In:   a picture as the network sees it, a map from `evaluation/explain.py`.
 Out:  a Pillow picture: grey where the answer does not rest, warm and bright where it does.
 
 The picture is grey beneath, so that no colour of its own can be taken for heat; the colours grow lighter with the heat

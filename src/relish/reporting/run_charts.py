@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relish.evaluation.calibration import reliability
-from relish.evaluation.curves import CurvePoint, Curves, SweepPoint
+from relish.evaluation.metrics import CurvePoint, Curves, SweepPoint
 from relish.reporting.charts import Chart, Key, even_axis, log_axis
 
 LOOKS = ("c1", "c2", "c3", "c4")

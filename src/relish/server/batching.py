@@ -20,8 +20,7 @@ from PIL import Image
 
 from relish.core.errors import ImageError
 from relish.data.image import open_image, size_from_header
-from relish.evaluation.decision import Decision
-from relish.evaluation.prediction import Prediction, predictions
+from relish.evaluation.prediction import Decision, Prediction, predictions
 from relish.exporting.onnx_classifier import OnnxClassifier
 from relish.server.limits import Limits, Room
 from relish.server.middleware import Metrics

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
-from relish.checking.cleaning import LEFT_OUT, RELABELLED, Row, cleaned
-from relish.checking.collection import Collection, collected
-from relish.checking.whole import Checked, all_findings
+from relish.checks.images import Collection, collected
+from relish.checks.run_checks import LEFT_OUT, RELABELLED, Checked, Row, all_findings, cleaned
 from relish.core.errors import DataError
 from relish.core.io import write_text
 from relish.core.progress import Progress

@@ -30,13 +30,11 @@ from relish.data.transforms import (
     preprocessing_from,
     stacked,
 )
-from relish.evaluation.batch_size import batch_that_fits, in_parts
-from relish.evaluation.decision import Decision, decision_from, tempered_softmax
 from relish.evaluation.figures import Figures, figures
 from relish.evaluation.held_out import read_held_out
+from relish.evaluation.inference import BATCH_SIZE, batch_logits, batch_that_fits, in_parts, split_logits
+from relish.evaluation.prediction import Decision, decision_from, predictions, tempered_softmax
 from relish.evaluation.prediction import Prediction as Prediction
-from relish.evaluation.prediction import predictions
-from relish.evaluation.predictions import BATCH_SIZE, batch_logits, split_logits
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
 from relish.models.saved_model import load_model, read_header, says_how_to_build
 

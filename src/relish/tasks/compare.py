@@ -18,8 +18,8 @@ from relish.core.errors import RecipeError
 from relish.core.io import fingerprint, write_json, write_text
 from relish.core.progress import Progress
 from relish.core.runtime import accelerator_for, keep_freed_memory
-from relish.evaluation.comparison import McNemar, mcnemar
 from relish.evaluation.metrics import Proportion
+from relish.evaluation.significance import McNemar, mcnemar
 from relish.reporting.curves import draw_comparison
 from relish.reporting.tables import text_table
 from relish.tasks.preparing import Request, prepare_data

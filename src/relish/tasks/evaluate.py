@@ -12,9 +12,9 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for
 from relish.data.image import open_image
-from relish.evaluation.decision import HEADER_KEY, Decision, decision_from
 from relish.evaluation.figures import Figures, figures
 from relish.evaluation.held_out import HeldOut, read_held_out, unreached, with_threshold, with_unsure
+from relish.evaluation.prediction import HEADER_KEY, Decision, decision_from
 from relish.evaluation.thresholds import parse_aim, parse_unsure
 from relish.exporting.onnx_classifier import SUFFIX, OnnxClassifier
 from relish.models.saved_model import read_header, rewrite_header

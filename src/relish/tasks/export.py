@@ -27,7 +27,7 @@ from relish.core.run_folder import RunFolder
 from relish.data.dataset import TRAIN, Split
 from relish.data.image import open_image
 from relish.data.transforms import evaluation_transform, normalise, stacked
-from relish.evaluation.decision import Decision, decision_from
+from relish.evaluation.prediction import Decision, decision_from
 from relish.exporting.build import (
     CALIBRATION_PICTURES,
     MOST_LOST,

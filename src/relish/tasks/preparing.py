@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from relish.checking.brief import brief_findings
+from relish.checks.run_checks import brief_findings
 from relish.core.errors import DataError, RecipeError
 from relish.core.io import fingerprint
 from relish.core.progress import Progress

@@ -11,11 +11,10 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import VALIDATION
 from relish.evaluation.figures import Figures
-from relish.evaluation.gap import gap_of
-from relish.evaluation.held_out import read_held_out, unreached
+from relish.evaluation.held_out import gap_of, read_held_out, unreached
+from relish.evaluation.inference import predict_split
 from relish.evaluation.metrics import Proportion, score
-from relish.evaluation.predictions import predict_split
-from relish.evaluation.rows import prove_rows
+from relish.evaluation.source_rows import prove_rows
 from relish.reporting.decisions import reached_words, temperature_words
 from relish.tasks.preparing import Prepared
 

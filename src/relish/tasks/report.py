@@ -19,9 +19,8 @@ from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for
 from relish.data.dataset import TRAIN, VALIDATION
 from relish.data.findings import SEVERITIES, Finding
-from relish.evaluation.curves import Curves, SweepPoint
-from relish.evaluation.metrics import Proportion, Scores
-from relish.evaluation.notable import least_sure, most_wrong
+from relish.evaluation.explain import least_sure, most_wrong
+from relish.evaluation.metrics import Curves, Proportion, Scores, SweepPoint
 from relish.models.saved_model import read_header
 from relish.reporting.confusion import Confusion, cells_to_picture, confusion_of
 from relish.reporting.report_figures import (

@@ -21,10 +21,9 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.loader import View
 from relish.data.transforms import evaluation_transform, stacked
-from relish.evaluation.comparison import mcnemar
-from relish.evaluation.explanations import heatmaps, last_feature_map, overlays_unavailable
-from relish.evaluation.features import Backbone, Features, features_of
-from relish.evaluation.neighbours import Nearest, nearest
+from relish.evaluation.explain import heatmaps, last_feature_map, overlays_unavailable
+from relish.evaluation.features import Backbone, Features, Nearest, features_of, nearest
+from relish.evaluation.significance import mcnemar
 from relish.reporting.embedding import embedded
 from relish.reporting.overlays import overlay
 from relish.reporting.predictions_page import evenly_spaced

@@ -23,8 +23,8 @@ from relish.core.io import sha256_of_file
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import Split
 from relish.data.image import open_image
-from relish.evaluation.decision import Decision, tempered_softmax
 from relish.evaluation.metrics import Proportion
+from relish.evaluation.prediction import Decision, tempered_softmax
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,10 +26,10 @@ from relish.core.run_folder import RunFolder
 from relish.core.runtime import elapsed_before, give_memory_back, keep_elapsed
 from relish.data.dataset import VALIDATION, Split
 from relish.data.transforms import Preprocessing, preprocessing_from
-from relish.evaluation.decision import decision_from
 from relish.evaluation.figures import figures
 from relish.evaluation.held_out import HeldOut
-from relish.evaluation.predictions import split_logits
+from relish.evaluation.inference import split_logits
+from relish.evaluation.prediction import decision_from
 from relish.models.saved_model import load_model
 from relish.tasks.preparing import Prepared
 from relish.tasks.remarks import say_before, say_figures, say_gap

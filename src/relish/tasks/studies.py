@@ -23,8 +23,7 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import give_memory_back
 from relish.data.survey import Survey
-from relish.evaluation.curves import Curves
-from relish.evaluation.metrics import Scores
+from relish.evaluation.metrics import Curves, Scores
 from relish.tasks.preparing import Prepared, Request, prepare_run
 from relish.tasks.run_results import read_run_predictions
 from relish.tasks.running import open_folder, run

@@ -23,10 +23,9 @@ from relish.core.io import fingerprint, write_json, write_text
 from relish.core.progress import Progress
 from relish.core.runtime import accelerator_for, keep_freed_memory
 from relish.data.dataset import TEST, VALIDATION, Split
-from relish.evaluation.comparison import mcnemar
-from relish.evaluation.curves import SweepPoint
-from relish.evaluation.metrics import Proportion, said_class
-from relish.evaluation.predictions import predict_split
+from relish.evaluation.inference import predict_split
+from relish.evaluation.metrics import Proportion, SweepPoint, said_class
+from relish.evaluation.significance import mcnemar
 from relish.reporting.curves import draw_sweep
 from relish.reporting.tables import text_table
 from relish.tasks.classifier import Classifier

@@ -23,11 +23,10 @@ from relish.core.runtime import elapsed_before, processor_name
 from relish.data.dataset import TEST, TRAIN, VALIDATION
 from relish.data.findings import Finding
 from relish.data.transforms import Preprocessing
-from relish.evaluation.curves import CurvePoint
-from relish.evaluation.decision import HEADER_KEY, tempered_softmax
-from relish.evaluation.figures import Figures
+from relish.evaluation.figures import Figures, WithoutDuplicates, without_duplicates
 from relish.evaluation.held_out import HeldOut, choose_decision
-from relish.evaluation.leakage import WithoutDuplicates, without_duplicates
+from relish.evaluation.metrics import CurvePoint
+from relish.evaluation.prediction import HEADER_KEY, tempered_softmax
 from relish.models.saved_model import ModelDescription, save_model
 from relish.reporting.curves import draw_curves
 from relish.tasks.card import write_card

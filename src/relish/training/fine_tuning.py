@@ -20,7 +20,7 @@ from relish.core.io import write_json
 from relish.core.progress import Muted, Progress
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import Split
-from relish.evaluation.predictions import softmax, split_logits
+from relish.evaluation.inference import softmax, split_logits
 from relish.models.target import TargetModel
 from relish.training.averaging import State, between, state_of
 from relish.training.checkpoints import load_network

@@ -18,8 +18,8 @@ from accelerate import Accelerator
 from relish.core.errors import Diverged
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.evaluation.predictions import predict_split
-from relish.evaluation.selection import tempered_losses
+from relish.evaluation.inference import predict_split
+from relish.evaluation.significance import tempered_losses
 from relish.training.averaging import State, between, mean_of, state_of
 from relish.training.fine_tuning import Fold, train_once
 from relish.training.loop import Lesson

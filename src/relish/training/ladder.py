@@ -28,7 +28,7 @@ from relish.core.run_folder import RunFolder
 from relish.data.transforms import Preprocessing
 from relish.evaluation.held_out import HeldOut
 from relish.evaluation.metrics import Proportion
-from relish.evaluation.selection import Verdict, judge, tempered_losses
+from relish.evaluation.significance import Verdict, judge, tempered_losses
 from relish.training.averaging import State, state_of
 from relish.training.fine_tuning import HELD_OUT, SHARES, Fold, set_head
 from relish.training.joining import put_together

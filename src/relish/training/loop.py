@@ -22,7 +22,7 @@ from relish.core.runtime import derive_seed, to_device
 from relish.data.dataset import Split
 from relish.data.loader import Batch, balanced_batches, epoch_batches, training_batches
 from relish.data.transforms import Preprocessing, normalise
-from relish.evaluation.predictions import predict_split
+from relish.evaluation.inference import predict_split
 from relish.models.freeze import set_train_mode
 from relish.models.precision import Precision, computing_in
 from relish.models.target import TargetModel

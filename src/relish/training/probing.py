@@ -26,7 +26,7 @@ from relish.data.split import stratified_folds, stratified_sample, usable_folds
 from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.evaluation.metrics import Proportion
-from relish.evaluation.selection import judge
+from relish.evaluation.significance import judge
 from relish.models.target import TargetModel
 from relish.training.balance import BalanceName
 from relish.training.planning import LowerPlan, framed_on

@@ -22,7 +22,7 @@ from relish.core.errors import Diverged
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.evaluation.metrics import Proportion
-from relish.evaluation.selection import tempered_losses
+from relish.evaluation.significance import tempered_losses
 from relish.training.averaging import State
 from relish.training.fine_tuning import SHARES, Fold, fine_tune
 from relish.training.holding_out import held_out

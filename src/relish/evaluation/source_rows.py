@@ -20,7 +20,7 @@ from torch import nn
 from relish.core.progress import Progress
 from relish.data.dataset import Split
 from relish.data.transforms import Preprocessing
-from relish.evaluation.predictions import predict_split
+from relish.evaluation.inference import predict_split
 from relish.models.head import Match
 
 MOST_OF_A_CLASS, MOST = 100, 1000

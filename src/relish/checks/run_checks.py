@@ -1,24 +1,109 @@
-"""A cleaned list of a dataset's pictures: what to leave out, why, and how to take it back.
+"""All checks of a dataset, the brief ones that need no network, and the cleaned list that follows from them.
 
-In:   what the checks found.
-Out:  rows to keep and rows left out, each with its decision and reason, for two tables beside each other.
-Not here: writing them (`tasks/check.py`), reading them (`data/tables.py`).
-
-Only what cannot be a matter of opinion is decided: a file that cannot be opened, one of two pictures that are the same
-pixel by pixel, a training picture that has a copy in the test. Contradicting labels are left to a person, and labels
-are changed only where that was asked for. No file is touched; a row moved from one table to the other undoes it.
+The brief checks use what the survey's one decode recorded, so every run can afford them. The cleaned list decides only
+what cannot be a matter of opinion: a file that cannot be opened, one of two images that are equal pixel by pixel, a
+training image that has a copy in the test split. Labels are changed only where that was asked for, and no file is
+touched.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from relish.checking.collection import Collection
-from relish.checking.duplicates import exact_groups
-from relish.checking.whole import Checked
+from relish.checks.image_quality import balance, hard_to_see, odd_shapes
+from relish.checks.images import Collection, Positions, collected, layout, unreadable
+from relish.checks.label_issues import (
+    Floats,
+    Judged,
+    directions,
+    judged,
+    nearest_others,
+    off_topic,
+    too_few_to_judge,
+    wrong_labels,
+)
+from relish.checks.near_duplicates import by_both, by_hashes, exact_duplicates, exact_groups, joined, near_duplicates
 from relish.data.dataset import TEST, VALIDATION, WHOLE, Dataset
+from relish.data.findings import KINDS, SEVERITIES, Finding
+from relish.data.survey import Survey
+
+
+def brief_findings(found: Dataset, looked: Survey) -> tuple[Finding, ...]:
+    """What the facts alone give.
+
+    Args:
+        found: the dataset before its survey; the warnings that came with it are findings too.
+        looked: its survey.
+    """
+    pictures = collected(looked)
+    pairs = np.concatenate([exact_pairs(pictures), by_hashes(pictures)])
+    return in_order([*by_facts(found, looked, pictures), *near_duplicates(pictures, joined(len(pictures), pairs))])
+
+
+def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Errors before warnings before notes, then by kind; each kind keeps its own order."""
+    return tuple(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), KINDS.index(f.kind))))
+
+
+def by_facts(found: Dataset, looked: Survey, pictures: Collection) -> list[Finding]:
+    """The checks of single pictures, of exact copies, of classes and of the layout."""
+    return [
+        *unreadable(looked),
+        *exact_duplicates(pictures),
+        *hard_to_see(pictures),
+        *odd_shapes(pictures),
+        *balance(pictures),
+        *layout(replace(looked.dataset, warnings=found.warnings)),
+    ]
+
+
+def exact_pairs(pictures: Collection) -> Positions:
+    """(P, 2): each picture of a group of exact copies with the next."""
+    pairs = [np.stack([group[:-1], group[1:]], axis=1) for group in exact_groups(pictures)]
+    return np.concatenate([np.zeros((0, 2), dtype=np.int64), *pairs])
+
+
+NEIGHBOURS = 10
+"""Nearest others of each picture that are looked at."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """What all checks found, and what it was found by."""
+
+    findings: tuple[Finding, ...]
+    pictures: Collection
+    pairs: Positions
+    """(P, 2) int64: near copies, exact ones among them."""
+    said: Judged | None
+    """What a probe says of the pictures; None where there were too few."""
+
+
+def all_findings(found: Dataset, looked: Survey, pictures: Collection, whole: Floats, *others: Floats) -> Checked:
+    """Every check.
+
+    Args:
+        found, looked: as in `brief_findings`.
+        pictures: of the survey.
+        whole: (N, D) float32, features of all that each picture shows, in their order: alike ones are found by them.
+        others: (N, D) float32 each, of the same pictures in other framings: a probe learns from them as well.
+    """
+    directed = directions(whole)
+    nearest, cosines = nearest_others(directed, min(NEIGHBOURS, max(0, len(pictures) - 1)))
+    pairs = np.concatenate([exact_pairs(pictures), by_both(pictures, directed, nearest, cosines)])
+    group_of = joined(len(pictures), pairs)
+    said = judged(pictures, np.concatenate([whole, *others], axis=1), nearest, group_of)
+    findings = by_facts(found, looked, pictures)
+    told = {name for finding in findings if finding.kind in ("blank", "dark") for name in finding.paths}
+    places = np.array([i for i, name in enumerate(pictures.names) if name in told], dtype=np.int64)
+    findings += near_duplicates(pictures, group_of)
+    doubted = [too_few_to_judge()] if said is None else wrong_labels(pictures, said)
+    findings += [finding for finding in doubted if not told.intersection(finding.paths)]
+    findings += off_topic(pictures, cosines, places)
+    return Checked(in_order(findings), pictures, pairs, said)
+
 
 LEFT_OUT, RELABELLED = "left out", "relabelled"
 _KEPT_FIRST = {TEST: 0, VALIDATION: 1}

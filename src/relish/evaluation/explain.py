@@ -1,11 +1,7 @@
-"""Where in a picture an answer rests: Grad-CAM on the last layer that still knows where things are.
+"""Grad-CAM heat maps, and which images to show: the most wrong and the least certain.
 
-In:   a network, pictures as it sees them, the class of each to explain.
-Out:  (B, S, S) float32 from 0 (the answer does not rest here) to 1 (it does, most), one map a picture.
-Not here: drawing a map over its picture (`reporting/overlays.py`).
-
-The layer is found by trying: a network is run once on noise, and the last output that is laid out over the picture,
-and that the answer depends on, is taken. Names would have to be known for every architecture.
+The layer is found by trying: the network is run once on noise, and the last output that keeps the image's spatial
+layout, and that the logits depend on, is taken. Names would have to be known for every architecture.
 
 Source: Selvaraju et al. 2017, Grad-CAM, arXiv:1610.02391, section 3.
 """
@@ -157,3 +153,35 @@ def _tokens_of(name: str, output: Tensor, gradient: Tensor) -> FeatureMap | None
 
 def _device(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
+
+
+Probabilities = npt.NDArray[np.floating[Any]]
+
+
+def most_wrong(
+    probabilities: Probabilities, said: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], most: int
+) -> list[int]:
+    """Positions of pictures that were given another class, those whose true class was thought least likely first.
+
+    Args:
+        probabilities: (N, K) floating point.
+        said: (N,) int64, the answers.
+        labels: (N,) int64.
+        most: how many at most.
+    """
+    wrong = np.flatnonzero(said != labels)
+    worst_first = np.argsort(probabilities[wrong, labels[wrong]], kind="stable")
+    return [int(i) for i in wrong[worst_first][:most]]
+
+
+def least_sure(probabilities: Probabilities, most: int) -> list[int]:
+    """Positions of the pictures whose two likeliest classes are closest, right or wrong, closest first.
+
+    Args:
+        probabilities: (N, K) floating point, K 2 or more; with one class there is nothing to be unsure of.
+        most: how many at most.
+    """
+    if probabilities.shape[1] < 2:
+        return []
+    best = np.sort(probabilities, axis=1)[:, -2:]
+    return [int(i) for i in np.argsort(best[:, 1] - best[:, 0], kind="stable")[:most]]

@@ -1,27 +1,84 @@
-"""Labels that a probe and the nearest pictures doubt, by confident learning on what they say of a picture unseen.
+"""Labels that a probe and the nearest images doubt, and images far from all others in feature space.
 
-In:   features, labels, nearest others, and which pictures are copies of each other.
-Out:  `wrong-label` findings, the surest first; for pages also what the probe says of every picture.
-Not here: the probe (`training/probe.py`), computing features (`evaluation/features.py`).
-
-Source: Northcutt, Jiang and Chuang 2021, Confident learning, JAIR 70, arXiv:1911.00068, by cleanlab.
+Labels: Northcutt, Jiang and Chuang 2021, Confident learning, JAIR 70, arXiv:1911.00068, by cleanlab, on out-of-fold
+probabilities.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from cleanlab.filter import find_label_issues
 from scipy.special import softmax
 
-from relish.checking.collection import Collection, Positions
+from relish.checks.images import Collection, Positions
 from relish.data.findings import Finding
 from relish.data.split import NEVER, stratified_folds, usable_folds
 from relish.evaluation.calibration import fit_temperature
 from relish.training.probe import cross_validate
 
 Floats = npt.NDArray[np.float32]
+
+CELL = 2000
+"""Pictures that a cell holds on average; up to four times as many are compared without cells."""
+_CELLS_LOOKED_IN = 3
+_LEARNED_FROM = 20_000
+"""Pictures that the centres are learned from."""
+
+
+def directions(features: Floats) -> Floats:
+    """(N, D) float32 of length 1, so that a product of two rows is their cosine."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    found: Floats = features / np.maximum(lengths, np.float32(1e-12))
+    return found
+
+
+def nearest_others(directed: Floats, count: int) -> tuple[Positions, Floats]:
+    """Each picture's nearest others, nearest first.
+
+    Args:
+        directed: (N, D) float32 of length 1, see `directions`; N is 2 or more.
+        count: how many, at most N - 1.
+
+    Returns:
+        (N, count) int64 positions, -1 where a cell holds fewer; (N, count) float32 cosines, -1 there.
+    """
+    from sklearn.neighbors import NearestNeighbors  # late, as below: the brief checks do without scikit-learn
+
+    positions = np.full((len(directed), count), -1, dtype=np.int64)
+    cosines = np.full((len(directed), count), -1.0, dtype=np.float32)
+    if not count:
+        return positions, cosines
+    for mine, held in _cells(directed):
+        few = min(count + 1, len(held))
+        distances, found = (
+            NearestNeighbors(n_neighbors=few, algorithm="brute").fit(directed[held]).kneighbors(directed[mine])
+        )
+        others = held[found] != mine[:, None]
+        others[others.all(1), -1] = False  # among many equal ones it may not be met itself
+        positions[mine, : few - 1] = held[found][others].reshape(len(mine), few - 1)
+        cosines[mine, : few - 1] = 1 - distances[others].reshape(len(mine), few - 1) ** 2 / 2
+    return positions, cosines
+
+
+def _cells(directed: Floats) -> Iterator[tuple[Positions, Positions]]:
+    """For each cell the pictures in it, and those that they are compared with."""
+    everything = np.arange(len(directed))
+    if len(directed) <= 4 * CELL:
+        yield everything, everything
+        return
+    from sklearn.cluster import MiniBatchKMeans
+
+    chance = np.random.RandomState(0)
+    some = chance.permutation(len(directed))[:_LEARNED_FROM]
+    means = MiniBatchKMeans(len(directed) // CELL, random_state=chance, n_init=1, batch_size=4096).fit(directed[some])
+    near = np.argsort(means.transform(directed), axis=1)[:, :_CELLS_LOOKED_IN]  # (N, 3)
+    for cell in range(means.n_clusters):
+        mine = np.flatnonzero(near[:, 0] == cell)
+        if len(mine):
+            yield mine, np.flatnonzero((near == cell).any(1))
+
 
 FOLDS = 5
 FEWEST = 5
@@ -85,6 +142,8 @@ def judged(pictures: Collection, features: Floats, nearest: Positions, group_of:
 
 def wrong_labels(pictures: Collection, said: Judged) -> list[Finding]:
     """One finding for each picture whose label confident learning doubts, or that has the odds against it."""
+    from cleanlab.filter import find_label_issues
+
     given = pictures.labels[said.positions]
     classes = np.unique(given)
     if len(classes) < 2:
@@ -187,3 +246,54 @@ def _out_of_fold(
         return np.zeros((0, classes), dtype=np.float32), folds != NEVER
     found = cross_validate(features, labels, classes, folds)
     return softmax(found.logits.astype(np.float64), axis=1).astype(np.float32), found.held
+
+
+NEIGHBOURS = 5
+"""Of whose distances the mean is taken."""
+FAR = 3.5
+"""Robust standard deviations above the median of the distances from which a picture is told."""
+FEWEST_IMAGES = 30
+"""Pictures; with fewer, none of them can be called usual."""
+_PER_DEVIATION = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
+
+
+def distances(cosines: Floats) -> Floats:
+    """(N,) float32: mean distance, 1 minus the cosine, to the nearest others that there are; larger is farther.
+
+    Source: Kuan and Mueller 2022, Back to the Basics: Revisiting Out-of-Distribution Detection Baselines,
+        arXiv:2207.03061, section 3.
+    """
+    near = np.where(cosines[:, :NEIGHBOURS] < -0.5, np.nan, 1 - cosines[:, :NEIGHBOURS])
+    none = np.isnan(near).all(1)
+    near[none] = 0
+    found: Floats = np.nanmean(near, axis=1)
+    return found
+
+
+def off_topic(pictures: Collection, cosines: Floats, told: Positions) -> list[Finding]:
+    """The pictures that no others resemble.
+
+    Args:
+        cosines: (N, k) float32, see `neighbours.nearest_others`.
+        told: positions that another finding tells already, such as blank ones.
+    """
+    if len(pictures) < FEWEST_IMAGES:
+        return []
+    far = distances(cosines)
+    middle = np.median(far)
+    deviation = _PER_DEVIATION * np.median(np.abs(far - middle))
+    beyond = np.setdiff1d(np.flatnonzero(far > middle + FAR * max(deviation, 1e-6)), told)
+    if not len(beyond):
+        return []
+    places = beyond[np.argsort(-far[beyond], kind="stable")]
+    one = len(places) == 1
+    return [
+        Finding(
+            kind="off-topic",
+            severity="note",
+            message=f"{'1 picture is' if one else f'{len(places):,} pictures are'} unlike all others.",
+            advice="Look whether they belong here. A rare but right picture is worth keeping.",
+            paths=pictures.named(places),
+        )
+    ]

@@ -1,18 +1,89 @@
-"""Class names that say a folder was given from the wrong level, and what keeps a dataset from being learned from.
-
-In:   a dataset.
-Out:  `layout` findings.
-Not here: reading folders (`data/folders.py`); what is said there as a warning is said here as a finding.
-"""
+"""The images that every check works on, the files that cannot be opened, and doubtful class folders."""
 
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from relish.core.errors import DataError
-from relish.data.dataset import Dataset, check_trainable, first_few, plain_name
+from relish.data.dataset import Dataset, Split, check_trainable, first_few, plain_name
 from relish.data.findings import Finding
 from relish.data.layout import split_words
+from relish.data.survey import Facts, Survey
+
+Positions = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Collection:
+    """N pictures that can be opened, sorted by split, class and name."""
+
+    dataset: Dataset
+    paths: tuple[Path, ...]
+    names: tuple[str, ...]
+    """As `Dataset.label` gives them."""
+    labels: Positions
+    """(N,) int64, positions in the dataset's classes."""
+    splits: Positions
+    """(N,) int64, positions in `split_names`."""
+    split_names: tuple[str, ...]
+    contents: tuple[str, ...]
+    """SHA-256 of each file."""
+    facts: Facts
+    """(N,) of `data.facts.FACTS`."""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The dataset's class names."""
+        return self.dataset.classes
+
+    def as_split(self) -> Split:
+        """All of them as one."""
+        return Split(self.paths, self.labels)
+
+    def named(self, positions: Sequence[int] | Positions) -> tuple[str, ...]:
+        """The names of some pictures."""
+        return tuple(self.names[i] for i in positions)
+
+
+def collected(looked: Survey) -> Collection:
+    """Every picture of a survey, each once per split it lies in."""
+    dataset = looked.dataset
+    splits = list(dataset.splits.items())
+    paths = tuple(path for _, split in splits for path in split.paths)
+    nothing = np.zeros(0, dtype=np.int64)
+    return Collection(
+        dataset=dataset,
+        paths=paths,
+        names=tuple(map(dataset.label, paths)),
+        labels=np.concatenate([nothing, *(split.labels for _, split in splits)]),
+        splits=np.concatenate([nothing, *(np.full(len(s), i, dtype=np.int64) for i, (_, s) in enumerate(splits))]),
+        split_names=tuple(name for name, _ in splits),
+        contents=tuple(looked.sha256[path] for path in paths),
+        facts=looked.facts_of(paths),
+    )
+
+
+def unreadable(looked: Survey) -> list[Finding]:
+    """One finding for each file that was left out."""
+    return [
+        Finding(
+            kind="unreadable",
+            severity="warning",
+            message=f"Cannot be opened: {reason}.",
+            advice="It is left out of everything. Get the file again, or take it away.",
+            paths=(name,),
+        )
+        for name, reason in looked.unreadable
+    ]
+
 
 _HOLDERS = frozenset(
     {"image", "images", "img", "imgs", "picture", "pictures", "photos", "pics", "jpg", "jpeg", "jpegs", "png", "pngs"}
