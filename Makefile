@@ -36,7 +36,7 @@ check: $(READY)
 
 # Kill -9 and resume, ten times (CI does it twice).
 torture: $(READY)
-	RELISH_TORTURE=10 $(BIN)/python -m pytest -m slow tests/test_kill_and_resume.py -s
+	RELISH_TORTURE=10 $(BIN)/python -m pytest -m slow tests/training/test_kill_and_resume.py -s
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build src/*.egg-info

@@ -21,7 +21,7 @@ from relish.training.loop import train
 from relish.training.precision import run_precision
 from relish.training.recipe import named_recipe
 from tests.conftest import SMALL
-from tests.test_loop import lesson_for, pictures, run_folder  # noqa: F401 (a fixture)
+from tests.training.test_train import lesson_for, pictures, run_folder  # noqa: F401 (a fixture)
 
 CPU = torch.device("cpu")
 

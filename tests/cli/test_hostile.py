@@ -19,7 +19,7 @@ from relish.core.run_folder import RunFolder
 from relish.data import download
 from tests.commands import Ended, done, files_below, refused
 from tests.conftest import draw, draw_dataset, read_json
-from tests.test_download import server, well  # noqa: F401
+from tests.data.test_download import server, well  # noqa: F401
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from relish.core.errors import RecipeError
 from relish.evaluation.significance import mcnemar
 from relish.tasks.sweep import parse_vary
 from tests.conftest import SMALL, read_json
-from tests.test_fit import Heard
+from tests.tasks.test_fit import Heard
 
 QUICK = {**SMALL, "epochs": 1}
 
