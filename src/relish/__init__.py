@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from relish.tasks.evaluate import decide as decide
     from relish.tasks.evaluate import evaluate as evaluate
     from relish.tasks.fit import fit as fit
+    from relish.tasks.fit import pretrain as pretrain
     from relish.tasks.inspect import convert as convert
     from relish.tasks.inspect import show as show
     from relish.tasks.predict import predict as predict
-    from relish.tasks.pretrain import pretrain as pretrain
     from relish.tasks.sweep import sweep as sweep
     from relish.training.recipe import Recipe as Recipe
 
@@ -46,7 +46,7 @@ _HOMES = {
     "demo": "relish.tasks.demo",
     "fit": "relish.tasks.fit",
     "predict": "relish.tasks.predict",
-    "pretrain": "relish.tasks.pretrain",
+    "pretrain": "relish.tasks.fit",
     "show": "relish.tasks.inspect",
     "source_model": "relish.models.source",
     "sweep": "relish.tasks.sweep",

@@ -342,7 +342,7 @@ def test_an_error_of_the_system_that_nobody_foresaw_is_words_too(root, fit, monk
     def broken(*_: object, **__: object) -> Ended:
         raise OSError(errno.EIO, "Input/output error", "/mnt/old-disk/d")
 
-    monkeypatch.setattr("relish.tasks.preparing.find_dataset", broken)
+    monkeypatch.setattr("relish.tasks.prepare.find_dataset", broken)
     assert refused_cleanly(*fit(root), code=1) == "/mnt/old-disk/d: Input/output error\n"
 
 

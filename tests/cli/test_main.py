@@ -244,7 +244,7 @@ def test_ctrl_c_outside_the_loop_names_the_command_that_goes_on(inside, tmp_path
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("relish.tasks.running.train", interrupted)
+    monkeypatch.setattr("relish.tasks.run.train", interrupted)
     out = tmp_path / "a run"
     ended = relish("fit", "colours", "--weights", tiny_source, *BOOK, "--epochs", 1, "--out", out)
     assert ended.code == 130
@@ -257,7 +257,7 @@ def test_ctrl_c_before_a_run_is_one_word(inside, monkeypatch):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("relish.tasks.preparing.find_dataset", interrupted)
+    monkeypatch.setattr("relish.tasks.prepare.find_dataset", interrupted)
     before = files_below(inside)
     assert relish("fit", "colours") == Ended(130, "", "stopped.\n")
     assert files_below(inside) == before
@@ -269,7 +269,7 @@ def test_too_little_memory_on_a_device_is_told_with_the_batch_size(inside, tmp_p
     def too_large(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr("relish.tasks.running.train", too_large)
+    monkeypatch.setattr("relish.tasks.run.train", too_large)
     words = ("--weights", tiny_source, *BOOK, "--epochs", 1, "--out", tmp_path / "run")
     assert "batches of 8 pictures" in refused("fit", "colours", *words, code=1)
 
@@ -396,7 +396,7 @@ def test_a_stop_of_the_python_api_is_no_exit_of_the_interpreter(inside, tiny_sou
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("relish.tasks.running.climb", interrupted)
+    monkeypatch.setattr("relish.tasks.run.climb", interrupted)
     settings = {"image_size": 32, "epochs": 1}
     with pytest.raises(Stopped):
         package.fit("colours", weights=tiny_source, settings=settings, out=tmp_path / "run")

@@ -259,7 +259,7 @@ def test_near_copies_that_a_look_at_the_pictures_found_are_counted_out(colours, 
     from relish.core.run_folder import RunFolder
     from relish.data.findings import Finding
     from relish.evaluation.figures import figures
-    from relish.tasks.writing import judged
+    from relish.tasks.save import judged
 
     run = tmp_path / "run"
     relish.fit(colours, weights=tiny_source, recipe="probe", settings={"image_size": 32}, out=run)

@@ -32,8 +32,8 @@ from relish.models.freeze import half_frozen, layer_groups
 from relish.models.saved_model import load_model
 from relish.models.source import load_source
 from relish.models.target import make_target
-from relish.training import fine_tuning, joining, ladder, planning, plans, probing, rules, timing, tuning
-from relish.training.averaging import between, mean_of
+from relish.training import auto, budget, finetune, probe_stage
+from relish.training.checkpoint import between, mean_of
 from tests.conftest import COLOURS, draw, draw_dataset, read_json
 
 SMALL = {"image_size": 32, "batch_size": 8, "epochs": 2}
@@ -184,7 +184,7 @@ def test_auto_is_never_worse_on_held_out_pictures_than_its_own_probe(
             draw(root / "all" / "test" / name / f"{number}.png", colour, seed + number + 1)
     wanted = {**SMALL, "learning_rate": 10.0**rate}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plans, "folds_for", lambda _: folds)
+        patch.setattr(budget, "folds_for", lambda _: folds)
         relish.fit(root / "all", weights=tiny_source, settings=wanted, out=root / "run")
     last = rungs(root / "run")[-1]
     assert not last["kept"] or (last["correct"] >= last["probe_correct"] and last["gain"] > last["error"])
@@ -211,11 +211,11 @@ def test_a_probe_for_some_of_the_pictures_has_no_bias_where_the_head_has_none():
     labels = np.arange(40) % 2
     features = (5 + np.random.default_rng(0).normal(size=(40, 6)) + 4 * labels[:, None] * np.eye(6)[0]).astype("f4")
     folds = np.arange(40) // 2 % 5
-    found = probing.cross_validate(features, labels, 2, folds, bias=False)
-    whole = probing.fit_probe(features, labels, 2, found.strength, bias=False)
+    found = probe_stage.cross_validate(features, labels, 2, folds, bias=False)
+    whole = probe_stage.fit_probe(features, labels, 2, found.strength, bias=False)
     learn = Split(tuple(Path(str(number)) for number in range(40)), labels)
     how = book_preprocessing(32, (0.5,) * 3, (0.5,) * 3)
-    probed = probing.Probed(how, learn, features, 2, False, found, whole)
+    probed = probe_stage.Probed(how, learn, features, 2, False, found, whole)
     assert (probed.without(folds == 0).bias == 0).all()
 
 
@@ -228,14 +228,14 @@ def test_a_budget_is_kept_and_cut_short_where_the_machine_is_slower_than_it_seem
     colours, tiny_source, tmp_path, monkeypatch
 ):
     """Training is made slow after it was measured; the run has to end in time all the same."""
-    step = fine_tuning.train.__globals__["_step"]
+    step = finetune.train.__globals__["_step"]
 
     def slow(*arguments):
         time.sleep(0.5)
         return step(*arguments)
 
-    monkeypatch.setitem(fine_tuning.train.__globals__, "_step", slow)
-    monkeypatch.setattr("relish.tasks.preparing.SMALLEST_BUDGET", 1)
+    monkeypatch.setitem(finetune.train.__globals__, "_step", slow)
+    monkeypatch.setattr("relish.tasks.prepare.SMALLEST_BUDGET", 1)
     began = time.monotonic()
     settings = {**SMALL, "epochs": 1000}
     heard = Heard()
@@ -249,13 +249,13 @@ def test_a_run_that_was_cut_short_does_not_learn_on_when_it_is_resumed(colours, 
     relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
     (tmp_path / "run" / "evaluation.json").unlink()
-    monkeypatch.setattr(fine_tuning, "train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(finetune, "train", lambda *_: pytest.fail("trained again"))
     relish.fit(resume=tmp_path / "run")
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
 
 
 def test_an_unfinished_climb_answers_with_its_best_rung_so_far(colours, tiny_source, tmp_path, monkeypatch):
-    monkeypatch.setattr(fine_tuning, "train", interrupted)
+    monkeypatch.setattr(finetune, "train", interrupted)
     with pytest.raises(relish.RelishError):
         relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
     clf = relish.load(tmp_path / "run")
@@ -267,11 +267,17 @@ def interrupted(*_):
     raise KeyboardInterrupt
 
 
+def not_on_all(instead):
+    """`train_once`, but for the pass over all the pictures, where something else is done."""
+    real = finetune.train_once
+    return lambda lesson, stage, *more: instead() if "all" in stage.path.name else real(lesson, stage, *more)
+
+
 @pytest.fixture
 def fine_tuning_wins(monkeypatch):
     """Whatever the pictures held out say."""
     verdict = significance.Verdict(gain=1.0, error=0.1, right=24, right_before=20, count=24)
-    monkeypatch.setattr(ladder, "_chosen", lambda _: (1.0, verdict))
+    monkeypatch.setattr(auto, "_chosen", lambda _: (1.0, verdict))
 
 
 @pytest.mark.usefixtures("fine_tuning_wins")
@@ -283,7 +289,7 @@ def test_a_run_that_is_resumed_keeps_its_best_model_meanwhile(colours, tiny_sour
     assert rungs(run)[-1]["kept"]
     (run / "evaluation.json").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(tuning.Tuning, "models", interrupted)
+        patch.setattr(finetune.Tuning, "models", interrupted)
         with pytest.raises(relish.RelishError):
             relish.fit(resume=run)
     assert (run / "model.safetensors").read_bytes() == best
@@ -292,7 +298,7 @@ def test_a_run_that_is_resumed_keeps_its_best_model_meanwhile(colours, tiny_sour
 @pytest.mark.parametrize("damage", ["gone", "of another version"])
 def test_a_run_that_is_planned_afresh_trains_afresh(colours, tiny_source, tmp_path, monkeypatch, damage):
     """What an earlier plan's models learned from, this plan's may be judged by."""
-    run, trained, real = tmp_path / "run", [], fine_tuning.train
+    run, trained, real = tmp_path / "run", [], finetune.train
     relish.fit(colours, weights=tiny_source, settings=SMALL, out=run)
     before = (run / "model.safetensors").read_bytes()
     (run / "evaluation.json").unlink()
@@ -301,14 +307,14 @@ def test_a_run_that_is_planned_afresh_trains_afresh(colours, tiny_source, tmp_pa
     if damage != "gone":
         del plan["fine-tuning"]["rates"]
         (run / "plan.json").write_text(json.dumps(plan))
-    monkeypatch.setattr(fine_tuning, "train", lambda *given: trained.append(1) or real(*given))
+    monkeypatch.setattr(finetune, "train", lambda *given: trained.append(1) or real(*given))
     relish.fit(resume=run)
     assert len(trained) >= 4
     assert (run / "model.safetensors").read_bytes() == before
 
 
 def test_a_rate_that_diverged_is_not_tried_again(colours, tiny_source, tmp_path, monkeypatch):
-    run, rates, real = tmp_path / "run", [], fine_tuning.train
+    run, rates, real = tmp_path / "run", [], finetune.train
 
     def train(lesson, *more):
         rates.append(lesson.recipe.learning_rate)
@@ -318,7 +324,7 @@ def test_a_rate_that_diverged_is_not_tried_again(colours, tiny_source, tmp_path,
             raise KeyboardInterrupt
         return real(lesson, *more)
 
-    monkeypatch.setattr(fine_tuning, "train", train)
+    monkeypatch.setattr(finetune, "train", train)
     with pytest.raises(relish.RelishError):
         relish.fit(colours, weights=tiny_source, settings=SMALL, out=run)
     relish.fit(resume=run)
@@ -328,8 +334,8 @@ def test_a_rate_that_diverged_is_not_tried_again(colours, tiny_source, tmp_path,
 
 def test_framings_are_not_compared_where_no_class_could_be_held_out(colours, tiny_source, tmp_path, monkeypatch):
     """As with a thousand classes, where a sample had one picture of each."""
-    monkeypatch.setattr(probing, "framed_on", lambda *_: 2)
-    monkeypatch.setattr(probing, "_nearly_square", lambda _: False)
+    monkeypatch.setattr(probe_stage, "framed_on", lambda *_: 2)
+    monkeypatch.setattr(probe_stage, "_nearly_square", lambda _: False)
     relish.fit(colours, weights=tiny_source, recipe="probe", settings={"image_size": 32}, out=tmp_path / "run")
     assert rungs(tmp_path / "run")[0]["framing"] == book_preprocessing(32, (0.5,) * 3, (0.5,) * 3).framing_words
 
@@ -339,9 +345,9 @@ def test_reading_a_picture_takes_as_long_whatever_becomes_of_it(looked, monkeypa
         time.sleep(0.05)
         yield batches.Batch(torch.zeros(1), torch.zeros(1), torch.zeros(1))
 
-    monkeypatch.setattr(timing, "evaluation_batches", slow)
+    monkeypatch.setattr(budget, "evaluation_batches", slow)
     how = book_preprocessing(224, (0.5,) * 3, (0.5,) * 3)
-    found = timing.forward_seconds(lambda *_: None, looked.dataset.splits["train"], how, [224, 160, 96])
+    found = budget.forward_seconds(lambda *_: None, looked.dataset.splits["train"], how, [224, 160, 96])
     assert list(found) == [224, 160, 96]
     assert found[96] > 0.5 * found[224]
     assert min(found[96], found[224]) <= found[160] <= max(found[96], found[224])
@@ -350,8 +356,8 @@ def test_reading_a_picture_takes_as_long_whatever_becomes_of_it(looked, monkeypa
 @pytest.mark.usefixtures("fine_tuning_wins")
 def test_an_average_that_is_as_good_as_its_models_stays_as_it_is(colours, tiny_source, tmp_path, monkeypatch):
     one = []
-    monkeypatch.setattr(joining, "between", lambda probe, tuned, share: one.append(tuned) or one[0])
-    monkeypatch.setattr(joining, "train_once", lambda *_: pytest.fail("it learned on"))
+    monkeypatch.setattr(finetune, "between", lambda probe, tuned, share: one.append(tuned) or one[0])
+    monkeypatch.setattr(finetune, "train_once", not_on_all(lambda: pytest.fail("it learned on")))
     rate = {**SMALL, "learning_rate": 1e-12}
     relish.fit(colours, weights=tiny_source, settings=rate, out=tmp_path / "run")
     assert rungs(tmp_path / "run")[-1]["kept"]
@@ -366,9 +372,9 @@ def test_an_average_that_is_worse_than_its_models_learns_from_all_the_pictures(
     def headless(states):
         return {name: tensor * 0 if name.startswith("fc.") else tensor for name, tensor in states[0].items()}
 
-    monkeypatch.setattr(joining, "mean_of", headless)
-    monkeypatch.setattr(ladder, "joint_epochs_for", lambda _: 60)
-    learned, real = [], fine_tuning.train
+    monkeypatch.setattr(finetune, "mean_of", headless)
+    monkeypatch.setattr(auto, "joint_epochs_for", lambda _: 60)
+    learned, real = [], finetune.train
 
     def stopped_in_the_last(lesson, *others):
         learned.append(len(lesson.learn))
@@ -378,7 +384,7 @@ def test_an_average_that_is_worse_than_its_models_learns_from_all_the_pictures(
 
     relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "whole")
     assert rungs(tmp_path / "whole")[-1]["kept"]
-    monkeypatch.setattr(fine_tuning, "train", stopped_in_the_last)
+    monkeypatch.setattr(finetune, "train", stopped_in_the_last)
     with pytest.raises(relish.RelishError):
         relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
     assert learned[0] == learned[1]  # at one rate and at another
@@ -396,10 +402,10 @@ def test_the_rate_that_is_better_for_the_first_model_is_that_of_all(
     colours, tiny_source, tmp_path, monkeypatch, rate, share, stage
 ):
     """3 wrecks any network, and where the source is a random one, a tiny rate gets nowhere."""
-    monkeypatch.setattr(rules, "RATES", (1.0, share))
-    rates, real = [], fine_tuning.train
+    monkeypatch.setattr(budget, "RATES", (1.0, share))
+    rates, real = [], finetune.train
     monkeypatch.setattr(
-        fine_tuning, "train", lambda lesson, *more: rates.append(lesson.recipe.learning_rate) or real(lesson, *more)
+        finetune, "train", lambda lesson, *more: rates.append(lesson.recipe.learning_rate) or real(lesson, *more)
     )
     heard = Heard()
     settings = {**SMALL, "learning_rate": rate}
@@ -414,8 +420,8 @@ def test_the_rate_that_is_better_for_the_first_model_is_that_of_all(
 
 @pytest.mark.usefixtures("fine_tuning_wins")
 def test_half_of_the_layers_stand_still_where_the_plan_says_so(colours, tiny_source, tmp_path, monkeypatch):
-    plan = planning.UpperPlan(folds=1, epochs=2, rates=1, seconds=1.0, half_still=True)
-    monkeypatch.setattr(plans, "plan_fine_tuning", lambda **_: plan)
+    plan = budget.UpperPlan(folds=1, epochs=2, rates=1, seconds=1.0, half_still=True)
+    monkeypatch.setattr(budget, "plan_fine_tuning", lambda **_: plan)
     relish.fit(colours, weights=tiny_source, settings=SMALL, budget=600, out=tmp_path / "run")
     target = make_target(load_source(None, tiny_source), ("blue", "red"), seed=0)
     tuned = load_model(tmp_path / "run" / "model.safetensors")[0].state_dict()
@@ -432,9 +438,9 @@ def test_half_of_the_layers_stand_still_where_the_plan_says_so(colours, tiny_sou
 @pytest.mark.usefixtures("fine_tuning_wins")
 def test_an_average_that_stays_worse_than_its_models_is_not_kept(colours, tiny_source, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        joining, "mean_of", lambda states: {name: torch.zeros_like(tensor) for name, tensor in states[0].items()}
+        finetune, "mean_of", lambda states: {name: torch.zeros_like(tensor) for name, tensor in states[0].items()}
     )
-    monkeypatch.setattr(joining, "train_once", lambda *_: True)
+    monkeypatch.setattr(finetune, "train_once", not_on_all(lambda: None))
     heard = Heard()
     relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run", progress=heard)
     assert not rungs(tmp_path / "run")[-1]["kept"]
@@ -532,7 +538,7 @@ def test_square_pictures_are_not_compared_in_every_framing(tiny_source, tmp_path
         for name, colour in (("blue", (60, 60, 190)), ("red", (190, 60, 60))):
             for number in range(6):
                 draw(root / part / name / f"{number}.png", colour, number, size=(40, 40))
-    monkeypatch.setattr(probing, "framings", lambda _: pytest.fail("compared"))
+    monkeypatch.setattr(probe_stage, "framings", lambda _: pytest.fail("compared"))
     relish.fit(root, weights=tiny_source, recipe="probe", settings={"image_size": 32}, out=tmp_path / "run")
 
 

@@ -5,8 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relish.training.planning import FEWEST, framed_on, plan_fine_tuning, plan_probe
-from relish.training.rules import folds_for, rates_for
+from relish.training.budget import FEWEST, folds_for, framed_on, plan_fine_tuning, plan_probe, rates_for
 
 pictures = st.integers(4, 100_000)
 seconds_each = st.floats(1e-4, 0.2)

@@ -6,7 +6,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import relish
 from relish.core.errors import Stopped
 from relish.core.run_folder import RunFolder
-from relish.training import loop
+from relish.training import checkpoint
+from relish.training import train as loop
 from tests.commands import refused
 from tests.conftest import SMALL, read_json
 
@@ -88,15 +89,14 @@ def test_an_unknown_tracker_is_refused_before_anything_is_made(colours, tmp_path
 
 
 def test_a_tracker_whose_package_is_missing_is_refused_before_anything_is_made(colours, tmp_path, monkeypatch):
-    from relish.training import tracking
 
-    monkeypatch.setattr(tracking, "get_available_trackers", list)
+    monkeypatch.setattr(checkpoint, "get_available_trackers", list)
     said = refused("fit", colours, "--track", "tensorboard", "--out", tmp_path / "run")
     assert "pip install 'relish-vision[tensorboard]'" in said
     assert not (tmp_path / "run").exists()
 
 
 def test_events_that_are_no_numbers_are_passed_over():
-    from relish.training.tracking import scalars_of
+    from relish.training.checkpoint import scalars_of
 
     assert scalars_of({"event": "diverged", "epoch": 0, "batch": 1}) == {}

@@ -24,7 +24,7 @@ SETTINGS = ["--recipe", "book", "--set", "batch_size=4", "--epochs", "6", "--ima
 
 def started(arguments: list[str], home: Path) -> subprocess.Popen:
     """The command line in a process of its own, one thread, saving after every step."""
-    code = "from relish.training import loop; loop.CHECKPOINT_SECONDS = 0.0; from relish.cli.main import main; main()"
+    code = "from relish.training import train; train.CHECKPOINT_SECONDS = 0.0; from relish.cli.main import main; main()"
     environment = {**os.environ, "RELISH_HOME": str(home), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments], env=environment, stderr=subprocess.PIPE, text=True

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from relish.data.split import NEVER, stratified_folds, stratified_sample, usable_folds
-from relish.training.probe import cross_validate, fit_probe
+from relish.training.linear_probe import cross_validate, fit_probe
 
 
 def problem(pictures: int, width: int, classes: int, seed: int, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

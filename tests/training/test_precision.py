@@ -17,9 +17,9 @@ from relish.core.io import relish_home
 from relish.core.progress import Progress
 from relish.models import precision
 from relish.models.precision import DIFFERENCE, GAIN, Trial, checked_precision, computing_in, fastest, trial
-from relish.training.loop import train
 from relish.training.precision import run_precision
 from relish.training.recipe import named_recipe
+from relish.training.train import train
 from tests.conftest import SMALL
 from tests.training.test_train import lesson_for, pictures, run_folder  # noqa: F401 (a fixture)
 

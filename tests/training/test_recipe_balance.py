@@ -13,9 +13,8 @@ from relish.data.folder import index_folder
 from relish.data.loader import balanced_batches, training_batches
 from relish.data.transforms import book_preprocessing
 from relish.evaluation.held_out import read_held_out
-from relish.training.balance import balance_of
-from relish.training.probe import Problem, cross_validate, fit_probe
-from relish.training.recipe import Recipe, named_recipe, recipe_from_dict
+from relish.training.linear_probe import Problem, cross_validate, fit_probe
+from relish.training.recipe import Recipe, balance_of, named_recipe, recipe_from_dict
 from tests.conftest import SMALL, draw_dataset, read_json
 
 LABELS = np.repeat([0, 1, 2], [60, 30, 10])

@@ -18,9 +18,9 @@ from relish.data.transforms import book_preprocessing, normalise
 from relish.models.freeze import freeze
 from relish.models.source import load_source
 from relish.models.target import make_target
-from relish.training import loop
-from relish.training.loop import Lesson, train
+from relish.training import train as loop
 from relish.training.recipe import named_recipe
+from relish.training.train import Lesson, train
 from tests.conftest import draw_dataset
 
 MEAN = STD = (0.5, 0.5, 0.5)

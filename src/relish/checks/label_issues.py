@@ -16,7 +16,7 @@ from relish.checks.images import Collection, Positions
 from relish.data.findings import Finding
 from relish.data.split import NEVER, stratified_folds, usable_folds
 from relish.evaluation.calibration import fit_temperature
-from relish.training.probe import cross_validate
+from relish.training.linear_probe import cross_validate
 
 Floats = npt.NDArray[np.float32]
 

@@ -27,6 +27,6 @@ def card(
 ) -> None:
     """Write the model card of a finished run again: README.md, made of what was measured. A run writes it at its
     end; the licence is for you to name."""
-    from relish.tasks.card import card as write
+    from relish.tasks.save import card as write
 
     print(write(run, licence=license, overwrite=overwrite))

@@ -35,7 +35,7 @@ def pretrain(
     quiet: o.Quiet = False,
 ) -> None:
     """Train a source model from random weights, to fine-tune later."""
-    from relish.tasks.pretrain import pretrain as run
+    from relish.tasks.fit import pretrain as run
 
     progress = o.voice(quiet)
     made = run(

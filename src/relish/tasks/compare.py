@@ -22,9 +22,9 @@ from relish.evaluation.metrics import Proportion
 from relish.evaluation.significance import McNemar, mcnemar
 from relish.reporting.curves import draw_comparison
 from relish.reporting.tables import text_table
-from relish.tasks.preparing import Request, prepare_data
-from relish.tasks.running import RUNS
-from relish.tasks.studies import Outcome, carry_out, chosen_recipes, study_folder
+from relish.tasks.experiments import Outcome, carry_out, chosen_recipes, study_folder
+from relish.tasks.prepare import Request, prepare_data
+from relish.tasks.run import RUNS
 from relish.training.recipe import Recipe
 
 RECIPES = ("book", "book-scratch", "frozen", "source-head")

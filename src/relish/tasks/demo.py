@@ -21,7 +21,7 @@ from relish.models.target import make_target
 from relish.reporting.grid import first_and_last
 from relish.reporting.predictions_page import write_predictions_page
 from relish.tasks.compare import Comparison, compare
-from relish.training.optimiser import learning_rates
+from relish.training.optim import learning_rates
 from relish.training.recipe import Recipe, named_recipe
 
 TRAIN_PICTURES, TEST_PICTURES = 100, 100

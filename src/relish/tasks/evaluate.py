@@ -18,10 +18,9 @@ from relish.evaluation.prediction import HEADER_KEY, Decision, decision_from
 from relish.evaluation.thresholds import parse_aim, parse_unsure
 from relish.exporting.onnx_classifier import SUFFIX, OnnxClassifier
 from relish.models.saved_model import read_header, rewrite_header
-from relish.tasks.card import renew_card
 from relish.tasks.classifier import Classifier, labelled_images
 from relish.tasks.predict import refuse_choice
-from relish.tasks.writing import judged
+from relish.tasks.save import judged, renew_card
 
 
 def evaluate(

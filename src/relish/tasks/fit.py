@@ -19,8 +19,8 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for, keep_freed_memory
 from relish.tasks.classifier import Classifier
-from relish.tasks.preparing import Prepared, Request, introduce, prepare
-from relish.tasks.running import open_folder, run
+from relish.tasks.prepare import Prepared, Request, introduce, prepare
+from relish.tasks.run import open_folder, run
 from relish.training.recipe import Recipe, named_recipe, recipe_from_dict
 
 DEFAULT_RECIPE = "auto"
@@ -167,3 +167,41 @@ def _check_same(folder: RunFolder, prepared: Prepared) -> None:
             f"{folder.path} cannot be gone on with: its pictures or its source weights have changed since it began.",
             hint="Put them back as dataset.json lists them, or start a new run.",
         )
+
+
+DESIGN = "torchvision/resnet18"
+"""The book's network (Dive into Deep Learning, section 14.2)."""
+
+
+def pretrain(
+    data: str | Path | None = None,
+    *,
+    source: str = DESIGN,
+    settings: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    val_split: float | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Classifier:
+    """Train the design `source` from random weights; arguments as in `fit`.
+
+    Raises:
+        RelishError: one of its kinds, by what is wrong.
+    """
+    return fit(
+        data,
+        source=None if resume else source,
+        weights=None if resume else "none",
+        recipe="pretrain",
+        settings=settings,
+        seed=seed,
+        val_split=val_split,
+        workers=workers,
+        device=device,
+        out=out,
+        resume=resume,
+        progress=progress,
+    )

@@ -20,7 +20,7 @@ from relish.models.source import SourceModel, load_source
 from relish.models.summary import Listed, describe, describe_source, list_models
 from relish.models.target import make_target
 from relish.reporting.grid import first_and_last, picture_grid
-from relish.training.optimiser import learning_rates
+from relish.training.optim import learning_rates
 from relish.training.recipe import named_recipe
 
 

@@ -37,8 +37,8 @@ from relish.reporting.run_charts import bins_of, coverage_chart, curves_chart, r
 from relish.tasks.classifier import Classifier
 from relish.tasks.report_examples import Examples, changed_fields, fit_command, runs_beside, thumb
 from relish.tasks.run_results import RunImages, RunPredictions, read_run_predictions
-from relish.tasks.writing import curve_points
-from relish.training.fine_tuning import HELD_OUT
+from relish.tasks.save import curve_points
+from relish.training.finetune import HELD_OUT
 
 MOST_WRONG, LEAST_SURE = 12, 12
 """Examples shown of each."""

@@ -29,9 +29,9 @@ from relish.evaluation.significance import mcnemar
 from relish.reporting.curves import draw_sweep
 from relish.reporting.tables import text_table
 from relish.tasks.classifier import Classifier
-from relish.tasks.preparing import VAL_SPLIT, Request, prepare_data
-from relish.tasks.running import RUNS
-from relish.tasks.studies import Outcome, carry_out, chosen_recipes, study_folder
+from relish.tasks.experiments import Outcome, carry_out, chosen_recipes, study_folder
+from relish.tasks.prepare import VAL_SPLIT, Request, prepare_data
+from relish.tasks.run import RUNS
 from relish.training.recipe import SHORT, Recipe
 
 WHOLE = (int, int | None)

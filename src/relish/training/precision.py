@@ -22,7 +22,7 @@ from relish.data.loader import evaluation_batches, evenly
 from relish.data.transforms import normalise
 from relish.models.freeze import set_train_mode
 from relish.models.precision import MEASURED_ON, PICTURES, Precision, Trial, trial
-from relish.training.loop import Lesson
+from relish.training.train import Lesson
 
 
 def run_precision(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> Precision:

@@ -18,11 +18,10 @@ from relish.models.gluon.networks import Norm
 from relish.models.gluon.params import read_params
 from relish.models.source import load_source, source_model
 from relish.models.target import make_target
-from relish.training import loop
-from relish.training.balance import balance_of
-from relish.training.loop import Lesson
-from relish.training.optimiser import make_optimiser
-from relish.training.recipe import named_recipe
+from relish.training import train as loop
+from relish.training.optim import make_optimiser
+from relish.training.recipe import balance_of, named_recipe
+from relish.training.train import Lesson
 from tests.fixtures.gluon.make_fixtures import BATCH, MEAN, SIZE, STD, labels, pictures
 from tests.gluon_files import params_bytes
 

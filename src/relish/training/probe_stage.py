@@ -6,10 +6,8 @@ Not here: solving for one probe (`probe.py`), the rungs above (`ladder.py`).
 """
 
 import math
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,47 +25,14 @@ from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.significance import judge
-from relish.models.target import TargetModel
-from relish.training.balance import BalanceName
-from relish.training.planning import LowerPlan, framed_on
-from relish.training.probe import CrossValidated, Probe, cross_validate, fit_probe
-from relish.training.recipe import Recipe
+from relish.training.budget import Climb, LowerPlan, framed_on
+from relish.training.linear_probe import CrossValidated, Probe, cross_validate, fit_probe
+from relish.training.recipe import BalanceName
 
 FOLDS = 5
 """Of the cross-validation that strengths and framings are chosen by."""
-ENDING = 2.0
-"""Seconds to save a model, draw its curves and load it again: a run of a dozen seconds took so much longer."""
 NEARLY_SQUARE, LOOKED_AT = 1.05, 200
 """Where the longer side is at most this times the shorter one in all of so many pictures, framings hardly differ."""
-
-
-@dataclass(frozen=True)
-class Climb:
-    """What a run climbs with."""
-
-    target: TargetModel
-    recipe: Recipe
-    learn: Split
-    contents: Mapping[Path, str]
-    """SHA-256 of each picture's file."""
-    held: frozenset[Path]
-    """Pictures of `learn` that rungs are chosen by, where the dataset or the user says so; else the ladder decides."""
-    preprocessing: Preprocessing
-    seed: int
-    judged: int
-    """Pictures of the final split, which take their time too."""
-    workers: int = 0
-    budget: float = math.inf
-    """Seconds from `began` to the end, judging included."""
-    target_accuracy: float | None = None
-    """On held-out pictures; the first rung that reaches it is the last."""
-    began: float = 0.0
-    """When the climb began, by `time.monotonic`."""
-
-    @property
-    def left(self) -> float:
-        """Seconds of the budget that are left for learning and judging."""
-        return self.budget - ENDING - (time.monotonic() - self.began)
 
 
 @dataclass(frozen=True, eq=False)

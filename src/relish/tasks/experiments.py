@@ -24,10 +24,10 @@ from relish.core.run_folder import RunFolder
 from relish.core.runtime import give_memory_back
 from relish.data.survey import Survey
 from relish.evaluation.metrics import Curves, Scores
-from relish.tasks.preparing import Prepared, Request, prepare_run
+from relish.tasks.prepare import Prepared, Request, prepare_run
+from relish.tasks.run import open_folder, run
 from relish.tasks.run_results import read_run_predictions
-from relish.tasks.running import open_folder, run
-from relish.tasks.writing import curve_points
+from relish.tasks.save import curve_points
 from relish.training.recipe import Recipe, named_recipe
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from relish.training.balance import BalanceName, balance_of
+from relish.training.recipe import BalanceName, balance_of
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]

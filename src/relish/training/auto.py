@@ -2,7 +2,7 @@
 
 In:   a target model as its source left it, the pictures to learn from, a recipe, a folder.
 Out:  the network, as the best rung left it; every rung's figures in the run's `metrics.jsonl`.
-Not here: the rungs themselves (`probing.py`, `tuning.py`), saving and judging (`tasks/running.py`).
+Not here: the rungs themselves (`probing.py`, `tuning.py`), saving and judging (`tasks/run.py`).
 
 What is compared are answers on pictures that were held out: a fifth of them, or, where that is too few to tell two
 models apart, every picture once, held out from one of several models, which are averaged in the end. Everything is
@@ -29,15 +29,12 @@ from relish.data.transforms import Preprocessing
 from relish.evaluation.held_out import HeldOut
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.significance import Verdict, judge, tempered_losses
-from relish.training.averaging import State, state_of
-from relish.training.fine_tuning import HELD_OUT, SHARES, Fold, set_head
-from relish.training.joining import put_together
-from relish.training.loop import Lesson
-from relish.training.plans import Plans
+from relish.training.budget import SHARES, Climb, Plans, joint_epochs_for
+from relish.training.checkpoint import State, state_of
+from relish.training.finetune import HELD_OUT, Fold, Tuned, Tuning, put_together, set_head
 from relish.training.precision import run_precision
-from relish.training.probing import Climb, Probed, probe_of
-from relish.training.rules import joint_epochs_for
-from relish.training.tuning import Tuned, Tuning
+from relish.training.probe_stage import Probed, probe_of
+from relish.training.train import Lesson
 
 Keep = Callable[[Preprocessing, HeldOut], None]
 """Called whenever the network has become the best so far, to save it; with how it wants its pictures, and what it, or

@@ -34,9 +34,9 @@ from relish.models.source import SourceModel, load_source
 from relish.models.summary import describe
 from relish.models.target import TargetModel, make_target
 from relish.reporting.findings import first_look
-from relish.training.optimiser import learning_rates
+from relish.training.checkpoint import checked_tracker
+from relish.training.optim import learning_rates
 from relish.training.recipe import Recipe
-from relish.training.tracking import checked_tracker
 
 SMALLEST_BUDGET = 60
 """Seconds; less than that would be spent on measuring."""

@@ -9,8 +9,12 @@ one picture at weight nothing, because all have to meet when the gradients are a
 """
 
 import math
+import signal
+import threading
 import time
 from dataclasses import dataclass
+from types import FrameType
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -26,11 +30,9 @@ from relish.evaluation.inference import predict_split
 from relish.models.freeze import set_train_mode
 from relish.models.precision import Precision, computing_in
 from relish.models.target import TargetModel
-from relish.training.balance import Balance, balance_of
-from relish.training.checkpoints import Place, load_checkpoint, save_checkpoint
-from relish.training.optimiser import base_rate, batch_loss, make_optimiser, set_rates
-from relish.training.recipe import Recipe
-from relish.training.stopping import StopFlag
+from relish.training.checkpoint import Place, load_checkpoint, save_checkpoint
+from relish.training.optim import base_rate, batch_loss, make_optimiser, set_rates
+from relish.training.recipe import Balance, Recipe, balance_of
 
 CHECKPOINT_SECONDS = 60.0
 """A kill loses about this much work at most."""
@@ -255,3 +257,34 @@ def _diverged(lesson: Lesson, folder: RunFolder, place: Place, main: bool) -> Di
         f"the loss became infinite in epoch {place.epoch + 1}: learning_rate {rate:g} is too high for this network.",
         hint=f"Try a tenth of it: --lr {rate / 10:g}",
     )
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopFlag:
+    """Within `with`, true once a stop was asked for."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._former: dict[int, Any] = {}
+
+    def __bool__(self) -> bool:
+        return self._asked
+
+    def __enter__(self) -> "StopFlag":
+        if threading.current_thread() is threading.main_thread():
+            self._former = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._give_back()
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        self._give_back()
+
+    def _give_back(self) -> None:
+        for number, former in self._former.items():
+            signal.signal(number, former)
+        self._former = {}

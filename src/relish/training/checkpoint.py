@@ -1,0 +1,195 @@
+"""What a run keeps of a network on its way: checkpoints, scalars for a tracker, and arithmetic on state dicts.
+
+A checkpoint holds tensors and plain numbers only, so that it is read back without unpickling anything else. Nothing of
+the random generators is kept, since every draw of a run is looked up by its place (`core/seeds.py`).
+"""
+
+import dataclasses
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType
+from torch import Tensor, nn
+
+from relish.core.errors import BadInput, RunError, nearest
+from relish.core.io import atomic_path
+
+
+@dataclass
+class Place:
+    """How far a run is: `batch` batches of epoch `epoch` are done (both counted from 0), and what they added up to."""
+
+    epoch: int = 0
+    batch: int = 0
+    loss: float = 0.0
+    """Sum of the losses of this epoch's pictures so far, in nats."""
+    right: int = 0
+    """Of this epoch's pictures so far, how many were classified right, in train mode, before their step."""
+    seen: int = 0
+    """Of this epoch's pictures, how many were seen so far."""
+    seconds: float = 0.0
+    """Wall-clock time spent training, over every part of the run, scoring left out."""
+
+    def next_epoch(self) -> None:
+        """Move to the start of the next epoch."""
+        self.epoch, self.batch, self.loss, self.right, self.seen = self.epoch + 1, 0, 0.0, 0, 0
+
+
+def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, place: Place) -> None:
+    """Write everything the run needs to go on, atomically."""
+    content = {
+        "network": network.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "place": dataclasses.asdict(place),
+    }
+    # Given a name, torch writes by itself, and a full disk is an error without a reason.
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
+
+
+def load_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> Place | None:
+    """Put network and optimiser back where the checkpoint left them; None where there is no checkpoint.
+
+    Raises:
+        RunError: the file is damaged, or of another network.
+    """
+    if not path.is_file():
+        return None
+    with _readable(path):
+        content = _content(path)
+        network.load_state_dict(content["network"])
+        optimiser.load_state_dict(content["optimiser"])
+        return Place(**content["place"])
+
+
+def load_network(path: Path, network: nn.Module) -> None:
+    """Put a network back where the checkpoint left it.
+
+    Raises:
+        RunError: the file is missing, damaged, or of another network.
+    """
+    with _readable(path):
+        network.load_state_dict(_content(path)["network"])
+
+
+def _content(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return found
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            f"{path} cannot be gone on from ({reason}).", hint="Delete that file, and the run starts over."
+        ) from error
+
+
+TENSORBOARD = "tensorboard"
+
+
+def checked_tracker(name: str) -> str:
+    """The tracker's name, once it is known and its package is there.
+
+    Raises:
+        BadInput: there is no such tracker, or its package is not installed.
+    """
+    known = [str(one.value) for one in LoggerType if one != LoggerType.ALL]
+    if name not in known:
+        hint = " ".join(filter(None, [nearest(name, known), f"Trackers: {', '.join(known)}."]))
+        raise BadInput(f'--track: there is no tracker "{name}".', hint=hint)
+    if name not in [str(getattr(one, "value", one)) for one in get_available_trackers()]:
+        package = "'relish-vision[tensorboard]'" if name == TENSORBOARD else name.replace("_", "-")
+        raise BadInput(f"--track {name}: its package is not installed.", hint=f"pip install {package}")
+    return name
+
+
+class Tracker:
+    """Hands a run's events on, as scalars."""
+
+    def __init__(self, name: str, run: Path, device: str) -> None:
+        """
+        Args:
+            name: of `checked_tracker`.
+            run: the run folder.
+            device: the kind of device the run is on, such as "cpu".
+        """
+        self.name, self.run, self.device = name, run, device
+        self._series: dict[str, Accelerator] = {}
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        """Log one event of the run's `metrics.jsonl`, or of a stage's, under `stage`."""
+        scalars = scalars_of(event)
+        resumed = event["event"] == "resumed"
+        if scalars or resumed:
+            series = self._of(event.get("stage", self.run.name), event["step"] + 1 if resumed else None)
+            series.log(scalars, step=event.get("step", 0))
+
+    def end(self) -> None:
+        """Write down what is still held."""
+        for series in self._series.values():
+            for tracker in series.trackers:
+                tracker.finish()
+
+    def _of(self, name: str, purge: int | None) -> Accelerator:
+        if name not in self._series:
+            series = Accelerator(
+                cpu=self.device == "cpu", log_with=self.name, project_dir=str(self.run / "tracking")
+            )  # never asked to compute anything
+            more = {TENSORBOARD: {"purge_step": purge}} if purge is not None else {}
+            series.init_trackers(name, init_kwargs=more)
+            self._series[name] = series
+        return self._series[name]
+
+
+def scalars_of(event: Mapping[str, Any]) -> dict[str, float]:
+    """What of an event is a number worth drawing, by the name it is drawn under."""
+    match event["event"]:
+        case "train":
+            return {
+                "train/loss": event["loss"],
+                "train/accuracy": event["accuracy"],
+                "train/learning rate": event["learning_rate"],
+            }
+        case "score":
+            return {f"{event['split']}/accuracy": event["correct"] / event["count"]}
+        case "rung":
+            return {f"rung/{event['rung']}": event["correct"] / event["count"]}
+        case "judged":
+            return {f"judged/{event['split']} accuracy": event["correct"] / event["count"]}
+    return {}
+
+
+State = dict[str, Tensor]
+"""Every tensor of a network by name, statistics and counters included."""
+
+
+def state_of(network: nn.Module) -> State:
+    """A copy of a network's numbers."""
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def between(first: Mapping[str, Tensor], second: Mapping[str, Tensor], share: float) -> State:
+    """`share` of the way from one state to another, 0 to 1; counters are the second's."""
+    return {
+        name: torch.lerp(first[name], tensor, share) if tensor.is_floating_point() else tensor
+        for name, tensor in second.items()
+    }
+
+
+def mean_of(states: Sequence[Mapping[str, Tensor]]) -> State:
+    """The mean of each number over all states; counters are the first's."""
+    return {
+        name: torch.stack([state[name] for state in states]).mean(0) if tensor.is_floating_point() else tensor
+        for name, tensor in states[0].items()
+    }
