@@ -32,7 +32,8 @@ from tests.gluon_files import write_gluon
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 INDONESIAN = ROOT / "README.id.md"
-DOCUMENTS = [README, INDONESIAN, *sorted((ROOT / "docs").glob("*.md"))]
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+DOCUMENTS = [README, INDONESIAN, CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md"))]
 
 SMALLER = {
     "fit": "--image-size 64 --epochs 1",
@@ -243,6 +244,12 @@ def test_every_link_and_picture_of_this_document_is_there(document):
         target = (document.parent / file).resolve() if file else document
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "CHANGELOG.md"], ids=lambda path: path.name)
+def test_every_file_of_ours_that_this_document_names_is_there(document):
+    named = re.findall(r"`((?:src|tests|docs|tools|benchmarks)/[\w./-]*)", document.read_text(encoding="utf-8"))
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 def test_every_picture_is_shown_and_small():
