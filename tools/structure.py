@@ -178,9 +178,9 @@ def frames_to_step(folder: Path) -> dict[str, list[str]]:
     """
     sys.path.insert(0, str(PACKAGE.parent))  # this checkout's relish, wherever another one is installed
     import torch
-    from relish.cli.main import app
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+    from relish.cli.main import app
     from relish.data.drawn import draw_hotdogs
 
     draw_hotdogs(folder / "images", train=16, test=4)
