@@ -17,5 +17,14 @@ def test_the_picture_names_every_room():
     ]
 
 
+def test_the_table_of_the_rooms_has_all_of_them_and_names_files_that_are_there():
+    """The table of docs/design.md."""
+    table = re.findall(r"^\| `(\w+)/` \| .* \| (.*) \|$", (structure.ROOT / "docs/design.md").read_text("utf-8"), re.M)
+    assert sorted(room for room, _ in table) == sorted(room for layer in structure.room_order() for room in layer)
+    for room, files in table:
+        there = {path.stem for path in (structure.PACKAGE / room).iterdir()}
+        assert {name.rstrip("/") for name in re.findall(r"`([\w/]+)`", files)} <= there, room
+
+
 def test_no_room_imports_a_room_above_it():
     assert ' up"' not in rooms.rooms_svg()
