@@ -26,7 +26,7 @@ def report(tmp_path_factory, tiny_source):
         mine = enriched(fitted(data, tiny_source, root / "runs" / "mine"))
         checked(mine)
         rival(mine, "better", wrong=0)
-        return relish.load(swept(mine)).report()
+        return relish.report(swept(mine))
 
 
 @pytest.fixture(scope="module")

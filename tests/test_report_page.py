@@ -37,7 +37,7 @@ def made(tmp_path_factory, tiny_source):
         checked(mine)
         rival(mine, "better", wrong=0)
         rival(mine, "worse", wrong=9)
-        relish.load(swept(mine)).report()
+        relish.report(swept(mine))
     return mine
 
 
@@ -77,7 +77,7 @@ def test_a_run_on_other_pictures_is_no_rival(run, made, tiny_source, tmp_path):
     """Not even one that was judged on as many."""
     others = draw_dataset(tmp_path / "others", train=4, test=6, classes=("blue", "green"))
     fitted(others, tiny_source, run.parent / "other", epochs=1)
-    relish.load(run).report()
+    relish.report(run)
     compared = re.findall(r"that (\w+) gets wrong", words(Page(run / "report.html")))
     assert compared == ["better", "worse"]
 
@@ -192,7 +192,7 @@ def test_an_older_run_is_reported_without_what_it_has_not_measured(colours, tiny
         np.savez(tmp_path / "p.npz", labels=found["labels"], probabilities=found["probabilities"])
     shutil.move(tmp_path / "p.npz", older / "predictions.npz")
     (older / "check.json").unlink(missing_ok=True)
-    relish.load(older).report()
+    relish.report(older)
     text = words(Page(older / "report.html"))
     assert evaluation["top1"]["correct"] == int(re.search(r"pictures right: (\d+) of 12", text)[1])
     for absent in (
@@ -208,7 +208,7 @@ def test_an_older_run_is_reported_without_what_it_has_not_measured(colours, tiny
 def test_findings_are_counted_whole_though_not_all_are_shown(run):
     one = {"kind": "dark", "severity": "note", "paths": [], "message": "Dark.", "advice": "Look."}
     write_json(run / "check.json", {"findings": [{**one, "severity": "error"}, *[one] * 40], "pictures": 50})
-    relish.load(run).report()
+    relish.report(run)
     text = words(Page(run / "report.html"))
     assert "1 error, 40 notes." in text
     assert "11 more are left out here" in text
@@ -221,12 +221,12 @@ def test_pictures_that_have_gone_or_changed_are_counted_and_nothing_else_is_lost
     write_json(run / "dataset.json", {**rows, "root": str(moved)})
     (moved / rows["splits"]["test"][0]["path"]).unlink()
     (moved / rows["splits"]["test"][1]["path"]).write_bytes(b"another picture")
-    relish.load(run).report()
+    relish.report(run)
     text = words(Page(run / "report.html"))
     assert "2 pictures that should be here are not" in text
     assert "9 of 12, 95% interval" in text
     shutil.rmtree(moved)
-    relish.load(run).report()
+    relish.report(run)
     gone = Page(run / "report.html")
     assert not gone.all("img")
     assert "9 of 12, 95% interval" in words(gone)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from relish.evaluation.prediction import Prediction as Prediction
     from relish.exporting.onnx_classifier import OnnxClassifier as OnnxClassifier
     from relish.models.source import source_model as source_model
+    from relish.tasks.card import card as card
     from relish.tasks.check import Check as Check
     from relish.tasks.check import check as check
     from relish.tasks.classifier import Classifier as Classifier
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
     from relish.tasks.demo import demo as demo
     from relish.tasks.evaluate import decide as decide
     from relish.tasks.evaluate import evaluate as evaluate
+    from relish.tasks.export import export as export
     from relish.tasks.fit import fit as fit
     from relish.tasks.fit import pretrain as pretrain
     from relish.tasks.inspect import convert as convert
     from relish.tasks.inspect import show as show
     from relish.tasks.predict import predict as predict
+    from relish.tasks.report import report as report
+    from relish.tasks.serve import serve as serve
     from relish.tasks.sweep import sweep as sweep
     from relish.training.recipe import Recipe as Recipe
 
@@ -38,15 +42,19 @@ _HOMES = {
     "Prediction": "relish.evaluation.prediction",
     "Recipe": "relish.training.recipe",
     "RelishError": "relish.core.errors",
+    "card": "relish.tasks.card",
     "check": "relish.tasks.check",
     "compare": "relish.tasks.compare",
     "convert": "relish.tasks.inspect",
     "decide": "relish.tasks.evaluate",
-    "evaluate": "relish.tasks.evaluate",
     "demo": "relish.tasks.demo",
+    "evaluate": "relish.tasks.evaluate",
+    "export": "relish.tasks.export",
     "fit": "relish.tasks.fit",
     "predict": "relish.tasks.predict",
     "pretrain": "relish.tasks.fit",
+    "report": "relish.tasks.report",
+    "serve": "relish.tasks.serve",
     "show": "relish.tasks.inspect",
     "source_model": "relish.models.source",
     "sweep": "relish.tasks.sweep",
@@ -58,16 +66,20 @@ __all__ = [
     "Prediction",
     "Recipe",
     "RelishError",
+    "card",
     "check",
     "compare",
     "convert",
     "decide",
     "demo",
     "evaluate",
+    "export",
     "fit",
     "load",
     "predict",
     "pretrain",
+    "report",
+    "serve",
     "show",
     "source_model",
     "sweep",

@@ -324,7 +324,7 @@ def test_json_is_one_document_with_the_certificate(made, tmp_path, quick):
 
 
 def test_python_exports_what_it_loaded(made, tmp_path, quick):
-    exported = relish.load(made / "run").export(tmp_path / "x.onnx", limit=3)
+    exported = relish.export(relish.load(made / "run"), tmp_path / "x.onnx", limit=3)
     assert exported.certificate.exact
     assert exported.path.is_file()
 

@@ -108,9 +108,9 @@ def _bare(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-CALIBRATION_PICTURES = 128
+CALIBRATION_IMAGES = 128
 """Training pictures that the ranges of activations are read from."""
-MOST_LOST = 0.01
+INT8_LOSS_MAX = 0.01
 """Share of the pictures by which int8 may be less accurate than float32."""
 
 

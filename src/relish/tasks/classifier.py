@@ -6,7 +6,7 @@ The preprocessing comes from the model's own header, so an image is prepared in 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import nn
 
-from relish.core.errors import DataError, ImageError, ModelError, RunError
+from relish.core.errors import DataError, ImageError, ModelError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for, keep_freed_memory, to_device
@@ -37,10 +37,6 @@ from relish.evaluation.prediction import Decision, decision_from, predictions, t
 from relish.evaluation.prediction import Prediction as Prediction
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
 from relish.models.saved_model import load_model, read_header, says_how_to_build
-
-if TYPE_CHECKING:
-    from relish.exporting.parity import Exported
-
 
 Picture = str | Path | bytes | BinaryIO | Image.Image | npt.NDArray[np.uint8]
 """Whatever holds one picture."""
@@ -180,37 +176,6 @@ class Classifier:
         )
         return figures(found, chosen.labels, self.classes, self.decision)
 
-    def report(self, out: str | Path | None = None, *, progress: Progress | None = None) -> Path | None:
-        """Write one page about the run this was loaded from; see `tasks/report.py`.
-
-        Args:
-            out: the HTML file; None is `report.html` in the run folder.
-
-        Returns:
-            The file; None in every process but the first.
-
-        Raises:
-            RunError: it was not loaded from a finished run, or a file of the run is missing.
-            WriteFailed: no space or no permission.
-        """
-        from relish.tasks.report import report  # which loads a classifier itself
-
-        if self.path is None:
-            raise RunError("there is no run to report on: this classifier was not loaded from one.")
-        return report(self.path, out, device=self._accelerator.device.type, progress=progress)
-
-    def export(self, out: str | Path, **choices: Any) -> "Exported":
-        """Write the model as one ONNX file, proved against this one; `choices` are those of `tasks/export.py`.
-
-        Raises:
-            ModelError: the model came from no file.
-        """
-        from relish.tasks.export import export  # late: that module loads classifiers
-
-        if self.path is None:
-            raise ModelError("the model is in no file yet.", hint="Load it from its run folder, then export it.")
-        return export(self.path, out, **choices)
-
     def _learned_from(self) -> set[str]:
         """SHA-256 of the pictures the model was trained on; empty where it came as a file, which does not tell."""
         if self.path is None or not self.path.is_dir():
@@ -262,6 +227,20 @@ def _accuracy(folder: RunFolder) -> str:
     evaluation = folder.read_evaluation()
     top1 = evaluation["top1"]
     return f"{evaluation['split']} accuracy {top1['value']:.4f} ({top1['correct']} of {top1['count']})"
+
+
+def saved_path(model: str | Path | Classifier) -> Path:
+    """The path of a saved model: the path itself, or the one that a classifier was loaded from.
+
+    Raises:
+        ModelError: the classifier was not loaded from a path.
+    """
+    path = model.path if isinstance(model, Classifier) else Path(model)
+    if path is None:
+        raise ModelError(
+            "this classifier was not loaded from a file.", hint="Load it from its run folder: relish.load."
+        )
+    return path
 
 
 def _several(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:

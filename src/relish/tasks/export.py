@@ -1,8 +1,7 @@
-"""`export`: a saved model as one ONNX file that prepares its pictures itself, proved against PyTorch before it is kept.
+"""`export`: write a saved model as one ONNX file with its preprocessing inside, verified against PyTorch first.
 
-In:   a run folder or a `.safetensors` file, labelled pictures to prove it on.
-Out:  the file with its certificate inside, or no file and the reason.
-The steps are in `relish/exporting/`; `exporting/onnx_classifier.py` uses the file.
+The file carries the certificate of that comparison; where the exported model differs from PyTorch, no file is written.
+The steps are in `relish/exporting/`; `exporting/onnx_classifier.py` reads the file.
 """
 
 import json
@@ -27,10 +26,9 @@ from relish.core.run_folder import RunFolder
 from relish.data.dataset import TRAIN, Split
 from relish.data.image import open_image
 from relish.data.transforms import evaluation_transform, normalise, stacked
-from relish.evaluation.prediction import Decision, decision_from
 from relish.exporting.build import (
-    CALIBRATION_PICTURES,
-    MOST_LOST,
+    CALIBRATION_IMAGES,
+    INT8_LOSS_MAX,
     assemble,
     network_model,
     quantised,
@@ -48,11 +46,11 @@ from relish.exporting.parity import (
     torch_model,
 )
 from relish.models.saved_model import read_header
-from relish.tasks.classifier import Classifier, labelled_images, split_of_run
+from relish.tasks.classifier import Classifier, labelled_images, saved_path, split_of_run
 
 
 def export(
-    run: str | Path,
+    run: str | Path | Classifier,
     out: str | Path,
     *,
     batch: int = 1,
@@ -66,49 +64,36 @@ def export(
     """Write a saved model as ONNX.
 
     Args:
-        run: a run folder, or a `.safetensors` file with our header.
+        run: a run folder, a `.safetensors` file with our header, or the classifier that either was loaded to.
         out: the file to write, `.onnx`.
-        batch: pictures it takes at once, fixed in the file, all of one size; 1 or more.
-        int8: compute the network in 8-bit whole numbers, calibrated on the run's training pictures (those of `data`,
-            where it is given).
-        data: labelled pictures to prove it on, as `evaluate` takes them; None takes those the run was judged on.
-        limit: prove it on the first so many of them, spread evenly; None takes all.
-        allow_mismatch: keep a file that answers otherwise than PyTorch; it says so of itself.
+        batch: images it takes at once, fixed in the file, all of one size; 1 or more.
+        int8: compute the network in 8-bit integers, calibrated on the run's training images (those of `data`, where it
+            is given).
+        data: labelled images to verify it on, as `evaluate` takes them; None takes those the run was evaluated on.
+        limit: verify on so many of them, evenly spaced; None takes all.
+        allow_mismatch: keep a file whose predictions differ from PyTorch's; its metadata says so.
         overwrite: replace a file that stands at `out`.
 
     Raises:
-        RunError, ModelError, DataError: the model or the pictures cannot be used.
-        Failed: the file answers otherwise than PyTorch, or torch cannot export the network; nothing is written.
+        RunError, ModelError, DataError: the model or the images cannot be used.
+        Failed: the predictions differ from PyTorch's, or torch cannot export the network; nothing is written.
     """
-    target, voice = Path(out), progress or Progress()
+    path, target, progress = saved_path(run), Path(out), progress or Progress()
     _check(target, batch, limit, overwrite)
-    model = Classifier.load(run, device="cpu")
-    file = _model_file(Path(run))
-    header = read_header(file)
-    decision = decision_from(header)
-    pictures, names, part = _proof(Path(run), model, data, limit, voice)
-    how, classes = model.preprocessing, len(model.classes)
-    voice.say(f"export  {model.source}, {classes} classes, {how.image_size} px, {how.framing_words}")
-    network = network_model(model.network, how.image_size, batch)
-    forms = {"f32": assemble(network, how, decision, classes=classes, count=batch)}
-    if int8:
-        inputs = _calibration(Path(run), model, data, batch, voice)
-        forms["int8"] = assemble(quantised(network, inputs), how, decision, classes=classes, count=batch)
-    sessions = {name: session(form.SerializeToString(), threads=1) for name, form in forms.items()}
-    answers = {name: exported_model(loaded, batch) for name, loaded in sessions.items()}
-    found = certify(
-        torch_model(model.network, how, decision), answers, pictures, names, decision, model.classes, progress=voice
-    )
-    kept = "int8" if int8 else "f32"
-    mismatch = _mismatch(model, forms["f32"], found, pictures, names, batch)
+    model = Classifier.load(path, device="cpu")
+    images, names, split = _verification_images(path, model, data, limit, progress)
+    graphs = _graphs(model, batch, _calibration(path, model, data, batch, progress) if int8 else None, progress)
+    found = _certified(model, graphs, images, names, batch, progress)
+    mismatch = _mismatch(model, graphs["f32"], found, images, names, batch)
     if mismatch and not allow_mismatch:
         raise Failed(
             f"{target}: the exported model is not the model it was made from: {'; '.join(mismatch)}.",
             hint="No file was written. To keep it all the same: --allow-mismatch.",
         )
-    done = Exported(target, kept, part, found[kept], found["f32"], tuple(mismatch))
-    _write(done, forms[kept], _about(done, model, header, decision, file))
-    return done
+    kept = "int8" if int8 else "f32"
+    exported = Exported(target, kept, split, found[kept], found["f32"], tuple(mismatch))
+    _write(exported, graphs[kept], _about(exported, model, path))
+    return exported
 
 
 def _check(target: Path, batch: int, limit: int | None, overwrite: bool) -> None:
@@ -124,16 +109,12 @@ def _check(target: Path, batch: int, limit: int | None, overwrite: bool) -> None
         raise BadInput(f"--limit must be 1 or more, got {limit}.")
 
 
-def _model_file(run: Path) -> Path:
-    return run if run.is_file() else RunFolder.open(run).model
-
-
-def _proof(
-    run: Path, model: Classifier, data: str | Path | None, limit: int | None, voice: Progress
+def _verification_images(
+    run: Path, model: Classifier, data: str | Path | None, limit: int | None, progress: Progress
 ) -> tuple[Split, list[str], str]:
-    """The pictures to prove the export on, their names, and what they are called together."""
+    """The images to compare both models on, their names, and what they are called together."""
     if data is not None:
-        _, split, part = labelled_images(data, model.classes, None, voice)
+        _, split, part = labelled_images(data, model.classes, None, progress)
     elif run.is_file():
         raise RunError(
             f"{run}: a model's file does not say which pictures to prove an export on.", hint="Add --data DATA."
@@ -141,78 +122,117 @@ def _proof(
     else:
         part = str(RunFolder.open(run).read_evaluation()["split"])
         split = split_of_run(RunFolder.open(run), part, model.classes)
-    chosen = _spread(split, limit)
+    chosen = _evenly_spaced(split, limit)
     return chosen, _names(chosen), part
 
 
 def _names(split: Split) -> list[str]:
-    """Paths below the folder they share: where that lies on this machine is nothing to tell in the file."""
+    """Paths below the folder they share: where that lies on this machine is kept out of the file."""
     shared = os.path.commonpath([path.parent for path in split.paths])
     return [path.relative_to(shared).as_posix() for path in split.paths]
 
 
-def _spread(split: Split, limit: int | None) -> Split:
-    """Evenly over the pictures, which are sorted by class."""
+def _evenly_spaced(split: Split, limit: int | None) -> Split:
+    """So many of the images, which are sorted by class."""
     if limit is None or limit >= len(split):
         return split
     return split.take(np.linspace(0, len(split) - 1, limit).round().astype(np.int64))
 
 
 def _calibration(
-    run: Path, model: Classifier, data: str | Path | None, batch: int, voice: Progress
+    run: Path, model: Classifier, data: str | Path | None, batch: int, progress: Progress
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Training pictures as the network takes them."""
+    """Training images as the network takes them, (batch, 3, S, S) float32 each."""
     if data is not None:
-        _, split, _ = labelled_images(data, model.classes, TRAIN, voice)
+        _, split, _ = labelled_images(data, model.classes, TRAIN, progress)
     else:
         split = split_of_run(RunFolder.open(run), TRAIN, model.classes)
-    chosen = _spread(split, CALIBRATION_PICTURES)
-    voice.say(f"int8    calibrated on {len(chosen)} training pictures")
+    chosen = _evenly_spaced(split, CALIBRATION_IMAGES)
+    progress.say(f"int8    calibrated on {len(chosen)} training pictures")
     for path in chosen.paths:
         pixels = evaluation_transform(open_image(path), model.preprocessing)
         yield normalise(stacked([pixels] * batch), model.preprocessing).contiguous().numpy()
+
+
+def _graphs(
+    model: Classifier, batch: int, calibration: Iterator[npt.NDArray[np.float32]] | None, progress: Progress
+) -> dict[str, onnx.ModelProto]:
+    """The whole model in ONNX by precision: `f32`, and `int8` where there are images to calibrate it."""
+    preprocessing, classes = model.preprocessing, len(model.classes)
+    progress.say(
+        f"export  {model.source}, {classes} classes, {preprocessing.image_size} px, {preprocessing.framing_words}"
+    )
+    networks = {"f32": network_model(model.network, preprocessing.image_size, batch)}
+    if calibration is not None:
+        networks["int8"] = quantised(networks["f32"], calibration)
+    return {
+        precision: assemble(network, preprocessing, model.decision, classes=classes, count=batch)
+        for precision, network in networks.items()
+    }
+
+
+def _certified(
+    model: Classifier,
+    graphs: dict[str, onnx.ModelProto],
+    images: Split,
+    names: list[str],
+    batch: int,
+    progress: Progress,
+) -> dict[str, Certificate]:
+    """Each graph compared with PyTorch."""
+    sessions = {precision: session(graph.SerializeToString(), threads=1) for precision, graph in graphs.items()}
+    return certify(
+        torch_model(model.network, model.preprocessing, model.decision),
+        {precision: exported_model(loaded, batch) for precision, loaded in sessions.items()},
+        images,
+        names,
+        model.decision,
+        model.classes,
+        progress=progress,
+    )
 
 
 def _mismatch(
     model: Classifier,
     graph: onnx.ModelProto,
     found: dict[str, Certificate],
-    pictures: Split,
+    images: Split,
     names: list[str],
     batch: int,
 ) -> list[str]:
-    """Why the export cannot be trusted."""
+    """Why the export cannot be trusted; empty where it can."""
     f32, int8 = found["f32"], found.get("int8")
-    words = failures(f32)
-    if words:
+    reasons = failures(f32)
+    if reasons:
         worst = f32.worst_picture if f32.worst_difference > TOLERANCE else f32.disagreements[0]
-        picture = open_image(pictures.paths[names.index(worst)])
-        words.append(explain(graph, model.network, model.preprocessing, picture, batch))
-    if int8 is not None and f32.accuracy.correct - int8.accuracy.correct > MOST_LOST * int8.pictures:
-        words.append(
+        image = open_image(images.paths[names.index(worst)])
+        reasons.append(explain(graph, model.network, model.preprocessing, image, batch))
+    if int8 is not None and f32.accuracy.correct - int8.accuracy.correct > INT8_LOSS_MAX * int8.pictures:
+        reasons.append(
             f"int8 is right for {int8.accuracy.correct} of {int8.pictures} pictures where float32 is for "
-            f"{f32.accuracy.correct}: more than {MOST_LOST:.0%} lost"
+            f"{f32.accuracy.correct}: more than {INT8_LOSS_MAX:.0%} lost"
         )
-    return words
+    return reasons
 
 
-def _about(done: Exported, model: Classifier, header: dict[str, str], decision: Decision, file: Path) -> About:
+def _about(exported: Exported, model: Classifier, run: Path) -> About:
+    file = run if run.is_file() else RunFolder.open(run).model
     return About(
         relish_format=FORMAT_VERSION,
         classes=model.classes,
-        decision=decision,
-        precision=done.precision,
+        decision=model.decision,
+        precision=exported.precision,
         preprocessing=model.preprocessing.as_dict(),
         source=model.source,
-        recipe=json.loads(header.get("recipe", "{}")),
+        recipe=json.loads(read_header(file).get("recipe", "{}")),
         model_sha256=sha256_of_file(file),
         relish_version=version("relish-vision"),
-        certificate=done.proof(),
-        speed=done.speed(),
+        certificate=exported.proof(),
+        speed=exported.speed(),
     )
 
 
-def _write(done: Exported, model: onnx.ModelProto, about: About) -> None:
+def _write(exported: Exported, model: onnx.ModelProto, about: About) -> None:
     content = with_metadata(model, about.words()).SerializeToString(deterministic=True)
-    with atomic_path(done.path) as temporary:
+    with atomic_path(exported.path) as temporary:
         temporary.write_bytes(content)

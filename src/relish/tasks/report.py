@@ -34,7 +34,7 @@ from relish.reporting.report_figures import (
 )
 from relish.reporting.report_page import Example, Found, ReportPage, Rung, Shown, write_report
 from relish.reporting.run_charts import bins_of, coverage_chart, curves_chart, reliability_chart, sweep_chart
-from relish.tasks.classifier import Classifier
+from relish.tasks.classifier import Classifier, saved_path
 from relish.tasks.report_examples import Examples, changed_fields, fit_command, runs_beside, thumb
 from relish.tasks.run_results import RunImages, RunPredictions, read_run_predictions
 from relish.tasks.save import curve_points
@@ -73,7 +73,7 @@ class _Run:
 
 
 def report(
-    run: str | Path,
+    run: str | Path | Classifier,
     out: str | Path | None = None,
     *,
     device: str = "auto",
@@ -82,7 +82,7 @@ def report(
     """Write a run's report.
 
     Args:
-        run: a finished run folder.
+        run: a finished run folder, or the classifier that it was loaded to.
         out: the HTML file; None is `report.html` in the run folder.
         device: "auto", "cpu", "cuda" or "mps"; where the heat maps are computed.
 
@@ -91,13 +91,14 @@ def report(
 
     Raises:
         RunError: no such run, not finished, or a file of it is missing.
+        ModelError: the classifier was not loaded from a path.
         WriteFailed: no space or no permission.
     """
     accelerator = accelerator_for(device)
     if not accelerator.is_main_process:
         return None
     progress = progress or Progress()
-    folder = RunFolder.open(Path(run))
+    folder = RunFolder.open(saved_path(run))
     target = folder.path / "report.html" if out is None else Path(out)
     if target.is_dir():
         raise RunError(f"--out {target} is a folder.", hint=f"Name a file in it: {target / 'report.html'}")

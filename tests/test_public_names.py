@@ -1,0 +1,44 @@
+"""Every public name of relish is what it is called, whatever of the package was imported before."""
+
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import relish
+
+IMPORT_EVERYTHING = """
+import importlib, pkgutil, relish
+for module in pkgutil.walk_packages(relish.__path__, "relish."):
+    if module.name != "relish.__main__":
+        importlib.import_module(module.name)
+not_callable = [name for name in relish.__all__ if not callable(getattr(relish, name))]
+assert not not_callable, not_callable
+"""
+
+
+def test_every_public_name_is_callable_once_every_module_is_imported():
+    """Importing a module sets its name on the package that holds it: a room called `report` would hide the function."""
+    ended = subprocess.run([sys.executable, "-c", IMPORT_EVERYTHING], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_no_room_bears_a_public_name():
+    assert not {module.name for module in pkgutil.iter_modules(relish.__path__)} & set(relish.__all__)
+
+
+COMMANDS = "card check compare convert decide demo evaluate export fit predict pretrain report serve show sweep"
+
+
+@pytest.mark.parametrize("command", COMMANDS.split())
+def test_a_command_is_a_function_of_the_same_name(command):
+    assert getattr(relish, command).__name__ == command
+
+
+def test_the_names_for_type_checkers_are_those_that_are_found():
+    assert sorted({*relish._HOMES, "load"}) == sorted(relish.__all__)
+    assert {getattr(relish, name).__module__ for name in ("report", "export")} == {
+        "relish.tasks.report",
+        "relish.tasks.export",
+    }
