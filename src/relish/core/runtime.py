@@ -17,25 +17,32 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, PartialState
-from torch import nn
 
 from relish.core.errors import BadInput, WriteFailed
 from relish.core.io import write_json
 
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+    from torch import nn
+
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
-def accelerator_for(device: str = "auto") -> Accelerator:
+def accelerator_for(device: str = "auto") -> "Accelerator":
     """An `Accelerator` on this kind of device, alone or as one process of several.
 
     Raises:
         BadInput: the name is none of `DEVICES`, or this machine has no such device.
     """
+    # Late: an exported model is read where there is no torch, and its seeds and cores are this module's too.
+    import torch
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
+
     if device not in DEVICES:
         raise BadInput(f'--device: there is no "{device}".', hint=f"One of: {', '.join(DEVICES)}.")
     if device == "cuda" and not torch.cuda.is_available():
@@ -50,11 +57,15 @@ def accelerator_for(device: str = "auto") -> Accelerator:
 
 
 def _has_accelerator() -> bool:
+    import torch
+
     return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
-def to_device(network: nn.Module, device: torch.device | str) -> None:
+def to_device(network: "nn.Module", device: "torch.device | str") -> None:
     """Move a network to a device, in the memory layout in which convolutions are fastest; no value changes."""
+    import torch
+
     network.to(device)
     network.to(memory_format=torch.channels_last)
 
