@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from relish.evaluation.prediction import Prediction as Prediction
     from relish.exporting.onnx_classifier import OnnxClassifier as OnnxClassifier
     from relish.models.source import source_model as source_model
-    from relish.tasks.card import card as card
     from relish.tasks.check import Check as Check
     from relish.tasks.check import check as check
     from relish.tasks.classifier import Classifier as Classifier
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from relish.tasks.inspect import show as show
     from relish.tasks.predict import predict as predict
     from relish.tasks.report import report as report
+    from relish.tasks.save import card as card
     from relish.tasks.serve import serve as serve
     from relish.tasks.sweep import sweep as sweep
     from relish.training.recipe import Recipe as Recipe
@@ -42,7 +42,7 @@ _HOMES = {
     "Prediction": "relish.evaluation.prediction",
     "Recipe": "relish.training.recipe",
     "RelishError": "relish.core.errors",
-    "card": "relish.tasks.card",
+    "card": "relish.tasks.save",
     "check": "relish.tasks.check",
     "compare": "relish.tasks.compare",
     "convert": "relish.tasks.inspect",
