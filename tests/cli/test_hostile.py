@@ -62,7 +62,7 @@ def refused_cleanly(*words: object, code: int = 2) -> str:
     assert files_below(Path()) == before
     home = Path(os.environ["RELISH_HOME"])
     kept = {path.name for path in home.rglob("*") if path.is_file() and not path.name.endswith(".lock")}
-    assert kept <= {"pictures.sqlite3", "x.zip"}
+    assert kept <= {"cache.sqlite3", "x.zip"}
     return said
 
 

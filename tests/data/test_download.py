@@ -15,8 +15,8 @@ from threading import Thread
 
 import pytest
 
+from relish.core.cache import one_at_a_time
 from relish.core.errors import DataError, DownloadFailed, WriteFailed
-from relish.core.locks import one_at_a_time
 from relish.core.progress import Progress
 from relish.data import download as module
 from relish.data.download import download, kept_at
@@ -411,7 +411,7 @@ def test_several_at_once_download_once(server):
 def test_a_lock_is_let_go_of_when_its_holder_is_killed(tmp_path):
     code = (
         "import os, signal, sys; from pathlib import Path; from relish.core.progress import Progress\n"
-        "from relish.core.locks import one_at_a_time\n"
+        "from relish.core.cache import one_at_a_time\n"
         "with one_at_a_time(Path(sys.argv[1]), 'x', Progress()): os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "lock")], check=False, timeout=60)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from relish.core import cache
 from relish.core.errors import DataError
 from relish.core.io import sha256_of_file
 from relish.core.progress import Bar, Progress
@@ -253,7 +254,7 @@ def test_a_file_written_a_moment_ago_is_not_remembered(root, decoded, monkeypatc
 )
 def test_a_damaged_memory_is_built_anew(root, home, decoded, content):
     home.mkdir()
-    (home / "pictures.sqlite3").write_bytes(content)
+    (home / "cache.sqlite3").write_bytes(content)
     assert survey(index(root)).unreadable == ()
     decoded.clear()
     survey(index(root))
@@ -262,7 +263,7 @@ def test_a_damaged_memory_is_built_anew(root, home, decoded, content):
 
 def test_a_memory_damaged_in_the_middle_is_no_error(root, home):
     expected = survey(index(root)).fingerprint
-    file = home / "pictures.sqlite3"
+    file = home / "cache.sqlite3"
     content = bytearray(file.read_bytes())
     content[4096:] = b"\xab" * len(content[4096:])
     file.write_bytes(content)
@@ -272,7 +273,7 @@ def test_a_memory_damaged_in_the_middle_is_no_error(root, home):
 
 def test_a_memory_that_cannot_be_used_is_gone_without(root, home, decoded):
     home.mkdir()
-    (home / "pictures.sqlite3").mkdir()
+    (home / "cache.sqlite3").mkdir()
     survey(index(root))
     home_file = home.with_name("file")
     home_file.touch()
@@ -282,11 +283,9 @@ def test_a_memory_that_cannot_be_used_is_gone_without(root, home, decoded):
 
 
 def test_a_memory_that_another_process_holds_is_gone_without(root, home, monkeypatch):
-    from relish.data import outcomes
-
-    monkeypatch.setattr(outcomes, "_LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(cache, "LOCK_SECONDS", 0.05)
     survey(index(root))
-    with sqlite3.connect(home / "pictures.sqlite3", isolation_level=None) as other:
+    with sqlite3.connect(home / "cache.sqlite3", isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
         assert len(survey(index(root)).sha256) == 12
         other.execute("ROLLBACK")
@@ -313,10 +312,8 @@ def test_two_processes_may_survey_at_once(root, home):
 
 
 def test_a_new_rule_for_opening_pictures_asks_again(root, decoded, monkeypatch):
-    from relish.data import outcomes
-
     survey(index(root))
-    monkeypatch.setattr(outcomes, "_RULES", "2/other")
+    monkeypatch.setattr(survey_module, "_RULES", "2/other")
     survey(index(root))
     assert len(decoded) == 24
 

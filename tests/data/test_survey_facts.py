@@ -1,7 +1,5 @@
 """The facts that the survey's decode gives: equal to independent implementations, remembered with the outcome."""
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import imagehash
@@ -160,18 +158,6 @@ def test_a_picture_that_cannot_be_opened_has_no_facts(root):
     (root / "cat/0.png").write_bytes(b"no picture")
     looked = survey(index(root))
     assert len(looked.facts) == len(looked.sha256) == 5
-
-
-def test_a_memory_from_before_there_were_facts_is_read_anew(root, tmp_path, monkeypatch):
-    home = tmp_path / "old home"
-    home.mkdir()
-    monkeypatch.setenv("RELISH_HOME", str(home))
-    with closing(sqlite3.connect(home / "pictures.sqlite3")) as old, old:
-        old.execute(
-            "CREATE TABLE outcomes_1 (path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,"
-            " rules TEXT, sha256 TEXT, reason TEXT) WITHOUT ROWID"
-        )
-    assert all(len(facts) == 66 for facts in survey(index(root)).facts.values())
 
 
 def test_a_lack_of_memory_for_the_facts_is_no_lasting_fault(root, monkeypatch):

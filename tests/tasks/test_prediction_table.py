@@ -32,11 +32,10 @@ def answer(path: str, classes: list[str], share: float, unsure: bool = False) ->
 
 def written(answers: list[Prediction], classes: list[str], suffix: str, folder: Path) -> Path:
     """A table whose rows were added two at a time."""
-    rows, target = folder / f"rows{suffix}", folder / f"table{suffix}"
+    target = folder / f"table{suffix}"
     table = table_for(target, classes)
     parts = [table.rows(answers[place : place + 2]) for place in range(0, len(answers), 2)]
-    rows.write_bytes(table.head + b"".join(parts))
-    table.finish(rows, target)
+    table.finish(parts, target)
     return target
 
 
@@ -145,7 +144,7 @@ def test_parquet_without_pyarrow_says_what_to_install(monkeypatch):
     with pytest.raises(DataError, match="pyarrow") as told:
         table_for(Path("answers.parquet"), ["a", "b"])
     assert "relish-vision[parquet]" in told.value.hint
-    assert table_for(Path("answers.csv"), ["a", "b"]).head
+    assert table_for(Path("answers.csv"), ["a", "b"]).rows([]) == b""
 
 
 def test_probabilities_that_are_no_round_numbers_keep_their_digits(tmp_path):

@@ -502,7 +502,7 @@ def test_a_validation_split_of_ones_own_is_what_rungs_are_chosen_by(tiny_source,
 
 def test_a_full_cache_is_no_reason_to_stop(colours, tiny_source, tmp_path, monkeypatch):
     (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "features").write_text("in the way")
+    (tmp_path / "home" / "cache.sqlite3").mkdir()
     monkeypatch.setenv("RELISH_HOME", str(tmp_path / "home"))
     settings = {"image_size": 32}
     relish.fit(colours, weights=tiny_source, recipe="probe", settings=settings, out=tmp_path / "run")

@@ -1,117 +1,86 @@
 """A file that grows for hours, and is there, whole, when all is done, whatever happens on the way.
 
-In:   a target, what the work is of, and its rows as bytes, each with the name of what it is about.
-Out:  the target, in one move at the end; until then a folder beside it, `NAME.partial`, from which the same work goes
-      on.
-Not here: what a row is.
+In:   a target, what the work is of, and its rows as blocks of bytes, each with the names of what its rows are about.
+Out:  the target, in one move at the end; until then a journal beside it, `NAME.partial`, from which the same work
+      resumes.
 
-    rows         the rows, only ever added to
-    names        8 bytes a row: a hash of the name it is about
-    state.json   what the work is of, and how much of these two files counts
-
-Rows reach the disk before the state that counts them. What a kill leaves behind that count is cut off when the work
-goes on, so no row is there twice and none by half.
+The journal is an SQLite file that one process holds at a time. A block and the names of its rows are one record, so a
+kill or a power cut leaves both or neither.
 """
 
+import errno
 import hashlib
 import json
 import os
-import shutil
+import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
 
-from relish.core.errors import RunError
-from relish.core.io import cannot_write, write_json
+from relish.core.cache import is_damaged, remove_database
+from relish.core.errors import RelishError, RunError
+from relish.core.io import cannot_write
 
 SECONDS = 2.0
-"""Between two counts: the work that a kill can cost."""
+"""Between two commits: the work that a kill can cost."""
+
+_TABLES = ("about (content TEXT)", "blocks (number INTEGER PRIMARY KEY, tally TEXT, names BLOB, rows BLOB)")
+_HASH_BYTES = 8
 
 
 class Growing:
     """Rows on their way to a target. Made by `growing`."""
 
-    def __init__(self, folder: Path, about: Mapping[str, Any], head: bytes) -> None:
-        self._rows, self._names, self._state = (folder / name for name in ("rows", "names", "state.json"))
-        state = _read(self._state)
-        if state is not None and not (_has(self._rows, state["bytes"]) and _has(self._names, 8 * state["rows"])):
-            state = None  # its rows became the target already, and have been taken away since
-        if state is not None and state["about"] != about:
-            changed = [key for key, value in about.items() if state["about"].get(key) != value]
-            raise RunError(
-                f"{folder} was begun with another {' and another '.join(changed)}.",
-                hint="Give what it was begun with to go on, name another file, or begin anew with --overwrite.",
-            )
-        self._about = dict(about)
-        self._held = _Held(state["bytes"], state["rows"], state["tally"]) if state else _Held(len(head), 0, {})
-        self._files = _cut(self._rows, self._held.size if state else 0), _cut(self._names, 8 * self._held.count)
-        self._kept = time.monotonic()
-        if state is None:
-            self._files[0].write(head)
-
-    @property
-    def count(self) -> int:
+    def __init__(self, file: Path, connection: sqlite3.Connection) -> None:
+        self._file, self._connection, self._kept = file, connection, time.monotonic()
+        self.count = 0
         """Rows so far, those of earlier starts among them."""
-        return self._held.count
-
-    @property
-    def tally(self) -> Mapping[str, int]:
+        self.tally: Counter[str] = Counter()
         """Further counts that are kept with the rows."""
-        return self._held.tally
+        with _telling(file):
+            for tally, size in connection.execute("SELECT tally, length(names) FROM blocks"):
+                self.count += size // _HASH_BYTES
+                self.tally.update(json.loads(tally))
 
     def missing(self) -> "Missing":
         """What tells a name that has no row yet from one that has."""
-        self.keep()
-        return Missing(np.fromfile(self._names, dtype="<u8", count=self.count))
+        with _telling(self._file):
+            names = b"".join(names for (names,) in self._connection.execute("SELECT names FROM blocks"))
+        return Missing(np.frombuffer(names, dtype="<u8"))
 
     def add(self, rows: bytes, names: Sequence[str], tally: Mapping[str, int]) -> None:
-        """Further rows, one a name, and what they add to the tally; they hold within seconds.
+        """A further block of rows, one a name, and what it adds to the tally; it holds within seconds.
 
         Raises:
             WriteFailed: the disk is full.
         """
-        before = self._held
-        counts = {key: before.tally.get(key, 0) + value for key, value in tally.items()}
-        with _telling(self._rows):
-            self._files[0].write(rows)
-            self._files[1].write(b"".join(_hash(name).to_bytes(8, "little") for name in names))
-        # At once: Ctrl-C may come between any two statements, and what counts has to agree.
-        self._held = _Held(before.size + len(rows), before.count + len(names), counts)
+        hashes = b"".join(_hash(name).to_bytes(_HASH_BYTES, "little") for name in names)
+        with _telling(self._file):
+            self._connection.execute(
+                "INSERT INTO blocks (tally, names, rows) VALUES (?, ?, ?)", (json.dumps(tally), hashes, rows)
+            )
+        self.count += len(names)
+        self.tally.update(tally)
         if time.monotonic() - self._kept >= SECONDS:
             self.keep()
 
     def keep(self) -> None:
         """Make all rows hold, even if the power fails now."""
-        with _telling(self._rows):
-            for file in self._files:
-                file.flush()
-                os.fsync(file.fileno())
-        held = self._held
-        write_json(self._state, {"about": self._about, "bytes": held.size, "rows": held.count, "tally": held.tally})
+        with _telling(self._file):
+            self._connection.commit()
         self._kept = time.monotonic()
 
-    def close(self) -> None:
-        """Let go of the files."""
-        for file in self._files:
-            with suppress(OSError):  # of a full disk, which has been told of
-                file.close()
-
-
-@dataclass(frozen=True)
-class _Held:
-    """What counts."""
-
-    size: int
-    """Bytes of the file of rows."""
-    count: int
-    tally: Mapping[str, int]
+    def blocks(self) -> Iterator[bytes]:
+        """The blocks in the order in which they were added."""
+        with _telling(self._file):
+            for (rows,) in self._connection.execute("SELECT rows FROM blocks ORDER BY number"):
+                yield rows
 
 
 class Missing:
@@ -132,64 +101,84 @@ class Missing:
 
 @contextmanager
 def growing(
-    target: Path,
-    about: Mapping[str, Any],
-    *,
-    head: bytes,
-    finish: Callable[[Path, Path], None],
-    overwrite: bool = False,
+    target: Path, about: Mapping[str, Any], *, finish: Callable[[Iterator[bytes], Path], None], overwrite: bool = False
 ) -> Iterator[Growing]:
-    """Rows to add to; on a clean exit they become `target`, on any other they wait for the same work to go on.
+    """Rows to add to; on a clean exit they become `target`, on any other they wait for the same work to resume.
 
     Args:
-        about: plain values for JSON; whoever goes on has to bring equal ones.
-        head: what stands before the first row.
-        finish: makes the second path, whole or not at all, out of the first, the file of rows, which it may move.
+        about: plain values for JSON; whoever resumes has to bring equal ones.
+        finish: makes `target`, whole or not at all, out of the blocks.
         overwrite: replace `target`, and forget what was begun.
 
     Raises:
         RunError: `target` exists, was begun about something else, or another process is at work on it.
-        WriteFailed: no space, no permission; the rows so far can be gone on from.
+        WriteFailed: no space, no permission; the work can be resumed from the rows so far.
     """
     if target.exists() and not overwrite:
         raise RunError(f"{target} exists already.", hint="Name another file, or replace it with --overwrite.")
-    folder = partial_folder(target)
-    with _telling(target):
-        folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
-        if overwrite:
-            (folder / "state.json").unlink(missing_ok=True)
-        with _telling(target):
-            rows = Growing(folder, about, head)
+    file = partial_file(target)
+    with _telling(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        connection = _opened(file, overwrite)
+    with closing(connection):
+        _check_same_work(file, connection, about)
+        rows = Growing(file, connection)
         try:
             yield rows
         finally:
-            try:
-                rows.keep()
-            finally:
-                rows.close()
+            rows.keep()
         with _telling(target):
-            finish(folder / "rows", target)
-            shutil.rmtree(folder)
+            finish(rows.blocks(), target)
+            file.unlink()  # while it is held, so that it is nobody else's
 
 
-def partial_folder(target: Path) -> Path:
+def partial_file(target: Path) -> Path:
     """Where rows wait until all of them are there."""
     return target.with_name(f"{target.name}.partial")
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / ".lock", blocking=False)
-    with _telling(folder):
-        try:
-            lock.acquire()
-        except Timeout:
-            raise RunError(f"{folder}: another process is writing here.", hint="Name another file, or wait.") from None
+def _opened(file: Path, afresh: bool) -> sqlite3.Connection:
     try:
-        yield
-    finally:
-        lock.release()
+        return _held(file, afresh)
+    except sqlite3.DatabaseError as error:
+        if not (afresh and is_damaged(error)):
+            raise
+    remove_database(file)
+    return _held(file, afresh)
+
+
+def _held(file: Path, afresh: bool) -> sqlite3.Connection:
+    """A connection that keeps its lock until it is closed or its process ends."""
+    connection = sqlite3.connect(file, timeout=0)
+    try:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA synchronous = FULL")  # the rows are hours of work, and commits are seconds apart
+        connection.execute("BEGIN EXCLUSIVE")
+        for table in _TABLES:
+            if afresh:
+                connection.execute(f"DROP TABLE IF EXISTS {table.split()[0]}")
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+        connection.commit()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _check_same_work(file: Path, connection: sqlite3.Connection, about: Mapping[str, Any]) -> None:
+    with _telling(file):
+        found = connection.execute("SELECT content FROM about").fetchone()
+        if not found:
+            connection.execute("INSERT INTO about VALUES (?)", (json.dumps(dict(about)),))
+            connection.commit()
+            return
+    former = json.loads(found[0])
+    changed = [key for key, value in about.items() if former.get(key) != value]
+    if changed:
+        raise RunError(
+            f"{file} was begun with another {' and another '.join(changed)}.",
+            hint="Give what it was begun with to resume, name another file, or begin anew with --overwrite.",
+        )
 
 
 @contextmanager
@@ -198,28 +187,21 @@ def _telling(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise cannot_write(path, error) from error
+    except sqlite3.Error as error:
+        raise _in_words(path, error) from error
 
 
-def _read(state: Path) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = json.loads(state.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return found
-
-
-def _has(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size >= size
-
-
-def _cut(path: Path, size: int) -> BinaryIO:
-    """A file to add to, behind so many bytes."""
-    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-    file.truncate(size)
-    file.seek(size)
-    return file
+def _in_words(path: Path, error: sqlite3.Error) -> RelishError:
+    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return RunError(f"{path}: another process is writing here.", hint="Name another file, or wait.")
+    if is_damaged(error):
+        return RunError(f"{path} is damaged ({error}).", hint="Begin anew with --overwrite.")
+    # SQLite calls a quota that is used up an I/O error.
+    full = {sqlite3.SQLITE_FULL: "No space left on device", sqlite3.SQLITE_IOERR: str(error)}
+    return cannot_write(path, OSError(errno.ENOSPC if code in full else errno.EACCES, full.get(code, str(error))))
 
 
 def _hash(name: str) -> int:
     # Of a million names, two share one by a chance of 1 in 40 million; the second would then have to wait in vain.
-    return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(os.fsencode(name), digest_size=_HASH_BYTES).digest(), "little")

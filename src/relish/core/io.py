@@ -115,13 +115,6 @@ def append_line(target: Path, line: str) -> None:
         raise cannot_write(target, error) from error
 
 
-def move_into_place(made: Path, target: Path) -> None:
-    """Let a whole file, in the same file system, be `target` from now on."""
-    _force_to_disk(made)
-    made.replace(target)
-    _force_to_disk(target.parent)
-
-
 def _force_to_disk(path: Path) -> None:
     if path.is_dir() and os.name != "posix":
         return  # only POSIX lets a folder be opened; elsewhere the rename itself has to do

@@ -32,9 +32,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
+from relish.core.cache import one_at_a_time
 from relish.core.errors import DataError, WriteFailed
 from relish.core.io import atomic_folder, relish_home, sha256_of_file
-from relish.core.locks import one_at_a_time
 from relish.core.progress import Progress
 from relish.data.download import size_words
 

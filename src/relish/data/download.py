@@ -17,9 +17,9 @@ from urllib.parse import unquote
 
 import httpx
 
+from relish.core.cache import one_at_a_time
 from relish.core.errors import DataError, DownloadFailed, WriteFailed
 from relish.core.io import relish_home, sha256_of_file, write_json
-from relish.core.locks import one_at_a_time
 from relish.core.progress import Progress
 
 TRIES = 5

@@ -7,6 +7,7 @@ than the same one shrunk.
 """
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,20 +16,22 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import imagehash
 import numpy as np
 import numpy.typing as npt
+import PIL
 from PIL import Image
 
+from relish.core.cache import Cache
 from relish.core.errors import DataError, ImageError
 from relish.core.io import fingerprint
 from relish.core.progress import Progress
 from relish.core.runtime import usable_cores
 from relish.data.dataset import TRAIN, Dataset, first_few, named_counts
 from relish.data.findings import Finding
-from relish.data.image import mode_of, open_image, unreadable_reason
-from relish.data.outcomes import FileKey, Outcome, Outcomes
+from relish.data.image import MAX_PIXELS, mode_of, open_image, unreadable_reason
 
 # ---- facts of an image's pixels -------------------------------------------------------------------------------------
 
@@ -140,10 +143,37 @@ def _bits(found: imagehash.ImageHash) -> int:
 MAX_FILE_BYTES = 2**30
 """A larger file is not read: no image within `MAX_PIXELS` needs as much, and several are in memory at a time."""
 
+_KIND = "picture"
+"""Of entries in the cache: by a file's absolute path, its size and times, and what came of reading it."""
 _CHUNK = 256
 """Files between two looks at what is remembered, no unit; what a kill can cost."""
 _SETTLED_NS = 2_000_000_000
 """A file changed less than this before it was read may change again within one tick of its clock."""
+_RULES = f"2/{PIL.__version__}/{MAX_PIXELS}"
+"""What can be opened depends on this; raise the first number when `image.py` accepts more or less than before,
+or `facts_of` measures otherwise."""
+
+
+class FileKey(NamedTuple):
+    """A file as it stood at one time. Its change time is in it since unpacking and copying set the other at will."""
+
+    path: bytes
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of reading a file."""
+
+    sha256: str
+    reason: str
+    """Why it cannot be opened; empty where it can."""
+    facts: bytes = b""
+    """A row of `facts.FACTS`; empty where it cannot be opened."""
+    lasting: bool = True
+    """Whether the reason lies in the file's bytes: a permission or a lack of memory may be mended."""
 
 
 @dataclass(frozen=True)
@@ -208,9 +238,10 @@ def _examine_all(dataset: Dataset, paths: Sequence[Path], progress: Progress) ->
     outcomes: dict[Path, Outcome] = {}
     pool = ThreadPoolExecutor(_threads(), thread_name_prefix="survey")
     try:
-        with Outcomes() as remembered, progress.bar("reading pictures", len(paths)) as bar:
+        cache = Cache(progress)
+        with progress.bar("reading pictures", len(paths)) as bar:
             for chunk in _chunks(paths, _CHUNK):
-                for path, outcome in _examine_chunk(chunk, pool, remembered):
+                for path, outcome in _examine_chunk(chunk, pool, cache):
                     outcomes[path] = outcome
                     bar.advance()
     finally:
@@ -218,18 +249,16 @@ def _examine_all(dataset: Dataset, paths: Sequence[Path], progress: Progress) ->
     return outcomes
 
 
-def _examine_chunk(
-    chunk: Sequence[Path], pool: ThreadPoolExecutor, remembered: Outcomes
-) -> Iterator[tuple[Path, Outcome]]:
+def _examine_chunk(chunk: Sequence[Path], pool: ThreadPoolExecutor, cache: Cache) -> Iterator[tuple[Path, Outcome]]:
     """Each path with what came of reading it, in the order given."""
     keys = list(pool.map(_key, chunk))
-    known = remembered.recall([key for key in keys if key])
+    known = _recalled(cache, [key for key in keys if key])
     fresh: dict[FileKey, Outcome] = {}
     for path, key, outcome in zip(chunk, keys, pool.map(partial(_examine, known=known), chunk, keys), strict=True):
         if key and key not in known and _worth_remembering(key, outcome):
             fresh[key] = outcome
         yield path, outcome
-    remembered.remember(fresh)
+    cache.remember(_KIND, {key.path: _entry(key, outcome) for key, outcome in fresh.items()})
 
 
 def _threads() -> int:
@@ -278,6 +307,21 @@ def _decode(content: bytes, name: str) -> Outcome:
 
 def _worth_remembering(key: FileKey, outcome: Outcome) -> bool:
     return outcome.lasting and time.time_ns() - max(key.mtime_ns, key.ctime_ns) > _SETTLED_NS
+
+
+def _entry(key: FileKey, outcome: Outcome) -> bytes:
+    return json.dumps([*key[1:], _RULES, outcome.sha256, outcome.reason, outcome.facts.hex()]).encode()
+
+
+def _recalled(cache: Cache, keys: Sequence[FileKey]) -> dict[FileKey, Outcome]:
+    """What came of these files, as they stand now."""
+    found: dict[FileKey, Outcome] = {}
+    by_path = {key.path: key for key in keys}
+    for path, entry in cache.recall(_KIND, by_path):
+        *stood, sha256, reason, facts = json.loads(entry)
+        if stood == [*by_path[path][1:], _RULES]:
+            found[by_path[path]] = Outcome(sha256, reason, bytes.fromhex(facts))
+    return found
 
 
 # ---- leaving out ----------------------------------------------------------------------------------------------------

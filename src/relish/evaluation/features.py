@@ -18,10 +18,10 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
-from relish.core.errors import ModelError, WriteFailed
-from relish.core.io import fingerprint, relish_home
+from relish.core.cache import Cache
+from relish.core.errors import ModelError
+from relish.core.io import fingerprint
 from relish.core.progress import Progress
-from relish.core.row_store import RowStore
 from relish.core.runtime import to_device
 from relish.data.dataset import Split
 from relish.data.loader import View, view_batches
@@ -147,20 +147,16 @@ def features_of(
     voice, keys = progress or Progress(), [sha256[path] for path in split.paths]
     place_of = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     digest = backbone.digest()
-    shelves = [_Shelf(_key(backbone, digest, look), place_of, backbone.width, accelerator) for look in looks]
+    cache = Cache(voice)
+    shelves = [_Shelf(cache, _key(backbone, digest, look), place_of, backbone.width, accelerator) for look in looks]
     lacking = [shelf.missing for shelf in shelves]
     missing = {key for some in lacking for key in some}
-    keep = accelerator.is_main_process
     with voice.bar(title, len(keys), sum(key not in missing for key in keys)) as bar:
         for fresh in _computed(backbone, split, looks, keys, lacking, accelerator, workers):
             for shelf, rows in zip(shelves, fresh, strict=True):
                 new = {key: row for key, row in rows.items() if key in shelf.missing}
-                if keep:
-                    try:
-                        shelf.store.add(new)
-                    except WriteFailed as error:  # a convenience, and no reason to stop
-                        voice.warn(f"{error.message} The features of this run are not kept.")
-                        keep = False
+                if accelerator.is_main_process:
+                    shelf.keep(new)
                 shelf.put(new)
             bar.advance(len({key for rows in fresh for key in rows} & missing))
     if len(place_of) == len(keys):  # no copies: the rows are in the order of the split
@@ -171,17 +167,28 @@ def features_of(
 class _Shelf:
     """The rows of one look: what is kept on disk, and what is missing."""
 
-    def __init__(self, name: str, place_of: Mapping[str, int], width: int, accelerator: Accelerator) -> None:
-        self.store, self.place_of = RowStore(relish_home() / "features" / name[:32], width), place_of
+    def __init__(
+        self, cache: Cache, name: str, place_of: Mapping[str, int], width: int, accelerator: Accelerator
+    ) -> None:
+        self.cache, self.kind, self.place_of = cache, f"features/{name[:32]}", place_of
         self.rows = np.full((len(place_of), width), np.nan, dtype=np.float32)
+        self.missing = set(place_of)
         # The first process reads, for all of them.
-        kept: list[Any] = [{}]
         if accelerator.is_main_process:
-            kept = [{key: np.array(row) for key, row in self.store.read(place_of)}]
+            self._recall()
         if accelerator.num_processes > 1:
-            broadcast_object_list(kept)
-        self.put(kept[0])
-        self.missing = set(place_of) - set(kept[0])
+            found: list[Any] = [self.rows, self.missing]
+            broadcast_object_list(found)
+            self.rows, self.missing = found
+
+    def _recall(self) -> None:
+        keys = {bytes.fromhex(key): key for key in self.place_of}
+        for digest, row in self.cache.recall(self.kind, keys):
+            self.rows[self.place_of[keys[digest]]] = np.frombuffer(row, dtype="<f4")
+            self.missing.discard(keys[digest])
+
+    def keep(self, rows: Mapping[str, Features]) -> None:
+        self.cache.remember(self.kind, {bytes.fromhex(key): row.astype("<f4").tobytes() for key, row in rows.items()})
 
     def put(self, rows: Mapping[str, Features]) -> None:
         for key, row in rows.items():

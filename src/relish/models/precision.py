@@ -6,25 +6,25 @@ Not here: when a run may choose (`training/precision.py`).
 
 bf16 halves the bytes and, where the processor multiplies it, the time; where a network's layers have no fast bf16
 kernel it is several times slower, on the very same processor. So both are timed on the network itself. Times are
-remembered under `relish_home()`, by processor, threads, PyTorch, network and shape; how far the answers lie apart
+kept in the cache, by processor, threads, PyTorch, network and shape; how far the answers lie apart
 depends on the weights and is looked at every time.
 """
 
 import copy
+import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from relish.core.errors import BadInput, WriteFailed
-from relish.core.io import fingerprint, relish_home, write_json
+from relish.core.cache import Cache
+from relish.core.errors import BadInput
+from relish.core.io import fingerprint
 from relish.core.runtime import processor_name
 
 Precision = Literal["f32", "bf16"]
@@ -134,32 +134,16 @@ def trial(network: nn.Module, images: Tensor, *, training: bool) -> Trial:
         Times of `PICTURES` or fewer pictures, never of B.
     """
     twin, images = copy.deepcopy(network), images[:PICTURES]
-    file = _memory(network, images, training)
+    cache, key = Cache(), _cache_key(network, images, training)
     with torch.random.fork_rng():
-        seconds = _recalled(file)
-        if seconds is None:
-            seconds = _Seconds(*_timed(twin, images, training))
-            # A convenience: where it cannot be kept, the next run measures again.
-            with suppress(WriteFailed):
-                write_json(file, asdict(seconds))
+        f32, bf16 = _recalled(cache, key) or _timed(twin, images, training)
+        cache.remember("trial", {key: json.dumps([f32, bf16]).encode()})
         difference, agreement = _compared(twin, images)
-    return Trial(f32_seconds=seconds.f32, bf16_seconds=seconds.bf16, difference=difference, agreement=agreement)
+    return Trial(f32_seconds=f32, bf16_seconds=bf16, difference=difference, agreement=agreement)
 
 
-@dataclass(frozen=True)
-class _Seconds:
-    """What is remembered of a trial."""
-
-    f32: float
-    bf16: float
-
-    def __post_init__(self) -> None:
-        if not (self.f32 > 0 and self.bf16 > 0):
-            raise ValueError("a pass takes time")
-
-
-def _memory(network: nn.Module, images: Tensor, training: bool) -> Path:
-    """The file of one network, shape and machine; a file each, so that processes need not wait for each other."""
+def _cache_key(network: nn.Module, images: Tensor, training: bool) -> bytes:
+    """Of one network, shape and machine."""
     learning = [name for name, parameter in network.named_parameters() if parameter.requires_grad] if training else []
     about = [
         _VERSION,
@@ -172,14 +156,14 @@ def _memory(network: nn.Module, images: Tensor, training: bool) -> Path:
         list(images.shape),
         training,
     ]
-    return relish_home() / "trials" / f"{fingerprint(about)[:32]}.json"
+    return bytes.fromhex(fingerprint(about))
 
 
-def _recalled(file: Path) -> _Seconds | None:
-    try:
-        return TypeAdapter(_Seconds).validate_json(file.read_bytes())
-    except (OSError, ValidationError):
-        return None
+def _recalled(cache: Cache, key: bytes) -> tuple[float, float] | None:
+    for _, entry in cache.recall("trial", [key]):
+        f32, bf16 = json.loads(entry)
+        return f32, bf16
+    return None
 
 
 def _timed(network: nn.Module, images: Tensor, training: bool) -> tuple[float, float]:

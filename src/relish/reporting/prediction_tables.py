@@ -1,8 +1,7 @@
 """Predictions as a table: CSV, JSONL or Parquet, of any number of rows.
 
 In:   answers, some at a time.
-Out:  their rows as bytes to add to a file, and what makes the table out of that file.
-Not here: keeping the file while it grows (`core/growing.py`).
+Out:  a block of bytes for their rows, and what makes the table of all blocks (`core/growing.py` keeps them till then).
 
 The columns are the same whatever the form: path, class, probability, unsure, error, and `probability_NAME` for each
 class. No class can take the name of another column, since none of those begins with `probability_`. A name is written
@@ -11,8 +10,9 @@ as it is, also one that a spreadsheet would take for a formula; how many there a
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from relish.core.errors import DataError
-from relish.core.io import atomic_path, move_into_place
+from relish.core.io import atomic_path
 from relish.data.layout import printable
 
 FIRST_COLUMNS = ("path", "class", "probability", "unsure", "error")
@@ -51,12 +51,10 @@ class Answer(Protocol):
 class Table:
     """One form of table."""
 
-    head: bytes
-    """What stands before the first row."""
     rows: Callable[[Sequence[Answer]], bytes]
-    """Rows as they are added to the file."""
-    finish: Callable[[Path, Path], None]
-    """Makes the table, the second path, of the file of rows, the first."""
+    """Rows as a block of bytes."""
+    finish: Callable[[Iterable[bytes], Path], None]
+    """Makes the table of all blocks, whole or not at all."""
     formulas: bool = False
     """Whether spreadsheets open it, and compute cells that look like formulas."""
 
@@ -107,7 +105,7 @@ def _csv(classes: Sequence[str]) -> Table:
         cells = [_cells(answer, len(classes)) for answer in answers]
         return lines([[str(cell).lower() if isinstance(cell, bool) else cell for cell in row] for row in cells])
 
-    return Table(lines([columns(classes)]), rows, move_into_place, formulas=True)
+    return Table(rows, partial(_write_lines, lines([columns(classes)])), formulas=True)
 
 
 def _jsonl(classes: Sequence[str]) -> Table:
@@ -118,14 +116,20 @@ def _jsonl(classes: Sequence[str]) -> Table:
         cells = [float(str(c)) if isinstance(c, np.float32) else c for c in _cells(answer, len(classes))]
         return json.dumps(dict(zip(names, cells, strict=True)), ensure_ascii=False) + "\n"
 
-    return Table(b"", lambda answers: "".join(map(line, answers)).encode(), move_into_place)
+    return Table(lambda answers: "".join(map(line, answers)).encode(), partial(_write_lines, b""))
+
+
+def _write_lines(head: bytes, blocks: Iterable[bytes], target: Path) -> None:
+    with atomic_path(target) as temporary, temporary.open("wb") as file:
+        file.write(head)
+        file.writelines(blocks)
 
 
 # ---- Parquet --------------------------------------------------------------------------------------------------------
 
 
 def _parquet(classes: Sequence[str]) -> Table:
-    """Rows are added as messages of an Arrow stream, which can be cut anywhere; Parquet's index comes at the end."""
+    """A block is a record batch, as an Arrow message; Parquet's index comes at the end."""
     try:
         import pyarrow as pa  # late: only Parquet needs it
     except ImportError as error:
@@ -141,24 +145,20 @@ def _parquet(classes: Sequence[str]) -> Table:
         arrays = [pa.array(column, kind) for column, kind in zip(found, kinds, strict=True)]
         return bytes(pa.record_batch(arrays, schema=schema).serialize())
 
-    return Table(bytes(schema.serialize()), rows, _stream_to_parquet)
+    return Table(rows, partial(_write_parquet, schema))
 
 
-def _stream_to_parquet(stream: Path, target: Path) -> None:
+def _write_parquet(schema: Any, blocks: Iterable[bytes], target: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    with (
-        pa.OSFile(str(stream)) as file,
-        pa.ipc.open_stream(file) as batches,
-        atomic_path(target) as temporary,
-        parquet.ParquetWriter(temporary, batches.schema) as writer,
-    ):
+    batches = (pa.ipc.read_record_batch(block, schema) for block in blocks)
+    with atomic_path(target) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
         for group in _grouped(batches):
             writer.write_table(pa.Table.from_batches(group))
 
 
-def _grouped(batches: Any) -> Iterator[list[Any]]:
+def _grouped(batches: Iterable[Any]) -> Iterator[list[Any]]:
     """Batches together as a row group: many small ones would make a file that is large and slow to read."""
     group: list[Any] = []
     size = 0

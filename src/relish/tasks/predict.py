@@ -148,7 +148,7 @@ def predict_table(
     about = {"model": sha256_of_file(file), "pictures": fingerprint([names, nul]), "precision": precision}
     began = time.monotonic()
     try:
-        with growing(target, about, head=table.head, finish=table.finish, overwrite=overwrite) as rows:
+        with growing(target, about, finish=table.finish, overwrite=overwrite) as rows:
             former = rows.count
             if former:
                 progress.say(f"resuming {target}: {former:,} rows are there already")
@@ -160,7 +160,7 @@ def predict_table(
                     raise Stopped(f"stopped at {rows.count:,} pictures.", hint=_GO_ON) from error
     except WriteFailed as error:
         raise WriteFailed(error.message, hint=f"{error.hint}\n  {_GO_ON}") from error
-    tally = {key: rows.tally.get(key, 0) for key in ("unreadable", "unsure", "formulas")}
+    tally = {key: rows.tally[key] for key in ("unreadable", "unsure", "formulas")}
     return WrittenTable(target, rows.count, **tally, added=rows.count - former, seconds=time.monotonic() - began)
 
 

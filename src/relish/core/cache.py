@@ -1,0 +1,154 @@
+"""What was computed once and need not be again: one SQLite file under `relish_home()`, and a lock for other work there.
+
+Entries are bytes under a kind and a key; whoever keeps them says what they mean (`data/survey.py`,
+`models/precision.py`, `evaluation/features.py`). A cache is a convenience and never a reason to fail: where its file is
+locked, full or read-only, relish goes without and says so; a damaged file is emptied.
+
+A transaction is whole or not there, whatever is killed, and a checksum is kept with each entry. The rollback journal,
+not WAL: WAL needs shared memory, which home folders on a network lack, and was not faster (docs/design.md).
+"""
+
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from relish.core.errors import WriteFailed
+from relish.core.io import relish_home
+from relish.core.progress import Progress
+
+LOCK_SECONDS = 10.0
+"""How long to wait for another process to end its transaction, which takes milliseconds."""
+
+_TABLE = "CREATE TABLE IF NOT EXISTS entries (kind TEXT, key BLOB, value BLOB, UNIQUE (kind, key))"
+_FIND = "SELECT CAST(value AS BLOB) FROM entries WHERE kind = ? AND key = ?"
+_CHECKSUM_BYTES = 4
+
+
+def cache_file() -> Path:
+    """The file of all entries; it may be deleted whenever no relish is running."""
+    return relish_home() / "cache.sqlite3"
+
+
+class Cache:
+    """Entries by kind and key; several processes may use the file at once.
+
+    Each call opens the file and closes it again: a connection must not be carried into a forked process.
+    """
+
+    def __init__(self, progress: Progress | None = None) -> None:
+        self._file, self._progress, self._usable = cache_file(), progress or Progress(), True
+
+    def recall(self, kind: str, keys: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """The keys of which an entry is there and whole, each with its value, in the order of the keys."""
+        if not self._usable:
+            return
+        try:
+            with closing(_opened(self._file)) as connection:
+                for key in keys:
+                    found = connection.execute(_FIND, (kind, key)).fetchone()
+                    content: bytes = (found and found[0]) or b""
+                    value = content[_CHECKSUM_BYTES:]
+                    if content and content[:_CHECKSUM_BYTES] == _checksum(kind, key, value):
+                        yield key, value
+        except (OSError, sqlite3.Error) as error:
+            self._give_up(error)
+
+    def remember(self, kind: str, entries: Mapping[bytes, bytes]) -> bool:
+        """Keep these in one transaction, in place of former ones; False where the cache cannot be used any more."""
+        if not (self._usable and entries):
+            return self._usable
+        try:
+            with closing(_opened(self._file)) as connection, connection:
+                connection.executemany(
+                    "INSERT OR REPLACE INTO entries VALUES (?, ?, ?)",
+                    ((kind, key, _checksum(kind, key, value) + value) for key, value in entries.items()),
+                )
+        except (OSError, sqlite3.Error) as error:
+            self._give_up(error)
+        return self._usable
+
+    def _give_up(self, error: Exception) -> None:
+        self._usable = False
+        if is_damaged(error):
+            try:
+                remove_database(self._file)
+            except OSError as refusal:
+                error = refusal
+            else:
+                self._usable = True
+                self._progress.warn(f"{self._file} was damaged and has been emptied; what it held is computed again.")
+                return
+        reason = getattr(error, "strerror", None) or str(error)
+        self._progress.warn(f"{self._file} cannot be used ({reason}): what is computed now is not kept for next time.")
+
+
+def is_damaged(error: Exception) -> bool:
+    """Whether SQLite says that a file is no database, or a broken one."""
+    code = getattr(error, "sqlite_errorcode", None) or 0
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def remove_database(file: Path) -> None:
+    """Delete a database, its journal first: a journal alone would be taken for the next database's."""
+    for path in (file.with_name(f"{file.name}-journal"), file):
+        path.unlink(missing_ok=True)
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(file, timeout=LOCK_SECONDS)
+    try:
+        # A power cut may then lose or break what is only a cache; a kill cannot.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(_TABLE)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _checksum(kind: str, key: bytes, value: bytes) -> bytes:
+    return zlib.crc32(value, zlib.crc32(key, zlib.crc32(kind.encode()))).to_bytes(_CHECKSUM_BYTES, "little")
+
+
+# ---- other work in the home folder ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def one_at_a_time(lock: Path, what: str, progress: Progress) -> Iterator[bool]:
+    """Keep other processes of this computer from the same work; waits for its turn. The lock ends with its process.
+
+    Yields:
+        Whether they are in fact kept out; False on the few network file systems that know no locks.
+
+    Raises:
+        WriteFailed: the folder of the lock cannot be made or written to.
+    """
+    held = FileLock(lock)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        alone = _take(held, what, progress)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WriteFailed(
+            f"{lock.parent}: cannot write ({reason}).", hint="Free some space or name another folder, then again."
+        ) from error
+    try:
+        yield alone
+    finally:
+        held.release()
+
+
+def _take(held: FileLock, what: str, progress: Progress) -> bool:
+    try:
+        held.acquire(blocking=False)
+    except Timeout:
+        progress.say(f"another process is at work on {what}; waiting for it")
+        held.acquire()
+    except NotImplementedError:
+        return False
+    return True
