@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from relish.core.errors import RelishError as RelishError
     from relish.evaluation.prediction import Prediction as Prediction
     from relish.exporting.onnx_classifier import OnnxClassifier as OnnxClassifier
-    from relish.models.source import source_model as source_model
+    from relish.models.own_module import source_model as source_model
+    from relish.models.own_module import target_model as target_model
     from relish.tasks.check import Check as Check
     from relish.tasks.check import check as check
     from relish.tasks.classifier import Classifier as Classifier
@@ -56,8 +57,9 @@ _HOMES = {
     "report": "relish.tasks.report",
     "serve": "relish.tasks.serve",
     "show": "relish.tasks.inspect",
-    "source_model": "relish.models.source",
+    "source_model": "relish.models.own_module",
     "sweep": "relish.tasks.sweep",
+    "target_model": "relish.models.own_module",
 }
 __all__ = [
     "Check",
@@ -83,6 +85,7 @@ __all__ = [
     "show",
     "source_model",
     "sweep",
+    "target_model",
 ]
 
 

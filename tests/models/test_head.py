@@ -124,8 +124,8 @@ def heads(bias=True):
     return nn.Linear(20, 3, bias=bias), nn.Linear(20, 6, bias=bias)
 
 
-def start(layer, source, rows=(None, None, None), how="xavier", unmatched="random", seed=0):
-    initialise_head(layer, source, rows, how=how, unmatched=unmatched, seed=seed)
+def start(layer, source, rows=(None, None, None), head_init="xavier", unmatched="random", seed=0):
+    initialise_head(layer, source, rows, head_init=head_init, unmatched=unmatched, seed=seed)
     return layer.weight.detach().clone()
 
 
@@ -138,26 +138,26 @@ def test_xavier_keeps_to_its_bounds_and_fills_them():
 
 def test_xavier_zero_is_xavier_with_biases_of_zero():
     layer, source = heads()
-    assert torch.equal(start(layer, source, how="xavier-zero"), start(heads()[0], source))
+    assert torch.equal(start(layer, source, head_init="xavier-zero"), start(heads()[0], source))
     assert not layer.bias.any()
-    start(heads(bias=False)[0], heads(bias=False)[1], how="xavier-zero")
+    start(heads(bias=False)[0], heads(bias=False)[1], head_init="xavier-zero")
 
 
 def test_zeros_are_zeros():
     layer, source = heads()
-    assert not start(layer, source, how="zeros").any()
+    assert not start(layer, source, head_init="zeros").any()
     assert not layer.bias.any()
 
 
 def test_library_leaves_the_layer_as_it_was():
     layer, source = heads()
     before = layer.weight.detach().clone()
-    assert torch.equal(start(layer, source, how="library"), before)
+    assert torch.equal(start(layer, source, head_init="library"), before)
 
 
 def test_source_rows_and_biases_go_to_their_classes_and_the_rest_is_as_xavier():
     layer, source = heads()
-    weight, plain = start(layer, source, (4, None, 0), how="source"), start(heads()[0], source)
+    weight, plain = start(layer, source, (4, None, 0), head_init="source"), start(heads()[0], source)
     assert torch.equal(weight[[0, 2]], source.weight[[4, 0]])
     assert torch.equal(layer.bias[[0, 2]], source.bias[[4, 0]])
     assert torch.equal(weight[1], plain[1])
@@ -165,14 +165,14 @@ def test_source_rows_and_biases_go_to_their_classes_and_the_rest_is_as_xavier():
 
 def test_an_unmatched_class_may_start_from_the_mean_of_the_source_rows():
     layer, source = heads()
-    weight = start(layer, source, (4, None, 0), how="source", unmatched="mean")
+    weight = start(layer, source, (4, None, 0), head_init="source", unmatched="mean")
     torch.testing.assert_close(weight[1], source.weight.mean(0))
     torch.testing.assert_close(layer.bias[1], source.bias.mean())
 
 
 def test_a_head_without_biases_is_fine():
     layer, source = heads(bias=False)
-    assert torch.equal(start(layer, source, (1, 2, 3), how="source"), source.weight[1:4])
+    assert torch.equal(start(layer, source, (1, 2, 3), head_init="source"), source.weight[1:4])
 
 
 def test_the_draw_depends_on_the_seed_alone_and_leaves_the_global_state():

@@ -18,9 +18,10 @@ from PIL import Image
 
 from relish.core.errors import DownloadFailed, ModelError
 from relish.models import hub, registry
+from relish.models.own_module import source_model
 from relish.models.registry import imagenet_labels, names_of_rows
 from relish.models.saved_model import DataConfig
-from relish.models.source import embedded_file, load_source, source_model
+from relish.models.source import embedded_file, load_source
 from relish.models.summary import list_models
 
 SHARED = Path(os.environ.get("RELISH_SHARED", Path(__file__).parents[3] / "shared"))

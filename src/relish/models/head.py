@@ -7,7 +7,7 @@ new layer depend on the seed and on the layer's shape alone.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,68 @@ def head_names(network: nn.Module, num_classes: int) -> tuple[str, ...]:
     return (found[-1],)
 
 
+def last_layer(network: nn.Module) -> str:
+    """The output layer's module name where the number of classes is not known: the last layer that could be one.
+
+    Raises:
+        ModelError: there is none.
+    """
+    recorded = _recorded(network)
+    found = [name for name, module in network.named_modules() if _could_be_output(module)]
+    if recorded and recorded[0] in found:
+        return str(recorded[0])
+    if not found or not found[-1]:
+        raise ModelError(
+            f"{type(network).__name__} has no output layer that relish can find: no linear layer or 1 × 1 convolution.",
+            hint="It must end in one, so that it can be exchanged for one of your classes.",
+        )
+    return found[-1]
+
+
+def checked_head(network: nn.Module, name: str) -> str:
+    """The same name, if a layer of that name could be an output layer.
+
+    Raises:
+        ModelError: there is no such module, or it is no linear layer and no 1 × 1 convolution.
+    """
+    layers = [known for known, module in network.named_modules() if known and _could_be_output(module)]
+    if name in layers:
+        return name
+    modules = dict(network.named_modules())
+    what = f"is a {type(modules[name]).__name__}" if name in modules else "is none of its modules"
+    offer = nearest(name, layers) or f"It has: {', '.join(layers[-8:]) or 'none'}."
+    raise ModelError(
+        f'head="{name}": {what}, not a linear layer or a 1 × 1 convolution of {type(network).__name__}.', hint=offer
+    )
+
+
+def exchange_head(network: nn.Module, name: str, num_classes: int, seed: int = 0) -> None:
+    """Put a new layer of `num_classes` outputs in the place of an output layer; nothing, where it has as many.
+
+    Args:
+        network: changed in place.
+        name: of the output layer.
+        num_classes: outputs of the new one, whose weights are as torch draws them.
+        seed: of the draws; the global random state is left as it was.
+
+    Raises:
+        ModelError: as `checked_head` does.
+    """
+    layer: Any = output_layer(network, checked_head(network, name))
+    if outputs_of(layer) == num_classes:
+        return
+    bias = layer.bias is not None
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        new = (
+            nn.Linear(layer.in_features, num_classes, bias=bias)
+            if isinstance(layer, nn.Linear)
+            else nn.Conv2d(layer.in_channels, num_classes, 1, layer.stride, bias=bias)
+        )
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, new.to(layer.weight.device))
+
+
 def output_layer(network: nn.Module, name: str) -> OutputLayer:
     """The module of that name, known to be an output layer."""
     return cast(OutputLayer, network.get_submodule(name))
@@ -46,26 +108,29 @@ def output_layer(network: nn.Module, name: str) -> OutputLayer:
 def head_words(network: nn.Module, name: str) -> str:
     """The layer as the book writes it: `fc: 512 → 1000`."""
     layer = output_layer(network, name)
-    return f"{name}: {_inputs(layer)} → {_outputs(layer)}"
+    return f"{name}: {_inputs(layer)} → {outputs_of(layer)}"
 
 
 def _recorded(network: nn.Module) -> tuple[str, ...]:
     record: Any = getattr(network, "pretrained_cfg", None) or {}
-    names = record.get("classifier") or ()
+    names: str | Sequence[str] = record.get("classifier") or ()
     return (names,) if isinstance(names, str) else tuple(names)
 
 
+def _could_be_output(module: nn.Module) -> TypeGuard[OutputLayer]:
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and set(module.kernel_size) == {1})
+
+
 def _gives(module: nn.Module, num_classes: int) -> bool:
-    if isinstance(module, nn.Linear):
-        return module.out_features == num_classes
-    return isinstance(module, nn.Conv2d) and module.out_channels == num_classes and set(module.kernel_size) == {1}
+    return _could_be_output(module) and outputs_of(module) == num_classes
 
 
 def _inputs(layer: OutputLayer) -> int:
     return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
 
 
-def _outputs(layer: OutputLayer) -> int:
+def outputs_of(layer: OutputLayer) -> int:
+    """How many classes an output layer is for."""
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 
@@ -79,7 +144,7 @@ def initialise_head(
     source: OutputLayer,
     rows: Sequence[int | None],
     *,
-    how: HeadInit,
+    head_init: HeadInit,
     unmatched: Unmatched,
     seed: int,
 ) -> None:
@@ -88,23 +153,23 @@ def initialise_head(
     Args:
         layer: (K, D) weight, or (K, D, 1, 1); changed in place.
         source: the source's layer, (S, D), and its bias, (S,).
-        rows: for each of the K classes, the source row it starts from; read only with `how="source"`.
-        how: `xavier`: Xavier-uniform weight (Glorot and Bengio 2010, http://proceedings.mlr.press/v9/glorot10a.html)
+        rows: for each of the K classes, the source row it starts from; read only with `head_init="source"`.
+        head_init: `xavier`: Xavier-uniform weight (Glorot and Bengio 2010, http://proceedings.mlr.press/v9/glorot10a.html)
             and torch's own initial bias, as in the book's PyTorch tab; `xavier-zero`: the same weight and a bias of
             zero, as in its MXNet tab; `zeros`; `source`: rows and biases of the source head; `library`: left as the
             library built it.
         unmatched: with `source`, what a class without a row starts from: as `xavier`, or the mean of all rows.
         seed: of the draws; the global random state is left as it was.
     """
-    if how == "library":
+    if head_init == "library":
         return
-    if how == "zeros":
+    if head_init == "zeros":
         _zero(layer)
         return
     _xavier(layer, seed)
-    if how == "xavier-zero" and layer.bias is not None:
+    if head_init == "xavier-zero" and layer.bias is not None:
         layer.bias.zero_()
-    if how == "source":
+    if head_init == "source":
         _copy_rows(layer.weight, source.weight, rows, unmatched)
         if layer.bias is not None and source.bias is not None:
             _copy_rows(layer.bias, source.bias, rows, unmatched)

@@ -118,18 +118,15 @@ def build_network(
         return _construct(library, architecture, model_args, num_classes)
 
 
-def network_shapes(
-    library: str, architecture: str, model_args: Mapping[str, Any], num_classes: int
-) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor that `build_network` would make, without taking the memory for it."""
+def hollow_network(library: str, architecture: str, model_args: Mapping[str, Any], num_classes: int) -> nn.Module:
+    """What `build_network` would make, without taking the memory for its tensors where the constructor allows that."""
     check_buildable(library, architecture, model_args, num_classes)
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            network = _construct(library, architecture, model_args, num_classes)
+            return _construct(library, architecture, model_args, num_classes)
     except ModelError:
         # A few constructors, torchvision's RegNets among them, compute their widths with tensors that must hold data.
-        network = build_network(library, architecture, model_args, num_classes)
-    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        return build_network(library, architecture, model_args, num_classes)
 
 
 def check_buildable(library: str, architecture: str, model_args: Mapping[str, Any], num_classes: int) -> None:

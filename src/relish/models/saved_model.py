@@ -5,6 +5,7 @@ order, so that equal models are equal files. A wrong mean costs a few points of 
 `DataConfig` carries for each field who decided it, and prints that.
 """
 
+import copy
 import json
 import math
 import shutil
@@ -20,13 +21,14 @@ from torch import nn
 
 from relish.core.errors import ModelError
 from relish.core.io import atomic_path
+from relish.models.head import exchange_head
 from relish.models.registry import (
     LABEL_SETS,
     build_network,
     check_buildable,
+    hollow_network,
     imagenet_labels,
     label_set_of,
-    network_shapes,
 )
 from relish.models.weights import broken_file, check_fit, fill, is_safetensors, read_tensors
 
@@ -137,7 +139,9 @@ def _is_row(given: Any) -> bool:
 
 FORMAT_VERSION = 1
 _KINDS = {dict: "an object", list: "a list", int: "a whole number"}
-_OURS = ("format_version", "library", "architecture", "model_args", "num_classes", "labels", *FIELDS)
+_OURS = ("format_version", "library", "architecture", "model_args", "num_classes", "labels", "heads", *FIELDS)
+OWN = "own"
+"""The library of a network whose class is the user's own: relish cannot build it, so it has to be handed in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +149,9 @@ class ModelDescription:
     """What a file of weights must say about itself to be built and fed."""
 
     library: str
-    """`timm`, `torchvision` or `gluon`."""
+    """`timm`, `torchvision`, `gluon` or `own`."""
     architecture: str
-    """The network's name in that library, without a tag."""
+    """The network's name in that library, without a tag; of an own one its class, such as `nets.Net`."""
     model_args: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the library's constructor, as JSON holds them."""
     num_classes: int
@@ -155,10 +159,13 @@ class ModelDescription:
     labels: tuple[str, ...] | None = None
     """One class name per output, in their order; None where nobody knows."""
     data_config: DataConfig = field(default_factory=DataConfig)
-    """How pictures are fed to it."""
+    """How images are fed to it."""
+    heads: tuple[str, ...] = ()
+    """Of an own network, the names of its output layers; a library's are found by its rules."""
 
     def __post_init__(self) -> None:
-        check_buildable(self.library, self.architecture, self.model_args, self.num_classes)
+        if self.library != OWN:
+            check_buildable(self.library, self.architecture, self.model_args, self.num_classes)
         if self.labels is not None and len(self.labels) != self.num_classes:
             raise ModelError(f"labels names {len(self.labels)} classes, num_classes says {self.num_classes}.")
 
@@ -168,8 +175,29 @@ class ModelDescription:
         return f"{self.library}/{self.architecture}"
 
     def build(self, seed: int = 0) -> nn.Module:
-        """The network with random weights, in eval mode."""
+        """The network with random weights, in eval mode.
+
+        Raises:
+            ModelError: its class is the user's own.
+        """
         return build_network(self.library, self.architecture, self.model_args, self.num_classes, seed=seed)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor that `build` would make, without taking the memory for it."""
+        built = hollow_network(self.library, self.architecture, self.model_args, self.num_classes)
+        return shapes_of(built.state_dict())
+
+    def is_of(self, network: nn.Module) -> bool:
+        """Whether the network still is the one described: the same layers, settings and shapes, whatever its values."""
+        if self.library == OWN:
+            return False
+        built = hollow_network(self.library, self.architecture, self.model_args, self.num_classes)
+        return str(built) == str(network) and shapes_of(built.state_dict()) == shapes_of(network.state_dict())
+
+
+def shapes_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor by name."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def save_model(path: Path, network: nn.Module, description: ModelDescription, extra: Mapping[str, str]) -> None:
@@ -187,12 +215,10 @@ def save_model(path: Path, network: nn.Module, description: ModelDescription, ex
     """
     _check_free(extra)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()}
-    wanted = network_shapes(
-        description.library, description.architecture, description.model_args, description.num_classes
-    )
-    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    advice = "Describe the network that is saved."
-    check_fit(given, wanted, "the network to save", description.network_name, advice=advice)
+    if description.library != OWN:
+        advice = "Describe the network that is saved."
+        name = description.network_name
+        check_fit(shapes_of(tensors), description.shapes(), "the network to save", name, advice=advice)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         for part in _serialised(tensors, {**_header_of(description), **extra}):
             file.write(part)
@@ -252,6 +278,7 @@ def parse_header(path: Path, header: Mapping[str, str]) -> tuple[ModelDescriptio
             model_args=model_args,
             num_classes=num_classes,
             labels=_labels(header),
+            heads=_words(header, "heads"),
             data_config=DataConfig.from_weights({**data, "interpolation": header.get("interpolation")}),
         )
     except ModelError as error:
@@ -260,14 +287,20 @@ def parse_header(path: Path, header: Mapping[str, str]) -> tuple[ModelDescriptio
     return description, {key: value for key, value in header.items() if key not in _OURS}
 
 
-def load_model(path: Path) -> tuple[nn.Module, ModelDescription, dict[str, str]]:
+def load_model(path: Path, network: nn.Module | None = None) -> tuple[nn.Module, ModelDescription, dict[str, str]]:
     """Build a network by a file's header alone, and fill it.
+
+    Args:
+        path: what `save_model` wrote.
+        network: a new instance of the user's own class, where the file is of one; left as it is. Its output layer may
+            have any number of outputs.
 
     Returns:
         The network in eval mode on the CPU, its description, and the header's further words.
 
     Raises:
-        ModelError: no header, a header that cannot be used, tensors that are not of that network.
+        ModelError: no header, a header that cannot be used, tensors that are not of that network; an own class and no
+            `network`, or a `network` and no own class.
     """
     header = read_header(path)
     if not says_how_to_build(header):
@@ -277,20 +310,30 @@ def load_model(path: Path) -> tuple[nn.Module, ModelDescription, dict[str, str]]
         )
     description, extra = parse_header(path, header)
     tensors = read_tensors(path)
-    _check_before_building(path, description, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
-    network = description.build()
-    fill(network, tensors, told=str(path), network_name=description.network_name)
-    return network, description, extra
+    if description.library == OWN:
+        built = _own_network(path, description, network)
+    elif network is not None:
+        raise ModelError(f"{path}: is a {description.network_name}, which relish builds itself.", hint="Omit network=.")
+    else:
+        # A header may ask for a network of any size; what it asks for is compared with the tensors the file really
+        # has before any memory is taken.
+        advice = "The file's header and its tensors contradict each other; save it again."
+        check_fit(shapes_of(tensors), description.shapes(), str(path), description.network_name, advice=advice)
+        built = description.build()
+    fill(built, tensors, told=str(path), network_name=description.network_name)
+    return built, description, extra
 
 
-def _check_before_building(path: Path, description: ModelDescription, given: Mapping[str, tuple[int, ...]]) -> None:
-    # A header may ask for a network of any size; what it asks for is compared with the tensors the file really has
-    # before any memory is taken.
-    wanted = network_shapes(
-        description.library, description.architecture, description.model_args, description.num_classes
-    )
-    advice = "The file's header and its tensors contradict each other; save it again."
-    check_fit(given, wanted, str(path), description.network_name, advice=advice)
+def _own_network(path: Path, description: ModelDescription, network: nn.Module | None) -> nn.Module:
+    if network is None:
+        raise ModelError(
+            f"{path}: is a model of your own class {description.architecture}, which relish cannot build.",
+            hint="Hand a new one in, in Python: relish.load(RUN, network=…), of any weights and outputs.",
+        )
+    built = copy.deepcopy(network).cpu().float()
+    for name in description.heads:
+        exchange_head(built, name, description.num_classes)
+    return built.eval()
 
 
 def _header_of(description: ModelDescription) -> dict[str, str]:
@@ -302,6 +345,8 @@ def _header_of(description: ModelDescription) -> dict[str, str]:
         "num_classes": str(description.num_classes),
         **{name: _plain_or_json(value) for name, value in description.data_config.as_dict().items()},
     }
+    if description.heads:
+        header["heads"] = json.dumps(description.heads)
     if description.labels is not None:
         header["labels"] = label_set_of(description.labels) or json.dumps(description.labels, ensure_ascii=False)
     return header
@@ -346,10 +391,15 @@ def _labels(header: Mapping[str, str]) -> tuple[str, ...] | None:
         return None
     if text in LABEL_SETS:
         return imagenet_labels(text)
-    labels = _json(header, "labels", list, None)
-    if not all(isinstance(label, str) for label in labels):
-        raise ModelError("labels must be a list of class names, or a word such as imagenet-1k.")
-    return tuple(labels)
+    return _words(header, "labels")
+
+
+def _words(header: Mapping[str, str], key: str) -> tuple[str, ...]:
+    words = _json(header, key, list, [])
+    if not all(isinstance(word, str) for word in words):
+        what = "class names, or a word such as imagenet-1k" if key == "labels" else "names"
+        raise ModelError(f"{key} must be a list of {what}.")
+    return tuple(words)
 
 
 def _json(header: Mapping[str, str], key: str, kind: type, default: Any) -> Any:

@@ -6,7 +6,7 @@ loaded or refused; nothing is ever replaced by something else that would have wo
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from relish.core.io import sha256_of_file
 from relish.core.progress import Progress
 from relish.models.gluon.loading import load_params
 from relish.models.gluon.params import is_params
+from relish.models.head import head_names
 from relish.models.hub import default_description, load_from_hub
-from relish.models.registry import ZooName, build_network, imagenet_labels, parse_name
+from relish.models.registry import ZooName, imagenet_labels, parse_name
 from relish.models.saved_model import DataConfig, ModelDescription, load_model, read_header, says_how_to_build
 from relish.models.weights import Tensors, fill, read_tensors
 
@@ -31,36 +32,49 @@ class SourceModel:
 
     network: nn.Module
     """In eval mode, on the CPU, float32, with its own output layer."""
+    description: ModelDescription
+    """How it is built and fed, and what its outputs are."""
     name: str
-    """`embedded`, `timm/NAME`, `torchvision/NAME` or `gluon/NAME`."""
-    library: str
-    """`timm`, `torchvision` or `gluon`."""
-    architecture: str
-    """The network's name in that library, without a tag."""
-    model_args: Mapping[str, Any]
-    """Further arguments of the library's constructor."""
-    num_classes: int
-    """Outputs of its head."""
-    labels: tuple[str, ...] | None
-    """One per output; None where nobody knows, as with random weights."""
-    data_config: DataConfig
-    """How its pictures are fed."""
+    """`embedded`, `timm/NAME`, `torchvision/NAME`, `gluon/NAME` or, of the user's own class, `own/CLASS`."""
     origin: str
     """In words: which weights these are and where they came from."""
     sha256: str | None
-    """Of the file of weights; None for random ones."""
+    """Of the file of weights, or of a module's tensors; None for random ones."""
 
     @property
-    def description(self) -> ModelDescription:
-        """What a file of these weights would say about itself."""
-        return ModelDescription(
-            library=self.library,
-            architecture=self.architecture,
-            model_args=self.model_args,
-            num_classes=self.num_classes,
-            labels=self.labels,
-            data_config=self.data_config,
-        )
+    def num_classes(self) -> int:
+        """Outputs of its head."""
+        return self.description.num_classes
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """One per output; None where nobody knows, as with random weights."""
+        return self.description.labels
+
+    @property
+    def data_config(self) -> DataConfig:
+        """How its images are fed."""
+        return self.description.data_config
+
+    @property
+    def library(self) -> str:
+        """As in the description."""
+        return self.description.library
+
+    @property
+    def architecture(self) -> str:
+        """As in the description."""
+        return self.description.architecture
+
+    @property
+    def model_args(self) -> Mapping[str, Any]:
+        """As in the description."""
+        return self.description.model_args
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The output layer's module name; two where the architecture has two."""
+        return self.description.heads or head_names(self.network, self.num_classes)
 
 
 def load_source(
@@ -96,31 +110,12 @@ def load_source(
     return _from_file(source, _weights_file(Path(weights)))
 
 
-def source_model(name: str | None = None, weights: str | Path | None = None) -> nn.Module:
-    """A source network with its own head, in eval mode, ready to be asked about pictures.
-
-    Args:
-        name: as `--source` takes it, such as `timm/resnet18`; None for what the file says, or `embedded`.
-        weights: as `--weights` takes it; None for the published ones.
-
-    Returns:
-        The network; its attributes `labels` (one name per output, or None) and `data_config` lie beside it.
-
-    Raises:
-        ModelError, DownloadFailed: as `load_source` says.
-    """
-    loaded = load_source(name, weights)
-    network: Any = loaded.network
-    network.labels, network.data_config = loaded.labels, loaded.data_config
-    return loaded.network
-
-
 def _published(source: str, progress: Progress) -> SourceModel:
     if source == EMBEDDED:
         return _embedded()
     name = parse_name(source)
     network, description, origin, sha256 = load_from_hub(name, progress)
-    return _source_model(network, str(name), description, origin, sha256)
+    return SourceModel(network, description, str(name), origin, sha256)
 
 
 def _embedded() -> SourceModel:
@@ -130,21 +125,14 @@ def _embedded() -> SourceModel:
     fill(network, tensors, told=str(path), network_name=description.network_name)
     sha256 = sha256_of_file(path)
     origin = f"EfficientNet-Lite0 trained on ImageNet-1k, packaged as {path.name} (SHA-256 {sha256[:12]}…)"
-    return _source_model(network, EMBEDDED, description, origin, sha256)
+    return SourceModel(network, description, EMBEDDED, origin, sha256)
 
 
 def _random(source: str, seed: int) -> SourceModel:
     name, known = _without_weights(source)
-    network = build_network(known.library, known.architecture, known.model_args, known.num_classes, seed=seed)
+    network = known.build(seed)
     # Rows of a random head stand for nothing, so they have no names.
-    description = ModelDescription(
-        library=known.library,
-        architecture=known.architecture,
-        model_args=known.model_args,
-        num_classes=known.num_classes,
-        data_config=known.data_config,
-    )
-    return _source_model(network, name, description, f"random weights (seed {seed})", None)
+    return SourceModel(network, replace(known, labels=None), name, f"random weights (seed {seed})", None)
 
 
 def _from_file(source: str | None, path: Path) -> SourceModel:
@@ -164,7 +152,7 @@ def _from_file(source: str | None, path: Path) -> SourceModel:
         name, known = _without_weights(source)
         network, description = _fill_named(path, known)
     sha256 = sha256_of_file(path)
-    return _source_model(network, name, description, f"{path} (SHA-256 {sha256[:12]}…)", sha256)
+    return SourceModel(network, description, name, f"{path} (SHA-256 {sha256[:12]}…)", sha256)
 
 
 def _gluon_name(source: str | None, path: Path) -> str | None:
@@ -184,14 +172,7 @@ def _fill_named(path: Path, known: ModelDescription) -> tuple[nn.Module, ModelDe
     outputs = _outputs_of(known, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     # A head of as many outputs as the published one has is taken to have the published one's classes.
     same = outputs == known.num_classes == 1000
-    description = ModelDescription(
-        library=known.library,
-        architecture=known.architecture,
-        model_args=known.model_args,
-        num_classes=outputs,
-        labels=imagenet_labels() if same else None,
-        data_config=known.data_config,
-    )
+    description = replace(known, num_classes=outputs, labels=imagenet_labels() if same else None)
     network = description.build()
     fill(network, tensors, told=str(path), network_name=description.network_name)
     return network, description
@@ -199,8 +180,6 @@ def _fill_named(path: Path, known: ModelDescription) -> tuple[nn.Module, ModelDe
 
 def _outputs_of(known: ModelDescription, given: Mapping[str, tuple[int, ...]]) -> int:
     """How many outputs a file's head has, which need not be as many as the published weights'."""
-    from relish.models.head import head_names
-
     for name in head_names(known.build(), known.num_classes):
         for tensor in (f"{name}.bias", f"{name}.weight"):
             if given.get(tensor):
@@ -245,23 +224,6 @@ def _weights_file(path: Path) -> Path:
             f"{path}: no such file of weights.", hint='Give a file, a run folder, or "none" for random weights.'
         )
     return path
-
-
-def _source_model(
-    network: nn.Module, name: str, description: ModelDescription, origin: str, sha256: str | None
-) -> SourceModel:
-    return SourceModel(
-        network=network.eval(),
-        name=name,
-        library=description.library,
-        architecture=description.architecture,
-        model_args=description.model_args,
-        num_classes=description.num_classes,
-        labels=description.labels,
-        data_config=description.data_config,
-        origin=origin,
-        sha256=sha256,
-    )
 
 
 ARCHITECTURE = "tf_efficientnet_lite0"

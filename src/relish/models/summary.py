@@ -33,21 +33,22 @@ def describe(target: TargetModel, rates: Mapping[str, float] | None = None, *, s
         start: what the new output layer starts from, in words; empty says what the target model knows of it.
     """
     source, rates = target.source, rates or {}
-    lines = [_row(f"{source.library}/{source.architecture}", "", "target model", "")]
+    lines = [_row(source.description.network_name, "", "target model", "")]
     for name in target.head_names:
-        note = f"new, {start or _start(target)}{_rate(rates, 'head')}"
-        lines.append(_row(head_words(source.network, name), "replaced", head_words(target.network, name), note))
+        note = f"new, {start}" if start else _start(target)
+        arrow = "replaced" if start or target.new else "kept"
+        lines.append(
+            _row(head_words(source.network, name), arrow, head_words(target.network, name), note + _rate(rates, "head"))
+        )
     lines.append(_row("─" * (_LEFT - 2), "", "─" * (_RIGHT - 2), ""))
     return [*lines, *_backbone(target, rates), *_matches(target)]
 
 
 def describe_source(source: SourceModel) -> list[str]:
     """A source model by itself: what was taken, its head, its size, how it is fed."""
-    from relish.models.head import head_names
-
     total = sum(parameter.numel() for parameter in source.network.parameters())
-    heads = ", ".join(head_words(source.network, name) for name in head_names(source.network, source.num_classes))
-    network = f"{source.library}/{source.architecture}"
+    heads = ", ".join(head_words(source.network, name) for name in source.heads)
+    network = source.description.network_name
     return [
         f"source   {source.name}" + (f" ({network})" if source.name != network else ""),
         f"weights  {source.origin}",
@@ -81,11 +82,13 @@ def _state(target: TargetModel, rates: Mapping[str, float]) -> tuple[str, str]:
 
 
 def _start(target: TargetModel) -> str:
+    if not target.new:
+        return "as it was handed in"
     words = {
         "xavier": "Xavier-uniform", "xavier-zero": "Xavier-uniform, biases zero", "zeros": "zeros",
         "library": "as its library starts it",
     }  # fmt: skip
-    return words.get(target.head_init, "from the source head")
+    return f"new, {words.get(target.head_init, 'from the source head')}"
 
 
 def _matches(target: TargetModel) -> list[str]:

@@ -3,8 +3,9 @@
 The target is built afresh for its own number of classes, so that the file it is saved to can be built the same way.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import torch
@@ -17,12 +18,13 @@ from relish.models.head import (
     Match,
     OutputLayer,
     Unmatched,
+    exchange_head,
     head_names,
     initialise_head,
     match_classes,
     output_layer,
 )
-from relish.models.saved_model import ModelDescription
+from relish.models.saved_model import OWN, ModelDescription
 from relish.models.source import SourceModel
 
 
@@ -70,14 +72,7 @@ class TargetModel:
 
     def description(self) -> ModelDescription:
         """What a file of this model says about itself."""
-        return ModelDescription(
-            library=self.source.library,
-            architecture=self.source.architecture,
-            model_args=self.source.model_args,
-            num_classes=len(self.classes),
-            labels=self.classes,
-            data_config=self.source.data_config,
-        )
+        return replace(self.source.description, num_classes=len(self.classes), labels=self.classes)
 
 
 def make_target(
@@ -111,12 +106,7 @@ def make_target(
     names, mapping = tuple(classes), mapping or {}
     _check(names, head_init, mapping, random_weights)
     matches = _matches(source, names, head_init, mapping)
-    network = ModelDescription(
-        library=source.library,
-        architecture=source.architecture,
-        model_args=source.model_args,
-        num_classes=len(names),
-    ).build(derive_seed(seed, "weights"))
+    network = _built(source, len(names), derive_seed(seed, "weights"), random_weights)
     heads = _heads(source, network, len(names))
     copied = () if random_weights else _copy(source, network, heads)
     rows = [found[0][0] if found else None for found in matches.values()]
@@ -125,7 +115,7 @@ def make_target(
             output_layer(network, head),
             output_layer(source.network, head),
             rows,
-            how="library" if random_weights else head_init,
+            head_init="library" if random_weights else head_init,
             unmatched=unmatched,
             seed=derive_seed(seed, "output layer", place),
         )
@@ -167,11 +157,26 @@ def _matches(
     return match_classes(classes, source.labels, source.num_classes, mapping)
 
 
+def _built(source: SourceModel, num_classes: int, seed: int, random_weights: bool) -> nn.Module:
+    """A network of the source's design for so many classes."""
+    if source.description.library != OWN:
+        return replace(source.description, num_classes=num_classes, labels=None).build(seed)
+    if random_weights:
+        raise RecipeError(
+            f"this recipe starts from random weights, which relish cannot draw for {source.description.architecture}.",
+            hint='Hand in a module that you initialised, and take it as it is: settings={"start": "source"}.',
+        )
+    network = copy.deepcopy(source.network)
+    for name in source.heads:
+        exchange_head(network, name, num_classes, seed)
+    return network
+
+
 def _heads(source: SourceModel, network: nn.Module, num_classes: int) -> tuple[str, ...]:
-    heads = head_names(source.network, source.num_classes)
-    if head_names(network, num_classes) != heads:
+    heads = source.heads
+    if source.description.library != OWN and head_names(network, num_classes) != heads:
         raise ModelError(
-            f"{source.library}/{source.architecture}: its output layer is not the same one for {num_classes} classes.",
+            f"{source.description.network_name}: its output layer is not the same one for {num_classes} classes.",
             hint="relish cannot take this architecture as a source; choose another.",
         )
     return heads
@@ -179,13 +184,17 @@ def _heads(source: SourceModel, network: nn.Module, num_classes: int) -> tuple[s
 
 @torch.no_grad()
 def _copy(source: SourceModel, network: nn.Module, heads: Sequence[str]) -> tuple[str, ...]:
+    """Every tensor but the output layer's, and whether it learns."""
     given = source.network.state_dict()
     copied = [name for name in given if not _belongs(name, heads)]
     wanted = network.state_dict()
     for name in copied:
         if name not in wanted or wanted[name].shape != given[name].shape:
-            raise ModelError(f"{source.library}/{source.architecture}: {name} changes with the number of classes.")
+            raise ModelError(f"{source.description.network_name}: {name} changes with the number of classes.")
         wanted[name].copy_(given[name])
+    learns = {name: parameter.requires_grad for name, parameter in source.network.named_parameters()}
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(_belongs(name, heads) or learns[name])
     return tuple(copied)
 
 

@@ -16,9 +16,10 @@ from relish.models.gluon.loading import recognise
 from relish.models.gluon.networks import SPECS, Norm, build_gluon
 from relish.models.gluon.params import read_params
 from relish.models.head import head_names, head_words
-from relish.models.registry import network_shapes, parse_name
+from relish.models.own_module import source_model
+from relish.models.registry import hollow_network, parse_name
 from relish.models.saved_model import load_model, read_header
-from relish.models.source import load_source, source_model
+from relish.models.source import load_source
 from relish.models.summary import list_models
 from relish.models.target import make_target
 from tests.commands import done, refused
@@ -29,6 +30,10 @@ FIXTURES = Path(__file__).parents[2] / "fixtures" / "gluon"
 SMALLEST = FIXTURES / "v2_bottleneck.params"
 ONE = np.arange(6, dtype=np.float32).reshape(2, 3)
 NARROW = {"layers": [1, 1], "channels": [4, 4, 8]}
+
+
+def hollow_shapes(*described):
+    return {name: tuple(tensor.shape) for name, tensor in hollow_network(*described).state_dict().items()}
 
 
 def same(one, other):
@@ -62,8 +67,8 @@ def test_a_width_of_ones_own_is_found_from_the_channels(architecture, multiplier
         network = build_gluon(architecture, {"multiplier": multiplier}, 3)
     tensors = network.state_dict()
     found = recognise({a: tensors[b] for a, b in own_names(network, counted=False).items()}, "x")
-    wanted = network_shapes("gluon", architecture, {"multiplier": multiplier}, 3)
-    assert network_shapes("gluon", found.architecture, found.model_args, 3) == wanted
+    wanted = hollow_shapes("gluon", architecture, {"multiplier": multiplier}, 3)
+    assert hollow_shapes("gluon", found.architecture, found.model_args, 3) == wanted
 
 
 @pytest.mark.parametrize("architecture", SPECS)
@@ -157,7 +162,7 @@ def test_a_dot_in_a_name_of_gluons_is_a_width():
 )
 def test_what_could_not_be_built_is_refused_with_what_it_takes(architecture, model_args, words):
     with pytest.raises(ModelError, match=words):
-        network_shapes("gluon", architecture, model_args, 2)
+        hollow_shapes("gluon", architecture, model_args, 2)
 
 
 def test_random_weights_are_the_books_xavier_with_biases_of_zero():
@@ -187,7 +192,8 @@ def gluon_target(architecture="resnet18_v2", **model_args):
 
     source = load_source(f"gluon/{architecture}", "none")
     if model_args:
-        source = replace(source, network=build_gluon(architecture, model_args, 1000), model_args=model_args)
+        description = replace(source.description, model_args=model_args)
+        source = replace(source, network=build_gluon(architecture, model_args, 1000), description=description)
     return make_target(source, ["a", "b"], seed=0)
 
 

@@ -16,7 +16,8 @@ from relish.models.freeze import set_train_mode
 from relish.models.gluon.loading import own_names, plain_name, renamed
 from relish.models.gluon.networks import Norm
 from relish.models.gluon.params import read_params
-from relish.models.source import load_source, source_model
+from relish.models.own_module import source_model
+from relish.models.source import load_source
 from relish.models.target import make_target
 from relish.training import train as loop
 from relish.training.optim import make_optimiser
