@@ -1,5 +1,6 @@
 """The shape of the package is measured as it is: every way to import, every circle, every limit."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,25 @@ def test_each_broken_limit_is_a_sentence_that_names_the_module(tmp_path, monkeyp
 def test_the_rooms_of_the_contract_are_the_folders_of_the_package():
     ordered = sorted(room for layer in structure.room_order() for room in layer)
     assert ordered == sorted(path.parent.name for path in structure.PACKAGE.glob("*/__init__.py"))
+
+
+def test_no_module_of_relish_is_in_an_import_circle():
+    assert find_circles(read_package()) == []
+
+
+def test_every_file_that_a_docstring_or_comment_names_is_there():
+    """`x.py` lies beside the file that names it, or it is named from the package or from the checkout on."""
+    named = [
+        (path, name)
+        for path in sorted(structure.PACKAGE.rglob("*.py"))
+        for name in re.findall(r"`([\w/]+\.py)`", path.read_text(encoding="utf-8"))
+    ]
+    lost = [
+        f"{path.relative_to(structure.PACKAGE)}: {name}"
+        for path, name in named
+        if not any((folder / name).is_file() for folder in (path.parent, structure.PACKAGE, structure.ROOT))
+    ]
+    assert lost == []
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 In:   a .zip or .tar file (plain, gzip, bzip2 or xz), from anyone.
 Out:  a folder under `RELISH_HOME/datasets`, named after the archive and the SHA-256 of its bytes, so that the same
       archive is unpacked once and another one never lands in its place.
-Not here: bringing the archive (`download.py`), making sense of the folders in it (`folders.py`).
 
 The archive is read with the standard library, but every file is written by us: what a member can do is then to name a
 new file below the target and to fill it. Links, devices, modes and owners have no way in; they are refused, not

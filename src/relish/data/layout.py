@@ -2,7 +2,6 @@
 
 In:   a folder.
 Out:  `Listing`s of what it holds, the split a name stands for, and an error that explains a layout without classes.
-Not here: turning a tree into a dataset (`folders.py`).
 
 Nothing is dropped without a word but what operating systems leave behind; everything else that is no image is
 handed on by name, so that whoever calls can say so.

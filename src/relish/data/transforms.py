@@ -2,7 +2,6 @@
 
 In:   an RGB image of any size, and a `Preprocessing`.
 Out:  (3, S, S) uint8; `normalise` turns a batch of them to float32 at once.
-Not here: opening the image (`images.py`).
 
 Pillow scales: its filters are antialiased, and are what torchvision applies to an image too. Every draw is looked up
 by (seed, epoch, image), so that a run can be resumed in mid-epoch, or spread over processes, and no draw changes.

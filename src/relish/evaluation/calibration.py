@@ -2,7 +2,6 @@
 
 In:   logits and labels of pictures that were not learned from.
 Out:  `Calibration`: log-loss, Brier score, expected calibration error; bins of a reliability diagram; a temperature.
-Not here: applying a temperature (`decision.py`).
 """
 
 from dataclasses import asdict, dataclass

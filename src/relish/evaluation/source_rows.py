@@ -2,7 +2,6 @@
 
 In:   a source network, labelled pictures, and the row that each class was matched with by its name.
 Out:  for each matched class how often its row wins, on pictures of the class and on others.
-Not here: matching names (`models/head.py`), the head made of the rows (`models/head.py`).
 
 A list of names in another order than the weights' would start a class from a stranger's row and raise no error: the
 book itself gives 934 for hot dogs in one tab and 713 in the other. Whoever shows the network a few pictures knows.

@@ -2,7 +2,6 @@
 
 In:   a network, a few pictures as it will see them, and whether it is to be trained.
 Out:  a `Trial`: the times of a pass in `f32` and in `bf16`, how far their answers lie apart, and which to use.
-Not here: when a run may choose (`training/precision.py`).
 
 bf16 halves the bytes and, where the processor multiplies it, the time; where a network's layers have no fast bf16
 kernel it is several times slower, on the very same processor. So both are timed on the network itself. Times are

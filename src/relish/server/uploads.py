@@ -2,7 +2,6 @@
 
 In:   a form (multipart/form-data) with files, or JSON with pictures in base64.
 Out:  `Upload`s, in order.
-Not here: whether they are pictures (`answering.py`).
 
 A body is read piece by piece and refused at the first byte over the limit; nothing is written to disk.
 """

@@ -2,7 +2,6 @@
 
 In:   what `relish fit` takes.
 Out:  a finished run folder, and the `Classifier` it loads to.
-Not here: making things ready (`preparing.py`), training and judging (`running.py`).
 
 Resuming takes everything from the run folder; an argument given again is checked, never obeyed.
 """

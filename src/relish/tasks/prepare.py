@@ -2,7 +2,6 @@
 
 In:   a `Request` and a `Recipe`.
 Out:  a `Prepared` run.
-Not here: training it (`fit.py`).
 
 Two runs of the same identity are the same run, whichever command asked for them: `compare` and `sweep` reuse one
 instead of training it again.

@@ -2,7 +2,6 @@
 
 In:   a `Prepared` run and a `RunFolder`.
 Out:  every file of the folder; `evaluation.json` comes last.
-Not here: what the user asked for (`fit.py`), finding pictures and models (`preparing.py`), the files (`writing.py`).
 
 The final number is never the one that the loop saw: the model is loaded again from its file and judged as it will be
 used.

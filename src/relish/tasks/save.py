@@ -2,7 +2,6 @@
 
 In:   a `Prepared` run and its folder.
 Out:  files, each whole or not at all.
-Not here: events and checkpoints, which the loop writes as it goes.
 """
 
 import json

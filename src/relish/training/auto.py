@@ -2,7 +2,6 @@
 
 In:   a target model as its source left it, the pictures to learn from, a recipe, a folder.
 Out:  the network, as the best rung left it; every rung's figures in the run's `metrics.jsonl`.
-Not here: the rungs themselves (`probing.py`, `tuning.py`), saving and judging (`tasks/run.py`).
 
 What is compared are answers on pictures that were held out: a fifth of them, or, where that is too few to tell two
 models apart, every picture once, held out from one of several models, which are averaged in the end. Everything is

@@ -1,7 +1,7 @@
 """What a run keeps of a network on its way: checkpoints, scalars for a tracker, and arithmetic on state dicts.
 
 A checkpoint holds tensors and plain numbers only, so that it is read back without unpickling anything else. Nothing of
-the random generators is kept, since every draw of a run is looked up by its place (`core/seeds.py`).
+the random generators is kept, since every draw of a run is looked up by its place (`core/runtime.py`).
 """
 
 import dataclasses

@@ -2,7 +2,6 @@
 
 In:   (N, D) features, their labels, folds to cross-validate on.
 Out:  a `Probe`: weight and bias for the features as they are, and the strength of the penalty that was chosen.
-Not here: computing features (`evaluation/features.py`), what is done from there on (`ladder.py`).
 
 The problem is convex: there is one optimum and no rate to choose. Features are centred and brought to a common scale
 while it is solved, so that a strength means the same for any backbone; both are then folded into weight and bias.

@@ -2,7 +2,6 @@
 
 In:   a lesson, ready to begin or to go on, and its run folder.
 Out:  `f32` or `bf16`.
-Not here: measuring (`models/precision.py`).
 
 The outcome is written into the run folder before the first step: a run that is resumed, on another machine too, goes on
 in the precision that it began in.

@@ -2,7 +2,6 @@
 
 In:   a target model as its source left it, the pictures to learn from.
 Out:  a `Probed`: the framing that was chosen, the features, the probe.
-Not here: solving for one probe (`probe.py`), the rungs above (`ladder.py`).
 """
 
 import math

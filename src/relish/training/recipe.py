@@ -2,7 +2,6 @@
 
 In:   a name, and `key=value` overrides.
 Out:  a `Recipe`, printable, saved in the run folder as YAML, read back from there.
-Not here: what the numbers do (`loop.py`, `optimiser.py`).
 
 A recipe changes numbers, never the loop: two runs with equal recipes, seeds, pictures and weights are the same run.
 """

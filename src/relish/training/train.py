@@ -2,7 +2,6 @@
 
 In:   a target model, the pictures to learn from, the pictures to score on, a recipe.
 Out:  the network, trained in place; every event in the run's `metrics.jsonl`; checkpoints to go on from.
-Not here: what the recipe's numbers mean to the optimiser (`optimiser.py`), saving the model (`tasks/fit.py`).
 
 Every process takes each n-th picture of every batch. A process whose share of a small last batch is empty goes through
 one picture at weight nothing, because all have to meet when the gradients are added up.

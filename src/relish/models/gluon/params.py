@@ -2,7 +2,6 @@
 
 In:   a path.
 Out:  tensors by the names the file has, float32.
-Not here: which network they belong to (`recognise.py`, `names.py`).
 
 The layout, little-endian throughout (MXNet 1.9.1, src/ndarray/ndarray.cc, `NDArray::Save` and `NDArray::Load`):
 
