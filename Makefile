@@ -27,12 +27,13 @@ test: $(READY)
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow
 
-# Style, types and import directions.
+# Style, types, import directions, and the shape of the package.
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	OMP_NUM_THREADS=1 $(BIN)/python tools/structure.py --frames
 
 # Kill -9 and resume, ten times (CI does it twice).
 torture: $(READY)
