@@ -4,24 +4,21 @@
     recipe.yaml          every number of the training
     classes.json         class names, in the order of the outputs
     dataset.json         every image's path, class, split and SHA-256
-    check.json           what a first look at the images found
+    check.json           findings of a first look at the images
     precision.json       with precision=auto, which one was chosen and why
-    stopwatch.json       how long a climb has taken, over all of its starts
+    stopwatch.json       how long a climb of the ladder has taken, over all of its starts
     environment.json     processor, threads, versions, command
-    metrics.jsonl        what happened, a line an event, only ever added to
+    metrics.jsonl        one line for each event, only ever appended to
     stages/              of a climb, a folder for each model that was fine-tuned
-    checkpoints/         where an interrupted run goes on from
+    checkpoints/         where an interrupted run resumes
     curves.png, .svg     the book's three curves
     model.safetensors    the target model, with class names and preprocessing in its header
-    held_out.npz         what it said of images it did not learn from, where some were held out in training
-    predictions.npz      what it said of each image of the final split
+    held_out.npz         its logits on images held out in training, where there were some
+    predictions.npz      its predictions on the final split
     tracking/            with --track, what the tracker keeps
     report.html          one page about the run, by `relish report`
     README.md            the model card: what the model is and how good, for those it is given to
     evaluation.json      the final number, computed from the saved model; written last, so a run that has it is finished
-
-In:   a path.
-Out:  paths, and the few files whose form belongs to the folder itself.
 """
 
 import json

@@ -1,11 +1,8 @@
-"""Unpack an archive of images into a folder, whole or not at all.
+"""Unpack a .zip or .tar archive (plain, gzip, bzip2 or xz) of images into a folder, whole or not at all.
 
-In:   a .zip or .tar file (plain, gzip, bzip2 or xz), from anyone.
-Out:  a folder under `RELISH_HOME/datasets`, named after the archive and the SHA-256 of its bytes, so that the same
-      archive is unpacked once and another one never lands in its place.
-
-The archive is read with the standard library, but every file is written by us: what a member can do is then to name a
-new file below the target and to fill it. Links, devices, modes and owners have no way in; they are refused, not
+The folder lies under `RELISH_HOME/datasets`, named after the archive and the SHA-256 of its bytes, so that the same
+archive is unpacked once. The archive is read with the standard library, but every file is written by us: all that a
+member can do is to name a new file below the target and to fill it. Links, devices, modes and owners are refused, not
 skipped, since an archive of images that holds them is not what it claims to be.
 
 Damage is noticed by the checksums that zip, gzip, bzip2 and xz carry. A plain .tar has one for its names only: damaged

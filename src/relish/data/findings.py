@@ -1,6 +1,4 @@
-"""What a look at a dataset can find, in one shape for screen, JSON, page and report.
-
-Out:  a `Finding`: what is suspected of which images, how bad that would be, what to do about it.
+"""What a check of a dataset can find, in one shape for screen, JSON, page and report.
 
 A finding is a suspicion, and its words say so: of labels that such a check flags, people who look confirm about half
 (Northcutt, Athalye and Mueller 2021, arXiv:2103.14749, table 2: 51% on average over ten datasets).

@@ -1,10 +1,7 @@
 """Read a tree of folders: which names mean a split, which files are junk, and what lies where.
 
-In:   a folder.
-Out:  `Listing`s of what it holds, the split a name stands for, and an error that explains a layout without classes.
-
-Nothing is dropped without a word but what operating systems leave behind; everything else that is no image is
-handed on by name, so that whoever calls can say so.
+Only what operating systems leave behind is dropped in silence; every other file that is no image is listed by name, so
+that the caller can report it.
 """
 
 import os

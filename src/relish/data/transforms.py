@@ -1,10 +1,8 @@
-"""How an image becomes what the network sees: one definition for training, evaluation, prediction and export.
+"""How an image becomes the network's input: one definition for training, evaluation, prediction and export.
 
-In:   an RGB image of any size, and a `Preprocessing`.
-Out:  (3, S, S) uint8; `normalise` turns a batch of them to float32 at once.
-
-Pillow scales: its filters are antialiased, and are what torchvision applies to an image too. Every draw is looked up
-by (seed, epoch, image), so that a run can be resumed in mid-epoch, or spread over processes, and no draw changes.
+An RGB image of any size becomes (3, S, S) uint8; `normalise` turns a batch of them to float32. Pillow scales: its
+filters are antialiased, and are what torchvision applies to an image too. Every random number is looked up by (seed,
+epoch, image), so that a resumed run, or one spread over processes, crops the same.
 """
 
 import math
