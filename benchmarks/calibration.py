@@ -19,7 +19,7 @@ import relish
 from few_pictures import drawn
 from relish.core.progress import Screen
 from relish.core.run_folder import RunFolder
-from relish.reporting.tables import text_table
+from relish.reporting.text import text_table
 from study import write_results
 
 TUNED = {

@@ -4,7 +4,7 @@
 
 PICTURES holds `train/` and `test/` of class folders. For each size and draw so many training pictures of each class are
 linked into a folder of WORK, and every recipe learns from the same ones; all are judged on the whole test split. Writes
-`results/few_pictures.json` and the learning curve `docs/images/few_pictures.png`.
+`results/few_pictures.json`; `charts.py` draws the learning curve from what was kept beside it.
 """
 
 import argparse
@@ -73,26 +73,6 @@ def main() -> None:
         "few_pictures", "python benchmarks/few_pictures.py PICTURES WORK", asked.draws, "draw",
         found, rows, [*table, [*last, ""]],
     )  # fmt: skip
-    draw_curve({r: [(s, [one.accuracy for one in found[r, s]]) for s in sizes] for r in RECIPES})
-
-
-def draw_curve(curves: dict[str, list[tuple[int, list[float]]]]) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    for (recipe, points), style in zip(curves.items(), ("s-", "^-", "D-", "o-"), strict=True):
-        sizes, means = [size for size, _ in points], [float(np.mean(values)) for _, values in points]
-        low, high = [min(v) for _, v in points], [max(v) for _, v in points]
-        wide = {"linewidth": 6, "alpha": 0.45, "zorder": 1} if recipe == "auto" else {"linewidth": 1.2}
-        (line,) = axes.plot(sizes, means, style, label=recipe, **wide)
-        axes.fill_between(sizes, low, high, color=line.get_color(), alpha=0.12)
-    axes.set(xscale="log", xlabel="training pictures a class", ylabel="test accuracy")
-    axes.set_xticks(sizes, [str(size) for size in sizes])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(Path(__file__).parents[1] / "docs" / "images" / "few_pictures.png", dpi=110)
 
 
 if __name__ == "__main__":

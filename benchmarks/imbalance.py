@@ -19,7 +19,7 @@ import numpy as np
 from few_pictures import link
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import rng_for
-from relish.reporting.tables import text_table
+from relish.reporting.text import text_table
 from study import mean_and_spread, trained, write_results
 
 WAYS = {"probe": ("none", "weights", "logit"), "auto": ("none", "sampling", "weights", "logit")}

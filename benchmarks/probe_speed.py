@@ -29,7 +29,7 @@ from relish.data.transforms import book_preprocessing
 from relish.evaluation.features import Backbone, features_of
 from relish.models.source import load_source
 from relish.models.target import make_target
-from relish.reporting.tables import text_table
+from relish.reporting.text import text_table
 from relish.training.linear_probe import Problem, cross_validate
 from study import write_results
 

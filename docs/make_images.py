@@ -34,9 +34,9 @@ PICTURES = {
     "check.png": "check.png",
     "show.png": "pictures.png",
     "augmented.png": "augmented.png",
-    "curves.png": "runs/photos-auto-1/curves.png",
-    "compare.png": "relish-demo/runs/pictures-compare-1/curves.png",
-    "sweep.png": "runs/photos-sweep-1/sweep.png",
+    "curves.svg": "runs/photos-auto-1/curves.svg",
+    "compare.svg": "relish-demo/runs/pictures-compare-1/curves.svg",
+    "sweep.svg": "runs/photos-sweep-1/sweep.svg",
     "predictions.png": "predictions.png",
     "report.png": "report.png",
     "report-narrow.png": "report-narrow.png",
@@ -79,7 +79,7 @@ def make_anew(work: Path) -> None:
     photograph_serving(work / "runs" / "photos-auto-1", work / "photos" / "test", work / "serve.png")
     for name, made in PICTURES.items():
         if (work / made).is_file():
-            shrink(work / made, DOCS / "images" / name)
+            (shutil.copy if name.endswith(".svg") else shrink)(work / made, DOCS / "images" / name)
 
 
 def copy_blocks(source: Path, target: Path) -> None:

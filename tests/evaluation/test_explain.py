@@ -22,10 +22,10 @@ from relish.evaluation.explain import (
     last_feature_map,
     least_sure,
     most_wrong,
+    overlay,
     overlays_unavailable,
 )
 from relish.evaluation.features import nearest
-from relish.reporting.overlays import overlay
 
 PLAIN = Preprocessing(image_size=32, resize=32, mean=(0.0,) * 3, std=(1.0,) * 3)
 

@@ -13,7 +13,7 @@ from relish.data.findings import Finding
 from relish.evaluation.figures import area_under_curve, figures, top_k, without_duplicates
 from relish.evaluation.metrics import score
 from relish.evaluation.prediction import Decision, tempered_softmax
-from relish.reporting.scores import figures_words
+from relish.reporting.text import evaluation_text
 
 NAMES = tuple("abcdefgh")
 
@@ -174,14 +174,14 @@ def test_where_every_picture_is_a_copy_nothing_is_known():
 
 def test_the_accuracy_with_its_interval_comes_first():
     logits, labels = answers(0)
-    words = figures_words(figures(logits, labels, NAMES[:4])).splitlines()
+    words = evaluation_text(figures(logits, labels, NAMES[:4])).splitlines()
     assert words[0] == f"accuracy {score(logits, labels, NAMES[:4]).sentence()}"
 
 
 def test_many_classes_fit_a_screen():
     names = tuple(f"class {number}" for number in range(300))
     logits, labels = answers(0, pictures=900, classes=300)
-    words = figures_words(figures(logits, labels, names)).splitlines()
+    words = evaluation_text(figures(logits, labels, names)).splitlines()
     assert len(words) < 50
     assert max(map(len, words)) < 120
     assert "most often mixed up" in "\n".join(words)
@@ -190,6 +190,6 @@ def test_many_classes_fit_a_screen():
 def test_uneven_classes_have_their_balanced_accuracy_beside_the_accuracy():
     labels = np.repeat([0, 1, 2], [50, 10, 10])
     logits = np.random.default_rng(0).normal(size=(70, 3)) + np.eye(3)[labels]
-    assert "balanced accuracy" in figures_words(figures(logits, labels, NAMES[:3])).splitlines()[1]
+    assert "balanced accuracy" in evaluation_text(figures(logits, labels, NAMES[:3])).splitlines()[1]
     even = np.repeat([0, 1, 2], 10)
-    assert "balanced" not in figures_words(figures(np.eye(3)[even], even, NAMES[:3]))
+    assert "balanced" not in evaluation_text(figures(np.eye(3)[even], even, NAMES[:3]))

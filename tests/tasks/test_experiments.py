@@ -39,7 +39,7 @@ def test_a_comparison_is_one_table_with_a_paired_test(compared, tmp_path):
     book, frozen = (k["probabilities"].argmax(1) == k["labels"] for k in kept)
     assert rows[0]["top1"]["correct"] == book.sum()
     assert rows[1]["against_first"]["p_value"] == pytest.approx(mcnemar(frozen, book).p_value)
-    assert {path.name for path in found.folder.iterdir()} == {"compare.txt", "study.json", "curves.png", "curves.svg"}
+    assert {path.name for path in found.folder.iterdir()} == {"compare.txt", "study.json", "curves.svg"}
 
 
 def test_a_second_comparison_trains_nothing_and_says_the_same(compared):
@@ -119,7 +119,7 @@ def test_a_sweep_is_scored_on_validation_and_tests_the_best_alone(colours, tiny_
     for point in document["points"]:
         assert read_json(tmp_path / "runs" / point["run"].split("/")[-1] / "evaluation.json")["split"] == "validation"
     assert "differ" in document["conclusion"]
-    assert {path.name for path in found.folder.iterdir()} == {"sweep.txt", "study.json", "sweep.png", "sweep.svg"}
+    assert {path.name for path in found.folder.iterdir()} == {"sweep.txt", "study.json", "sweep.svg"}
 
 
 def test_a_sweep_goes_on_where_it_was(colours, tiny_source, tmp_path):

@@ -40,7 +40,7 @@ def test_a_run_folder_holds_everything_the_run_made(run, tmp_path):
     made = {path.name for path in folder.iterdir()} - {".lock"}
     assert made == {
         "request.json", "recipe.yaml", "check.json", "classes.json", "dataset.json", "environment.json",
-        "metrics.jsonl", "checkpoints", "curves.png", "curves.svg", "model.safetensors", "predictions.npz",
+        "metrics.jsonl", "checkpoints", "curves.svg", "model.safetensors", "predictions.npz",
         "README.md", "evaluation.json",
     }  # fmt: skip
     assert read_json(folder / "classes.json") == ["blue", "red"]

@@ -58,4 +58,4 @@ def compare(
     if found is None:
         return  # another process prints
     print(jsonlib.dumps(found.as_json(), indent=1) if json else "\n".join([found.table(), *found.sentences()]))
-    voice.say(f"wrote   {found.folder}: compare.txt, study.json, curves.png, curves.svg")
+    voice.say(f"wrote   {found.folder}: compare.txt, study.json, curves.svg")

@@ -26,11 +26,11 @@ def decide(
 ) -> None:
     """Choose, on pictures that were held out in training, when a model says a class, and when it is unsure. With
     neither option, show how it decides now and what answering fewer pictures would gain."""
-    from relish.reporting.decisions import decided_words
+    from relish.reporting.text import change_text
     from relish.tasks.evaluate import decide as choose
 
     found = choose(run, threshold=threshold, unsure=unsure, progress=o.voice(json))
     if json:
         print(jsonlib.dumps(found.as_json(), indent=1))
     else:
-        print(decided_words(found.before, found.after, found.held, found.split))
+        print(change_text(found.before, found.after, found.held, found.split))

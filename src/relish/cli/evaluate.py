@@ -29,10 +29,10 @@ def evaluate(
     json: o.Json = False,
 ) -> None:
     """Judge a model on labelled pictures: accuracy with its interval, what its probabilities are worth, every class."""
-    from relish.reporting.scores import figures_words
+    from relish.reporting.text import evaluation_text
     from relish.tasks.evaluate import evaluate as judge
 
     found = judge(run, data, split, workers=workers or 0, device=device, progress=o.voice(json))
     if found is None:
         return  # another process prints
-    print(jsonlib.dumps(found.as_json(), indent=1) if json else figures_words(found))
+    print(jsonlib.dumps(found.as_json(), indent=1) if json else evaluation_text(found))

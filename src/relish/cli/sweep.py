@@ -60,4 +60,4 @@ def sweep(
     if found is None:
         return  # another process prints
     print(jsonlib.dumps(found.as_json(), indent=1) if json else "\n".join(found.lines()))
-    voice.say(f"wrote   {found.folder}: sweep.txt, study.json, sweep.png, sweep.svg")
+    voice.say(f"wrote   {found.folder}: sweep.txt, study.json, sweep.svg")

@@ -11,7 +11,7 @@
     metrics.jsonl        one line for each event, only ever appended to
     stages/              of a climb, a folder for each model that was fine-tuned
     checkpoints/         where an interrupted run resumes
-    curves.png, .svg     the book's three curves
+    curves.svg           the book's three curves
     model.safetensors    the target model, with class names and preprocessing in its header
     held_out.npz         its logits on images held out in training, where there were some
     predictions.npz      its predictions on the final split
@@ -54,7 +54,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.stages = path / "stages"
         self.checkpoint = path / "checkpoints" / "latest.pt"
-        self.curves = path / "curves"
+        self.curves = path / "curves.svg"
         self.model = path / "model.safetensors"
         self.held_out = path / "held_out.npz"
         self.predictions = path / "predictions.npz"

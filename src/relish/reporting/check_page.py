@@ -1,42 +1,49 @@
-"""A page to judge suspicions by eye: the pictures of each finding side by side.
+"""What a check found: a summary for the terminal, and a page to judge suspicions by eye.
 
-In:   findings, where the pictures lie, and typical pictures of each class where they are known.
-Out:  one HTML file that needs nothing else: pictures inside it, no script, no link, no network.
-Not here: finding anything (`checks/`), the template (`check_template.py`).
+The page is one HTML file with the images of each finding side by side; it has no script and loads nothing.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
-
 from relish.core.errors import ImageError
 from relish.core.io import write_text
-from relish.data.findings import Finding
+from relish.data.dataset import first_few
+from relish.data.findings import KINDS, SEVERITIES, Finding, Kind
 from relish.data.image import open_image
-from relish.reporting.check_template import CHECK
-from relish.reporting.embedding import Embedded, embedded
-from relish.reporting.findings import by_kind, count_of, title
-from relish.reporting.predictions_page import percent
+from relish.reporting.page import Embedded, embed, render, whole_percent
 
-SHOWN, PICTURES = 60, 6
-"""Findings of a kind that are shown at most, and pictures of one that concerns one picture or a group."""
-GALLERY = 24
-"""Pictures of a finding that is about many."""
+TITLES: dict[Kind, tuple[str, str]] = {
+    "unreadable": ("file that cannot be opened", "files that cannot be opened"),
+    "exact-duplicate": ("group of exact duplicates", "groups of exact duplicates"),
+    "near-duplicate": ("group of near duplicates", "groups of near duplicates"),
+    "wrong-label": ("label that looks wrong", "labels that look wrong"),
+    "off-topic": ("picture unlike all others", "pictures unlike all others"),
+    "blank": ("blank picture", "blank pictures"),
+    "blurred": ("blurred picture", "blurred pictures"),
+    "dark": ("dark picture", "dark pictures"),
+    "odd-size": ("picture of odd size, shape or colour", "pictures of odd size, shape or colour"),
+    "imbalance": ("uneven pair of classes", "uneven pairs of classes"),
+    "too-few": ("case of too few pictures", "cases of too few pictures"),
+    "layout": ("remark on the layout", "remarks on the layout"),
+}
+"""The name of one and of several of each kind."""
+_ONE_A_FINDING = {"exact-duplicate", "near-duplicate"}
+"""Kinds whose findings are counted, and not their images."""
+MOST_FINDINGS, FEW_IMAGES, MANY_IMAGES = 60, 6, 24
+"""Shown on the page at most: findings of a kind, images of a finding about one image or a group, images of others."""
 SIDE = 224
-"""Longest side of an embedded picture in pixels."""
-_NONE = Embedded("", 0, 0)
+"""Longest side of an embedded image in pixels."""
+_CANNOT_BE_SHOWN = Embedded("", 0, 0)
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _Shown:
     name: str
-    words: str
-    source: str
-    """A `data:` address; empty where the picture cannot be opened."""
-    width: int
-    height: int
+    caption: str
+    image: Embedded
     typical: bool
 
 
@@ -45,7 +52,7 @@ class _Block:
     message: str
     advice: str
     severity: str
-    pictures: Sequence[_Picture]
+    images: Sequence[_Shown]
     more: int
 
 
@@ -53,9 +60,61 @@ class _Block:
 class _Section:
     anchor: str
     heading: str
-    words: str
+    text: str
     blocks: Sequence[_Block]
     severity: str
+
+
+def title(kind: Kind, count: int) -> str:
+    """Such as `3 labels that look wrong`."""
+    return f"{count:,} {TITLES[kind][count != 1]}"
+
+
+def count_of(findings: Sequence[Finding]) -> int:
+    """How many of their kind these are: groups of copies, else images, else remarks."""
+    return sum(1 if f.kind in _ONE_A_FINDING else max(1, len(f.paths)) for f in findings)
+
+
+def by_kind(findings: Sequence[Finding]) -> dict[Kind, list[Finding]]:
+    """The findings of each kind; a kind with an error comes before one with notes alone."""
+    kinds = {kind: [f for f in findings if f.kind == kind] for kind in KINDS}
+    found = {kind: held for kind, held in kinds.items() if held}
+    return dict(sorted(found.items(), key=lambda item: min(SEVERITIES.index(f.severity) for f in item[1])))
+
+
+def findings_text(findings: Sequence[Finding], images: int, data: str, *, page: Path | None, shown: int = 4) -> str:
+    """What `relish check` prints: how many findings of each kind, the first few of each, what to type next.
+
+    Args:
+        findings: in the order they should be read.
+        images: how many were checked.
+        data: what the user gave.
+        page: the page that was written, if one was.
+        shown: findings of each kind that are printed one by one.
+    """
+    head = f"{images:,} picture{'s' * (images != 1)} looked at"
+    if not findings:
+        return f"{head}: nothing found.\n\nnext    relish fit {shlex.quote(data)}"
+    kinds = by_kind(findings)
+    lines = [f"{head}. Suspicions, to be judged by eye; nothing was changed.", ""]
+    lines += [f"  {_mark(held)} {title(kind, count_of(held))}{_across(held)}" for kind, held in kinds.items()]
+    for kind, held in kinds.items():
+        lines += ["", f"{TITLES[kind][1][0].upper()}{TITLES[kind][1][1:]}"]
+        lines += [line for finding in held[:shown] for line in _lines(finding)]
+        if len(held) > shown:
+            lines.append(f"  … and {len(held) - shown:,} more")
+        lines += [f"  → {advice}" for advice in dict.fromkeys(f.advice for f in held[:shown])]
+    return "\n".join([*lines, "", *_next(findings, data, page)])
+
+
+def findings_line(findings: Sequence[Finding], data: str) -> tuple[str, bool]:
+    """The findings in one line, empty where none is worse than a note; and whether one of them is an error."""
+    kinds = by_kind([f for f in findings if f.severity != "note"])
+    if not kinds:
+        return "", False
+    grave = any(f.severity == "error" for held in kinds.values() for f in held)
+    summary = first_few([title(kind, count_of(held)) + _across(held) for kind, held in kinds.items()])
+    return f"{'' if grave else 'check   '}{summary}. Look with  relish check {shlex.quote(data)}", grave
 
 
 def write_check_page(
@@ -66,63 +125,93 @@ def write_check_page(
     typical: Mapping[str, Sequence[str]],
     *,
     heading: str,
-    pictures: int,
+    images: int,
 ) -> None:
     """Write the page.
 
     Args:
         path: the HTML file.
         findings: in the order they should be read.
-        files: where each picture lies, by the name findings give it.
-        captions: a few words for each picture, such as its split and class.
-        typical: for each class, names of pictures that are surely of it, to hold doubtful ones against.
+        files: where each image lies, by the name findings give it.
+        captions: a few words for each image, such as its split and class.
+        typical: for each class, names of images that are surely of it, to compare doubtful ones with.
         heading: of the page.
-        pictures: how many were looked at.
+        images: how many were checked.
 
     Raises:
         WriteFailed: no space or no permission.
     """
     gallery = _Gallery(files, captions, typical)
     sections = [gallery.section(kind, held) for kind, held in by_kind(findings).items()]
-    engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = engine.from_string(CHECK).render(title=heading, count=pictures, sections=sections)
-    write_text(path, page)
+    write_text(path, render("check.html", title=heading, count=images, sections=sections))
 
 
 class _Gallery:
-    """Opens pictures for the page, each once."""
+    """The images of the page, each opened once."""
 
     def __init__(
         self, files: Mapping[str, Path], captions: Mapping[str, str], typical: Mapping[str, Sequence[str]]
     ) -> None:
         self.files, self.captions, self.typical = files, captions, typical
-        self.opened: dict[str, Embedded] = {}
+        self.embedded: dict[str, Embedded] = {}
 
-    def section(self, kind: str, held: Sequence[Finding]) -> _Section:
+    def section(self, kind: Kind, findings: Sequence[Finding]) -> _Section:
         """All findings of one kind."""
-        blocks = [self.block(finding) for finding in held[:SHOWN]]
-        words = f"The first {SHOWN} of {len(held):,}." if len(held) > SHOWN else ""
-        name = held[0].kind
-        return _Section(kind, title(name, count_of(held)), words, blocks, held[0].severity)
+        blocks = [self.block(finding) for finding in findings[:MOST_FINDINGS]]
+        text = f"The first {MOST_FINDINGS} of {len(findings):,}." if len(findings) > MOST_FINDINGS else ""
+        return _Section(kind, title(kind, count_of(findings)), text, blocks, findings[0].severity)
 
     def block(self, finding: Finding) -> _Block:
-        """One finding with its pictures, and beside a doubtful label what its suggestion looks like."""
-        most = GALLERY if finding.kind in ("off-topic", "blank", "dark", "blurred", "odd-size") else PICTURES
-        shown = [self.picture(name) for name in finding.paths[:most]]
+        """One finding with its images; beside a doubtful label, typical images of the suggested class."""
+        most = MANY_IMAGES if finding.kind in ("off-topic", "blank", "dark", "blurred", "odd-size") else FEW_IMAGES
+        shown = [self.image(name) for name in finding.paths[:most]]
         if finding.kind == "wrong-label":
             others = [name for name in self.typical.get(finding.suggested or "", ()) if name not in finding.paths]
-            shown += [self.picture(name, typical=True) for name in others[:2]]
+            shown += [self.image(name, typical=True) for name in others[:2]]
         message = finding.message
         if finding.confidence is not None:
-            message = f"{message.removesuffix('.')} ({percent(finding.confidence)} sure)."
+            message = f"{message.removesuffix('.')} ({whole_percent(finding.confidence)} sure)."
         return _Block(message, finding.advice, finding.severity, shown, max(0, len(finding.paths) - most))
 
-    def picture(self, name: str, *, typical: bool = False) -> _Picture:
-        """A picture as the page shows it."""
-        if name not in self.opened:
-            try:
-                self.opened[name] = embedded(open_image(self.files[name]), SIDE) if name in self.files else _NONE
-            except ImageError:
-                self.opened[name] = _NONE
-        one = self.opened[name]
-        return _Picture(name, self.captions.get(name, ""), one.address, one.width, one.height, typical)
+    def image(self, name: str, *, typical: bool = False) -> _Shown:
+        """An image as the page shows it."""
+        if name not in self.embedded:
+            self.embedded[name] = self._embed(name)
+        return _Shown(name, self.captions.get(name, ""), self.embedded[name], typical)
+
+    def _embed(self, name: str) -> Embedded:
+        try:
+            return embed(open_image(self.files[name]), SIDE) if name in self.files else _CANNOT_BE_SHOWN
+        except ImageError:
+            return _CANNOT_BE_SHOWN
+
+
+def _mark(held: Sequence[Finding]) -> str:
+    severities = {f.severity for f in held}
+    return "!!" if "error" in severities else " !" if "warning" in severities else "  "
+
+
+def _across(held: Sequence[Finding]) -> str:
+    if held[0].kind not in _ONE_A_FINDING:
+        return ""
+    splits, classes = (sum(border in f.across for f in held) for border in ("split", "class"))
+    parts = [f"{splits:,} across splits"] * bool(splits) + [f"{classes:,} across classes"] * bool(classes)
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _lines(finding: Finding) -> list[str]:
+    names = first_few(list(finding.paths), 3)
+    if finding.kind == "wrong-label":
+        sure = whole_percent(finding.confidence or 0.0)
+        return [f'  {names}: labelled "{finding.given}", looks like "{finding.suggested}" ({sure} sure)']
+    if finding.kind == "unreadable":
+        return [f"  {names}: {finding.message[0].lower()}{finding.message[1:]}"]
+    return [f"  {finding.message}"] + ([f"      {names}"] if names else [])
+
+
+def _next(findings: Sequence[Finding], data: str, page: Path | None) -> list[str]:
+    given = shlex.quote(data)
+    lines = [f"page    {page}"] if page else [f"next    relish check {given} --html check.html   to see the pictures"]
+    if any(f.kind in ("unreadable", "exact-duplicate", "near-duplicate") for f in findings):
+        lines.append(f"        relish check {given} --fix clean.csv     to leave out broken files and copies")
+    return lines

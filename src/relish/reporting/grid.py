@@ -1,10 +1,7 @@
-"""The book's grid of pictures: rows and columns of cells, a label under each.
+"""The book's grid of images: rows and columns of cells, a caption under each, as one Pillow image.
 
-In:   pictures and captions, or a split to take them from.
-Out:  one Pillow picture, which a notebook displays by itself and `.save(path)` keeps.
-
-Every cell has the same size and every picture fills as much of its cell as its own proportions let it: nothing is
-cropped or stretched, so a grid shows what a dataset is really made of.
+Every cell has the same size and every image fills as much of its cell as its own proportions let it: nothing is cropped
+or stretched, so a grid shows what a dataset is really made of.
 """
 
 import math
@@ -12,7 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-import matplotlib
+import fontpkg
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -21,23 +18,26 @@ from relish.data.dataset import Split
 from relish.data.image import open_image
 
 Captioned = tuple[Image.Image, str]
-"""A picture and the words to set under it; without words, an empty string."""
+"""An image and its caption; without a caption, an empty string."""
 
 PIXELS = 100
-"""The side of a cell at scale 1."""
+"""The side of a cell at scale 1, in pixels."""
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 _LINES = 2
 
 
-def picture_grid(rows: Sequence[Sequence[Captioned]], *, scale: float = 1.4) -> Image.Image:
-    """Set pictures in rows and columns.
+def image_grid(rows: Sequence[Sequence[Captioned]], *, scale: float = 1.4) -> Image.Image:
+    """Set images in rows and columns.
 
     Args:
-        rows: pictures and captions; rows may differ in length, and a short one leaves its last cells empty.
+        rows: images and captions; rows may differ in length, and a short one leaves its last cells empty.
         scale: the side of a cell in hundreds of pixels, above 0.
 
     Returns:
         RGB on white. A row without captions takes no room for them.
+
+    Raises:
+        ValueError: scale is 0 or below.
     """
     if not scale > 0:
         raise ValueError(f"scale must be above 0, got {scale}")
@@ -45,15 +45,15 @@ def picture_grid(rows: Sequence[Sequence[Captioned]], *, scale: float = 1.4) -> 
     gap = max(2, side // 16)
     font = _font(max(9, round(side / 10)))
     line = math.ceil(sum(font.getmetrics()))
-    captions = [[_wrapped(words, font, side) for _, words in row] for row in rows]
+    captions = [[_wrapped(caption, font, side) for _, caption in row] for row in rows]
     deep = [max((len(lines) for lines in row), default=0) * line for row in captions]
     columns = max((len(row) for row in rows), default=0)
     size = (max(1, columns * (side + gap) + gap), max(1, sum(side + gap + more for more in deep) + gap))
     sheet = Image.new("RGB", size, PAPER)
     top = gap
     for row, texts, more in zip(rows, captions, deep, strict=True):
-        for column, ((picture, _), lines) in enumerate(zip(row, texts, strict=True)):
-            _set_cell(sheet, fitted(picture, side), lines, (gap + column * (side + gap), top), side, font, line)
+        for column, ((image, _), lines) in enumerate(zip(row, texts, strict=True)):
+            _set_cell(sheet, fitted(image, side), lines, (gap + column * (side + gap), top), side, font, line)
         top += side + gap + more
     return sheet
 
@@ -68,23 +68,23 @@ def first_and_last(
     columns: int = 8,
     scale: float = 1.4,
 ) -> Image.Image:
-    """The book's look at a dataset: the first pictures of one class over the last ones, last first, of another.
+    """The book's look at a dataset: the first images of one class over the last ones, last first, of another.
 
     Args:
-        split: the pictures; those of a class stand in the order of the split.
+        split: the images; those of a class stand in the order of the split.
         classes: the class names.
         first: the class of the upper rows, otherwise the first one.
         last: the class of the lower rows, otherwise the last one.
         rows: rows in all, at least 1; the upper half, and the middle row, belong to `first`.
-        columns: pictures in a row, at least 1.
+        columns: images in a row, at least 1.
         scale: the side of a cell in hundreds of pixels.
 
     Returns:
-        The grid, each picture with its class under it. Of a class with fewer pictures, those that there are.
+        The grid, each image with its class under it; of a class with fewer images, all of them.
 
     Raises:
         DataError: there is no such class.
-        ImageError: a picture cannot be opened.
+        ImageError: an image cannot be opened.
     """
     if rows < 1 or columns < 1:
         raise ValueError(f"a grid needs a row and a column, got {rows} × {columns}")
@@ -94,18 +94,18 @@ def first_and_last(
     tails = _of_class(split, classes, lower)[::-1][: lower_rows * columns]
     side = max(1, round(PIXELS * scale))
     cells = [
-        # Shrunk at once: sixteen pictures from a good camera would fill two gigabytes.
+        # Made smaller at once: sixteen images from a good camera would fill two gigabytes.
         [(fitted(open_image(path), side), name) for path in paths]
         for paths, name in [*_in_rows(heads, columns, upper), *_in_rows(tails, columns, lower)]
     ]
-    return picture_grid(cells, scale=scale)
+    return image_grid(cells, scale=scale)
 
 
-def fitted(picture: Image.Image, side: int) -> Image.Image:
-    """The whole picture, as large as a square of `side` pixels holds it, in its own proportions."""
-    factor = side / max(picture.size)
-    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+def fitted(image: Image.Image, side: int) -> Image.Image:
+    """The whole image, as large as a square of `side` pixels holds it, in its own proportions."""
+    factor = side / max(image.size)
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return image.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def _of_class(split: Split, classes: Sequence[str], name: str) -> list[Path]:
@@ -123,7 +123,7 @@ def _in_rows(paths: list[Path], columns: int, name: str) -> list[tuple[list[Path
 
 def _set_cell(
     sheet: Image.Image,
-    picture: Image.Image,
+    image: Image.Image,
     lines: list[str],
     corner: tuple[int, int],
     side: int,
@@ -131,22 +131,22 @@ def _set_cell(
     line: int,
 ) -> None:
     left, top = corner
-    # Centred across, and standing on the caption, so that it is plain which picture the words belong to.
-    sheet.paste(picture, (left + (side - picture.width) // 2, top + side - picture.height))
+    # Centred across, and standing on the caption, so that it is plain which image it belongs to.
+    sheet.paste(image, (left + (side - image.width) // 2, top + side - image.height))
     pen = ImageDraw.Draw(sheet)
-    for number, words in enumerate(lines):
-        pen.text((left + side / 2, top + side + 2 + number * line), words, fill=INK, font=font, anchor="ma")
+    for number, text in enumerate(lines):
+        pen.text((left + side / 2, top + side + 2 + number * line), text, fill=INK, font=font, anchor="ma")
 
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    # Matplotlib brings it along; Pillow's own font has Latin letters alone.
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+    # Latin, Greek, Cyrillic, Vietnamese and Devanagari on every machine; Pillow's own font has Latin letters alone.
+    return ImageFont.truetype(fontpkg.path("Noto Sans"), size)
 
 
-def _wrapped(words: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def _wrapped(caption: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     """At most two lines that fit the width; what does not fit ends in an ellipsis."""
-    rest = " ".join("".join(c if c.isprintable() else " " for c in words).split())
+    rest = " ".join("".join(c if c.isprintable() else " " for c in caption).split())
     lines: list[str] = []
     while rest and len(lines) < _LINES:
         fits = _fitting(rest, font, width)
@@ -161,7 +161,7 @@ def _wrapped(words: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     return lines
 
 
-def _fitting(words: str, font: ImageFont.FreeTypeFont, width: int) -> int:
+def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> int:
     """How many characters from the start fit, at least 1."""
-    short = words[:200]
+    short = text[:200]
     return next((n for n in range(len(short), 1, -1) if font.getlength(short[:n]) <= width), 1)

@@ -1,17 +1,19 @@
 """A run's model card, the README of its folder: what the model is, how good, what it was made from.
 
-In:   a run folder, and its figures.
-Out:  Markdown with a head for programs, as the Hugging Face Hub has it.
-Not here: that head (`card_data.py`), asking the model anything.
+Markdown with YAML at its head, in the form of the Hugging Face Hub. Every sentence rests on a file of the run; where
+there is nothing, there is no sentence.
 
-Every sentence stands on something that a file of the run says; where there is nothing, there is no sentence.
+Source: https://huggingface.co/docs/hub/model-cards, "Model card metadata" and "Evaluation Results".
 """
 
 import json
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
 
 from relish.core.run_folder import RunFolder
 from relish.data.findings import SEVERITIES, Finding
@@ -19,16 +21,27 @@ from relish.data.transforms import Preprocessing
 from relish.evaluation.held_out import Gap, gap_of
 from relish.evaluation.metrics import Proportion
 from relish.models.saved_model import read_header
-from relish.reporting.card_data import card_data, source_words
-from relish.reporting.markdown import fenced, plain, table
-from relish.reporting.tables import share_words
+from relish.reporting.text import three_digits
 
 MOST_CLASSES = 50
 """Rows of the per-class table: with more classes, those of lowest F1."""
 MOST_FINDINGS = 10
 
 Sections = list[tuple[str, list[str]]]
-"""Headings with their lines; a section without lines is left out."""
+"""Headings with their lines; a section without lines is omitted."""
+TASK = "image-classification"
+UNKNOWN = "unknown"
+"""The Hub's own word for a licence that nobody has named."""
+_METRICS = (
+    ("top1", "accuracy", "Accuracy"),
+    ("balanced_accuracy", "balanced_accuracy", "Balanced accuracy"),
+    ("macro_f1", "f1", "Macro-F1"),
+    ("auc", "roc_auc", "Area under the ROC curve"),
+    ("top5", "top_5_accuracy", "Top-5 accuracy"),
+)
+"""Key in `evaluation.json`, type as the Hub knows it, name."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+")
+_ACTIVE = re.compile(r"[\\`*\[\]<>|~&$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|@(?=\w)|^(?=[#+=-])")
 
 
 def model_card(folder: RunFolder, evaluation: Mapping[str, Any], licence: str | None = None, name: str = "") -> str:
@@ -63,10 +76,77 @@ def model_card(folder: RunFolder, evaluation: Mapping[str, Any], licence: str | 
     return "\n".join(["---", head.strip(), "---", "", *body, ""])
 
 
+def card_data(
+    name: str, dataset: str, evaluation: Mapping[str, Any], header: Mapping[str, str], licence: str | None
+) -> str:
+    """YAML, without the lines of dashes around it.
+
+    Args:
+        name: of the model.
+        dataset: its name.
+        evaluation: as `evaluation.json` holds it; figures that are absent or null are omitted.
+        header: of the model file.
+        licence: an identifier of the Hub, such as `mit`; None says that it is unknown.
+    """
+    data = ModelCardData(
+        model_name=name,
+        license=licence or UNKNOWN,
+        library_name="relish",
+        pipeline_tag=TASK,
+        tags=[TASK, "relish", *([header["library"], header["architecture"]] if "architecture" in header else [])],
+        eval_results=[
+            EvalResult(
+                task_type=TASK,
+                dataset_type="imagefolder",  # the user's own images, which the Hub does not have
+                dataset_name=dataset,
+                dataset_split=evaluation["split"],
+                metric_type=kind,
+                metric_name=title,
+                metric_value=evaluation[key]["value"],
+                metric_args={"interval_95": evaluation[key]["interval"]},
+            )
+            for key, kind, title in _METRICS
+            if evaluation.get(key)
+        ],
+        **_made_from(header),
+    )
+    return str(data.to_yaml())
+
+
+def source_text(header: Mapping[str, str]) -> str:
+    """The source model, without the folders that its file lay in: a card is made to be given away."""
+    name, _, origin = header.get("source", "").partition(": ")
+    file = re.fullmatch(r"(?:.*[/\\])?(.+? \(SHA-256 .*\))", origin, re.DOTALL)
+    return f"{name}: {file[1] if file else origin}" if origin else name
+
+
+def plain(text: object) -> str:
+    """Text that Markdown shows as it is, on one line: no link, no HTML, no further column of a table."""
+    return _ACTIVE.sub(r"\\\g<0>", _CONTROL.sub(" ", str(text)).strip())
+
+
+def markdown_table(
+    headings: Sequence[str], rows: Sequence[Sequence[object]], *, right: Collection[int] = ()
+) -> list[str]:
+    """The lines of a table; every cell is shown as it is, see `plain`.
+
+    Args:
+        right: positions of the columns that are aligned to the right.
+    """
+    rule = ["---:" if place in right else "---" for place in range(len(headings))]
+    return [f"| {' | '.join(cells)} |" for cells in (headings, rule, *([plain(cell) for cell in row] for row in rows))]
+
+
+def fenced(language: str, text: str) -> list[str]:
+    """The lines of a block of code, fenced by more backticks than it holds."""
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
+    return [f"{fence}{language}", *text.splitlines(), fence]
+
+
 def _about(evaluation: Mapping[str, Any], header: Mapping[str, str]) -> str:
     classes = evaluation["classes"]
     named = ", ".join(plain(one) for one in classes[:MOST_CLASSES]) + (", …" if len(classes) > MOST_CLASSES else "")
-    source = f" Its source model: {plain(source_words(header))}." if "source" in header else ""
+    source = f" Its source model: {plain(source_text(header))}." if "source" in header else ""
     return f"An image classifier that tells {len(classes)} classes apart: {named}.{source}"
 
 
@@ -86,26 +166,29 @@ def _figures(evaluation: Mapping[str, Any]) -> list[str]:
     answered = evaluation.get("answered")
     if answered and answered["count"]:
         rows.append(_figure(f"accuracy where it is sure ({answered['count']:,} of {answered['of']:,})", answered))
-    said = f"On the {evaluation['top1']['count']:,} {evaluation['split']} pictures, computed from the saved model:"
-    return [said, "", *table(["figure", "value", "95% interval", "right"], rows, right=(1, 2, 3))]
+    head = f"On the {evaluation['top1']['count']:,} {evaluation['split']} pictures, computed from the saved model:"
+    return [head, "", *markdown_table(["figure", "value", "95% interval", "right"], rows, right=(1, 2, 3))]
 
 
-def _figure(title: str, found: Mapping[str, Any]) -> list[str]:
-    low, high = found["interval"]
-    right = f"{found['correct']:,} of {found['count']:,}" if "correct" in found else ""
-    value = found["value"] if "value" in found else found["accuracy"]
+def _figure(title: str, figure: Mapping[str, Any]) -> list[str]:
+    low, high = figure["interval"]
+    right = f"{figure['correct']:,} of {figure['count']:,}" if "correct" in figure else ""
+    value = figure["value"] if "value" in figure else figure["accuracy"]
     return [title, f"{value:.3f}", f"{low:.3f}–{high:.3f}", right]
 
 
 def _per_class(evaluation: Mapping[str, Any]) -> list[str]:
-    found = list(evaluation["per_class"])
+    classes = list(evaluation["per_class"])
     fewer = []
-    if len(found) > MOST_CLASSES:
-        fewer = [f"The {MOST_CLASSES} of {len(found):,} classes with the lowest F1; evaluation.json has them all.", ""]
-        found = sorted((one for one in found if one["count"]), key=lambda one: one["f1"])[:MOST_CLASSES]
+    if len(classes) > MOST_CLASSES:
+        fewer = [
+            f"The {MOST_CLASSES} of {len(classes):,} classes with the lowest F1; evaluation.json has them all.",
+            "",
+        ]
+        classes = sorted((one for one in classes if one["count"]), key=lambda one: one["f1"])[:MOST_CLASSES]
     keys = ("precision", "recall", "f1")
-    rows = [[one["class"], *(share_words(one[key]) for key in keys), f"{one['count']:,}"] for one in found]
-    return [*fewer, *table(["class", *keys, "pictures"], rows, right=(1, 2, 3, 4))]
+    rows = [[one["class"], *(three_digits(one[key]) for key in keys), f"{one['count']:,}"] for one in classes]
+    return [*fewer, *markdown_table(["class", *keys, "pictures"], rows, right=(1, 2, 3, 4))]
 
 
 def _calibration(evaluation: Mapping[str, Any]) -> list[str]:
@@ -139,18 +222,18 @@ def _calibration(evaluation: Mapping[str, Any]) -> list[str]:
 def _learned_from(dataset: Mapping[str, Any]) -> list[str]:
     splits: Mapping[str, list[Mapping[str, str]]] = dataset["splits"]
     counts: dict[str, dict[str, int]] = {}
-    for split, pictures in splits.items():
-        for picture in pictures:
-            row = counts.setdefault(picture["class"], dict.fromkeys(splits, 0))
+    for split, images in splits.items():
+        for image in images:
+            row = counts.setdefault(image["class"], dict.fromkeys(splits, 0))
             row[split] += 1
-    total = ", ".join(f"{len(pictures):,} {split}" for split, pictures in splits.items())
+    total = ", ".join(f"{len(images):,} {split}" for split, images in splits.items())
     lines = [f"Pictures of {plain(dataset['name'])}: {total}."]
     if dataset.get("unreadable"):
         lines.append(f"{len(dataset['unreadable']):,} files that could not be read were left out.")
     if len(counts) > MOST_CLASSES:
         return [*lines, f"{len(counts):,} classes; dataset.json has every picture of each."]
     rows = [[name, *(f"{row[split]:,}" for split in splits)] for name, row in sorted(counts.items())]
-    return [*lines, "", *table(["class", *splits], rows, right=range(1, len(splits) + 1))]
+    return [*lines, "", *markdown_table(["class", *splits], rows, right=range(1, len(splits) + 1))]
 
 
 def _findings(check: Mapping[str, Any] | None) -> list[str]:
@@ -170,16 +253,16 @@ def _findings(check: Mapping[str, Any] | None) -> list[str]:
 
 
 def _limits(folder: RunFolder, evaluation: Mapping[str, Any]) -> list[str]:
-    judged, split = Proportion(evaluation["top1"]["correct"], evaluation["top1"]["count"]), evaluation["split"]
-    low, high = judged.interval
+    top1, split = Proportion(evaluation["top1"]["correct"], evaluation["top1"]["count"]), evaluation["split"]
+    low, high = top1.interval
     lines = [
         f"- It gives every picture one of its {len(evaluation['classes'])} classes, also one that shows none of them.",
-        f"- With {judged.count:,} pictures to judge by, chance alone leaves the accuracy anywhere from {low:.3f} to "
+        f"- With {top1.count:,} pictures to judge by, chance alone leaves the accuracy anywhere from {low:.3f} to "
         f"{high:.3f}.",
     ]
     if (evaluation.get("decision") or {}).get("threshold") is None:
-        # On held-out pictures the likelier class was counted: with a threshold the two are not of the same answers.
-        lines += _gap(gap_of(folder, judged, [row["count"] for row in evaluation["per_class"]]), split)
+        # Held-out accuracy counts the likelier class: with a threshold the two are not of the same predictions.
+        lines += _gap(gap_of(folder, top1, [row["count"] for row in evaluation["per_class"]]), split)
     if split == "validation":
         lines.append("- There was no test split: it was judged on validation pictures.")
     fresh = evaluation.get("without_duplicates")
@@ -189,17 +272,17 @@ def _limits(folder: RunFolder, evaluation: Mapping[str, Any]) -> list[str]:
 
 
 def _gap(gap: Gap | None, split: str) -> list[str]:
-    """How far the last figure lies from the one on held-out pictures, by which the model was chosen."""
+    """How far the final accuracy lies from that on held-out images, by which the model was chosen."""
     if gap is None:
         return []
     held, points = gap.held, gap.points
-    told = "the same" if abs(points) < 0.05 else f"{abs(points):.1f} points {'higher' if points > 0 else 'lower'}"
+    text = "the same" if abs(points) < 0.05 else f"{abs(points):.1f} points {'higher' if points > 0 else 'lower'}"
     if gap.lower:
-        told += f": {gap.reason(split)}"
-        told += f", so expect no more than the {split} figure" if gap.mixed is None else ""
+        text += f": {gap.reason(split)}"
+        text += f", so expect no more than the {split} figure" if gap.mixed is None else ""
     return [
         f"- On the pictures held out in training it was right on {held.value:.3f} ({held.correct:,} of "
-        f"{held.count:,}); on the {split} pictures {told}."
+        f"{held.count:,}); on the {split} pictures {text}."
     ]
 
 
@@ -214,11 +297,9 @@ def _use(name: str, header: Mapping[str, str]) -> list[str]:
     shell = f"relish predict {shlex.quote(name)} new.jpg\nrelish predict {shlex.quote(name)} folder/ --out answers.csv"
     lines = ["From the folder that this one lies in:", "", *fenced("python", python), "", *fenced("bash", shell)]
     if "preprocessing" in header:
-        how = Preprocessing(**json.loads(header["preprocessing"]))
-        lines += [
-            "",
-            f"Pictures of any size are {how.framing_words}, and scaled to {how.image_size} × {how.image_size} pixels.",
-        ]
+        preprocessing = Preprocessing(**json.loads(header["preprocessing"]))
+        size = preprocessing.image_size
+        lines += ["", f"Pictures of any size are {preprocessing.framing_words}, and scaled to {size} × {size} pixels."]
     return lines
 
 
@@ -239,9 +320,22 @@ def _made(folder: RunFolder, evaluation: Mapping[str, Any], header: Mapping[str,
     if "model_sha256" in evaluation:
         rows.append(("SHA-256 of model.safetensors", evaluation["model_sha256"]))
     shown = [row for row in rows if row[1] not in (None, "")]
-    return [*lines, *table(["what", "which"], shown), "", "Every number of the training is in recipe.yaml."]
+    return [*lines, *markdown_table(["what", "which"], shown), "", "Every number of the training is in recipe.yaml."]
 
 
 def _typed(command: list[str]) -> bool:
-    """Whether a person typed it into a shell; a script of theirs says nothing by its arguments."""
+    """Whether a person typed it into a shell; the arguments of a script of theirs say nothing about the run."""
     return bool(command) and (PurePath(command[0]).name == "relish" or command[0].endswith("relish/__main__.py"))
+
+
+def _made_from(header: Mapping[str, str]) -> dict[str, Any]:
+    """`source` in words, and `base_model` where the Hub has it under a name that is known for sure."""
+    found: dict[str, Any] = {"source": source_text(header)} if "source" in header else {}
+    met = re.match(r"timm/([\w.]+?)(?:\.\w+)?: timm's weights (\w+) ", header.get("source", ""))
+    if met is not None:
+        from timm.models import get_pretrained_cfg
+
+        record = get_pretrained_cfg(f"{met[1]}.{met[2]}")
+        if record is not None and record.hf_hub_id:
+            found |= {"base_model": record.hf_hub_id, "base_model_relation": "finetune"}
+    return found

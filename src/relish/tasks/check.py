@@ -30,8 +30,7 @@ from relish.data.transforms import book_preprocessing
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.models.source import load_source
 from relish.models.target import make_target
-from relish.reporting.check_page import write_check_page
-from relish.reporting.findings import findings_words
+from relish.reporting.check_page import findings_text, write_check_page
 
 CROP_SIZE = 5 / 7
 """Of crops, over the source model's own size (160 of 224 px): half the time of whole images, and as good. In nine
@@ -55,7 +54,7 @@ class Check:
     page: Path | None = None
 
     def __str__(self) -> str:
-        return findings_words(self.findings, self.pictures, self.dataset.source, page=self.page)
+        return findings_text(self.findings, self.pictures, self.dataset.source, page=self.page)
 
     def __repr__(self) -> str:
         return f"<Check of {self.dataset.name}: {len(self.findings)} findings in {self.pictures:,} pictures>"
@@ -82,7 +81,7 @@ class Check:
             captions,
             _typical(self.checked, self.findings),
             heading=f"What a look at {self.dataset.name} found",
-            pictures=self.pictures,
+            images=self.pictures,
         )
 
     def write_clean_table(self, path: str | Path, relabel: float | None = None) -> tuple[int, int, Path]:

@@ -20,8 +20,9 @@ from relish.core.progress import Progress
 from relish.core.runtime import accelerator_for, keep_freed_memory
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.significance import McNemar, mcnemar
-from relish.reporting.curves import draw_comparison
-from relish.reporting.tables import text_table
+from relish.reporting import plots
+from relish.reporting.svg import write_svg
+from relish.reporting.text import text_table
 from relish.tasks.experiments import Outcome, carry_out, chosen_recipes, study_folder
 from relish.tasks.prepare import Request, prepare_data
 from relish.tasks.run import RUNS
@@ -221,5 +222,5 @@ def _write(result: Comparison, identity: str) -> None:
     write_text(result.folder / "compare.txt", "\n".join([result.table(), *result.sentences()]) + "\n")
     write_json(result.folder / "study.json", {"identity": identity, **result.as_json()})
     curves = {side.name: side.outcomes[0].curves for side in result.sides if side.outcomes[0].curves}
-    if curves:
-        draw_comparison(curves, result.folder / "curves")
+    if chart := plots.comparison(curves):
+        write_svg(chart, result.folder / "curves.svg")

@@ -76,7 +76,7 @@ def demo(folder: str | Path = "relish-demo", *, seed: int = 0, progress: Progres
     page = root / "predictions.html"
     with np.load(found.sides[0].outcomes[0].folder.predictions, allow_pickle=False) as kept:
         write_predictions_page(page, dataset, dataset.splits[TEST], kept["probabilities"], title="Drawn hot dogs")
-    return Demo(root, found, (grid, found.folder / "curves.png", found.folder / "compare.txt", page))
+    return Demo(root, found, (grid, found.folder / "curves.svg", found.folder / "compare.txt", page))
 
 
 def _next_free(folder: Path) -> Path:

@@ -19,7 +19,7 @@ from relish.models.saved_model import save_model
 from relish.models.source import SourceModel, load_source
 from relish.models.summary import Listed, describe, describe_source, list_models
 from relish.models.target import make_target
-from relish.reporting.grid import first_and_last, picture_grid
+from relish.reporting.grid import first_and_last, image_grid
 from relish.training.optim import learning_rates
 from relish.training.recipe import named_recipe
 
@@ -75,7 +75,7 @@ def show(
         (Image.fromarray(pixels.permute(1, 2, 0).numpy()), dataset.classes[label])
         for pixels, label in zip(seen, batch.labels.tolist(), strict=True)
     ]
-    return picture_grid([cells[i : i + columns] for i in range(0, len(cells), columns)])
+    return image_grid([cells[i : i + columns] for i in range(0, len(cells), columns)])
 
 
 def _learned(dataset: Dataset) -> Split:

@@ -32,7 +32,7 @@ from relish.models.freeze import freeze
 from relish.models.source import SourceModel, load_source
 from relish.models.summary import describe
 from relish.models.target import TargetModel, make_target
-from relish.reporting.findings import first_look
+from relish.reporting.check_page import findings_line
 from relish.training.checkpoint import checked_tracker
 from relish.training.optim import learning_rates
 from relish.training.recipe import Recipe
@@ -163,7 +163,7 @@ def prepare_data(request: Request, progress: Progress) -> Survey:
     dataset = find_dataset(request.data, sha1=request.sha1, sha256=request.sha256, progress=progress)
     looked = survey(dataset, strict=request.strict, progress=progress)
     looked = replace(looked, findings=brief_findings(dataset, looked))
-    line, grave = first_look(looked.findings, request.data)
+    line, grave = findings_line(looked.findings, request.data)
     if line:
         (progress.warn if grave else progress.say)(line)
     alone = WHOLE in looked.dataset.splits or not {TEST, VALIDATION} & set(looked.dataset.splits)

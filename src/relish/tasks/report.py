@@ -22,18 +22,26 @@ from relish.data.findings import SEVERITIES, Finding
 from relish.evaluation.explain import least_sure, most_wrong
 from relish.evaluation.metrics import Curves, Proportion, Scores, SweepPoint
 from relish.models.saved_model import read_header
-from relish.reporting.confusion import Confusion, cells_to_picture, confusion_of
-from relish.reporting.report_figures import (
-    as_percent,
-    calibration_words,
+from relish.reporting import plots
+from relish.reporting.page import percent, percent_interval
+from relish.reporting.run_figures import (
+    calibration_sentences,
     class_rows,
-    commonest_share,
-    decision_words,
-    figures_of,
-    interval_words,
+    decision_sentences,
+    figure_rows,
+    majority_share,
 )
-from relish.reporting.report_page import Example, Found, ReportPage, Rung, Shown, write_report
-from relish.reporting.run_charts import bins_of, coverage_chart, curves_chart, reliability_chart, sweep_chart
+from relish.reporting.run_page import (
+    Confusion,
+    Example,
+    ReportPage,
+    Rung,
+    ShownFinding,
+    Thumbnail,
+    confusion_matrix,
+    images_of_cells,
+    write_report,
+)
 from relish.tasks.classifier import Classifier, saved_path
 from relish.tasks.report_examples import Examples, changed_fields, fit_command, runs_beside, thumb
 from relish.tasks.run_results import RunImages, RunPredictions, read_run_predictions
@@ -127,15 +135,15 @@ def _read(folder: RunFolder) -> _Run:
 
 def _page(run: _Run, accelerator: Accelerator, progress: Progress) -> ReportPage:
     evaluation, scores, predictions, folder = run.evaluation, run.scores, run.predictions, run.folder
-    confusion = confusion_of(predictions.predicted, predictions.labels, len(predictions.classes))
+    confusion = confusion_matrix(predictions.predicted, predictions.labels, len(predictions.classes))
     wrong = most_wrong(predictions.probabilities, predictions.predicted, predictions.labels, MOST_WRONG)
     unsure = least_sure(predictions.probabilities, LEAST_SURE)
     examples, notes = _examples(run, [*wrong, *unsure], accelerator, progress)
-    rivals, rivals_left_out = runs_beside(folder, predictions)
-    checked, found, counts = findings_of(folder, run.run_images)
+    other_runs, other_runs_omitted = runs_beside(folder, predictions)
+    checked, findings, counts = findings_of(folder, run.run_images)
     curves, scored_on = training_curves(folder)
     sweep, conclusion = sweep_of(folder)
-    behind = _behind(run, confusion)
+    cell_images = _cell_images(run, confusion)
     if run.run_images.lost:
         notes.append(
             f"{run.run_images.lost:,} pictures that should be here are not: they are gone from {run.run_images.root}, "
@@ -146,27 +154,27 @@ def _page(run: _Run, accelerator: Accelerator, progress: Progress) -> ReportPage
         facts=facts_of(folder, run.dataset, run.recipe, evaluation),
         split=evaluation["split"],
         top1=scores.top1,
-        commonest=commonest_share(scores),
-        decision=decision_words(evaluation),
-        figures=figures_of(evaluation),
-        rivals=rivals,
-        rivals_left_out=rivals_left_out,
+        majority_share=majority_share(scores),
+        decision=decision_sentences(evaluation),
+        figures=figure_rows(evaluation),
+        other_runs=other_runs,
+        other_runs_omitted=other_runs_omitted,
         rungs=rungs_of(folder),
-        curves=curves_chart(curves, scored_on),
+        curves=plots.training_curves(curves, scored_on),
         checked=checked,
-        found=found,
+        findings=findings,
         counts=counts,
         confusion=confusion,
-        behind=behind,
+        cell_images=cell_images,
         classes=predictions.classes,
-        calibration=calibration_words(evaluation),
-        reliability=reliability_chart(evaluation.get("reliability") or [], _before(run)),
-        coverage=coverage_chart(evaluation.get("coverage") or []),
-        wrong=[examples[p] for p in wrong if p in examples],
-        wrong_in_all=int((~predictions.right).sum()),
-        unsure=[examples[p] for p in unsure if p in examples],
+        calibration=calibration_sentences(evaluation),
+        reliability=plots.reliability_diagram(evaluation.get("reliability") or [], _before(run)),
+        coverage=plots.coverage_curve(evaluation.get("coverage") or []),
+        mistakes=[examples[p] for p in wrong if p in examples],
+        mistakes_in_all=int((~predictions.right).sum()),
+        least_sure=[examples[p] for p in unsure if p in examples],
         class_rows=class_rows(scores),
-        sweep=sweep_chart(sweep),
+        sweep=plots.learning_rates(sweep),
         sweep_conclusion=conclusion,
         recipe=_recipe_rows(run.recipe),
         environment=environment_rows(folder, evaluation),
@@ -187,8 +195,8 @@ def _examples(
     return made.of(asked), made.notes
 
 
-def _behind(run: _Run, confusion: Confusion) -> dict[str, list[Shown]]:
-    chosen = cells_to_picture(confusion, MOST_BEHIND)
+def _cell_images(run: _Run, confusion: Confusion) -> dict[str, list[Thumbnail]]:
+    chosen = images_of_cells(confusion, MOST_BEHIND)
     thumbs = {
         name: [shown for p in positions if (shown := thumb(run.run_images, run.evaluated[p])) is not None]
         for name, positions in chosen.items()
@@ -201,7 +209,7 @@ def _before(run: _Run) -> list[tuple[float, float]]:
     temperature = (run.evaluation.get("decision") or {}).get("temperature", 1.0)
     if temperature == 1.0 or run.predictions.untempered is None:
         return []
-    return bins_of(run.predictions.untempered, run.predictions.labels)
+    return plots.reliability_points(run.predictions.untempered, run.predictions.labels)
 
 
 def _recipe_rows(recipe: dict[str, Any]) -> list[tuple[str, str, bool]]:
@@ -262,7 +270,7 @@ def training_curves(folder: RunFolder) -> tuple[Curves, str]:
     return curve_points(RunFolder(folder.stages / stages[-1])), HELD_OUT
 
 
-def findings_of(folder: RunFolder, run_images: RunImages) -> tuple[int | None, list[Found], dict[str, int]]:
+def findings_of(folder: RunFolder, run_images: RunImages) -> tuple[int | None, list[ShownFinding], dict[str, int]]:
     """How many images the check looked over, the gravest of what it found, and how much there is of each severity.
 
     Raises:
@@ -324,8 +332,8 @@ def _rung_name(event: Mapping[str, Any]) -> str:
 def _rung_words(event: Mapping[str, Any]) -> str:
     right = Proportion(event["correct"], event["count"])
     words = (
-        f"{as_percent(right.value)} ({right.correct:,} of {right.count:,}, "
-        f"95% interval {interval_words(right.interval)})"
+        f"{percent(right.value)} ({right.correct:,} of {right.count:,}, "
+        f"95% interval {percent_interval(right.interval)})"
     )
     if event["rung"] != "average":
         return words
@@ -336,10 +344,10 @@ def _rung_words(event: Mapping[str, Any]) -> str:
     return f"{words}; the probe had {event['probe_correct']} of them right{loss}"
 
 
-def _found(finding: Finding, run_images: RunImages) -> Found:
+def _found(finding: Finding, run_images: RunImages) -> ShownFinding:
     rows = {row["path"]: row for rows in run_images.rows.values() for row in rows} if finding.paths else {}
     shown = (thumb(run_images, rows[path], rows[path]["class"]) for path in finding.paths[:MOST_OF_ONE] if path in rows)
-    return Found(finding, tuple(one for one in shown if one is not None))
+    return ShownFinding(finding, tuple(one for one in shown if one is not None))
 
 
 def _same_pictures(study: Mapping[str, Any], runs: Path, fingerprint: str | None) -> bool:

@@ -21,13 +21,12 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.loader import View
 from relish.data.transforms import evaluation_transform, stacked
-from relish.evaluation.explain import heatmaps, last_feature_map, overlays_unavailable
+from relish.evaluation.explain import heatmaps, last_feature_map, overlay, overlays_unavailable
 from relish.evaluation.features import Backbone, Features, Nearest, features_of, nearest
 from relish.evaluation.significance import mcnemar
-from relish.reporting.embedding import embedded
-from relish.reporting.overlays import overlay
+from relish.reporting.page import embed
 from relish.reporting.predictions_page import evenly_spaced
-from relish.reporting.report_page import Example, Rival, Shown
+from relish.reporting.run_page import Example, OtherRun, Thumbnail
 from relish.tasks.classifier import Classifier
 from relish.tasks.run_results import RunImages, RunPredictions, read_run_predictions
 from relish.training.recipe import named_recipe
@@ -82,7 +81,7 @@ class Examples:
         }
 
     def _example(
-        self, p: int, pixels: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32] | None, near: tuple[Shown, ...]
+        self, p: int, pixels: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32] | None, near: tuple[Thumbnail, ...]
     ) -> Example:
         row, classes = self.predictions.probabilities[p], self.predictions.classes
         truth, predicted = classes[self.predictions.labels[p]], classes[self.predictions.predicted[p]]
@@ -90,10 +89,10 @@ class Examples:
         alt = f"Picture of class {truth}, {how} taken for {predicted}, as the network sees it"
         best = np.argsort(-row, kind="stable")[:LIKELIEST]
         return Example(
-            picture=Shown(embedded(Image.fromarray(pixels), FRAMED_SIDE), self.rows[p]["path"], alt),
-            overlay=None if heat is None else embedded(overlay(pixels, heat), FRAMED_SIDE),
+            shown=Thumbnail(embed(Image.fromarray(pixels), FRAMED_SIDE), self.rows[p]["path"], alt),
+            overlay=None if heat is None else embed(overlay(pixels, heat), FRAMED_SIDE),
             truth=truth,
-            said=predicted,
+            predicted=predicted,
             unsure=bool(self.predictions.unsure[p]),
             likeliest=tuple((classes[k], float(row[k])) for k in best),
             neighbours=near,
@@ -113,7 +112,7 @@ class Examples:
         )
         return heatmaps(network, framed, predicted, how, layer)
 
-    def _neighbours(self, positions: Sequence[int]) -> dict[int, tuple[Shown, ...]]:
+    def _neighbours(self, positions: Sequence[int]) -> dict[int, tuple[Thumbnail, ...]]:
         trained = self.trained
         some = [trained[i] for i in evenly_spaced(len(trained), MOST_LEARNED)]
         some = [row for row in some if self.run_images.has(row["path"])]
@@ -155,12 +154,12 @@ class Examples:
         return nearest(kept, features(asked, "features of pictures shown"), NEIGHBOURS)
 
 
-def thumb(run_images: RunImages, row: Row, words: str = "") -> Shown | None:
+def thumb(run_images: RunImages, row: Row, caption: str = "") -> Thumbnail | None:
     """A small image of a row of `dataset.json`; None where it is gone."""
     image = run_images.open(row["path"])
     if image is None:
         return None
-    return Shown(embedded(image, THUMB_SIDE, 80), row["path"], f"Picture of class {row['class']}", words)
+    return Thumbnail(embed(image, THUMB_SIDE, 80), row["path"], f"Picture of class {row['class']}", caption)
 
 
 # ---- other runs that were evaluated on the same images --------------------------------------------------------------
@@ -171,25 +170,25 @@ MOST = 8
 
 
 @dataclass(frozen=True, eq=False)
-class _OtherRun:
+class _Evaluated:
     folder: RunFolder
     recipe: str
     source: str
     predictions: RunPredictions
 
 
-def runs_beside(folder: RunFolder, predictions: RunPredictions) -> tuple[list[Rival], int]:
-    """The run among its rivals; nothing where it has none.
+def runs_beside(folder: RunFolder, predictions: RunPredictions) -> tuple[list[OtherRun], int]:
+    """The run among the others; nothing where there is no other.
 
     Returns:
         The runs, best first, and how many more there are.
     """
     evaluated_on = _evaluated_images(folder, folder.read_evaluation()["split"])
-    own = _OtherRun(folder, *_names(folder), predictions)
+    own = _Evaluated(folder, *_names(folder), predictions)
     others = [found for path in _beside(folder.path) if (found := _evaluated_run(path, evaluated_on)) is not None]
     others.sort(key=lambda other: -other.predictions.accuracy.value)
     shown = sorted([own, *others[:MOST]], key=lambda one: -one.predictions.accuracy.value)
-    return ([_rival(one, own) for one in shown] if others else []), max(0, len(others) - MOST)
+    return ([_shown(one, own) for one in shown] if others else []), max(0, len(others) - MOST)
 
 
 def _beside(path: Path) -> list[Path]:
@@ -197,7 +196,7 @@ def _beside(path: Path) -> list[Path]:
     return sorted(other.parent for other in here.parent.glob("*/request.json") if other.parent != here)
 
 
-def _evaluated_run(path: Path, evaluated_on: list[tuple[str, str]]) -> _OtherRun | None:
+def _evaluated_run(path: Path, evaluated_on: list[tuple[str, str]]) -> _Evaluated | None:
     """A run judged on these very images; a folder that is damaged or unfinished is none."""
     folder = RunFolder(path)
     if not folder.finished:
@@ -209,7 +208,7 @@ def _evaluated_run(path: Path, evaluated_on: list[tuple[str, str]]) -> _OtherRun
             or _evaluated_images(folder, evaluation["split"]) != evaluated_on
         ):
             return None
-        return _OtherRun(folder, *_names(folder), read_run_predictions(folder, evaluation))
+        return _Evaluated(folder, *_names(folder), read_run_predictions(folder, evaluation))
     except (RelishError, KeyError, TypeError):
         return None
 
@@ -227,13 +226,13 @@ def _names(folder: RunFolder) -> tuple[str, str]:
     return str(recipe.get("name", "")), source if recipe.get("start") != "random" else f"{source}, random weights"
 
 
-def _rival(one: _OtherRun, own: _OtherRun) -> Rival:
+def _shown(one: _Evaluated, own: _Evaluated) -> OtherRun:
     sentence = ""
     if one is not own:
         found = mcnemar(own.predictions.right, one.predictions.right)
         sentence = found.sentence(own.folder.path.resolve().name, one.folder.path.name)
     name = one.folder.path.resolve().name
-    return Rival(name, one.recipe, one.source, one.predictions.accuracy, sentence)
+    return OtherRun(name, one.recipe, one.source, one.predictions.accuracy, sentence)
 
 
 # ---- the command that makes a run again -----------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from relish.evaluation.metrics import Proportion, score
 from relish.evaluation.prediction import decision_from
 from relish.evaluation.source_rows import prove_rows
 from relish.models.saved_model import load_model
-from relish.reporting.decisions import reached_words, temperature_words
+from relish.reporting.text import calibration_line, decision_lines
 from relish.tasks.prepare import Prepared
 from relish.tasks.save import describe_run, draw_run, save_run, write_results
 from relish.training.auto import climb
@@ -277,10 +277,10 @@ def _say_uneven(prepared: Prepared, found: Figures, progress: Progress) -> None:
 
 def _say_decision(prepared: Prepared, folder: RunFolder, found: Figures, progress: Progress) -> None:
     held, request, split = read_held_out(folder.held_out), prepared.request, prepared.final_name
-    progress.say(temperature_words(found))
+    progress.say(calibration_line(found))
     for words in unreached(found.decision, held, found.classes, request.aim, request.accuracy):
         progress.warn(words)
-    for line in reached_words(found, held, split):
+    for line in decision_lines(found, held, split):
         progress.say(line)
     if split == VALIDATION and prepared.recipe.method == "train":
         progress.say("these were chosen on the pictures they are judged on here: expect a little less in use")

@@ -34,9 +34,9 @@ from relish.evaluation.held_out import HeldOut, choose_decision
 from relish.evaluation.metrics import CurvePoint
 from relish.evaluation.prediction import HEADER_KEY, tempered_softmax
 from relish.models.saved_model import ModelDescription, save_model
-from relish.reporting.card_data import UNKNOWN
-from relish.reporting.curves import draw_curves
-from relish.reporting.model_card import model_card
+from relish.reporting import plots
+from relish.reporting.model_card import UNKNOWN, model_card
+from relish.reporting.svg import write_svg
 from relish.tasks.prepare import Prepared
 
 
@@ -70,9 +70,8 @@ def save_run(prepared: Prepared, folder: RunFolder, how: Preprocessing, held: He
 
 def draw_run(folder: RunFolder, stage: RunFolder, scored_on: str) -> None:
     """The curves of one training, into the run's folder."""
-    points = curve_points(stage)
-    if points:
-        draw_curves(points, folder.curves, title=folder.path.name, scored_on=scored_on)
+    if chart := plots.training_curves(curve_points(stage), scored_on, title=folder.path.name):
+        write_svg(chart, folder.curves)
 
 
 def write_results(prepared: Prepared, folder: RunFolder, found: Figures, logits: npt.NDArray[np.float32]) -> None:

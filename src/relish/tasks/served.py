@@ -13,9 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from relish.data.transforms import evaluation_transform, stacked
-from relish.evaluation.explain import heatmaps, last_feature_map, overlays_unavailable
+from relish.evaluation.explain import heatmaps, last_feature_map, overlay, overlays_unavailable
 from relish.evaluation.prediction import Prediction
-from relish.reporting.overlays import overlay
 from relish.tasks.classifier import Classifier
 
 

@@ -26,8 +26,9 @@ from relish.data.dataset import TEST, VALIDATION, Split
 from relish.evaluation.inference import predict_split
 from relish.evaluation.metrics import Proportion, SweepPoint, said_class
 from relish.evaluation.significance import mcnemar
-from relish.reporting.curves import draw_sweep
-from relish.reporting.tables import text_table
+from relish.reporting import plots
+from relish.reporting.svg import write_svg
+from relish.reporting.text import text_table
 from relish.tasks.classifier import Classifier
 from relish.tasks.experiments import Outcome, carry_out, chosen_recipes, study_folder
 from relish.tasks.prepare import VAL_SPLIT, Request, prepare_data
@@ -252,4 +253,5 @@ def _write(result: Sweep, identity: str) -> None:
             name: [SweepPoint(o.recipe.learning_rate, o.scores.top1 if o.scores else None) for o in outcomes]
             for name, outcomes in result.outcomes.items()
         }
-        draw_sweep(points, result.folder / "sweep")
+        if chart := plots.learning_rates(points):
+            write_svg(chart, result.folder / "sweep.svg")

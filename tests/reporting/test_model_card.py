@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from relish.core.run_folder import RunFolder
-from relish.reporting.card_data import card_data, source_words
-from relish.reporting.markdown import fenced, plain, table
-from relish.reporting.model_card import model_card
+from relish.reporting.model_card import card_data, fenced, markdown_table, model_card, plain, source_text
 from tests.commands import done, refused
 from tests.conftest import draw_dataset, read_json
 
@@ -192,7 +190,7 @@ def test_a_base_model_is_named_only_where_the_hub_has_it(source, base, words):
     evaluation = {"split": "test", "top1": {"value": 0.5, "interval": [0.1, 0.9]}}
     found = yaml.safe_load(card_data("m", "d", evaluation, {"source": source}, None))
     assert found.get("base_model") == base
-    assert found["source"] == source_words({"source": source}) == (words or source)
+    assert found["source"] == source_text({"source": source}) == (words or source)
 
 
 # ---- Markdown -------------------------------------------------------------------------------------------------------
@@ -204,7 +202,7 @@ def test_a_base_model_is_named_only_where_the_hub_has_it(source, base, words):
 )
 @example(["__0__", "a__b", "_a_b_"])
 def test_a_table_shows_any_name_as_it_is(names):
-    (shown,) = tables_of("\n".join(table(["class", "count"], [[name, 1] for name in names], right=(1,))))
+    (shown,) = tables_of("\n".join(markdown_table(["class", "count"], [[name, 1] for name in names], right=(1,))))
     assert [row[1] for row in shown[1:]] == ["1"] * len(names)
     for row, name in zip(shown[1:], names, strict=True):
         assert re.sub(r"\s+", " ", row[0]).strip() == re.sub(r"\s+", " ", name).strip()

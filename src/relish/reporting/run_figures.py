@@ -1,7 +1,6 @@
-"""The figures of a run in words: what each is, what it means, and which end is bad.
+"""The figures of a run as rows and sentences of its report: what each is, what it means, and which end is bad.
 
-In:   evaluation.json, as a mapping; a key that is absent is a figure that is left out.
-Out:  rows for the report's table, and sentences.
+`evaluation` is evaluation.json, as a mapping; a figure whose key is absent is omitted.
 """
 
 import math
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relish.evaluation.metrics import ClassScores, Scores, wilson
+from relish.reporting.page import percent, percent_interval
 
 _SHARES = {
     "balanced_accuracy": (
@@ -42,12 +42,12 @@ _LOSSES = {
         "How far confidence and accuracy lie apart, 0 to 1. 0 is perfect, higher is worse.",
     ),
 }
-"""Figures without one, known before the temperature too."""
+"""Figures without an interval, also known before the temperature."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One row."""
+    """One row of the table of figures."""
 
     name: str
     value: str
@@ -57,7 +57,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class, its shares as fractions of so many pictures."""
+    """One class: its shares in percent, with the counts behind them."""
 
     name: str
     count: int
@@ -69,19 +69,8 @@ class ClassRow:
     f1: str
 
 
-def as_percent(share: float) -> str:
-    """One digit, rounded as `Proportion.sentence` rounds, so that page and command line say the same."""
-    return f"{100 * float(f'{share:.3f}'):.1f}%"
-
-
-def interval_words(interval: tuple[float, float] | list[float]) -> str:
-    """Such as `88.8–92.8%`."""
-    low, high = interval
-    return f"{as_percent(low)[:-1]}–{as_percent(high)}"
-
-
-def figures_of(evaluation: Mapping[str, Any]) -> list[Figure]:
-    """Every figure beside the accuracy that the run has."""
+def figure_rows(evaluation: Mapping[str, Any]) -> list[Figure]:
+    """Every figure of the run beside its accuracy."""
     found = [*_shares(evaluation), *_losses(evaluation)]
     without = evaluation.get("without_duplicates")
     if without and without["left_out"]:
@@ -89,64 +78,64 @@ def figures_of(evaluation: Mapping[str, Any]) -> list[Figure]:
             f"Without the {without['left_out']:,} judged pictures that have a copy, or nearly one, among those the "
             "model learned from. If it is clearly lower than the accuracy above, believe this one."
         )
-        value, interval = as_percent(without["value"]), interval_words(without["interval"])
+        value, interval = percent(without["value"]), percent_interval(without["interval"])
         found.insert(0, Figure("accuracy without copies", value, interval, meaning))
     return found
 
 
 def class_rows(scores: Scores) -> list[ClassRow]:
     """Every class with its intervals, the lowest recall first."""
-    said = [sum(column) for column in zip(*scores.confusion, strict=True)]
-    rows = [_class_row(one, scores.confusion[k][k], said[k]) for k, one in enumerate(scores.per_class)]
+    predicted = [sum(column) for column in zip(*scores.confusion, strict=True)]
+    rows = [_class_row(one, scores.confusion[k][k], predicted[k]) for k, one in enumerate(scores.per_class)]
     return sorted(rows, key=lambda row: 2.0 if row.recall_share is None else row.recall_share)
 
 
-def commonest_share(scores: Scores) -> float:
-    """What always saying the commonest class would be right on, 0 to 1."""
+def majority_share(scores: Scores) -> float:
+    """Accuracy of always predicting the commonest class, 0 to 1."""
     return max(sum(row) for row in scores.confusion) / scores.top1.count
 
 
-def calibration_words(evaluation: Mapping[str, Any]) -> str:
-    """How far what the model says of its own certainty can be believed."""
+def calibration_sentences(evaluation: Mapping[str, Any]) -> str:
+    """How far the model's confidence can be believed."""
     ece, decision = evaluation.get("ece"), evaluation.get("decision") or {}
     before = _before(evaluation).get("ece")
-    words = ""
+    text = ""
     if ece is not None:
-        words = f"On average, its confidence and how often it is right lie {100 * ece:.1f} points apart"
-        words += f"; before its temperature was set, {100 * before:.1f}. " if before is not None else ". "
-        words += "0 would be perfect: of the answers it is 90% sure of, 90% are right. "
+        text = f"On average, its confidence and how often it is right lie {100 * ece:.1f} points apart"
+        text += f"; before its temperature was set, {100 * before:.1f}. " if before is not None else ". "
+        text += "0 would be perfect: of the answers it is 90% sure of, 90% are right. "
     temperature, fitted_on = decision.get("temperature", 1.0), decision.get("fitted_on", 0)
     if fitted_on:
-        words += (
+        text += (
             f"The temperature, {temperature:.3g}, was chosen on {fitted_on:,} held-out pictures; above 1 it makes the "
             "model less sure, and it never changes the likeliest class."
         )
-    return words.strip()
+    return text.strip()
 
 
-def decision_words(evaluation: Mapping[str, Any]) -> list[str]:
-    """What turns probabilities into answers, where it is more than taking the likeliest class."""
+def decision_sentences(evaluation: Mapping[str, Any]) -> list[str]:
+    """How probabilities become a prediction, where it is more than taking the likeliest class."""
     decision, answered = evaluation.get("decision") or {}, evaluation.get("answered")
-    words = []
+    text = []
     if decision.get("threshold") is not None:
         aim = f", chosen for {decision['aim']}" if decision.get("aim") else ""
-        words.append(f"It says “{decision['positive']}” from a probability of {decision['threshold']:.4f} on{aim}.")
+        text.append(f"It says “{decision['positive']}” from a probability of {decision['threshold']:.4f} on{aim}.")
     if decision.get("unsure_below") is not None:
-        words.append(f"Below a probability of {decision['unsure_below']:.4f} it says that it is unsure.")
+        text.append(f"Below a probability of {decision['unsure_below']:.4f} it says that it is unsure.")
     if answered and not answered["count"]:
-        words.append(f"So it answers none of {answered['of']:,} pictures.")
+        text.append(f"So it answers none of {answered['of']:,} pictures.")
     elif answered:
-        words.append(
+        text.append(
             f"So it answers {answered['count']:,} of {answered['of']:,} pictures, and is right on "
-            f"{as_percent(answered['accuracy'])} of them (95% interval {interval_words(answered['interval'])})."
+            f"{percent(answered['accuracy'])} of them (95% interval {percent_interval(answered['interval'])})."
         )
-    return words
+    return text
 
 
 def _shares(evaluation: Mapping[str, Any]) -> list[Figure]:
     guess = f"{100 / len(evaluation['classes']):.3g}%"
     return [
-        Figure(name, as_percent(found["value"]), interval_words(found["interval"]), meaning.format(guess=guess))
+        Figure(name, percent(found["value"]), percent_interval(found["interval"]), meaning.format(guess=guess))
         for key, (name, meaning) in _SHARES.items()
         if (found := evaluation.get(key))
     ]
@@ -173,14 +162,14 @@ def _before(evaluation: Mapping[str, Any]) -> Mapping[str, float]:
     return (evaluation.get("before_temperature") or {}) if fitted else {}
 
 
-def _class_row(one: ClassScores, right: int, said: int) -> ClassRow:
+def _class_row(one: ClassScores, right: int, predicted: int) -> ClassRow:
     return ClassRow(
         name=one.name,
         count=one.count,
-        recall=f"{as_percent(one.recall)} ({right} of {one.count})" if one.recall is not None else "–",
-        recall_interval=interval_words(wilson(right, one.count)) if one.count else "–",
+        recall=f"{percent(one.recall)} ({right} of {one.count})" if one.recall is not None else "–",
+        recall_interval=percent_interval(wilson(right, one.count)) if one.count else "–",
         recall_share=one.recall,
-        precision=f"{as_percent(one.precision)} ({right} of {said})" if one.precision is not None else "–",
-        precision_interval=interval_words(wilson(right, said)) if said else "–",
+        precision=f"{percent(one.precision)} ({right} of {predicted})" if one.precision is not None else "–",
+        precision_interval=percent_interval(wilson(right, predicted)) if predicted else "–",
         f1="–" if one.f1 is None else f"{one.f1:.3f}",
     )

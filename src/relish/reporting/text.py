@@ -1,0 +1,201 @@
+"""Figures as a person reads them in a terminal: plain tables, an evaluation, how a model decides."""
+
+from collections.abc import Collection, Sequence
+from io import StringIO
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from relish.evaluation.figures import Figures
+from relish.evaluation.held_out import HeldOut
+from relish.evaluation.metrics import ClassScores, Proportion, Scores
+from relish.evaluation.prediction import Decision, tempered_softmax
+from relish.evaluation.thresholds import Reached, answered, reached
+
+MOST_CLASSES = 12
+"""Columns of the confusion matrix: more do not fit a screen, and the worst pairs are listed instead."""
+MOST_ROWS = 20
+"""Of the per-class table: with more classes, those of lowest F1."""
+MOST_CONFUSIONS = 10
+
+
+def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
+    """Set rows under headings, wide characters counted as wide.
+
+    Args:
+        headings: one a column.
+        rows: as many cells each as there are headings; taken literally, brackets too.
+        right: positions of the columns that are aligned to the right.
+
+    Returns:
+        Lines without trailing spaces, without a final line end.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for position, heading in enumerate(headings):
+        table.add_column(Text(heading), justify="right" if position in right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    # Wide enough for any row: a table that wraps or cuts its cells cannot be read back.
+    width = sum(max(len(str(row[i])) for row in (headings, *rows)) * 2 + 4 for i in range(len(headings)))
+    page = StringIO()
+    Console(file=page, width=width, color_system=None).print(table)
+    return "\n".join(line.rstrip() for line in page.getvalue().splitlines() if line.strip())
+
+
+def three_digits(value: float | None) -> str:
+    """A figure between 0 and 1; a dash where there is none."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def evaluation_text(figures: Figures, split: str = "here") -> str:
+    """An evaluation in full: accuracy, calibration, decision, the per-class table, the confusion matrix.
+
+    Args:
+        split: name of the images that were evaluated.
+    """
+    parts = [f"accuracy {figures.sentence()}", *_further_metrics(figures), calibration_line(figures)]
+    parts += [*decision_lines(figures, None, split), "", _per_class(figures.scores)]
+    confused = _confusion(figures.scores) if len(figures.classes) <= MOST_CLASSES else _worst_pairs(figures.scores)
+    return "\n".join([*parts, "", *confused])
+
+
+def calibration_line(figures: Figures) -> str:
+    """Log-loss, Brier score and calibration error; where a temperature was fitted, without it and with it."""
+    before, after, decision = figures.before_temperature, figures.calibration, figures.decision
+    names = ("log-loss", "Brier score", "calibration error")
+    pairs = zip(names, before.as_json().values(), after.as_json().values(), strict=True)
+    if not decision.fitted_on:
+        return ", ".join(f"{name} {value:.3f}" for name, _, value in pairs) + "; no temperature was fitted"
+    changes = ", ".join(f"{name} {without:.3f} → {value:.3f}" for name, without, value in pairs)
+    return f"temperature {decision.temperature:.3g}, fitted on {_pictures(decision.fitted_on)} held out: {changes}"
+
+
+def decision_lines(figures: Figures, held: HeldOut | None, split: str) -> list[str]:
+    """Recall, precision and accuracy that threshold and abstention reach; no line where the model has neither.
+
+    Args:
+        held: logits of held-out images, for a line about them; None omits it.
+        split: name of the images that were evaluated.
+    """
+    decision, lines = figures.decision, []
+    positive, threshold = decision.positive, decision.threshold
+    if positive is not None and threshold is not None:
+        lines.append(f"threshold {threshold:.4f} of {positive}, for {decision.aim}")
+        if held is not None:
+            lines.append(f"  held-out: {_held_reached(decision, positive, threshold, held, figures).sentence()}")
+        lines.append(f"  {split}: {_evaluated_reached(figures).sentence()}")
+        lines.append(f"  {split}: without it, accuracy {figures.likeliest.sentence()}")
+    if figures.answered is not None:
+        lines.append(f"unsure below {decision.unsure_below:.4f}")
+        if held is not None:
+            lines.append(f"  held-out: {_held_answered(decision, held, figures.classes)}")
+        lines.append(f"  {split}: {figures.answered.sentence()}")
+    return lines
+
+
+def change_text(before: Figures, after: Figures, held: HeldOut, split: str) -> str:
+    """How a model decides and, where that has changed, how it decided before.
+
+    Where it has not changed, a table of what answering fewer images comes to.
+    """
+    now = [calibration_line(after), *_accuracy_and_decision(after, held, split)]
+    if before.decision == after.decision:
+        return "\n".join([*now, "", f"what answering fewer {split} pictures comes to:", _coverage_table(after)])
+    return "\n".join(["before", *_indented(_accuracy_and_decision(before, held, split)), "now", *_indented(now)])
+
+
+def _further_metrics(figures: Figures) -> list[str]:
+    """Metrics that belong beside the accuracy where classes are uneven, two, or many."""
+    lines = []
+    if figures.scores.uneven:
+        lines.append(f"balanced accuracy {figures.balanced_accuracy.sentence()}: the classes are uneven")
+    if figures.scores.uneven or len(figures.classes) == 2:
+        lines.append(f"macro-F1 {figures.macro_f1.sentence()}")
+        if figures.auc is not None:
+            lines.append(f"area under the ROC curve {figures.auc.sentence()}")
+    if figures.top5 is not None:
+        lines.append(f"the true class is among the five likeliest: {figures.top5.sentence()}")
+    return lines
+
+
+def _per_class(scores: Scores) -> str:
+    rows = list(scores.per_class)
+    if len(rows) > MOST_ROWS:
+        rows = sorted((one for one in rows if one.f1 is not None), key=_f1)[:MOST_ROWS]
+    table = text_table(
+        ["class", "precision", "recall", "f1", "pictures"],
+        [[c.name, *(three_digits(v) for v in (c.precision, c.recall, c.f1)), str(c.count)] for c in rows],
+        right=(1, 2, 3, 4),
+    )
+    fewer = f"the {len(rows)} of {len(scores.classes)} classes with the lowest F1:\n"
+    return table if len(rows) == len(scores.classes) else fewer + table
+
+
+def _confusion(scores: Scores) -> list[str]:
+    rows = [[name, *map(str, row)] for name, row in zip(scores.classes, scores.confusion, strict=True)]
+    headings = ["truth \\ said", *scores.classes]
+    return [text_table(headings, rows, right=range(1, len(headings)))]
+
+
+def _worst_pairs(scores: Scores) -> list[str]:
+    """The pairs of classes that are confused most often."""
+    pairs = [
+        (count, scores.classes[truth], scores.classes[predicted])
+        for truth, row in enumerate(scores.confusion)
+        for predicted, count in enumerate(row)
+        if count and predicted != truth
+    ]
+    worst = sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))[:MOST_CONFUSIONS]
+    if not worst:
+        return ["nothing is mixed up"]
+    table = text_table(["pictures", "truth", "said"], [[str(n), *names] for n, *names in worst], right=(0,))
+    return [f"most often mixed up, of {sum(pair[0] for pair in pairs)} wrong answers:", table]
+
+
+def _f1(one: ClassScores) -> float:
+    return one.f1 or 0.0
+
+
+def _accuracy_and_decision(figures: Figures, held: HeldOut, split: str) -> list[str]:
+    decision, lines = figures.decision, [f"{split} accuracy {figures.sentence()}"]
+    if decision.threshold is None:
+        lines.append("the likeliest class is said" + (", always" if decision.unsure_below is None else ""))
+    return [*lines, *decision_lines(figures, held, split)]
+
+
+def _coverage_table(figures: Figures) -> str:
+    rows = [
+        [f"{point.coverage:.0%}", f"{point.accuracy:.3f}", f"{low:.3f}–{high:.3f}", f"{point.unsure_below:.3f}"]
+        for point in figures.coverage
+        for low, high in [Proportion(round(point.accuracy * point.count), point.count).interval]
+    ]
+    return text_table(["answered", "accuracy", "95% interval", "unsure below"], rows, right=(0, 1, 2, 3))
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
+
+
+def _held_reached(decision: Decision, positive: str, threshold: float, held: HeldOut, figures: Figures) -> Reached:
+    place = figures.classes.index(positive)
+    probability = tempered_softmax(held.logits, decision.temperature)[:, place]
+    return reached(probability, held.labels == place, threshold)
+
+
+def _held_answered(decision: Decision, held: HeldOut, classes: tuple[str, ...]) -> str:
+    predicted, unsure = decision.decide(tempered_softmax(held.logits, decision.temperature), classes)
+    return answered(np.equal(predicted, held.labels), unsure).sentence()
+
+
+def _evaluated_reached(figures: Figures) -> Reached:
+    """From the confusion matrix, whose predicted classes have the threshold applied."""
+    place = figures.classes.index(str(figures.decision.positive))
+    rows = figures.confusion
+    return Reached(rows[place][place], sum(row[place] for row in rows), sum(rows[place]))
+
+
+def _pictures(count: int) -> str:
+    return "1 picture" if count == 1 else f"{count:,} pictures"
