@@ -65,21 +65,21 @@ class _Section:
     severity: str
 
 
-def title(kind: Kind, count: int) -> str:
+def _title(kind: Kind, count: int) -> str:
     """Such as `3 labels that look wrong`."""
     return f"{count:,} {TITLES[kind][count != 1]}"
 
 
-def count_of(findings: Sequence[Finding]) -> int:
+def _count(findings: Sequence[Finding]) -> int:
     """How many of their kind these are: groups of copies, else images, else remarks."""
     return sum(1 if f.kind in _ONE_A_FINDING else max(1, len(f.paths)) for f in findings)
 
 
-def by_kind(findings: Sequence[Finding]) -> dict[Kind, list[Finding]]:
+def _by_kind(findings: Sequence[Finding]) -> dict[Kind, list[Finding]]:
     """The findings of each kind; a kind with an error comes before one with notes alone."""
     kinds = {kind: [f for f in findings if f.kind == kind] for kind in KINDS}
-    found = {kind: held for kind, held in kinds.items() if held}
-    return dict(sorted(found.items(), key=lambda item: min(SEVERITIES.index(f.severity) for f in item[1])))
+    present = {kind: held for kind, held in kinds.items() if held}
+    return dict(sorted(present.items(), key=lambda item: min(SEVERITIES.index(f.severity) for f in item[1])))
 
 
 def findings_text(findings: Sequence[Finding], images: int, data: str, *, page: Path | None, shown: int = 4) -> str:
@@ -95,9 +95,9 @@ def findings_text(findings: Sequence[Finding], images: int, data: str, *, page: 
     head = f"{images:,} picture{'s' * (images != 1)} looked at"
     if not findings:
         return f"{head}: nothing found.\n\nnext    relish fit {shlex.quote(data)}"
-    kinds = by_kind(findings)
+    kinds = _by_kind(findings)
     lines = [f"{head}. Suspicions, to be judged by eye; nothing was changed.", ""]
-    lines += [f"  {_mark(held)} {title(kind, count_of(held))}{_across(held)}" for kind, held in kinds.items()]
+    lines += [f"  {_mark(held)} {_title(kind, _count(held))}{_across(held)}" for kind, held in kinds.items()]
     for kind, held in kinds.items():
         lines += ["", f"{TITLES[kind][1][0].upper()}{TITLES[kind][1][1:]}"]
         lines += [line for finding in held[:shown] for line in _lines(finding)]
@@ -109,11 +109,11 @@ def findings_text(findings: Sequence[Finding], images: int, data: str, *, page: 
 
 def findings_line(findings: Sequence[Finding], data: str) -> tuple[str, bool]:
     """The findings in one line, empty where none is worse than a note; and whether one of them is an error."""
-    kinds = by_kind([f for f in findings if f.severity != "note"])
+    kinds = _by_kind([f for f in findings if f.severity != "note"])
     if not kinds:
         return "", False
     grave = any(f.severity == "error" for held in kinds.values() for f in held)
-    summary = first_few([title(kind, count_of(held)) + _across(held) for kind, held in kinds.items()])
+    summary = first_few([_title(kind, _count(held)) + _across(held) for kind, held in kinds.items()])
     return f"{'' if grave else 'check   '}{summary}. Look with  relish check {shlex.quote(data)}", grave
 
 
@@ -142,7 +142,7 @@ def write_check_page(
         WriteFailed: no space or no permission.
     """
     gallery = _Gallery(files, captions, typical)
-    sections = [gallery.section(kind, held) for kind, held in by_kind(findings).items()]
+    sections = [gallery.section(kind, held) for kind, held in _by_kind(findings).items()]
     write_text(path, render("check.html", title=heading, count=images, sections=sections))
 
 
@@ -159,7 +159,7 @@ class _Gallery:
         """All findings of one kind."""
         blocks = [self.block(finding) for finding in findings[:MOST_FINDINGS]]
         text = f"The first {MOST_FINDINGS} of {len(findings):,}." if len(findings) > MOST_FINDINGS else ""
-        return _Section(kind, title(kind, count_of(findings)), text, blocks, findings[0].severity)
+        return _Section(kind, _title(kind, _count(findings)), text, blocks, findings[0].severity)
 
     def block(self, finding: Finding) -> _Block:
         """One finding with its images; beside a doubtful label, typical images of the suggested class."""

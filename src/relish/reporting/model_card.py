@@ -62,7 +62,7 @@ def model_card(folder: RunFolder, evaluation: Mapping[str, Any], licence: str | 
         ("Figures", _figures(evaluation)),
         ("Each class", _per_class(evaluation)),
         ("What its probabilities are worth", _calibration(evaluation)),
-        ("What it learned from", _learned_from(dataset)),
+        ("What it learned from", _training_data(dataset)),
         ("What a check of the pictures found", _findings(folder.read_check())),
         ("Limits", _limits(folder, evaluation)),
         ("Use it", _use(name, header)),
@@ -108,7 +108,7 @@ def card_data(
             for key, kind, title in _METRICS
             if evaluation.get(key)
         ],
-        **_made_from(header),
+        **_origin(header),
     )
     return str(data.to_yaml())
 
@@ -216,10 +216,10 @@ def _calibration(evaluation: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-# ---- from what ------------------------------------------------------------------------------------------------------
+# ---- data and limits -------------------------------------------------------------------------------------------------
 
 
-def _learned_from(dataset: Mapping[str, Any]) -> list[str]:
+def _training_data(dataset: Mapping[str, Any]) -> list[str]:
     splits: Mapping[str, list[Mapping[str, str]]] = dataset["splits"]
     counts: dict[str, dict[str, int]] = {}
     for split, images in splits.items():
@@ -239,11 +239,11 @@ def _learned_from(dataset: Mapping[str, Any]) -> list[str]:
 def _findings(check: Mapping[str, Any] | None) -> list[str]:
     if check is None:
         return []
-    found = sorted(map(Finding.from_json, check["findings"]), key=lambda one: SEVERITIES.index(one.severity))
-    if not found:
+    findings = sorted(map(Finding.from_json, check["findings"]), key=lambda one: SEVERITIES.index(one.severity))
+    if not findings:
         return [f"Nothing, among {check['pictures']:,} pictures."]
-    lines = [f"- {one.severity}: {plain(one.message)}" for one in found[:MOST_FINDINGS]]
-    more = len(found) - MOST_FINDINGS
+    lines = [f"- {one.severity}: {plain(one.message)}" for one in findings[:MOST_FINDINGS]]
+    more = len(findings) - MOST_FINDINGS
     return [
         f"Suspicions about {check['pictures']:,} pictures, for people to look at:",
         "",
@@ -328,14 +328,14 @@ def _typed(command: list[str]) -> bool:
     return bool(command) and (PurePath(command[0]).name == "relish" or command[0].endswith("relish/__main__.py"))
 
 
-def _made_from(header: Mapping[str, str]) -> dict[str, Any]:
-    """`source` in words, and `base_model` where the Hub has it under a name that is known for sure."""
-    found: dict[str, Any] = {"source": source_text(header)} if "source" in header else {}
-    met = re.match(r"timm/([\w.]+?)(?:\.\w+)?: timm's weights (\w+) ", header.get("source", ""))
-    if met is not None:
+def _origin(header: Mapping[str, str]) -> dict[str, Any]:
+    """`source` as text, and `base_model` where timm knows its name on the Hub."""
+    origin: dict[str, Any] = {"source": source_text(header)} if "source" in header else {}
+    weights = re.match(r"timm/([\w.]+?)(?:\.\w+)?: timm's weights (\w+) ", header.get("source", ""))
+    if weights is not None:
         from timm.models import get_pretrained_cfg
 
-        record = get_pretrained_cfg(f"{met[1]}.{met[2]}")
+        record = get_pretrained_cfg(f"{weights[1]}.{weights[2]}")
         if record is not None and record.hf_hub_id:
-            found |= {"base_model": record.hf_hub_id, "base_model_relation": "finetune"}
-    return found
+            origin |= {"base_model": record.hf_hub_id, "base_model_relation": "finetune"}
+    return origin

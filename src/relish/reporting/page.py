@@ -46,7 +46,7 @@ def whole_percent(probability: float) -> str:
     """Whole percent, except that neither certainty nor impossibility is claimed by rounding."""
     if 0.995 <= probability < 1:
         return ">99%"
-    return "<1%" if 0 < probability < 0.005 else f"{probability:.0%}"
+    return "<1%" if 0 < probability <= 0.005 else f"{probability:.0%}"
 
 
 def percent(share: float) -> str:

@@ -182,7 +182,7 @@ def coverage_curve(points: Sequence[Mapping[str, Any]]) -> Chart | None:
 def _epoch_axis(curves: Iterable[CurvePoint]) -> Axis:
     """From 0; the book's begins at epoch 1, which hides the epoch in which most happens."""
     last = max(point.epoch for point in curves) or 1.0
-    return even_axis("epoch", 0.0, last, whole=last >= 1)
+    return even_axis("epoch", 0.0, last, integers=last >= 1)
 
 
 def _add_sweep(chart: Chart, points: Sequence[SweepPoint], beside: float, colour: str, marker: str) -> None:
@@ -223,10 +223,10 @@ def _curves_summary(loss: list[Point], train: list[Point], held: list[Point], sc
 
 
 def _coverage_summary(points: Sequence[Mapping[str, Any]]) -> str:
-    whole, most, half = (_nearest(points, share) for share in (1.0, 0.9, 0.5))
+    everything, most, half = (_nearest(points, share) for share in (1.0, 0.9, 0.5))
     return (
         "Let the model pass on what it is least sure of, and it is right more often on the rest: "
-        f"{whole['accuracy']:.1%} when it answers {whole['coverage']:.0%} of the pictures, "
+        f"{everything['accuracy']:.1%} when it answers {everything['coverage']:.0%} of the pictures, "
         f"{most['accuracy']:.1%} at {most['coverage']:.0%}, "
         f"{half['accuracy']:.1%} at {half['coverage']:.0%}. Higher is better; a flat line means that its confidence "
         "says nothing."

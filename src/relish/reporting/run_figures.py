@@ -71,7 +71,7 @@ class ClassRow:
 
 def figure_rows(evaluation: Mapping[str, Any]) -> list[Figure]:
     """Every figure of the run beside its accuracy."""
-    found = [*_shares(evaluation), *_losses(evaluation)]
+    rows = [*_shares(evaluation), *_losses(evaluation)]
     without = evaluation.get("without_duplicates")
     if without and without["left_out"]:
         meaning = (
@@ -79,8 +79,8 @@ def figure_rows(evaluation: Mapping[str, Any]) -> list[Figure]:
             "model learned from. If it is clearly lower than the accuracy above, believe this one."
         )
         value, interval = percent(without["value"]), percent_interval(without["interval"])
-        found.insert(0, Figure("accuracy without copies", value, interval, meaning))
-    return found
+        rows.insert(0, Figure("accuracy without copies", value, interval, meaning))
+    return rows
 
 
 def class_rows(scores: Scores) -> list[ClassRow]:
@@ -135,9 +135,9 @@ def decision_sentences(evaluation: Mapping[str, Any]) -> list[str]:
 def _shares(evaluation: Mapping[str, Any]) -> list[Figure]:
     guess = f"{100 / len(evaluation['classes']):.3g}%"
     return [
-        Figure(name, percent(found["value"]), percent_interval(found["interval"]), meaning.format(guess=guess))
+        Figure(name, percent(metric["value"]), percent_interval(metric["interval"]), meaning.format(guess=guess))
         for key, (name, meaning) in _SHARES.items()
-        if (found := evaluation.get(key))
+        if (metric := evaluation.get(key))
     ]
 
 

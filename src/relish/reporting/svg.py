@@ -190,11 +190,11 @@ class Chart:
 
 
 def even_axis(
-    label: str, low: float, high: float, *, percent: bool = False, whole: bool = False, most: int = 6
+    label: str, low: float, high: float, *, percent: bool = False, integers: bool = False, most: int = 6
 ) -> Axis:
-    """A linear axis with at most about `most` ticks, at round numbers; `whole` allows whole numbers alone."""
+    """A linear axis with up to `most` + 1 ticks at round numbers; `integers` allows whole numbers alone."""
     step = _round_step((high - low) / most)
-    step = max(1.0, step) if whole else step
+    step = max(1.0, step) if integers else step
     values = [step * n for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     labels = [f"{100 * v:.{max(0, digits - 2)}f}%" if percent else f"{v:.{digits}f}" for v in values]
@@ -213,7 +213,7 @@ def write_svg(chart: Chart, path: Path) -> Path:
     """Write a chart to a file of its own: title above, legend to the right, nothing loaded from anywhere.
 
     Args:
-        path: the SVG file; written whole or not at all, the same bytes for the same chart.
+        path: the SVG file; written completely or not at all, the same bytes for the same chart.
 
     Raises:
         WriteFailed: no space or no permission.
