@@ -45,9 +45,9 @@ def last_layer(network: nn.Module) -> str:
         ModelError: there is none.
     """
     recorded = _recorded(network)
-    found = [name for name, module in network.named_modules() if _could_be_output(module)]
+    found: list[str] = [name for name, module in network.named_modules() if _could_be_output(module)]
     if recorded and recorded[0] in found:
-        return str(recorded[0])
+        return recorded[0]
     if not found or not found[-1]:
         raise ModelError(
             f"{type(network).__name__} has no output layer that relish can find: no linear layer or 1 × 1 convolution.",
