@@ -243,7 +243,10 @@ def test_killed_again_and_again_it_ends_with_the_rows_of_an_undisturbed_one(insi
     (pictures / "00777.png").write_text("no picture")
     whole, killed, chance, kills = Path(f"whole.{suffix}"), Path(f"killed.{suffix}"), random.Random(suffix), 0
     done("predict", "run", "many", "--out", whole)
-    code = "from relish.core import growing; growing.SECONDS = 0.02; from relish.cli.main import main; main()"
+    code = (
+        "from relish.tasks import prediction_table as table; table.COMMIT_SECONDS = 0.02\n"
+        "from relish.cli.main import main; main()"
+    )
     command = [sys.executable, "-c", code, "predict", "run", "many", "--out", str(killed)]
     before = 0
     while kills < 3:

@@ -17,8 +17,8 @@ from pyarrow import parquet
 
 from relish.core.errors import DataError
 from relish.evaluation.prediction import Prediction
-from relish.reporting import prediction_tables
-from relish.reporting.prediction_tables import FIRST_COLUMNS, columns, looks_like_a_formula, table_for
+from relish.tasks import prediction_table
+from relish.tasks.prediction_table import FIRST_COLUMNS, columns, looks_like_a_formula, table_for
 
 ANY_NAME = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=8)
 CLASSES = st.lists(ANY_NAME, min_size=2, max_size=4, unique=True)
@@ -110,7 +110,7 @@ def test_a_parquet_file_has_few_groups_and_typed_columns(tmp_path):
 
 
 def test_a_large_parquet_file_is_written_group_by_group(tmp_path, monkeypatch):
-    monkeypatch.setattr(prediction_tables, "GROUP_BYTES", 200)
+    monkeypatch.setattr(prediction_table, "GROUP_BYTES", 200)
     classes = ["a", "b"]
     found = parquet.ParquetFile(
         written([answer(str(n), classes, 0.5) for n in range(99)], classes, ".parquet", tmp_path)

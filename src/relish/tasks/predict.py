@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relish.core.errors import BadInput, DataError, ImageError, Stopped, WriteFailed
-from relish.core.growing import Growing, Missing, growing
 from relish.core.io import fingerprint, sha256_of_file
 from relish.core.progress import Bar, Progress
 from relish.core.run_folder import RunFolder
 from relish.data.folder import images_below, matches
 from relish.evaluation.prediction import Prediction
 from relish.exporting.onnx_classifier import SUFFIX, OnnxClassifier
-from relish.reporting.prediction_tables import Table, looks_like_a_formula, table_for
+from relish.tasks.prediction_table import Journal, MissingRows, Table, journal_of, looks_like_a_formula, table_for
 
 if TYPE_CHECKING:
     from relish.tasks.classifier import Classifier
@@ -148,7 +147,7 @@ def predict_table(
     about = {"model": sha256_of_file(file), "pictures": fingerprint([names, nul]), "precision": precision}
     began = time.monotonic()
     try:
-        with growing(target, about, finish=table.finish, overwrite=overwrite) as rows:
+        with journal_of(target, about, finish=table.finish, overwrite=overwrite) as rows:
             former = rows.count
             if former:
                 progress.say(f"resuming {target}: {former:,} rows are there already")
@@ -174,7 +173,7 @@ def _checked(paths: Iterable[str]) -> list[str]:
     return names
 
 
-def _fill(rows: Growing, table: Table, predictions: Iterator[Prediction], bar: Bar) -> None:
+def _fill(rows: Journal, table: Table, predictions: Iterator[Prediction], bar: Bar) -> None:
     began, former = time.monotonic(), rows.count
     while some := list(islice(predictions, _ROWS)):
         rows.add(table.rows(some), [one.path for one in some], _tally(some, table))
@@ -190,7 +189,7 @@ def _tally(predictions: Sequence[Prediction], table: Table) -> dict[str, int]:
     }
 
 
-def _without_row(pictures: Iterable[NamedImage], missing: Missing) -> Iterator[NamedImage]:
+def _without_row(pictures: Iterable[NamedImage], missing: MissingRows) -> Iterator[NamedImage]:
     """The images that have no row yet."""
     return (image for number, image in enumerate(pictures) if missing(_name(image, number)))
 

@@ -1,4 +1,4 @@
-"""A file that grows: whole at the end, and gone on with from wherever it was cut."""
+"""The journal of a table: the table is whole at the end, and resumed from wherever it was cut."""
 
 import os
 import shutil
@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relish.core import growing as module
 from relish.core.errors import RunError, WriteFailed
-from relish.core.growing import growing
+from relish.tasks import prediction_table as module
+from relish.tasks.prediction_table import journal_of
 
 ABOUT = {"model": "a", "pictures": "b"}
 
@@ -24,7 +24,7 @@ def finish(blocks, target: Path) -> None:
     target.write_bytes(b"".join([b"head\n", *blocks]))
 
 
-def journal_of(target: Path) -> tuple[int, int, list[str]]:
+def begun(target: Path) -> tuple[int, int, list[str]]:
     """Rows, bytes and tallies that would hold after a kill."""
     with closing(sqlite3.connect(target.with_name(f"{target.name}.partial"))) as connection:
         found = connection.execute("SELECT length(names) / 8, length(rows), tally FROM blocks").fetchall()
@@ -37,7 +37,7 @@ class Killed(BaseException):
 
 def grow(target: Path, names: list[str], *, die_after=None, on_death=lambda: None, about=ABOUT, **more) -> None:
     """One row a name that has none yet, kept every second row."""
-    with growing(target, about, finish=finish, **more) as rows:
+    with journal_of(target, about, finish=finish, **more) as rows:
         missing = rows.missing()
         for number, name in enumerate(name for name in names if missing(name)):
             if number == die_after:
@@ -45,7 +45,7 @@ def grow(target: Path, names: list[str], *, die_after=None, on_death=lambda: Non
                 raise Killed
             rows.add(f"{name}\n".encode(), [name], {"odd": number % 2})
             if number % 2:
-                rows.keep()
+                rows.commit()
 
 
 def test_the_target_is_there_only_when_all_is_done(tmp_path):
@@ -97,15 +97,15 @@ def test_a_row_that_was_not_kept_is_cut_off_and_written_again(tmp_path):
     """The third row is large: it reaches the file before the kill, but not the commit."""
     target, large = tmp_path / "out", 2**23
     code = (
-        "import os, signal, sys; from pathlib import Path; from relish.core.growing import growing\n"
-        "with growing(Path(sys.argv[1]), {'model': 'a', 'pictures': 'b'}, finish=None) as rows:\n"
-        "    rows.add(b'a\\n', ['a'], {'odd': 0}); rows.add(b'b\\n', ['b'], {'odd': 1}); rows.keep()\n"
+        "import os, signal, sys; from pathlib import Path; from relish.tasks.prediction_table import journal_of\n"
+        "with journal_of(Path(sys.argv[1]), {'model': 'a', 'pictures': 'b'}, finish=None) as rows:\n"
+        "    rows.add(b'a\\n', ['a'], {'odd': 0}); rows.add(b'b\\n', ['b'], {'odd': 1}); rows.commit()\n"
         f"    rows.add(bytes({large}), ['c'], {{}}); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code, str(target)], check=False, timeout=60)
     assert (tmp_path / "out.partial").stat().st_size > large / 2
     assert (tmp_path / "out.partial-journal").exists()
-    assert journal_of(target) == (2, 4, ['{"odd": 0}', '{"odd": 1}'])
+    assert begun(target) == (2, 4, ['{"odd": 0}', '{"odd": 1}'])
     grow(target, ["a", "b", "c"])
     assert target.read_text() == "head\na\nb\nc\n"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -123,7 +123,7 @@ def test_ctrl_c_between_two_statements_leaves_rows_and_names_in_step(tmp_path, m
     with pytest.raises(KeyboardInterrupt):
         grow(target, ["a", "b", "c"])
     monkeypatch.undo()
-    assert journal_of(target)[:2] == (2, 4)
+    assert begun(target)[:2] == (2, 4)
 
 
 def test_a_file_that_exists_is_never_replaced_unasked(tmp_path):
@@ -148,7 +148,7 @@ def test_rows_of_another_model_are_not_gone_on_with(tmp_path):
 
 def test_two_processes_do_not_write_into_one_file(tmp_path):
     target = tmp_path / "out"
-    with growing(target, ABOUT, finish=finish), pytest.raises(RunError, match="another process"):
+    with journal_of(target, ABOUT, finish=finish), pytest.raises(RunError, match="another process"):
         grow(target, ["a"])
 
 
@@ -156,9 +156,9 @@ def test_a_full_disk_keeps_what_was_kept(tmp_path):
     target = tmp_path / "out"
 
     def keep_one_of_two() -> None:
-        with growing(target, ABOUT, finish=finish) as rows:
+        with journal_of(target, ABOUT, finish=finish) as rows:
             rows.add(b"a\n", ["a"], {})
-            rows.keep()
+            rows.commit()
             rows._connection.execute("PRAGMA max_page_count = 5")
             rows.add(bytes(2**20), ["b"], {})
 
