@@ -1,12 +1,13 @@
-"""`Classifier`: what a run folder or a saved model loads to, with its predictions and evaluations.
+"""`Classifier`: what a run folder or a saved model loads to; predictions, probabilities, features, evaluation.
 
-The preprocessing comes from the model's own header, so an image is prepared in use as it was in training.
+Its methods are named as scikit-learn names them. The preprocessing comes from the model's own header, so an image is
+prepared in use as it was in training.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,30 +21,31 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for, keep_freed_memory, to_device
 from relish.data.dataset import TEST, TRAIN, Dataset, Split
+from relish.data.image import ImageSource
 from relish.data.loader import Ready, read_ahead
 from relish.data.sources import find_dataset
 from relish.data.survey import Survey, survey
 from relish.data.transforms import (
     Preprocessing,
     book_preprocessing,
+    evaluation_transform,
     normalise,
     preprocessing_from,
     stacked,
 )
+from relish.evaluation.features import Backbone
 from relish.evaluation.figures import Figures, figures
 from relish.evaluation.held_out import read_held_out
-from relish.evaluation.inference import BATCH_SIZE, batch_logits, batch_that_fits, in_parts, split_logits
+from relish.evaluation.inference import BATCH_SIZE, Ask, batch_logits, batch_that_fits, in_parts, split_logits
 from relish.evaluation.prediction import Decision, decision_from, predictions, tempered_softmax
 from relish.evaluation.prediction import Prediction as Prediction
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
 from relish.models.saved_model import load_model, read_header, says_how_to_build
-
-Picture = str | Path | bytes | BinaryIO | Image.Image | npt.NDArray[np.uint8]
-"""Whatever holds one picture."""
+from relish.tasks.notebook import classifier_html
 
 
 class Classifier:
-    """A target model with its classes and its way of preparing pictures."""
+    """A target model with its classes, its preprocessing and its decision rule."""
 
     def __init__(
         self,
@@ -77,7 +79,7 @@ class Classifier:
         Args:
             path: of either.
             device: "auto", "cpu", "cuda" or "mps".
-            precision: what predictions compute in; "auto" measures f32 and bf16 on the first pictures, and takes the
+            precision: what predictions compute in; "auto" measures f32 and bf16 on the first images, and takes the
                 faster one if its probabilities agree. Evaluation is f32 whatever is asked for here.
 
         Raises:
@@ -99,11 +101,11 @@ class Classifier:
         if description.labels is None:
             raise ModelError(f"{file} does not name its classes.", hint="A model saved by relish does.")
         data = description.data_config
-        how = preprocessing_from(extra, book_preprocessing(data.input_size[1], data.mean, data.std))
+        preprocessing = preprocessing_from(extra, book_preprocessing(data.input_size[1], data.mean, data.std))
         return cls(
             network,
             description.labels,
-            how,
+            preprocessing,
             source=extra.get("source", description.network_name),
             path=path,
             accuracy=accuracy,
@@ -117,39 +119,100 @@ class Classifier:
         parts = [f"{len(self.classes)} classes: {shown}", f"from {self.source}", self.accuracy or "not evaluated"]
         return f"<Classifier {self.path or ''} | {' | '.join(parts)}>"
 
-    def predict(self, pictures: Picture | Iterable[Picture]) -> list[Prediction]:
-        """What the model says of each picture, in order.
+    def _repr_html_(self) -> str:
+        """For notebooks: accuracy with its interval, classes, three mistakes; less where only a model file is there."""
+        return classifier_html(self.path, self.source, self.classes, self.accuracy)
+
+    @property
+    def classes_(self) -> npt.NDArray[np.str_]:
+        """(K,) class names in the order of the columns of `predict_proba`."""
+        return np.array(self.classes)
+
+    def predict(self, images: ImageSource | Iterable[ImageSource]) -> list[Prediction]:
+        """The model's prediction for each image, in order.
 
         Args:
-            pictures: one picture or several: paths, bytes, open files, PIL pictures, (H, W, 3) uint8 arrays.
+            images: one image or several: paths, bytes, open files, PIL images, (H, W, 3) uint8 arrays.
 
         Returns:
-            One `Prediction` for each; one that cannot be opened has its `error` set and stops nothing.
+            One `Prediction` for each; one that cannot be opened has its `error` set, and the others are predicted.
         """
-        return list(self.stream(_several(pictures)))
+        return list(self.stream(_as_several(images)))
 
-    def stream(self, pictures: Iterable[Picture | ImageError]) -> Iterator[Prediction]:
-        """As `predict`, one by one, holding two batches of pictures in memory at most, as the network sees them.
-
-        While the network computes, threads read what comes next.
+    def predict_proba(self, images: ImageSource | Iterable[ImageSource]) -> npt.NDArray[np.float32]:
+        """The probability of every class for each image, after the model's temperature.
 
         Args:
-            pictures: as there; a `ImageError` among them is a picture that could not be found.
+            images: as `predict` takes them.
+
+        Returns:
+            (N, K) float32, columns in the order of `classes_`; rows sum to 1.
+
+        Raises:
+            ImageError: an image cannot be opened; it is named.
         """
-        names: list[str] = []
-        items: list[Ready] = []
-        for name, item in read_ahead(pictures, self.preprocessing, ahead=2 * BATCH_SIZE):
-            names.append(name)
-            items.append(item)
-            if len(items) == BATCH_SIZE:
-                yield from self._answer(names, items)
-                names, items = [], []
-        yield from self._answer(names, items)
+        batches = [self._probabilities(batch) for batch in self._opened_batches(images)]
+        return np.concatenate(batches or [np.empty((0, len(self.classes)))]).astype(np.float32)
+
+    def score(self, images: ImageSource | Iterable[ImageSource], labels: Iterable[str]) -> float:
+        """The accuracy on labelled images: the share whose predicted class is their label; 0 (worst) to 1.
+
+        Args:
+            images: as `predict` takes them.
+            labels: the true class name of each.
+
+        Raises:
+            ImageError: an image cannot be opened; it is named.
+            DataError: no image, not one label for each image, or a label that is no class of the model.
+        """
+        truth = list(labels)
+        if unknown := [label for label in truth if label not in self.classes]:
+            raise DataError(f'the model does not know the class "{unknown[0]}".', hint=_known(self.classes))
+        predicted = self.predict(images)
+        if len(predicted) != len(truth) or not truth:
+            raise DataError(f"score needs a label for each image: got {len(predicted)} images, {len(truth)} labels.")
+        for one in predicted:
+            if one.error is not None:
+                raise ImageError(one.path, one.error)
+        return sum(one.class_name == label for one, label in zip(predicted, truth, strict=True)) / len(truth)
+
+    def features(self, images: ImageSource | Iterable[ImageSource]) -> npt.NDArray[np.float32]:
+        """The input of the network's output layer for each image, for nearest neighbours, clusters or a probe.
+
+        Args:
+            images: as `predict` takes them.
+
+        Returns:
+            (N, D) float32, in float32 arithmetic; D is the width of the output layer's input.
+
+        Raises:
+            ImageError: an image cannot be opened; it is named.
+            ModelError: the network has two output layers, or computes something after its output layer.
+        """
+        backbone = Backbone.of_saved(self.network, len(self.classes), self.source, self._accelerator.device)
+
+        def ask(some: torch.Tensor) -> npt.NDArray[np.float32]:
+            found: npt.NDArray[np.float32] = backbone(some, self.preprocessing).cpu().numpy()
+            return found
+
+        batches = [self._in_parts(batch, ask) for batch in self._opened_batches(images)]
+        return np.concatenate(batches or [np.empty((0, backbone.width), dtype=np.float32)])
+
+    def stream(self, images: Iterable[ImageSource | ImageError]) -> Iterator[Prediction]:
+        """As `predict`, one by one, with two batches of preprocessed images in memory at most.
+
+        While the network computes, threads read the next images.
+
+        Args:
+            images: as there; an `ImageError` among them is an image that could not be found.
+        """
+        for names, items in self._batches(images):
+            yield from self._predictions(names, items)
 
     def evaluate(
         self, data: str | Path, split: str | None = None, *, workers: int = 0, progress: Progress | None = None
     ) -> Figures:
-        """How good the model is on labelled pictures; they are never split here.
+        """The model's metrics on labelled images, none of which is held out here.
 
         Args:
             data: anything `fit` takes.
@@ -158,70 +221,92 @@ class Classifier:
         Raises:
             DataError: no such split, or a class that the model does not know.
         """
-        voice = progress or Progress()
-        looked, chosen, part = labelled_images(data, self.classes, split, voice)
-        voice.say(f"data    {looked.dataset.name}: {part}, {len(chosen)} pictures")
-        learned = self._learned_from()
-        known = sum(looked.sha256[path] in learned for path in chosen.paths)
+        progress = progress or Progress()
+        surveyed, chosen, part = labelled_images(data, self.classes, split, progress)
+        progress.say(f"data    {surveyed.dataset.name}: {part}, {len(chosen)} pictures")
+        sha256, trained_on = [surveyed.sha256[path] for path in chosen.paths], self._trained_on()
+        known = sum(one in trained_on for one in sha256)
         if known and split != TRAIN:
-            voice.warn(f"the model learned from {known} of these pictures: it looks better here than it is.")
-        chosen_on = self._decides_by() - learned
-        seen = sum(looked.sha256[path] in chosen_on for path in chosen.paths)
+            progress.warn(f"the model learned from {known} of these pictures: it looks better here than it is.")
+        calibrated_on = self._calibrated_on() - trained_on
+        seen = sum(one in calibrated_on for one in sha256)
         if seen:
-            voice.warn(
+            progress.warn(
                 f"temperature and thresholds were chosen on {seen} of these pictures: expect less of them in use."
             )
-        found = split_logits(
+        logits = split_logits(
             self.network, chosen, self.preprocessing, self._accelerator, workers=workers, progress=progress
         )
-        return figures(found, chosen.labels, self.classes, self.decision)
+        return figures(logits, chosen.labels, self.classes, self.decision)
 
-    def _learned_from(self) -> set[str]:
-        """SHA-256 of the pictures the model was trained on; empty where it came as a file, which does not tell."""
+    def _trained_on(self) -> set[str]:
+        """SHA-256 of the training images; empty where only a model file is known."""
         if self.path is None or not self.path.is_dir():
             return set()
         splits = RunFolder.open(self.path).read_dataset()["splits"]
         return {row["sha256"] for row in splits[TRAIN]}
 
-    def _decides_by(self) -> set[str]:
-        """SHA-256 of the pictures that the decision was chosen on; empty where that is not known."""
+    def _calibrated_on(self) -> set[str]:
+        """SHA-256 of the held-out images that temperature and thresholds were chosen on; empty where not known."""
         if self.path is None or not (file := RunFolder(self.path).held_out).is_file():
             return set()
         return set(read_held_out(file).sha256)
 
-    def _answer(self, names: list[str], items: list[Ready]) -> Iterator[Prediction]:
-        tensors = [item for item in items if isinstance(item, torch.Tensor)]
-        answers = iter(self.answers(stacked(tensors)) if tensors else ())
+    def _batches(self, images: Iterable[ImageSource | ImageError]) -> Iterator[tuple[list[str], list[Ready]]]:
+        """Names and preprocessed images (or why one cannot be opened), a batch at a time."""
+        read = read_ahead(images, self.preprocessing, ahead=2 * BATCH_SIZE)
+        while batch := list(islice(read, BATCH_SIZE)):
+            yield [name for name, _ in batch], [item for _, item in batch]
+
+    def _opened_batches(self, images: ImageSource | Iterable[ImageSource]) -> Iterator[torch.Tensor]:
+        """(B, 3, S, S) uint8 preprocessed images.
+
+        Raises:
+            ImageError: one cannot be opened.
+        """
+        for names, items in self._batches(_as_several(images)):
+            for name, item in zip(names, items, strict=True):
+                if isinstance(item, str):
+                    raise ImageError(name, item)
+            yield stacked([item for item in items if isinstance(item, torch.Tensor)])
+
+    def _predictions(self, names: list[str], items: list[Ready]) -> Iterator[Prediction]:
+        opened = [item for item in items if isinstance(item, torch.Tensor)]
+        found = iter(self.predict_prepared(stacked(opened)) if opened else ())
         for name, item in zip(names, items, strict=True):
-            yield Prediction(name, error=item) if isinstance(item, str) else replace(next(answers), path=name)
+            yield Prediction(name, error=item) if isinstance(item, str) else replace(next(found), path=name)
 
-    def _chosen_precision(self, images: torch.Tensor) -> Precision:
-        """Chosen once, on the first pictures that come."""
-        if self._precision == "auto":
-            self._precision = fastest(self.network, normalise(images, self.preprocessing))
-        return self._precision
+    def prepare(self, image: Image.Image) -> torch.Tensor:
+        """(3, S, S) uint8: an RGB image as `predict_prepared` takes it."""
+        return evaluation_transform(image, self.preprocessing)
 
-    def answers(self, images: torch.Tensor) -> list[Prediction]:
-        """The answer for each of (B, 3, S, S) uint8 pictures that `evaluation_transform` prepared, without its path."""
-        logits = self._logits(images.to(self._accelerator.device))
-        rows = tempered_softmax(logits, self.decision.temperature)
-        return predictions([""] * len(rows), rows, self.classes, self.decision)
+    def predict_prepared(self, images: torch.Tensor) -> list[Prediction]:
+        """The prediction for each of (B, 3, S, S) uint8 images from `prepare`, without a path."""
+        return predictions([""] * len(images), self._probabilities(images), self.classes, self.decision)
 
-    def _logits(self, images: torch.Tensor) -> npt.NDArray[np.float32]:
-        """(B, K) of (B, 3, S, S) uint8 pictures, so many at once as there is memory for."""
-        precision = self._chosen_precision(images)
+    def _probabilities(self, images: torch.Tensor) -> npt.NDArray[np.float64]:
+        """(B, K) of (B, 3, S, S) uint8 preprocessed images."""
+        if self._precision == "auto":  # measured once, on the first images
+            on_device = images.to(self._accelerator.device)
+            self._precision = fastest(self.network, normalise(on_device, self.preprocessing))
+        precision = self._precision
 
         def ask(some: torch.Tensor) -> npt.NDArray[np.float32]:
             return batch_logits(self.network, some, self.preprocessing, precision)
 
+        return tempered_softmax(self._in_parts(images, ask), self.decision.temperature)
+
+    def _in_parts(self, images: torch.Tensor, ask: Ask) -> npt.NDArray[np.float32]:
+        """What `ask` returns for (B, 3, S, S) uint8 images, in parts that fit in the device's memory."""
+        images = images.to(self._accelerator.device)
         if self._batch is None:
             self._batch = batch_that_fits(self.network, images, ask)
-        logits, self._batch = in_parts(images, ask, self._batch)
-        return logits
+        rows, self._batch = in_parts(images, ask, self._batch)
+        return rows
 
 
 def _accuracy(folder: RunFolder) -> str:
-    """What is known of a run's model, in words; a climb has a model before it is finished."""
+    """A run's accuracy in words; `auto` saves a model before it is finished."""
     if folder.model.is_file() and not folder.finished:
         return f"not finished, its best model so far; resume with: {folder.resume_command}"
     evaluation = folder.read_evaluation()
@@ -243,18 +328,22 @@ def saved_path(model: str | Path | Classifier) -> Path:
     return path
 
 
-def _several(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
-    one = isinstance(pictures, str | Path | bytes | Image.Image | np.ndarray) or hasattr(pictures, "read")
-    return [pictures] if one else pictures  # type: ignore[list-item, return-value]
+def _as_several(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
+    one = isinstance(images, str | Path | bytes | Image.Image | np.ndarray) or hasattr(images, "read")
+    return [images] if one else images  # type: ignore[list-item, return-value]
+
+
+def _known(classes: tuple[str, ...]) -> str:
+    return f"It knows: {', '.join(classes[:10])}{', …' if len(classes) > 10 else ''}."
 
 
 # ---- which labelled images a model is evaluated on ------------------------------------------------------------------
 
 
 def labelled_images(
-    data: str | Path, classes: tuple[str, ...], split: str | None, voice: Progress
+    data: str | Path, classes: tuple[str, ...], split: str | None, progress: Progress
 ) -> tuple[Survey, Split, str]:
-    """A dataset looked over, the readable pictures of its split, and what they are called together.
+    """A dataset surveyed, the readable images of its split with the model's labels, and what they are called.
 
     Args:
         data: anything `fit` takes.
@@ -264,16 +353,16 @@ def labelled_images(
     Raises:
         DataError: no such split, or a class that the model does not know.
     """
-    looked = survey(find_dataset(data, progress=voice), progress=voice)
-    dataset = looked.dataset
+    surveyed = survey(find_dataset(data, progress=progress), progress=progress)
+    dataset = surveyed.dataset
     for warning in dataset.warnings:
-        voice.warn(warning)
+        progress.warn(warning)
     chosen = labelled_as(classes, dataset, chosen_split(dataset, split))
-    return looked, chosen, split or (TEST if TEST in dataset.splits else "every picture")
+    return surveyed, chosen, split or (TEST if TEST in dataset.splits else "every picture")
 
 
 def split_of_run(folder: RunFolder, split: str, classes: tuple[str, ...]) -> Split:
-    """The pictures of a run's split, where they lay when it was made.
+    """The images of a run's split, at the paths they had when it was made.
 
     Raises:
         DataError: one of them is not there any more.
@@ -308,7 +397,7 @@ def chosen_split(dataset: Dataset, split: str | None) -> Split:
 
 
 def labelled_as(classes: tuple[str, ...], dataset: Dataset, split: Split) -> Split:
-    """The same pictures with labels in the order of the model's classes: by name, never by position.
+    """The same images with labels in the order of the model's classes: by name, never by position.
 
     Raises:
         DataError: the model does not know one of the classes.
@@ -318,7 +407,7 @@ def labelled_as(classes: tuple[str, ...], dataset: Dataset, split: Split) -> Spl
         raise DataError(
             f'{dataset.source}: the model does not know the class "{unknown[0]}"'
             + (f" and {len(unknown) - 1} more." if len(unknown) > 1 else "."),
-            hint=f"It knows: {', '.join(classes[:10])}{', …' if len(classes) > 10 else ''}.",
+            hint=_known(classes),
         )
     place = np.array([classes.index(name) if name in classes else -1 for name in dataset.classes], dtype=np.int64)
     return Split(split.paths, place[split.labels])

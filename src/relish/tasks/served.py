@@ -38,7 +38,7 @@ class ServedClassifier:
 
     def answer(self, prepared: Sequence[Tensor]) -> Sequence[Prediction]:
         """One prediction each."""
-        return self._classifier.answers(stacked(prepared))
+        return self._classifier.predict_prepared(stacked(prepared))
 
     def explain(self, picture: Image.Image, class_name: str) -> Image.Image:
         """What the network saw, with what speaks for a class lit up, S × S."""
