@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
-
 from relish.core.errors import RelishError
 from relish.core.run_folder import RunFolder
 from relish.evaluation.explain import most_wrong
 from relish.evaluation.metrics import Proportion
-from relish.reporting.embedding import Embedded, embedded
+from relish.reporting.page import Embedded, embed, render
 from relish.tasks.run_results import RunImages, read_run_predictions
 
 MISTAKES = 3
@@ -47,10 +45,8 @@ def classifier_html(path: Path | None, source: str, classes: tuple[str, ...], ac
             mistakes = _mistakes(folder, evaluation)
         except (RelishError, KeyError, TypeError):
             pass  # the fragment is shown unasked: what is damaged in a run is for `relish report` to say
-    environment = Environment(loader=PackageLoader("relish.reporting", "templates"), autoescape=True)
-    return environment.get_template("classifier.html").render(
-        path=path, source=source, classes=classes, accuracy=accuracy or "not evaluated", mistakes=mistakes
-    )
+    accuracy = accuracy or "not evaluated"
+    return render("classifier.html", path=path, source=source, classes=classes, accuracy=accuracy, mistakes=mistakes)
 
 
 def _accuracy(evaluation: dict[str, Any]) -> str:
@@ -66,7 +62,7 @@ def _mistakes(folder: RunFolder, evaluation: dict[str, Any]) -> list[_Mistake]:
         path = rows[position]["path"]
         truth, predicted = found.classes[found.labels[position]], found.classes[found.predicted[position]]
         if (image := images.open(path)) is not None:
-            mistakes.append(_Mistake(embedded(image, THUMBNAIL_SIDE, 80), path, truth, predicted))
+            mistakes.append(_Mistake(embed(image, THUMBNAIL_SIDE, 80), path, truth, predicted))
         if len(mistakes) == MISTAKES:
             break
     return mistakes
