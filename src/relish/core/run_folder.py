@@ -18,7 +18,9 @@
     tracking/            with --track, what the tracker keeps
     report.html          one page about the run, by `relish report`
     README.md            the model card: what the model is and how good, for those it is given to
-    evaluation.json      the final number, computed from the saved model; written last, so a run that has it is finished
+    evaluation.json      the final number, computed from the saved model
+
+The last of them is written last, so a run that has it is finished.
 """
 
 import json
