@@ -20,7 +20,7 @@ from relish.core.errors import WriteFailed
 from relish.core.io import relish_home
 from relish.core.progress import Progress
 
-LOCK_SECONDS = 10.0
+LOCK_SECONDS = 30.0
 """How long to wait for another process to end its transaction, which takes milliseconds."""
 
 _TABLE = "CREATE TABLE IF NOT EXISTS entries (kind TEXT, key BLOB, value BLOB, UNIQUE (kind, key))"
