@@ -180,8 +180,8 @@ def frames_to_step(folder: Path) -> dict[str, list[str]]:
     import torch
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-    from relish.cli.main import app
-    from relish.data.drawn import draw_hotdogs
+    from relish.cli.options import app
+    from relish.data.drawn.datasets import draw_hotdogs
 
     draw_hotdogs(folder / "images", train=16, test=4)
     deepest: dict[str, list[str]] = {}

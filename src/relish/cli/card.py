@@ -3,18 +3,15 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Argument, Option
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        short_help="Write the model card of a run again, with a licence.",
-        epilog="example:  relish card runs/photos-auto-1 --license apache-2.0",
-    )(card)
+from relish.cli import options as o
 
 
+@o.app.command(
+    short_help="Write the model card of a run again, with a licence.",
+    epilog="example:  relish card runs/photos-auto-1 --license apache-2.0",
+)
 def card(
     run: Annotated[Path, Argument(metavar="RUN", help="Run folder.")],
     license: Annotated[

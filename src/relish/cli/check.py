@@ -4,20 +4,15 @@ import json as jsonlib
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from relish.cli import options as o
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        short_help="Look pictures over: broken files, copies, doubtful labels.",
-        epilog="example:  relish check photos/ --html check.html    then:  relish check photos/ --fix clean.csv",
-    )(check)
-
-
+@o.app.command(
+    short_help="Look pictures over: broken files, copies, doubtful labels.",
+    epilog="example:  relish check photos/ --html check.html    then:  relish check photos/ --fix clean.csv",
+)
 def check(
     data: o.Data,
     html: Annotated[

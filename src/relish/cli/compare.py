@@ -4,20 +4,15 @@ import json as jsonlib
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from relish.cli import options as o
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        short_help="Train several recipes on the same pictures.",
-        epilog="example:  relish compare photos/ --recipes book,frozen --seeds 3",
-    )(compare)
-
-
+@o.app.command(
+    short_help="Train several recipes on the same pictures.",
+    epilog="example:  relish compare photos/ --recipes book,frozen --seeds 3",
+)
 def compare(
     data: o.Data,
     recipes: Annotated[str, Option(help="Names of recipes; each is tested against the first.")] = (

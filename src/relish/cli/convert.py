@@ -3,20 +3,15 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Argument, Option
 
 from relish.cli import options as o
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        short_help="Turn a Gluon .params file into safetensors with a header.",
-        epilog="example:  relish convert resnet18_v2.params resnet18_v2.safetensors",
-    )(convert)
-
-
+@o.app.command(
+    short_help="Turn a Gluon .params file into safetensors with a header.",
+    epilog="example:  relish convert resnet18_v2.params resnet18_v2.safetensors",
+)
 def convert(
     weights: Annotated[Path, Argument(metavar="WEIGHTS", help="Gluon .params file, or any file that --weights takes.")],
     out: Annotated[Path, Argument(metavar="OUT", help="The .safetensors file to write.")],

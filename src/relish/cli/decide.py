@@ -4,20 +4,15 @@ import json as jsonlib
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Argument
 
 from relish.cli import options as o
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        short_help="Choose when a model says a class, and when it is unsure.",
-        epilog="example:  relish decide runs/photos-auto-1 --threshold precision=0.99 --unsure accuracy=0.98",
-    )(decide)
-
-
+@o.app.command(
+    short_help="Choose when a model says a class, and when it is unsure.",
+    epilog="example:  relish decide runs/photos-auto-1 --threshold precision=0.99 --unsure accuracy=0.98",
+)
 def decide(
     run: Annotated[Path, Argument(metavar="RUN", help="Run folder.")],
     threshold: o.NewThreshold = None,

@@ -4,20 +4,15 @@ import shlex
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from relish.cli import options as o
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        short_help="Fine-tune on drawn pictures, offline: try this first.",
-        epilog="then, with your own pictures in a folder a class:  relish fit photos/",
-    )(demo)
-
-
+@o.app.command(
+    short_help="Fine-tune on drawn pictures, offline: try this first.",
+    epilog="then, with your own pictures in a folder a class:  relish fit photos/",
+)
 def demo(
     out: Annotated[Path, Option(help="Folder to make; numbered where it exists.")] = Path("relish-demo"),
     seed: Annotated[int, Option(help="Of the pictures and of the training.", min=0)] = 0,

@@ -3,20 +3,15 @@
 import json as jsonlib
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from relish.cli import options as o
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        short_help="Judge a model on labelled pictures.",
-        epilog="example:  relish evaluate runs/photos-auto-1 photos/ --split test",
-    )(evaluate)
-
-
+@o.app.command(
+    short_help="Judge a model on labelled pictures.",
+    epilog="example:  relish evaluate runs/photos-auto-1 photos/ --split test",
+)
 def evaluate(
     run: o.RunOrFile,
     data: o.Data,

@@ -4,20 +4,15 @@ import json as jsonlib
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Argument, Option
 
 from relish.cli import options as o
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        short_help="Write a model as one ONNX file, proved against PyTorch.",
-        epilog="example:  relish export runs/photos-auto-1 photos.onnx",
-    )(export)
-
-
+@o.app.command(
+    short_help="Write a model as one ONNX file, proved against PyTorch.",
+    epilog="example:  relish export runs/photos-auto-1 photos.onnx",
+)
 def export(
     run: o.Run,
     out: Annotated[Path, Argument(metavar="OUT", help="The .onnx file to write.")],

@@ -3,20 +3,15 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Argument, Option
 
 from relish.cli import options as o
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        short_help="Fine-tune a source model on labelled pictures.",
-        epilog="example:  relish fit photos/ --epochs 3    then:  relish predict runs/photos-auto-1 new.jpg",
-    )(fit)
-
-
+@o.app.command(
+    short_help="Fine-tune a source model on labelled pictures.",
+    epilog="example:  relish fit photos/ --epochs 3    then:  relish predict runs/photos-auto-1 new.jpg",
+)
 def fit(
     data: Annotated[
         str | None,

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, NoReturn
 
@@ -10,55 +11,18 @@ import typer
 from rich.console import Console
 from typer import Option
 
-from relish.cli import (
-    card,
-    check,
-    compare,
-    convert,
-    decide,
-    demo,
-    evaluate,
-    export,
-    fit,
-    models,
-    predict,
-    pretrain,
-    report,
-    serve,
-    show,
-    sweep,
-)
+from relish.cli.options import app
 from relish.core.errors import RelishError
 
 INTERRUPTED = 130
 
-app = typer.Typer(
-    name="relish",
-    help="From a folder of labelled pictures and a pretrained model to a classifier you can trust.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
 COMMANDS = (
-    demo,
-    show,
-    check,
-    fit,
-    evaluate,
-    decide,
-    report,
-    predict,
-    export,
-    serve,
-    compare,
-    sweep,
-    models,
-    pretrain,
-    convert,
-    card,
+    *("demo", "show", "check", "fit", "evaluate", "decide", "report", "predict", "export", "serve"),
+    *("compare", "sweep", "models", "pretrain", "convert", "card"),
 )
-for module in COMMANDS:
-    module.register(app)
+"""A module of this room each, in the order of `relish --help`."""
+for name in COMMANDS:
+    import_module(f"relish.cli.{name}")
 
 
 def _print_version(wanted: bool) -> None:

@@ -3,20 +3,15 @@
 import json as jsonlib
 from typing import Annotated
 
-import typer
 from typer import Argument, Option
 
 from relish.cli import options as o
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        short_help="List source models, or look into one.",
-        epilog="example:  relish models resnet    or:  relish models resnet18 --weights none",
-    )(models)
-
-
+@o.app.command(
+    short_help="List source models, or look into one.",
+    epilog="example:  relish models resnet    or:  relish models resnet18 --weights none",
+)
 def models(
     query: Annotated[
         str, Argument(metavar="QUERY", help="Part of a name, or the whole name of one.", show_default=False)

@@ -1,12 +1,22 @@
-"""Arguments and options that several commands share, each written once."""
+"""The command line's app, and the arguments and options that several commands share, each written once."""
 
 import re
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument, Option, Typer
 
+from relish.core.errors import RecipeError
 from relish.core.progress import Progress, Screen, Warnings
+
+app = Typer(
+    name="relish",
+    help="From a folder of labelled pictures and a pretrained model to a classifier you can trust.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+"""Each module of this room adds its command to it."""
 
 Data = Annotated[
     str, Argument(metavar="DATA", help="Folder, archive, address or table of pictures, or a name such as hotdog.")
@@ -108,7 +118,6 @@ def recipe_settings(words: list[str] | None, **short: object) -> dict[str, objec
     Raises:
         RecipeError: a word of `--set` without an equals sign, or a field given twice.
     """
-    from relish.core.errors import RecipeError
     from relish.training.recipe import parse_settings
 
     settings: dict[str, object] = dict(parse_settings(words or []))
@@ -127,8 +136,6 @@ def seconds(option: str, words: str | None) -> float | None:
     Raises:
         RecipeError: none of these.
     """
-    from relish.core.errors import RecipeError
-
     if words is None:
         return None
     met = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", words.strip().lower(), re.ASCII)
@@ -148,8 +155,6 @@ def mappings(words: list[str] | None) -> dict[str, str] | None:
     Raises:
         RecipeError: a word is not of the form CLASS=SOURCE.
     """
-    from relish.core.errors import RecipeError
-
     found: dict[str, str] = {}
     for word in words or []:
         name, equals, row = word.partition("=")

@@ -15,15 +15,11 @@ if TYPE_CHECKING:
     from relish.evaluation.prediction import Prediction
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        short_help="Say the class of pictures.",
-        epilog="example:  relish predict runs/photos-auto-1 new.jpg holiday/ 'more/*.png'    or, of many:  "
-        "relish predict runs/photos-auto-1 archive/ --out answers.csv",
-    )(predict)
-
-
+@o.app.command(
+    short_help="Say the class of pictures.",
+    epilog="example:  relish predict runs/photos-auto-1 new.jpg holiday/ 'more/*.png'    or, of many:  "
+    "relish predict runs/photos-auto-1 archive/ --out answers.csv",
+)
 def predict(
     run: o.RunOrFile,
     paths: Annotated[list[str], Argument(metavar="PATH", help="Files, folders, globs, or - for standard input.")],

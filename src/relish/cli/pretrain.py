@@ -4,20 +4,15 @@ import shlex
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Argument, Option
 
 from relish.cli import options as o
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        short_help="Train a source model from random weights.",
-        epilog="example:  relish pretrain things/    then:  relish fit photos/ --weights runs/things-pretrain-1",
-    )(pretrain)
-
-
+@o.app.command(
+    short_help="Train a source model from random weights.",
+    epilog="example:  relish pretrain things/    then:  relish fit photos/ --weights runs/things-pretrain-1",
+)
 def pretrain(
     data: Annotated[str | None, Argument(metavar="DATA", help="Folder, archive, address or table of pictures.")] = None,
     source: Annotated[str, Option(help="Whose design to train, from random weights.")] = "torchvision/resnet18",

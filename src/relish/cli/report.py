@@ -4,20 +4,15 @@ import shlex
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Argument, Option
 
 from relish.cli import options as o
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        short_help="Write one page about a run: how good, where it errs, why.",
-        epilog="example:  relish report runs/photos-auto-1    then open runs/photos-auto-1/report.html",
-    )(report)
-
-
+@o.app.command(
+    short_help="Write one page about a run: how good, where it errs, why.",
+    epilog="example:  relish report runs/photos-auto-1    then open runs/photos-auto-1/report.html",
+)
 def report(
     run: Annotated[Path, Argument(metavar="RUN", help="Run folder that is finished.")],
     out: Annotated[Path | None, Option(help="The page to write.", show_default="RUN/report.html")] = None,

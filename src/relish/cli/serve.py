@@ -3,20 +3,15 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Argument, Option
 
 from relish.cli import options as o
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        short_help="Answer over HTTP, with a page to try the model.",
-        epilog="example:  relish serve runs/photos-auto-1",
-    )(serve)
-
-
+@o.app.command(
+    short_help="Answer over HTTP, with a page to try the model.",
+    epilog="example:  relish serve runs/photos-auto-1",
+)
 def serve(
     model: Annotated[Path, Argument(metavar="MODEL", help="Run folder, model.safetensors or exported model.onnx.")],
     host: Annotated[str, Option(help="Where to listen; any but this computer needs a token.")] = "127.0.0.1",

@@ -3,20 +3,15 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from relish.cli import options as o
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        short_help="Write a grid of the pictures: look before training.",
-        epilog="example:  relish show photos/    or, as the network sees them:  relish show photos/ --recipe book",
-    )(show)
-
-
+@o.app.command(
+    short_help="Write a grid of the pictures: look before training.",
+    epilog="example:  relish show photos/    or, as the network sees them:  relish show photos/ --recipe book",
+)
 def show(
     data: o.Data,
     first: Annotated[str | None, Option(help="Class of the upper rows.", show_default="the first")] = None,

@@ -4,20 +4,15 @@ import json as jsonlib
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from relish.cli import options as o
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(
-        short_help="Train at several values of a number, such as the rate.",
-        epilog="example:  relish sweep photos/ --vary lr=1e-5..1e-2 --points 4 --recipes book,book-scratch",
-    )(sweep)
-
-
+@o.app.command(
+    short_help="Train at several values of a number, such as the rate.",
+    epilog="example:  relish sweep photos/ --vary lr=1e-5..1e-2 --points 4 --recipes book,book-scratch",
+)
 def sweep(
     data: o.Data,
     vary: Annotated[str, Option(help="A number of the recipe: lr=1e-5..1e-1, or epochs=1,2,5.")],
