@@ -13,7 +13,7 @@ import numpy as np
 import relish
 from relish.core.io import write_json
 from relish.core.run_folder import RunFolder
-from relish.data.findings import Finding
+from relish.data.dataset import Finding
 from tests.conftest import read_json
 
 HOSTILE = '<img src=x onerror="alert(1)">'

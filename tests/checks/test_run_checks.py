@@ -15,8 +15,7 @@ from relish.checks.images import Collection, collected, layout
 from relish.checks.label_issues import directions, judged, nearest_others, off_topic, wrong_labels
 from relish.checks.near_duplicates import SURE_BITS, alike, bits_apart, equal_rows, joined, several
 from relish.checks.run_checks import all_findings, brief_findings
-from relish.data.dataset import Dataset, Split
-from relish.data.findings import Finding
+from relish.data.dataset import Dataset, Finding, Split
 from relish.data.sources import find_dataset
 from relish.data.survey import FACTS, survey
 

@@ -257,7 +257,7 @@ def test_near_copies_that_a_look_at_the_pictures_found_are_counted_out(colours, 
     import json
 
     from relish.core.run_folder import RunFolder
-    from relish.data.findings import Finding
+    from relish.data.dataset import Finding
     from relish.evaluation.figures import figures
     from relish.tasks.save import judged
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from relish.core.errors import DataError, Diverged
-from relish.data.findings import Finding
+from relish.data.dataset import Finding
 from relish.evaluation.figures import area_under_curve, figures, top_k, without_duplicates
 from relish.evaluation.metrics import score
 from relish.evaluation.prediction import Decision, tempered_softmax

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from relish.data.findings import Finding
+from relish.data.dataset import Finding
 from relish.reporting.check_page import findings_line, findings_text, write_check_page
 from tests.reporting.conftest import plain
 from tests.reporting.html_page import Page

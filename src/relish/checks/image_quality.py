@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relish.checks.images import Collection
-from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, first_few
-from relish.data.findings import Finding, Kind, Severity
+from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Finding, Kind, Severity, first_few
 
 BLANK_CONTRAST = 5.0
 """Standard deviation of the grey levels, of 255, up to which a picture shows nothing to speak of."""

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relish.core.errors import DataError
-from relish.data.dataset import Dataset, Split, check_trainable, first_few, plain_name
-from relish.data.findings import Finding
+from relish.data.dataset import Dataset, Finding, Split, check_trainable, first_few, plain_name
 from relish.data.layout import split_words
 from relish.data.survey import Facts, Survey
 

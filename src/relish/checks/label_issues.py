@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.special import softmax
 
 from relish.checks.images import Collection, Positions
-from relish.data.findings import Finding
+from relish.data.dataset import Finding
 from relish.data.split import NEVER, stratified_folds, usable_folds
 from relish.evaluation.calibration import fit_temperature
 from relish.training.linear_probe import cross_validate

@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from relish.checks.image_quality import BLANK_CONTRAST
 from relish.checks.images import Collection, Positions
-from relish.data.findings import Border, Finding
+from relish.data.dataset import Border, Finding
 
 Codes = npt.NDArray[np.uint64]
 

@@ -25,8 +25,7 @@ from relish.checks.label_issues import (
     wrong_labels,
 )
 from relish.checks.near_duplicates import by_both, by_hashes, exact_duplicates, exact_groups, joined, near_duplicates
-from relish.data.dataset import TEST, VALIDATION, WHOLE, Dataset
-from relish.data.findings import KINDS, SEVERITIES, Finding
+from relish.data.dataset import KINDS, SEVERITIES, TEST, VALIDATION, WHOLE, Dataset, Finding
 from relish.data.survey import Survey
 
 

@@ -29,8 +29,7 @@ from relish.core.errors import DataError, ImageError
 from relish.core.io import fingerprint
 from relish.core.progress import Progress
 from relish.core.runtime import usable_cores
-from relish.data.dataset import TRAIN, Dataset, first_few, named_counts
-from relish.data.findings import Finding
+from relish.data.dataset import TRAIN, Dataset, Finding, first_few, named_counts
 from relish.data.image import MAX_PIXELS, mode_of, open_image, unreadable_reason
 
 # ---- facts of an image's pixels -------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relish.core.runtime import rng_for
-from relish.data.findings import Finding
+from relish.data.dataset import Finding
 from relish.evaluation.calibration import Bin, Calibration, calibration, reliability
 from relish.evaluation.metrics import (
     ClassScores,

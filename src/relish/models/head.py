@@ -53,7 +53,7 @@ def last_layer(network: nn.Module) -> str:
             f"{type(network).__name__} has no output layer that relish can find: no linear layer or 1 × 1 convolution.",
             hint="It must end in one, so that it can be exchanged for one of your classes.",
         )
-    return found[-1]
+    return str(found[-1])
 
 
 def checked_head(network: nn.Module, name: str) -> str:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from relish.core.errors import ImageError
 from relish.core.io import write_text
-from relish.data.dataset import first_few
-from relish.data.findings import KINDS, SEVERITIES, Finding, Kind
+from relish.data.dataset import KINDS, SEVERITIES, Finding, Kind, first_few
 from relish.data.image import open_image
 from relish.reporting.page import Embedded, embed, render, whole_percent
 

@@ -16,7 +16,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from relish.core.run_folder import RunFolder
-from relish.data.findings import SEVERITIES, Finding
+from relish.data.dataset import SEVERITIES, Finding
 from relish.data.transforms import Preprocessing
 from relish.evaluation.held_out import Gap, gap_of
 from relish.evaluation.metrics import Proportion

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relish.core.io import write_text
-from relish.data.findings import Finding
+from relish.data.dataset import Finding
 from relish.evaluation.metrics import Proportion
 from relish.reporting.page import Embedded, render
 from relish.reporting.predictions_page import evenly_spaced

@@ -20,8 +20,7 @@ from relish.core.errors import DataError
 from relish.core.io import write_text
 from relish.core.progress import Progress
 from relish.core.runtime import accelerator_for, keep_freed_memory
-from relish.data.dataset import Dataset
-from relish.data.findings import Finding
+from relish.data.dataset import Dataset, Finding
 from relish.data.loader import View
 from relish.data.sources import find_dataset
 from relish.data.survey import survey

@@ -17,8 +17,7 @@ from relish.core.errors import RelishError, RunError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for
-from relish.data.dataset import TRAIN, VALIDATION
-from relish.data.findings import SEVERITIES, Finding
+from relish.data.dataset import SEVERITIES, TRAIN, VALIDATION, Finding
 from relish.evaluation.explain import least_sure, most_wrong
 from relish.evaluation.metrics import Curves, Proportion, Scores, SweepPoint
 from relish.models.saved_model import read_header

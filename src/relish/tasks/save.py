@@ -26,8 +26,7 @@ from relish.core.io import atomic_path, sha256_of_file, write_json, write_text
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import elapsed_before, processor_name
-from relish.data.dataset import TEST, TRAIN, VALIDATION
-from relish.data.findings import Finding
+from relish.data.dataset import TEST, TRAIN, VALIDATION, Finding
 from relish.data.transforms import Preprocessing
 from relish.evaluation.figures import Figures, WithoutDuplicates, without_duplicates
 from relish.evaluation.held_out import HeldOut, choose_decision
