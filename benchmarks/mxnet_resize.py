@@ -48,7 +48,7 @@ def compare(pictures: Path, work: Path, run: Path) -> None:
 
     from relish.data.image import open_image
     from relish.data.transforms import book_preprocessing, evaluation_transform
-    from relish.evaluation.inference import probabilities
+    from relish.evaluation.inference import batch_logits, softmax
     from relish.evaluation.metrics import score
     from relish.evaluation.significance import mcnemar
     from relish.models.saved_model import load_model
@@ -64,8 +64,8 @@ def compare(pictures: Path, work: Path, run: Path) -> None:
         ours = torch.stack([evaluation_transform(open_image(path), how) for path in paths[start : start + 32]])
         other = torch.from_numpy(theirs[start : start + 32].copy()).permute(0, 3, 1, 2).contiguous()
         off += (ours.float() - other.float()).abs().mean((1, 2, 3)).tolist()
-        found["relish"].append(probabilities(network, ours, how))
-        found["MXNet"].append(probabilities(network, other, how))
+        found["relish"].append(softmax(batch_logits(network, ours, how)))
+        found["MXNet"].append(softmax(batch_logits(network, other, how)))
     for number, path in enumerate(paths[:DECODED]):
         decoded = np.load(work / f"decoded-{number}.npy")
         mine = np.asarray(open_image(path))
