@@ -2,6 +2,7 @@
 
 import io
 import math
+import random
 import threading
 import time
 from pathlib import Path
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from relish.core.errors import ImageError
 from relish.data import loader as reading
+from relish.data.dataset import Split
 from relish.data.image import open_image, size_from_header
-from relish.data.loader import read_ahead
+from relish.data.loader import read_ahead, training_batches
 from relish.data.transforms import book_preprocessing, evaluation_transform
 from tests.conftest import draw
 
@@ -122,3 +125,44 @@ def test_the_header_tells_how_large_a_picture_is(tmp_path, pictures):
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff nothing follows")
     for none in ("bad.jpg", "absent.png", "."):
         assert size_from_header(tmp_path / none) is None
+
+
+# ---- a user's own transform -----------------------------------------------------------------------------------------
+
+
+OWN = book_preprocessing(24, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.fixture
+def split(pictures) -> Split:
+    return Split(tuple(pictures[:3]), np.array([0, 1, 0]))
+
+
+def own(image):
+    """Draws from all three global generators."""
+    image = image.resize((24, 24))
+    if random.random() < 0.5:
+        image = image.rotate(90)
+    return (v2.functional.pil_to_tensor(image) / 255 * np.random.uniform(0.5, 1) * torch.rand(3, 1, 1)).clamp(0, 1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_transform_draws_by_seed_epoch_and_image_alone(split, workers):
+    def images(seed, epoch, batches):
+        found = training_batches(split, OWN, batches, seed=seed, epoch=epoch, transform=own, workers=workers)
+        return torch.cat([batch.images for batch in found])
+
+    some, others = images(0, 1, [[0, 1], [2]]), images(0, 1, [[2, 1, 0]]).flip(0)
+    assert torch.equal(some, others)
+    assert not torch.equal(some, images(0, 2, [[0, 1, 2]]))
+    assert not torch.equal(some, images(1, 1, [[0, 1, 2]]))
+    assert (some.dtype, some.shape) == (torch.float32, (3, 3, 24, 24))
+
+
+def test_the_global_generators_go_on_as_if_no_transform_had_drawn(split):
+    def draws(transform):
+        random.seed(3), np.random.seed(3), torch.manual_seed(3)
+        next(training_batches(split, OWN, [[0, 1]], seed=0, epoch=0, transform=transform))
+        return random.random(), np.random.uniform(), torch.rand(1).item()
+
+    assert draws(own) == draws(None)

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relish.core.errors import DataError
-from relish.data.table import index_table
+from relish.data.sources import find_dataset
+from relish.data.table import index_table, table_of
+from tests.conftest import draw
 
 
 @pytest.fixture
@@ -218,3 +220,75 @@ def test_without_pyarrow_the_error_says_how_to_install_it(folder, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     assert 'pip install "relish-vision[parquet]"' in refusal(folder, b"", "table.parquet")
+
+
+# ---- data that is in Python already ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Two pictures of each of two classes."""
+    for name in ("cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/2.jpg"):
+        draw((tmp_path / "pets" / name).with_suffix(".png"), (90, 90, 90), 0)
+    return tmp_path / "pets"
+
+
+def rows_of(pets):
+    return [(path, path.parent.name) for path in sorted(pets.glob("*/*.png"))]
+
+
+def test_a_list_a_frame_and_an_imagefolder_are_the_folder_they_are_of(pets, monkeypatch):
+    import pandas
+    from torchvision.datasets import ImageFolder
+
+    monkeypatch.chdir(pets.parent)
+    rows = rows_of(pets)
+    frame = pandas.DataFrame({"Label": [label for _, label in rows], "path": [str(path) for path, _ in rows], "x": 0})
+    folder = find_dataset(pets)
+    for data in (rows, frame, ImageFolder(str(pets)), [(f"pets/{p.parent.name}/{p.name}", label) for p, label in rows]):
+        found = find_dataset(data)
+        assert labelled(found) == labelled(folder)
+        assert (found.name, found.root, found.classes) == ("pets", pets, ("cat", "dog"))
+
+
+def test_rows_may_name_their_split_and_labels_may_be_numbers(pets):
+    rows = rows_of(pets)
+    data = [(path, number // 2, "train" if number % 2 else "test") for number, (path, _) in enumerate(rows)]
+    found = find_dataset(data)
+    assert found.classes == ("0", "1")
+    assert {name: len(split) for name, split in found.splits.items()} == {"train": 2, "test": 2}
+
+
+def test_a_subset_of_an_imagefolder_is_those_images(pets):
+    from torch.utils.data import Subset
+    from torchvision.datasets import ImageFolder
+
+    assert set(labelled(find_dataset(Subset(ImageFolder(str(pets)), [0, 3])))) == {"cat/1.png", "dog/2.png"}
+
+
+def test_the_same_rows_are_the_same_table(pets):
+    rows = rows_of(pets)
+    assert table_of(rows) == table_of(tuple(rows)) != table_of(rows[:3])
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (["a.jpg", "b.jpg"], "item 0 is 'a.jpg', not (path, label)"),
+        ([("a.jpg", 1.5)], "row 0: label is a float, not text"),
+        ([("a.jpg", None)], "1 row has no label"),
+        ([], "the table has no rows"),
+        (3, "int does not say which images it holds"),
+    ],
+)
+def test_what_does_not_say_which_images_is_refused(data, words):
+    with pytest.raises(DataError) as caught:
+        find_dataset(data)
+    assert words in caught.value.message
+
+
+def test_a_frame_without_the_columns_is_refused():
+    import pandas
+
+    with pytest.raises(DataError, match="the data frame: no column label; its columns are path, class"):
+        find_dataset(pandas.DataFrame({"path": ["a"], "class": ["b"]}))

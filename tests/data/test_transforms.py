@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
-from relish.core.errors import ModelError
+from relish.core.errors import DataError, ModelError
 from relish.core.runtime import rng_for
 from relish.data.transforms import (
     Preprocessing,
@@ -23,6 +23,7 @@ from relish.data.transforms import (
     random_crop,
     stacked,
     training_transform,
+    user_transform,
 )
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -139,3 +140,50 @@ def test_stacking_changes_the_layout_and_no_value():
     found = stacked(pictures)
     assert torch.equal(found, torch.stack(pictures))
     assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+# ---- a user's own transform -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        v2.RandomHorizontalFlip(1),
+        v2.Compose([v2.ToImage(), v2.RandomHorizontalFlip(1)]),
+        v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.RandomHorizontalFlip(1)]),
+    ],
+)
+def test_a_transform_may_give_an_image_or_a_tensor_of_any_size(transform):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8))
+    how = book_preprocessing(32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    wanted = torch.from_numpy(np.array(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize((32, 32), 2)))
+    found = user_transform(image, transform, how)
+    assert found.shape == (3, 32, 32)
+    assert type(found) is torch.Tensor
+    scale = 255 if found.is_floating_point() else 1
+    assert (found.float() * scale - wanted.permute(2, 0, 1)).abs().max() <= 1.6  # two ways to scale
+
+
+def test_normalise_takes_numbers_from_0_to_1_and_leaves_them_as_they_are():
+    how = book_preprocessing(8, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    bytes_ = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    floats = bytes_ / 255
+    before = floats.clone()
+    torch.testing.assert_close(normalise(floats, how), normalise(bytes_, how))
+    assert torch.equal(floats, before)
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (torch.full((3, 8, 8), -2.1), "values from -2.1 to -2.1, not from 0 to 1"),
+        (torch.full((3, 8, 8), torch.nan), "values from nan to nan"),
+        (torch.zeros(1, 8, 8), r"a Tensor \(1, 8, 8\), not an RGB image"),
+        (np.zeros((8, 8, 3)), "a ndarray, not"),
+        (None, "a NoneType, not"),
+    ],
+)
+def test_what_is_no_image_is_refused(made, words):
+    how = book_preprocessing(8, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    with pytest.raises(DataError, match=words):
+        user_transform(Image.new("RGB", (8, 8)), lambda _: made, how)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import random
 import sys
 import threading
 import time
@@ -156,6 +157,26 @@ def derive_seed(seed: int, purpose: str, *numbers: int) -> int:
 def rng_for(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
     """A NumPy generator for one purpose; the same arguments give the same draws on every computer."""
     return np.random.Generator(np.random.Philox(key=derive_seed(seed, purpose, *numbers)))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within `with`, the global generators of Python, NumPy and torch start from a seed; then they go on as before.
+
+    Only for code that is not ours: our own draws come from generators of their own.
+    """
+    import torch
+
+    own, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(own)
+            np.random.set_state(numpy)
 
 
 # ---- elapsed time ---------------------------------------------------------------------------------------------------

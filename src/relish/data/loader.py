@@ -20,16 +20,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from relish.core.errors import ImageError
-from relish.core.runtime import give_memory_back, rng_for, usable_cores
+from relish.core.runtime import derive_seed, give_memory_back, rng_for, seeded, usable_cores
 from relish.data.dataset import Split
 from relish.data.image import MAX_PIXELS, ImageSource, open_image, size_from_header
 from relish.data.transforms import (
     CROP_AREA,
     Preprocessing,
+    Transform,
     evaluation_transform,
     least_side,
     stacked,
     training_transform,
+    user_transform,
     view_transform,
 )
 
@@ -46,7 +48,7 @@ class Batch(NamedTuple):
     """Some images of a split."""
 
     images: Tensor
-    """(B, 3, S, S) uint8."""
+    """(B, 3, S, S) uint8; of a user's own transform perhaps float32 from 0 to 1."""
     labels: Tensor
     """(B,) int64."""
     positions: Tensor
@@ -104,6 +106,7 @@ def training_batches(
     epoch: int,
     smallest: float = CROP_AREA[0],
     scaled: bool = False,
+    transform: Transform | None = None,
     workers: int = 0,
 ) -> Iterator[Batch]:
     """Augmented images, batch by batch; the same (seed, epoch, turn) gives the same pixels.
@@ -111,12 +114,18 @@ def training_batches(
     Args:
         batches: of turns: a position in the split, plus N for each time that the image has come before in this epoch.
         smallest: see `training_transform`.
-        scaled: decode large JPEG files no larger than crops need, see `open_image`.
+        scaled: decode large JPEG files no larger than crops need, see `open_image`; not with a `transform`.
+        transform: of the user's own, in place of ours; see `user_transform`.
 
     Raises:
         ImageError: an image cannot be opened any more.
+        DataError: the transform gives something else than an image.
     """
-    yield from _alone(_read(_Augmented(split, preprocessing, seed, epoch, smallest, scaled), batches, workers))
+    if transform is not None:
+        images: _Images = _Transformed(split, preprocessing, seed, epoch, transform)
+    else:
+        images = _Augmented(split, preprocessing, seed, epoch, smallest, scaled)
+    yield from _alone(_read(images, batches, workers))
 
 
 def evaluation_batches(
@@ -185,6 +194,19 @@ class _Augmented(_Images):
         """(3, S, S) uint8."""
         rng = rng_for(self.seed, "picture", self.epoch, turn)
         return (training_transform(image, self.preprocessing, rng, self.smallest),)
+
+
+class _Transformed(_Images):
+    """Each image through the user's own transform, which draws anew in every epoch."""
+
+    def __init__(self, split: Split, preprocessing: Preprocessing, seed: int, epoch: int, transform: Transform) -> None:
+        super().__init__(split)
+        self.preprocessing, self.seed, self.epoch, self.transform = preprocessing, seed, epoch, transform
+
+    def pixels(self, image: Image.Image, turn: int) -> tuple[Tensor, ...]:
+        """(3, S, S) uint8, or float32 from 0 to 1."""
+        with seeded(derive_seed(self.seed, "transform", self.epoch, turn)):
+            return (user_transform(image, self.transform, self.preprocessing),)
 
 
 class _Viewed(_Images):

@@ -7,6 +7,7 @@ may have been meant.
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from relish.core.errors import DataError, nearest
 from relish.core.progress import Progress
@@ -14,7 +15,7 @@ from relish.data.archive import extract, short_name
 from relish.data.dataset import Dataset
 from relish.data.download import checksums, download, mismatch, shown
 from relish.data.folder import index_folder
-from relish.data.table import TABLE_SUFFIXES, index_table
+from relish.data.table import TABLE_SUFFIXES, index_table, table_of
 
 # ---- datasets that go by a name -------------------------------------------------------------------------------------
 
@@ -47,9 +48,21 @@ REGISTERED = {
 
 _SILENT = Progress()
 
+DataSource = str | Path | Any
+"""A folder, archive, address, table or registered name; or an ImageFolder, a data frame, a list of (path, label)."""
+
+
+def data_name(source: DataSource) -> str:
+    """What to call a dataset so that it can be found again: the words given, or the path of a table made of it.
+
+    Raises:
+        DataError, WriteFailed: as `table_of` does.
+    """
+    return str(source if isinstance(source, str | Path) else table_of(source))
+
 
 def find_dataset(
-    source: str | Path,
+    source: DataSource,
     *,
     sha1: str | None = None,
     sha256: str | None = None,
@@ -59,7 +72,8 @@ def find_dataset(
     """Find the images, their classes and their splits; no image is opened.
 
     Args:
-        source: a folder, an archive, an address of an archive, a table, or a registered name such as `hotdog`.
+        source: a folder, an archive, an address of an archive, a table, or a registered name such as `hotdog`; or what
+            `table_of` takes.
         sha1: what the SHA-1 of the archive must be, 40 hexadecimal digits.
         sha256: what its SHA-256 must be, 64 hexadecimal digits.
         learnable: refuse what nothing can be learned from; otherwise its `problem` says why.
@@ -70,7 +84,7 @@ def find_dataset(
         DownloadFailed: an address that cannot be reached, or sends another file.
         WriteFailed: no space for the download or the images.
     """
-    text = str(source)
+    text = data_name(source)
     wanted = checksums(sha1, sha256)
     if not text.strip():
         raise DataError("The name of the dataset is empty.", hint=_WHAT)

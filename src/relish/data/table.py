@@ -1,10 +1,14 @@
 """Turn a table of images into a dataset: CSV or Parquet with the columns `path,label` and, if wanted, `split`.
 
+Data frames, lists and ImageFolders become such a table first, so that a run can say what it was made from.
+
 Paths are relative to the folder the table lies in, or absolute. Labels are read as the characters that stand there, so
 that class 007 is not class 7 and NA is not a missing value; this is why no data-frame library reads the CSV.
 """
 
 import csv
+import hashlib
+import operator
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -14,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from relish.core.errors import DataError, nearest
+from relish.core.io import atomic_path, relish_home
 from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset, first_few, label_by_name
 from relish.data.layout import known_split_words, split_words
 
@@ -57,7 +62,15 @@ def index_table(path: Path, *, name: str, source: str, learnable: bool = True) -
     images: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for row in unique:
         images[meant[row.split]][row.label].append(path.parent / row.path)
-    return label_by_name(images, name=name, source=source, root=path.parent, warnings=warnings, learnable=learnable)
+    root = _root([path.parent / row.path for row in unique], path.parent)
+    return label_by_name(images, name=name, source=source, root=root, warnings=warnings, learnable=learnable)
+
+
+def _root(images: Sequence[Path], folder: Path) -> Path:
+    """The table's folder; where no image lies in it, the folder that they share."""
+    if any(image.is_relative_to(folder) for image in images):
+        return folder
+    return Path(os.path.commonpath([image.parent for image in images]))
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -151,6 +164,87 @@ def _words(column: Any, name: str, source: str) -> list[str]:
                 hint="Store it as text, so that a class has one name only.",
             )
     return ["" if value is None else str(value).strip() for value in values]
+
+
+# ---- data that is in Python already ---------------------------------------------------------------------------------
+
+
+def table_of(data: object) -> Path:
+    """Labelled images in Python as a table under `relish_home()`; the same content is the same file.
+
+    Args:
+        data: a `torchvision.datasets.ImageFolder` or a `Subset` of one; a data frame with the columns path, label and,
+            if wanted, split; or a sequence of (path, label) or (path, label, split). Paths are relative to the current
+            folder, or absolute; labels are texts or whole numbers.
+
+    Raises:
+        DataError: it is none of these; a column is missing, or a cell holds something else.
+        WriteFailed: no space, no permission.
+    """
+    rows = [(os.path.abspath(path), label, split) for path, label, split in _rows_of(data)]
+    columns = 3 if any(split for _, _, split in rows) else 2
+    text = StringIO(newline="")
+    csv.writer(text).writerows(row[:columns] for row in [("path", "label", "split"), *rows])
+    shared = Path(os.path.commonpath([os.path.dirname(row[0]) for row in rows])) if rows else Path("none")
+    try:
+        content = text.getvalue().encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"a path is not UTF-8 ({error.object[error.start - 20 : error.end + 20]!r}).") from error
+    file = relish_home() / "tables" / hashlib.sha256(content).hexdigest()[:12] / f"{shared.name or 'images'}.csv"
+    if not file.is_file():
+        with atomic_path(file) as temporary:
+            temporary.write_bytes(content)
+    return file
+
+
+def _rows_of(data: Any) -> list[tuple[str, str, str]]:
+    if hasattr(data, "dataset") and hasattr(data, "indices"):  # torch.utils.data.Subset
+        rows = _rows_of(data.dataset)
+        return [rows[place] for place in data.indices]
+    if hasattr(data, "samples") and hasattr(data, "classes"):  # torchvision.datasets.ImageFolder
+        if getattr(data, "target_transform", None) is not None:
+            raise DataError(
+                "the ImageFolder changes its labels by a target_transform.", hint="Give (path, label) rows."
+            )
+        return [(os.fspath(path), str(data.classes[label]), "") for path, label in data.samples]
+    if hasattr(data, "columns"):  # a data frame of pandas, or of others like it
+        return _frame_rows(data)
+    if isinstance(data, Sequence) and not isinstance(data, str | bytes):
+        return [_listed_row(row, place) for place, row in enumerate(data)]
+    raise DataError(
+        f"{type(data).__name__} does not say which images it holds.",
+        hint="Give a folder, an ImageFolder, a list of (path, label) or a data frame with the columns path,label.",
+    )
+
+
+def _frame_rows(frame: Any) -> list[tuple[str, str, str]]:
+    names = [str(name) for name in frame.columns]
+    _refuse_missing_columns(names, "the data frame")
+    where = _columns(names)
+    wanted = [key for key in (*_NEEDED, "split") if key in where]
+    columns = [[_cell(value, key, place) for place, value in enumerate(frame[names[where[key]]])] for key in wanted]
+    return [(*row, "")[:3] for row in zip(*columns, strict=True)]
+
+
+def _listed_row(row: Any, place: int) -> tuple[str, str, str]:
+    if isinstance(row, str | bytes) or not isinstance(row, Sequence) or len(row) not in (2, 3):
+        raise DataError(f"item {place} is {row!r:.80}, not (path, label) or (path, label, split).")
+    cells = [_cell(value, key, place) for value, key in zip(row, (*_NEEDED, "split"), strict=False)]
+    return (*cells, "")[:3]  # type: ignore[return-value]
+
+
+def _cell(value: Any, column: str, place: int) -> str:
+    if value is None or value != value:  # NaN is how a data frame says that there is nothing
+        return ""
+    if isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    try:
+        return str(operator.index(value))
+    except TypeError:
+        raise DataError(
+            f"row {place}: {column} is a {type(value).__name__}, not text.",
+            hint="Store it as text, so that a class has one name only.",
+        ) from None
 
 
 # ---- checking -------------------------------------------------------------------------------------------------------

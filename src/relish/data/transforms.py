@@ -6,7 +6,7 @@ epoch, image), so that a resumed run, or one spread over processes, crops the sa
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
+from torch.nn import functional
 
-from relish.core.errors import ModelError
+from relish.core.errors import DataError, ModelError
 
 Interpolation = Literal["bilinear", "bicubic"]
 Framing = Literal["squash", "crop", "letterbox"]
@@ -172,18 +173,62 @@ def view_transform(image: Image.Image, preprocessing: Preprocessing, view: int, 
     return evaluation_transform(image, preprocessing).flip(2)
 
 
+Transform = Callable[[Image.Image], Any]
+"""A user's own: from an RGB image to an RGB image, or to (3, H, W) float from 0 to 1 or uint8."""
+
+
+def user_transform(image: Image.Image, transform: Transform, preprocessing: Preprocessing) -> Tensor:
+    """An image through the user's own transform, scaled to S x S where another size comes out.
+
+    Returns:
+        (3, S, S) uint8 where it gives an image or uint8; float32 from 0 to 1 where it gives floating-point numbers.
+
+    Raises:
+        DataError: it gives something else, or numbers outside 0 to 1, as after a normalisation.
+    """
+    made, size = transform(image), preprocessing.image_size
+    if isinstance(made, Image.Image):
+        made = made.convert("RGB")
+        return _pixels(made if made.size == (size, size) else made.resize((size, size), _filter(preprocessing)))
+    if not isinstance(made, Tensor) or made.ndim != 3 or made.shape[0] != 3:
+        what = f"{type(made).__name__} {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
+        raise DataError(
+            f"transform gives a {what}, not an RGB image or a (3, H, W) tensor.",
+            hint="torchvision's v2.ToImage() and v2.ToDtype(torch.float32, scale=True) make one.",
+        )
+    made = made.detach().as_subclass(Tensor)
+    if made.dtype != torch.uint8:
+        made = made.float()
+        low, high = float(made.min()), float(made.max())
+        if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+            raise DataError(
+                f"transform gives values from {low:.3g} to {high:.3g}, not from 0 to 1.",
+                hint="Omit Normalize: relish normalises with the model's own mean and std, which mean= and std= set.",
+            )
+    if made.shape[1:] == (size, size):
+        return made
+    scaled = functional.interpolate(made[None].float(), (size, size), mode="bilinear", antialias=True)[0]
+    return scaled.round().to(torch.uint8) if made.dtype == torch.uint8 else scaled
+
+
+_ROUNDING = 1e-3
+"""How far outside 0 to 1 arithmetic may leave a value."""
+
+
 def stacked(images: Sequence[Tensor]) -> Tensor:
     """Images of (3, S, S) as one batch (B, 3, S, S), channels last in memory, which is how convolutions want them."""
     return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """(B, 3, S, S) uint8 to float32: from 0 to 1, less the mean, over the standard deviation of each channel."""
+    """(B, 3, S, S) to float32: uint8 scaled to 0 to 1; then less the mean, over the std of each channel."""
     mean = torch.tensor(preprocessing.mean, device=images.device).view(3, 1, 1)
     std = torch.tensor(preprocessing.std, device=images.device).view(3, 1, 1)
     # Channels last is the layout that convolutions are fastest in; the values are the same.
-    floats = images.to(torch.float32, memory_format=torch.channels_last)
-    return floats.div_(255).sub_(mean).div_(std)
+    floats = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
+    if images.dtype == torch.uint8:
+        floats.div_(255)
+    return floats.sub_(mean).div_(std)
 
 
 def denormalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
