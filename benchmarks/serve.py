@@ -33,7 +33,7 @@ from typing import Any
 
 from measuring import finish, spread
 from relish.data.image import IMAGE_SUFFIXES, open_image
-from relish.server.batching import ServedFile
+from relish.server.batching import ExportedModel
 
 WARM = 64
 """Good requests that are not measured; memory is compared with what it is after them."""
@@ -226,8 +226,8 @@ def refused(reply: Reply) -> bool:
     return 400 <= reply.status < 500 and bool(reply.document.get("error", {}).get("reason"))
 
 
-def under_fire(command: Sequence[str], pictures: Sequence[bytes], model: ServedFile, asked: Any) -> dict[str, Any]:
-    answers = [model.answer([model.prepare(open_image(content))])[0] for content in pictures]
+def under_fire(command: Sequence[str], pictures: Sequence[bytes], model: ExportedModel, asked: Any) -> dict[str, Any]:
+    answers = [model.predict([model.prepare(open_image(content))])[0] for content in pictures]
     expected = [(str(answer.class_name), float(answer.probability or 0)) for answer in answers]
     with started(command) as (process, port):
         ask_all(port, good_requests(pictures, WARM), asked.concurrency)
@@ -280,7 +280,7 @@ def main() -> None:
         {arm: speed(command, pictures, 320, asked.concurrency) for arm, command in arms.items()}
         for _ in range(asked.rounds)
     ]
-    fire = under_fire(arms["relish serve MODEL.onnx"], pictures, ServedFile(asked.file), asked)
+    fire = under_fire(arms["relish serve MODEL.onnx"], pictures, ExportedModel(asked.file), asked)
     table = [["server", "pictures/s", "p50, ms", "p99, ms"]]
     for arm in arms:
         columns = ("pictures_per_second", "p50_ms", "p99_ms")

@@ -14,7 +14,7 @@ from PIL import Image
 from relish.evaluation.prediction import Decision, Prediction, predictions
 from relish.server.app import create_app
 from relish.server.limits import Limits
-from relish.server.server import listening, server
+from relish.server.server import listening_socket, uvicorn_server
 
 CLASSES = ("blue", "red")
 
@@ -32,10 +32,10 @@ class Tones:
         self.batches: list[int] = []
         self.fails = False
 
-    def prepare(self, picture: Image.Image) -> np.ndarray:
-        return np.asarray(picture, dtype=np.float64).mean(axis=(0, 1))
+    def prepare(self, image: Image.Image) -> np.ndarray:
+        return np.asarray(image, dtype=np.float64).mean(axis=(0, 1))
 
-    def answer(self, prepared: Sequence[np.ndarray]) -> list[Prediction]:
+    def predict(self, prepared: Sequence[np.ndarray]) -> list[Prediction]:
         self.batches.append(len(prepared))
         time.sleep(self.pause)
         if self.fails:
@@ -44,8 +44,8 @@ class Tones:
         red = 1 / (1 + np.exp(-redness))
         return predictions([""] * len(red), np.stack([1 - red, red], axis=1), CLASSES, self.decision)
 
-    def explain(self, picture: Image.Image, class_name: str) -> Image.Image:
-        return picture.convert("L").convert("RGB").resize((32, 32))
+    def explain(self, image: Image.Image, class_name: str) -> Image.Image:
+        return image.convert("L").convert("RGB").resize((32, 32))
 
 
 class Explaining(Tones):
@@ -66,8 +66,8 @@ RED, BLUE, GREY = png(), png((60, 60, 190)), png((120, 120, 120))
 def serving(model: object, limits: Limits | None = None, token: str | None = None) -> Iterator[httpx.Client]:
     """A client of a real server; both end with the block."""
     bounds = limits or Limits()
-    taken = listening("127.0.0.1", 0)
-    running = server(create_app(model, bounds, token), bounds)  # type: ignore[arg-type]
+    taken = listening_socket("127.0.0.1", 0)
+    running = uvicorn_server(create_app(model, bounds, token), bounds)  # type: ignore[arg-type]
     thread = threading.Thread(target=running.run, kwargs={"sockets": [taken]}, daemon=True)
     thread.start()
     address = f"http://127.0.0.1:{taken.getsockname()[1]}"

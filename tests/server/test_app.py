@@ -57,7 +57,7 @@ def test_a_picture_gets_the_row_that_predict_prints(client):
     assert list(row) == ["path", "class", "probability", "probabilities", "unsure"]
     assert (row["path"], row["class"], row["unsure"]) == ("0.png", "red", False)
     model = Tones()
-    (alone,) = model.answer([model.prepare(Image.open(io.BytesIO(RED)))])
+    (alone,) = model.predict([model.prepare(Image.open(io.BytesIO(RED)))])
     assert row == {**alone.as_json(), "path": "0.png"}
 
 

@@ -1,4 +1,4 @@
-"""Parts of the server that hold whatever comes: room for pixels, batches, a picture's size from its header."""
+"""Parts of the server that hold under any load: the limit of pixels, batches, an image's size from its header."""
 
 import asyncio
 import io
@@ -13,19 +13,19 @@ from PIL import Image
 from relish.core.errors import BadInput, ImageError
 from relish.data.image import open_image, size_from_header
 from relish.server.batching import Batcher
-from relish.server.limits import Limits, Room, megabytes
-from relish.server.middleware import checked_token, is_loopback
+from relish.server.limits import Limits, PixelLimit, megabytes
+from relish.server.middleware import is_loopback, valid_token
 from tests.serving import Tones
 
 
 @given(amounts=st.lists(st.integers(1, 10), min_size=1, max_size=30))
 @settings(deadline=None, max_examples=50)
-def test_no_more_is_held_than_there_is_room_for_and_whoever_came_first_goes_first(amounts):
+def test_no_more_pixels_are_held_than_the_limit_and_waiting_is_in_turn(amounts):
     held, most, order = 0, 0, []
 
-    async def hold(room: Room, place: int) -> None:
+    async def hold(pixels: PixelLimit, place: int) -> None:
         nonlocal held, most
-        async with room.taken(amounts[place]):
+        async with pixels.acquired(amounts[place]):
             order.append(place)
             held += amounts[place]
             most = max(most, held)
@@ -34,21 +34,21 @@ def test_no_more_is_held_than_there_is_room_for_and_whoever_came_first_goes_firs
             held -= amounts[place]
 
     async def all_at_once() -> int:
-        room = Room(10)
-        await asyncio.gather(*(hold(room, place) for place in range(len(amounts))))
-        return room.free
+        pixels = PixelLimit(10)
+        await asyncio.gather(*(hold(pixels, place) for place in range(len(amounts))))
+        return pixels.available
 
     assert asyncio.run(all_at_once()) == 10
     assert most <= 10
     assert order == sorted(order)
 
 
-def test_room_is_given_back_by_whoever_was_cancelled():
+def test_a_cancelled_task_releases_its_pixels():
     async def cancelled() -> int:
-        room = Room(10)
+        pixels = PixelLimit(10)
 
         async def hold() -> None:
-            async with room.taken(7):
+            async with pixels.acquired(7):
                 await asyncio.sleep(60)
 
         holding, waiting = asyncio.create_task(hold()), asyncio.create_task(hold())
@@ -57,8 +57,8 @@ def test_room_is_given_back_by_whoever_was_cancelled():
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        async with room.taken(10):
-            return room.free
+        async with pixels.acquired(10):
+            return pixels.available
 
     assert asyncio.run(cancelled()) == 0
 
@@ -75,7 +75,7 @@ def test_batches_are_no_larger_than_asked_and_each_picture_gets_its_own_answer(c
 
         async def one(colour):
             with batcher.announced():
-                return await batcher.ask(colour)
+                return await batcher.predict(colour)
 
         found = await asyncio.gather(*map(one, colours))
         loop.cancel()
@@ -87,7 +87,7 @@ def test_batches_are_no_larger_than_asked_and_each_picture_gets_its_own_answer(c
     batches = list(model.batches)
     assert sum(batches) == count
     assert max(batches) <= size
-    assert found == model.answer(colours)
+    assert found == model.predict(colours)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
@@ -109,10 +109,10 @@ def test_limits_and_tokens_that_make_no_sense_are_refused():
         Limits(files=0)
     for bad in ("", "short", "with a blank in the middle", "ungültig-weil-nicht-ascii"):
         with pytest.raises(BadInput) as error:
-            checked_token(bad, "127.0.0.1")
+            valid_token(bad, "127.0.0.1")
         assert not bad or bad not in str(error.value)
-    assert checked_token(" 0123456789abcdef\n", "example") == "0123456789abcdef"
-    assert checked_token(None, "::1") is None
+    assert valid_token(" 0123456789abcdef\n", "example") == "0123456789abcdef"
+    assert valid_token(None, "::1") is None
     assert all(map(is_loopback, ("127.9.9.9", "[::1]", "localhost")))
     assert not any(map(is_loopback, ("10.0.0.1", "::", "example", "")))
     assert [megabytes(count) for count in (900, 2_500_000, 20_000_000)] == ["900 bytes", "2.5 MB", "20 MB"]

@@ -22,9 +22,9 @@ from starlette.exceptions import HTTPException
 
 from relish.core.errors import ImageError
 from relish.evaluation.prediction import Prediction
-from relish.server.batching import Answering, Model
-from relish.server.limits import Admission, Limits, Refusal
-from relish.server.middleware import Bearer, FromHere, Metrics, Observed
+from relish.server.batching import Model, Predictor
+from relish.server.limits import ConcurrencyLimit, Limits, Refusal
+from relish.server.middleware import BearerToken, LocalOnly, Metrics, RequestLog
 from relish.server.uploads import FORM, JSON, Base64Picture, Upload, read_uploads
 
 
@@ -105,15 +105,15 @@ _JSON_SCHEMA = {
     "required": ["pictures"],
     "properties": {"pictures": {"type": "array", "minItems": 1, "items": Base64Picture.model_json_schema()}},
 }
-PICTURES_IN: dict[str, Any] = {
+IMAGES_IN: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {FORM: {"schema": _FORM_SCHEMA}, JSON: {"schema": _JSON_SCHEMA}},
     }
 }
-"""FastAPI would read the whole body for this; we read it piece by piece, so the description is written here."""
+"""The request body's OpenAPI schema, by hand: FastAPI would read the whole body to derive one, `uploads` does not."""
 
-_NOES = {
+_REFUSALS = {
     400: "The body is damaged.",
     401: "The token is missing or wrong.",
     403: "Another site's page asked.",
@@ -127,48 +127,48 @@ _NOES = {
 }
 
 
-def noes(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """How a route may refuse, for its description."""
-    return {status: {"model": Refused, "description": _NOES[status]} for status in statuses}
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error responses of a route, for its OpenAPI description."""
+    return {status: {"model": Refused, "description": _REFUSALS[status]} for status in statuses}
 
 
 ANY_ROUTE = (403, 421, 500)
 WITH_TOKEN = (401, *ANY_ROUTE)
-WITH_PICTURES = (400, 408, 413, 415, 422, 503, *WITH_TOKEN)
+WITH_IMAGES = (400, 408, 413, 415, 422, 503, *WITH_TOKEN)
 
 
 class Service:
-    """What the routes share."""
+    """What the routes share: model, limits, metrics, predictor."""
 
     def __init__(self, model: Model, limits: Limits) -> None:
         self.model = model
         self.limits = limits
         self.metrics = Metrics()
-        self.admission = Admission(limits)
-        self.answering = Answering(model, limits, self.metrics)
+        self.concurrency = ConcurrencyLimit(limits)
+        self.predictor = Predictor(model, limits, self.metrics)
 
     @asynccontextmanager
     async def uploads(self, request: Request) -> AsyncIterator[list[Upload]]:
-        """The request's pictures, with a seat for it until the end of the block."""
-        with self.admission.seat() as seat:
-            found = await read_uploads(request, self.limits, seat)
-            request.state.noted = {"pictures": len(found), "bytes": seat.held}
-            yield found
+        """The images of a request, which counts as in progress until the end of the block."""
+        with self.concurrency.request() as held:
+            uploads = await read_uploads(request, self.limits, held)
+            request.state.log_fields = {"pictures": len(uploads), "bytes": held.count}
+            yield uploads
 
 
 def create_app(model: Model, limits: Limits | None = None, token: str | None = None) -> FastAPI:
     """The application.
 
     Args:
-        model: who answers.
-        limits: by default those of `Limits`.
-        token: asked for where pictures are taken; None trusts this computer, and nobody else.
+        model: predicts.
+        limits: None takes the defaults of `Limits`.
+        token: needed by all routes but the pages and `/health`; None accepts requests from this computer only.
     """
     service = Service(model, limits or Limits())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with service.answering.running():
+        async with service.predictor.running():
             yield
 
     app = FastAPI(
@@ -180,29 +180,29 @@ def create_app(model: Model, limits: Limits | None = None, token: str | None = N
         redoc_url=None,
     )
     _add_refusals(app)
-    _add_routes(app, service, Bearer(token))
+    _add_routes(app, service, BearerToken(token))
     add_pages(app)
     if token is None:
-        app.add_middleware(FromHere)
-    app.add_middleware(Observed, metrics=service.metrics)
+        app.add_middleware(LocalOnly)
+    app.add_middleware(RequestLog, metrics=service.metrics)
     return app
 
 
-def _add_routes(app: FastAPI, service: Service, bearer: Bearer) -> None:
+def _add_routes(app: FastAPI, service: Service, bearer: BearerToken) -> None:
     guarded = [Depends(bearer)]
 
     @app.post(
         "/predict",
         response_description="One row a picture.",
         dependencies=guarded,
-        openapi_extra=PICTURES_IN,
+        openapi_extra=IMAGES_IN,
         response_model=Rows,
-        responses=noes(*WITH_PICTURES),
+        responses=refusals(*WITH_IMAGES),
     )
     async def predict(request: Request) -> JSONResponse:
         """Say the class of one or several pictures. A bad one among good ones has a row with its error."""
         async with service.uploads(request) as uploads:
-            rows = await service.answering.rows(uploads)
+            rows = await service.predictor.predict(uploads)
         if all(row.error is not None for row in rows):
             raise _none_readable(rows)
         return JSONResponse({"predictions": [row.as_json() for row in rows]})
@@ -215,7 +215,7 @@ def _add_routes(app: FastAPI, service: Service, bearer: Bearer) -> None:
         response_description="What it knows.",
         dependencies=guarded,
         response_model=Known,
-        responses=noes(*WITH_TOKEN),
+        responses=refusals(*WITH_TOKEN),
     )
     async def classes() -> JSONResponse:
         """What the model knows, and what one request may hold."""
@@ -224,16 +224,16 @@ def _add_routes(app: FastAPI, service: Service, bearer: Bearer) -> None:
         known = {"model": model.name, "classes": model.classes, "unsure_below": model.decision.unsure_below}
         return JSONResponse({**known, "explains": model.explains, "limits": taken})
 
-    @app.get("/health", response_description="It is well.", response_model=Health, responses=noes(*ANY_ROUTE))
+    @app.get("/health", response_description="It is well.", response_model=Health, responses=refusals(*ANY_ROUTE))
     async def health() -> JSONResponse:
         """Whether the server is well."""
-        return JSONResponse({"status": "ok", "waiting": service.answering.waiting})
+        return JSONResponse({"status": "ok", "waiting": service.predictor.pending})
 
     @app.get(
         "/metrics",
         response_description="The counters, as text.",
         dependencies=guarded,
-        responses=noes(*WITH_TOKEN),
+        responses=refusals(*WITH_TOKEN),
         response_class=Response,
     )
     async def metrics() -> Response:
@@ -246,9 +246,9 @@ def _add_explain(app: FastAPI, service: Service, guarded: list[Any]) -> None:
         "/explain",
         response_description="The overlay.",
         dependencies=guarded,
-        openapi_extra=PICTURES_IN,
+        openapi_extra=IMAGES_IN,
         response_model=Overlay,
-        responses=noes(*WITH_PICTURES),
+        responses=refusals(*WITH_IMAGES),
     )
     async def explain(request: Request, class_name: str) -> JSONResponse:
         """Where in one picture the model sees a class (Grad-CAM)."""
@@ -258,7 +258,7 @@ def _add_explain(app: FastAPI, service: Service, guarded: list[Any]) -> None:
             if len(uploads) != 1:
                 raise Refusal(422, "one picture at a time is explained.")
             try:
-                overlay = await service.answering.overlay(uploads[0], class_name)
+                overlay = await service.predictor.explain(uploads[0], class_name)
             except ImageError as error:
                 raise _none_readable([Prediction(error.name, error=error.reason)]) from None
         png = io.BytesIO()
@@ -268,26 +268,26 @@ def _add_explain(app: FastAPI, service: Service, guarded: list[Any]) -> None:
 
 
 def _none_readable(rows: list[Prediction]) -> Refusal:
-    words = f"{rows[0].path}: {rows[0].error}" if len(rows) == 1 else f"none of {len(rows)} pictures can be read."
-    return Refusal(422, words, predictions=[row.as_json() for row in rows])
+    reason = f"{rows[0].path}: {rows[0].error}" if len(rows) == 1 else f"none of {len(rows)} pictures can be read."
+    return Refusal(422, reason, predictions=[row.as_json() for row in rows])
 
 
 def _add_refusals(app: FastAPI) -> None:
     @app.exception_handler(Refusal)
-    async def refused(_: Request, refusal: Refusal) -> Response:
+    async def refusal_response(_: Request, refusal: Refusal) -> Response:
         return refusal.response()
 
     @app.exception_handler(RequestValidationError)
-    async def not_understood(_: Request, error: RequestValidationError) -> Response:
+    async def invalid_request(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         return Refusal(
             422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}.", hint="/docs says what is."
         ).response()
 
     @app.exception_handler(HTTPException)
-    async def not_ours(request: Request, error: HTTPException) -> Response:
-        words = {404: f"there is nothing at {request.url.path[:80]}.", 405: f"{request.method} is not answered here."}
-        reason = words.get(error.status_code, str(error.detail))
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        reasons = {404: f"there is nothing at {request.url.path[:80]}.", 405: f"{request.method} is not answered here."}
+        reason = reasons.get(error.status_code, str(error.detail))
         return Refusal(
             error.status_code, reason, hint="/docs says what is.", headers=dict(error.headers or {})
         ).response()
@@ -301,25 +301,25 @@ STATIC = {
 
 
 def add_pages(app: FastAPI) -> None:
-    """Add the routes; they are no part of the description."""
-    kept = {name: (files(__package__) / "page" / name).read_bytes() for name in [*STATIC, "index.html"]}
+    """Add the pages for people and their static files, which the OpenAPI description omits."""
+    content = {name: (files(__package__) / "page" / name).read_bytes() for name in [*STATIC, "index.html"]}
     templates = Environment(loader=PackageLoader(__package__, "page"), autoescape=True, trim_blocks=True)
 
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
-        return HTMLResponse(kept["index.html"])
+        return HTMLResponse(content["index.html"])
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> Response:
         here = str(request.base_url).rstrip("/")
         return HTMLResponse(templates.get_template("docs.html").render(described=app.openapi(), here=here))
 
-    for name, kind in STATIC.items():
-        app.add_api_route(f"/static/{name}", _sends(kept[name], kind), include_in_schema=False)
+    for name, media_type in STATIC.items():
+        app.add_api_route(f"/static/{name}", _static(content[name], media_type), include_in_schema=False)
 
 
-def _sends(content: bytes, kind: str) -> Callable[[], Awaitable[Response]]:
+def _static(content: bytes, media_type: str) -> Callable[[], Awaitable[Response]]:
     async def send() -> Response:
-        return Response(content, headers={"content-type": kind})
+        return Response(content, headers={"content-type": media_type})
 
     return send

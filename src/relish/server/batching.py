@@ -2,7 +2,7 @@
 
 An image's size is read from its header: one beyond the limits is refused before any pixel is decoded, and the others
 wait until there is memory for their pixels. The first image of a batch waits a few milliseconds, and only while others
-are known to be on their way: a single image is answered at once.
+are known to be on their way: a single image is predicted at once.
 """
 
 import asyncio
@@ -22,125 +22,128 @@ from relish.core.errors import ImageError
 from relish.data.image import open_image, size_from_header
 from relish.evaluation.prediction import Decision, Prediction, predictions
 from relish.exporting.onnx_classifier import OnnxClassifier
-from relish.server.limits import Limits, Room
+from relish.server.limits import Limits, PixelLimit
 from relish.server.middleware import Metrics
 from relish.server.uploads import Upload
 
 
 class Model(Protocol):
-    """A model that can be served."""
+    """A model that can be served: a run folder's (`tasks/serve.py`), or an exported file's (`ExportedModel`)."""
 
     name: str
     """What to call it, such as the folder it came from."""
     classes: tuple[str, ...]
     decision: Decision
     explains: bool
-    """Whether `explain` can be asked."""
+    """Whether `explain` can be called."""
 
-    def prepare(self, picture: Image.Image) -> Any:
-        """What a picture becomes before it waits for its turn; called in several threads at once."""
+    def prepare(self, image: Image.Image) -> Any:
+        """Preprocess an image into what `predict` takes; called in several threads at once."""
 
-    def answer(self, prepared: Sequence[Any]) -> Sequence[Prediction]:
-        """The answer for each, in order, without its name; called in one thread."""
+    def predict(self, prepared: Sequence[Any]) -> Sequence[Prediction]:
+        """The prediction for each, in order, with an empty path; called in one thread."""
 
-    def explain(self, picture: Image.Image, class_name: str) -> Image.Image:
-        """The picture as the model saw it, with what speaks for a class lit up; called in the same thread."""
+    def explain(self, image: Image.Image, class_name: str) -> Image.Image:
+        """The preprocessed image under a heat map for one class; called in the thread of `predict`."""
 
 
 Pixels = npt.NDArray[np.uint8]
 
 
-class ServedFile:
-    """See above.
+class ExportedModel:
+    """A file that `relish export` made, computed by ONNX Runtime without torch.
 
     Args:
         path: of the file.
-        threads: of the processor for one answer; 0 leaves it to ONNX Runtime.
+        threads: of the processor for one batch; 0 leaves it to ONNX Runtime.
     """
 
     explains = False
 
     def __init__(self, path: str | Path, threads: int = 0) -> None:
-        self._reader = OnnxClassifier(path, threads=threads)
-        self.name = self._reader.path.name
-        self.classes = self._reader.classes
-        self.decision = self._reader.about.decision
+        self._classifier = OnnxClassifier(path, threads=threads)
+        self.name = self._classifier.path.name
+        self.classes = self._classifier.classes
+        self.decision = self._classifier.about.decision
 
-    def prepare(self, picture: Image.Image) -> Pixels:
-        """(H, W, 3) uint8: the file scales it itself."""
-        return np.asarray(picture)
+    def prepare(self, image: Image.Image) -> Pixels:
+        """(H, W, 3) uint8: the file does the preprocessing."""
+        return np.asarray(image)
 
-    def answer(self, prepared: Sequence[Pixels]) -> Sequence[Prediction]:
-        """One prediction each; a file that takes several at once takes them of one size."""
+    def predict(self, prepared: Sequence[Pixels]) -> Sequence[Prediction]:
+        """One prediction each; a file that takes several images at once takes them of one size."""
         rows = np.empty((len(prepared), len(self.classes)), dtype=np.float32)
-        alike = sorted(range(len(prepared)), key=lambda place: prepared[place].shape)
-        for _, group in groupby(alike, key=lambda place: prepared[place].shape):
-            places = list(group)
-            for start in range(0, len(places), self._reader.batch):
-                some = places[start : start + self._reader.batch]
-                rows[some], _ = self._reader.probabilities(np.stack([prepared[place] for place in some]))
+        by_shape = sorted(range(len(prepared)), key=lambda i: prepared[i].shape)
+        for _, group in groupby(by_shape, key=lambda i: prepared[i].shape):
+            positions = list(group)
+            for start in range(0, len(positions), self._classifier.batch):
+                some = positions[start : start + self._classifier.batch]
+                rows[some], _ = self._classifier.probabilities(np.stack([prepared[i] for i in some]))
         return predictions([""] * len(rows), rows, self.classes, self.decision)
 
-    def explain(self, picture: Image.Image, class_name: str) -> Image.Image:
-        """Never asked: a file has no gradients."""
+    def explain(self, image: Image.Image, class_name: str) -> Image.Image:
+        """Never called: a file has no gradients."""
         raise NotImplementedError
 
 
-Waiting = tuple[Any, "asyncio.Future[Prediction]"]
+Queued = tuple[Any, "asyncio.Future[Prediction]"]
+"""A preprocessed image, and where its prediction goes."""
 
 
 class Batcher:
-    """A queue before a model.
+    """A queue of images of many requests, predicted in batches by one thread.
 
     Args:
-        model: who answers.
-        size: pictures in a batch, at most.
-        seconds: how long the first one waits for others.
-        told: is called with the size of each batch.
+        model: predicts.
+        size: images in a batch, at most.
+        seconds: how long the first image of a batch waits for others.
+        on_batch: called with the size of each batch.
     """
 
-    def __init__(self, model: Model, size: int, seconds: float, told: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self, model: Model, size: int, seconds: float, on_batch: Callable[[int], None] = lambda _: None
+    ) -> None:
         self._model = model
         self._size = size
         self._seconds = seconds
-        self._told = told
-        self._queue: asyncio.Queue[Waiting] = asyncio.Queue()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="answer")
-        self.coming = 0
-        """Pictures that were announced and have no answer yet."""
+        self._on_batch = on_batch
+        self._queue: asyncio.Queue[Queued] = asyncio.Queue()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
+        self.pending = 0
+        """Images that were announced and have no prediction yet."""
 
     @contextmanager
     def announced(self) -> Iterator[None]:
-        """A picture is on its way, until the end of the block."""
-        self.coming += 1
+        """Within the block, an image is on its way to `predict`."""
+        self.pending += 1
         try:
             yield
         finally:
-            self.coming -= 1
+            self.pending -= 1
 
-    async def ask(self, prepared: Any) -> Prediction:
-        """The model's answer for one picture; raises what the model raises."""
-        answer: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait((prepared, answer))
-        return await answer
+    async def predict(self, prepared: Any) -> Prediction:
+        """The model's prediction for one image; raises what the model raises."""
+        prediction: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait((prepared, prediction))
+        return await prediction
 
-    async def alone(self, work: Callable[..., Any], *args: Any) -> Any:
-        """Something else for the model's thread, between two batches."""
+    async def run_between_batches(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Call something else in the model's thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
 
     async def run(self) -> None:
-        """Answer until cancelled."""
+        """Predict batches until cancelled."""
         try:
             while True:
-                await self._answer([row for row in await self._gathered() if not row[1].done()])
+                await self._predict([row for row in await self._next_batch() if not row[1].done()])
         finally:
             self._thread.shutdown(wait=True)
 
-    async def _gathered(self) -> list[Waiting]:
+    async def _next_batch(self) -> list[Queued]:
         clock = asyncio.get_running_loop().time
         batch = [await self._queue.get()]
         end = clock() + self._seconds
-        while len(batch) < self._size and (not self._queue.empty() or len(batch) < self.coming):
+        while len(batch) < self._size and (not self._queue.empty() or len(batch) < self.pending):
             try:
                 async with asyncio.timeout_at(end):
                     batch.append(await self._queue.get())
@@ -148,36 +151,36 @@ class Batcher:
                 break
         return batch
 
-    async def _answer(self, batch: Sequence[Waiting]) -> None:
+    async def _predict(self, batch: Sequence[Queued]) -> None:
         if not batch:
             return
-        self._told(len(batch))
+        self._on_batch(len(batch))
         try:
-            answers = await self.alone(self._model.answer, [prepared for prepared, _ in batch])
-        except Exception as error:  # one request's misfortune must not end the loop that serves all others
-            for _, answer in batch:
-                if not answer.done():
-                    answer.set_exception(error)
+            found = await self.run_between_batches(self._model.predict, [prepared for prepared, _ in batch])
+        except Exception as error:  # one batch's failure must not end the loop that serves all others
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
             return
-        for (_, waiting), answer in zip(batch, answers, strict=True):
-            if not waiting.done():
-                waiting.set_result(answer)
+        for (_, future), prediction in zip(batch, found, strict=True):
+            if not future.done():
+                future.set_result(prediction)
 
 
-class Answering:
-    """A model with the threads around it; used from one event loop, between `start` and `stop`."""
+class Predictor:
+    """A model with its decoding threads and its batches; used from one event loop, inside `running()`."""
 
     def __init__(self, model: Model, limits: Limits, metrics: Metrics) -> None:
         self._model = model
         self._limits = limits
         self._metrics = metrics
         self._decoders = ThreadPoolExecutor(limits.decoders, thread_name_prefix="decode")
-        self._room = Room(limits.held_pixels)
+        self._pixels = PixelLimit(limits.held_pixels)
         self._batcher = Batcher(model, limits.batch, limits.batch_seconds, metrics.batch.observe)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Answers are given inside."""
+        """Predict inside the block; at its end the threads stop."""
         loop = asyncio.create_task(self._batcher.run())
         try:
             yield
@@ -188,48 +191,47 @@ class Answering:
             self._decoders.shutdown()
 
     @property
-    def waiting(self) -> int:
-        """Pictures that have no answer yet."""
-        return self._batcher.coming
+    def pending(self) -> int:
+        """Images that have no prediction yet."""
+        return self._batcher.pending
 
-    async def rows(self, uploads: Sequence[Upload]) -> list[Prediction]:
-        """What is said of each, in order."""
+    async def predict(self, uploads: Sequence[Upload]) -> list[Prediction]:
+        """The prediction for each upload, in order; one that cannot be opened has its `error` set."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._row(upload)) for upload in uploads]
+            tasks = [group.create_task(self._predict(upload)) for upload in uploads]
         return [task.result() for task in tasks]
 
-    async def overlay(self, upload: Upload, class_name: str) -> Image.Image:
-        """Where in a picture the model sees a class.
+    async def explain(self, upload: Upload, class_name: str) -> Image.Image:
+        """The preprocessed image under a heat map for one class.
 
         Raises:
             ImageError: it cannot be opened.
         """
-        async with self._opened(upload) as picture:
-            overlay: Image.Image = await self._batcher.alone(self._model.explain, picture, class_name)
+        async with self._opened(upload) as image:
+            overlay: Image.Image = await self._batcher.run_between_batches(self._model.explain, image, class_name)
             return overlay
 
-    async def _row(self, upload: Upload) -> Prediction:
+    async def _predict(self, upload: Upload) -> Prediction:
         with self._batcher.announced():
             try:
-                async with self._opened(upload) as picture:
-                    prepared = await self._decoding(self._model.prepare, picture)
-                    answer = await self._batcher.ask(prepared)
+                async with self._opened(upload) as image:
+                    prediction = await self._batcher.predict(await self._in_decoder(self._model.prepare, image))
             except ImageError as error:
                 self._metrics.pictures.labels("refused").inc()
                 return Prediction(upload.name, error=error.reason)
-        self._metrics.pictures.labels("unsure" if answer.unsure else "answered").inc()
-        return replace(answer, path=upload.name)
+        self._metrics.pictures.labels("unsure" if prediction.unsure else "answered").inc()
+        return replace(prediction, path=upload.name)
 
     @asynccontextmanager
     async def _opened(self, upload: Upload) -> AsyncIterator[Image.Image]:
-        """The picture, with room for its pixels until the end of the block."""
-        size = await self._decoding(size_from_header, upload.content) or (1, 1)
-        if reason := self._limits.refusal_of(size):
+        """The decoded image, its pixels counted until the end of the block."""
+        size = await self._in_decoder(size_from_header, upload.content) or (1, 1)
+        if reason := self._limits.reason_to_refuse(size):
             raise ImageError(upload.name, reason)
-        async with self._room.taken(size[0] * size[1]):
-            yield await self._decoding(_open, upload)
+        async with self._pixels.acquired(size[0] * size[1]):
+            yield await self._in_decoder(_open, upload)
 
-    async def _decoding(self, work: Any, *args: Any) -> Any:
+    async def _in_decoder(self, work: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._decoders, work, *args)
 
 

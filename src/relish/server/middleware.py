@@ -26,25 +26,41 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from relish.core.errors import BadInput
 from relish.server.limits import Refusal
 
+LOG = logging.getLogger("relish.server")
+CLIENT_CLOSED_REQUEST = 499
+"""Logged status of a request whose client left before the response, as nginx has it; it is never sent."""
+
+SECURITY_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+"""On every response, page or not."""
+
 SHORTEST_TOKEN = 16
 """Characters; `openssl rand -hex 16` gives 32."""
 
-_bearer = HTTPBearer(auto_error=False, description="Needed where the server was started with a token.")
+_BEARER = HTTPBearer(auto_error=False, description="Needed where the server was started with a token.")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address means this computer alone."""
+    """Whether a host name or address is this computer only."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower().rstrip(".") == "localhost"
 
 
-def checked_token(token: str | None, host: str) -> str | None:
-    """The token without what surrounds it.
+def valid_token(token: str | None, host: str) -> str | None:
+    """The token without surrounding blanks; None where the server needs none.
 
     Raises:
-        BadInput: there is none and the host needs one, or it is too short or cannot stand in a header.
+        BadInput: it is missing and the host needs one, it is too short, or it cannot stand in a header.
     """
     if token is None:
         if is_loopback(host):
@@ -62,37 +78,37 @@ def checked_token(token: str | None, host: str) -> str | None:
     return token
 
 
-class Bearer:
-    """A dependency of the routes that answer.
+class BearerToken:
+    """A dependency of the routes that need the token.
 
     Args:
-        token: None asks for nothing.
+        token: None lets every request pass.
     """
 
     def __init__(self, token: str | None) -> None:
         self._token = token
 
-    async def __call__(self, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
-        """Raises Refusal, 401, where the token is missing or another."""
+    async def __call__(self, sent: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
+        """Raises Refusal, 401, where the token is missing or wrong."""
         if self._token is None:
             return
-        if given is None or not hmac.compare_digest(given.credentials.encode(), self._token.encode()):
+        if sent is None or not hmac.compare_digest(sent.credentials.encode(), self._token.encode()):
             raise Refusal(
                 401,
-                "the token is missing." if given is None else "the token is not the right one.",
+                "the token is missing." if sent is None else "the token is not the right one.",
                 hint="Send it as a header: Authorization: Bearer TOKEN.",
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
 
-class FromHere:
-    """A middleware: requests whose Host or Origin is not this computer are refused."""
+class LocalOnly:
+    """A middleware that refuses requests whose Host or Origin is not this computer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Handle one ASGI connection."""
         refusal = self._refusal(Headers(scope=scope)) if scope["type"] == "http" else None
         await (refusal.response() if refusal else self._app)(scope, receive, send)
 
@@ -114,25 +130,8 @@ def _hostname(address: str) -> str:
         return ""
 
 
-LOG = logging.getLogger("relish.serve")
-GONE = 499
-"""What a log calls a request whose sender left before its answer, after nginx; it is never sent."""
-
-SECURITY_HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-resource-policy": "same-origin",
-    "cache-control": "no-store",
-}
-"""On every answer, page or not."""
-
-
 class Metrics:
-    """Counters of one server, in a registry of their own."""
+    """The Prometheus metrics of one server, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -147,55 +146,55 @@ class Metrics:
         )
 
 
-class Observed:
-    """The outermost middleware: counts, times and logs each request, and turns a failure into words."""
+class RequestLog:
+    """The outermost middleware: counts, times and logs each request, and turns an exception into a 500."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        passed, began = _Passed(send), time.perf_counter()
+        response, began = _Response(send), time.perf_counter()
         with self._metrics.under_way.track_inprogress():
-            await self._answer(scope, receive, passed)
-        self._note(scope, passed, time.perf_counter() - began)
+            await self._respond(scope, receive, response)
+        self._log(scope, response, time.perf_counter() - began)
 
-    async def _answer(self, scope: Scope, receive: Receive, passed: "_Passed") -> None:
+    async def _respond(self, scope: Scope, receive: Receive, response: "_Response") -> None:
         try:
-            await self._app(scope, receive, passed)
+            await self._app(scope, receive, response)
         except ClientDisconnect:
-            passed.status = GONE
+            response.status = CLIENT_CLOSED_REQUEST
         except Exception:
-            LOG.exception("failed", extra={"fields": {"request": passed.request}})
-            if passed.status == 0:
-                words = Refusal(
-                    500, "the server failed at this request.", hint=f"Its log knows more: {passed.request}."
+            LOG.exception("failed", extra={"fields": {"request": response.request}})
+            if response.status == 0:
+                refusal = Refusal(
+                    500, "the server failed at this request.", hint=f"Its log knows more: {response.request}."
                 )
-                await words.response()(scope, receive, passed)
+                await refusal.response()(scope, receive, response)
 
-    def _note(self, scope: Scope, passed: "_Passed", seconds: float) -> None:
+    def _log(self, scope: Scope, response: "_Response", seconds: float) -> None:
         path = getattr(scope.get("route"), "path", "other")
-        self._metrics.requests.labels(path, str(passed.status)).inc()
+        self._metrics.requests.labels(path, str(response.status)).inc()
         self._metrics.seconds.labels(path).observe(seconds)
         client = scope.get("client")
         fields = {
-            "request": passed.request,
+            "request": response.request,
             "client": client[0] if client else None,
             "method": scope["method"],
             "path": path,
-            "status": passed.status,
+            "status": response.status,
             "seconds": round(seconds, 4),
-            **scope.get("state", {}).get("noted", {}),
+            **scope.get("state", {}).get("log_fields", {}),
         }
         LOG.info("request", extra={"fields": fields})
 
 
-class _Passed:
-    """A `send` that keeps the status and adds our headers."""
+class _Response:
+    """A `send` that records the status and adds our headers."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -210,17 +209,17 @@ class _Passed:
         await self._send(message)
 
 
-class JsonLines(logging.Formatter):
-    """Each record as one line of JSON."""
+class JsonFormatter(logging.Formatter):
+    """Formats a log record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        told: dict[str, Any] = {
+        line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
-            told["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(told, ensure_ascii=False)
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)

@@ -23,69 +23,74 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from relish.core.errors import BadInput
 from relish.server.limits import RETRY_SECONDS, Limits
-from relish.server.middleware import LOG, JsonLines
+from relish.server.middleware import LOG, JsonFormatter
+
+DRAIN_SECONDS = 30
+"""For requests in progress at shutdown."""
+BACKLOG = 128
+"""Connections that the system queues until they are accepted."""
 
 
 class Connection(H11Protocol):
-    """See above; `bounded` sets the limits."""
+    """One HTTP/1.1 connection, with time limits; `connection_with` sets them."""
 
     limits = Limits()
-    _deadline: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A new connection; one too many is told so and closed."""
+        """A new connection; beyond `Limits.connections` it gets 503 and is closed."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
             reason = "the server is busy: too many connections are open."
             self._refuse(503, reason, "Try again in a second.", f"Retry-After: {RETRY_SECONDS}\r\n")
         else:
-            self._wait(self.limits.send_seconds, self._head_is_late)
+            self._start_timer(self.limits.send_seconds, self._head_timeout)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes; the head's time runs from its first one."""
+        """Received bytes; the time limit of a request's head starts at its first one."""
         if self.transport.is_closing():
             return
         super().data_received(data)
-        self._watch_head()
+        self._limit_head()
 
     def on_response_complete(self) -> None:
-        """An answer is sent; what is left of the request is thrown away for a while."""
+        """A response is sent; the rest of the request may come for `Limits.send_seconds` more, and is discarded."""
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
-            self._wait(self.limits.send_seconds, self.transport.close)
+            self._start_timer(self.limits.send_seconds, self.transport.close)
         else:
-            self._watch_head()
+            self._limit_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The end of it."""
-        self._stop_waiting()
+        """The connection is closed."""
+        self._stop_timer()
         super().connection_lost(exc)
 
-    def _watch_head(self) -> None:
+    def _limit_head(self) -> None:
         reading_head = self.conn.their_state is h11.IDLE
-        begun = reading_head and bool(self.conn.trailing_data[0])
-        if begun and self._deadline is None:
-            self._wait(self.limits.send_seconds, self._head_is_late)
+        started = reading_head and bool(self.conn.trailing_data[0])
+        if started and self._timer is None:
+            self._start_timer(self.limits.send_seconds, self._head_timeout)
         elif not reading_head and self.conn.our_state is not h11.DONE:
-            self._stop_waiting()
+            self._stop_timer()
 
-    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
-        self._stop_waiting()
-        self._deadline = self.loop.call_later(seconds, then)
+    def _start_timer(self, seconds: float, then: Callable[[], None]) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, then)
 
-    def _stop_waiting(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _head_is_late(self) -> None:
+    def _head_timeout(self) -> None:
         if not self.conn.trailing_data[0]:  # a browser that connected ahead, and asks for nothing
             self.transport.close()
             return
         self._refuse(408, "the request comes too slowly.", "Try a faster connection.")
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP."""
+        """Bytes that are no HTTP request."""
         self._refuse(400, "this is not an HTTP request.", "Ask with http://, and a head below 64 KiB.")
 
     def _refuse(self, status: int, reason: str, hint: str, extra: str = "") -> None:
@@ -97,37 +102,31 @@ class Connection(H11Protocol):
         self.transport.close()
 
 
-def bounded(limits: Limits) -> type[Connection]:
-    """The class for a server with these limits."""
+def connection_with(limits: Limits) -> type[Connection]:
+    """The class of connections with these limits."""
     return type("Connection", (Connection,), {"limits": limits})
 
 
-DRAIN_SECONDS = 30
-"""For requests under way when the end is asked for."""
-WAITING = 128
-"""Connections that the system holds for us until we take them."""
-
-
 def run(app: FastAPI, host: str, port: int, limits: Limits, ready: Callable[[str], None]) -> None:
-    """Serve until asked to end.
+    """Serve until SIGTERM or Ctrl-C.
 
     Args:
         host, port: where to listen; port 0 takes a free one.
-        ready: is called once with the address that is listened on.
+        ready: called once with the server's address.
 
     Raises:
-        BadInput: it cannot be listened there.
+        BadInput: the port is taken or not allowed, or there is no such host.
     """
-    with closing(listening(host, port)) as taken, _log(), _quiet_end():
-        ready(_address(host, taken))
-        server(app, limits).run(sockets=[taken])
+    with closing(listening_socket(host, port)) as bound, _json_log(), _signals_once():
+        ready(_address(host, bound))
+        uvicorn_server(app, limits).run(sockets=[bound])
 
 
-def server(app: FastAPI, limits: Limits) -> uvicorn.Server:
-    """uvicorn as we want it, for a socket that listens already."""
+def uvicorn_server(app: FastAPI, limits: Limits) -> uvicorn.Server:
+    """A uvicorn server with our connections and our log, for a socket that listens already."""
     config = uvicorn.Config(
         app,
-        http=bounded(limits),
+        http=connection_with(limits),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -139,38 +138,38 @@ def server(app: FastAPI, limits: Limits) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens at this address.
 
     Raises:
         BadInput: the port is taken or not allowed, or there is no such host.
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        taken = socket.socket(family, kind)
+        bound = socket.socket(family, kind)
         try:
-            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            taken.bind(address)
-            taken.listen(WAITING)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            bound.listen(BACKLOG)
         except OSError:
-            taken.close()
+            bound.close()
             raise
     except OSError as error:
         words = (error.strerror or str(error)).lower()
         raise BadInput(f"{host} port {port}: cannot listen there ({words}).", hint="Choose another --port.") from None
-    return taken
+    return bound
 
 
-def _address(host: str, taken: socket.socket) -> str:
+def _address(host: str, bound: socket.socket) -> str:
     shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{taken.getsockname()[1]}"
+    return f"http://{shown}:{bound.getsockname()[1]}"
 
 
 @contextmanager
-def _log() -> Iterator[None]:
-    """Our lines and uvicorn's warnings, as JSON on standard error."""
+def _json_log() -> Iterator[None]:
+    """Log our requests and uvicorn's warnings as JSON on standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonFormatter())
     loggers = [(LOG, logging.INFO), (logging.getLogger("uvicorn.error"), logging.WARNING)]
     for logger, level in loggers:
         logger.addHandler(handler)
@@ -185,14 +184,14 @@ def _log() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_end() -> Iterator[None]:
-    # uvicorn ends well at a signal and then sends it to itself once more, for whoever was there before: nobody is.
+def _signals_once() -> Iterator[None]:
+    # uvicorn shuts down at a signal, then raises it again for the handlers that stood before: those do nothing here.
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are another thread's matter
+        yield  # only the main thread receives signals
         return
-    former = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in former.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,9 +1,7 @@
-"""Pictures out of a request's body, in memory that is counted and a time that is bounded.
+"""Read uploaded images from a request: a form (multipart/form-data) with files, or JSON with images in base64.
 
-In:   a form (multipart/form-data) with files, or JSON with pictures in base64.
-Out:  `Upload`s, in order.
-
-A body is read piece by piece and refused at the first byte over the limit; nothing is written to disk.
+The body is read chunk by chunk, counted and timed, and refused at the first byte over the upload limit
+(`Limits.body_bytes`); nothing is written to disk.
 """
 
 import asyncio
@@ -17,18 +15,18 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from relish.server.limits import Limits, Refusal, Seat, megabytes
+from relish.server.limits import Limits, Refusal, RequestBytes, megabytes
 
 FORM, JSON = "multipart/form-data", "application/json"
 OTHER_FIELDS = 16
-"""Fields of a form that are no files; they are passed over."""
+"""Fields of a form that are no files, at most; they are ignored."""
 NAME_LENGTH = 1000
-"""Characters of a picture's name; file systems allow 255."""
+"""Characters of an image's name, at most; file systems allow 255."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One picture as it came."""
+    """One image file as it was sent."""
 
     name: str
     content: bytes
@@ -47,8 +45,8 @@ class Base64Pictures(BaseModel):
     pictures: list[Base64Picture] = Field(min_length=1)
 
 
-class _InMemory(MultiPartParser):
-    """Starlette's, whose files never go to disk: the body's limit bounds them already. A form without its end fails."""
+class _InMemoryParser(MultiPartParser):
+    """Starlette's form parser, with files kept in memory (the upload limit bounds them); a form cut short fails."""
 
     _ended = False
 
@@ -57,7 +55,7 @@ class _InMemory(MultiPartParser):
         self.spool_max_size = limits.body_bytes + 1
 
     def on_end(self) -> None:
-        """The last boundary was met."""
+        """Starlette calls this at the last boundary."""
         self._ended = True
 
     async def _whole(self, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -67,12 +65,15 @@ class _InMemory(MultiPartParser):
             raise MultiPartException("it is cut short, or has no boundary at its end.")
 
 
-async def read_uploads(request: Request, limits: Limits, seat: Seat) -> list[Upload]:
-    """The pictures of a request.
+async def read_uploads(request: Request, limits: Limits, held: RequestBytes) -> list[Upload]:
+    """The images of a request, in order.
+
+    Args:
+        held: counts the bytes received.
 
     Raises:
-        Refusal: 400, the body is damaged; 408, it comes too slowly; 413, it is too large or holds too many pictures;
-            415, it is neither a form nor JSON; 422, it holds no picture; 503, too much is under way.
+        Refusal: 400, the body is damaged; 408, it comes too slowly; 413, it is too large or holds too many images;
+            415, it is neither a form nor JSON; 422, it holds no image; 503, a concurrency limit is reached.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in (FORM, JSON) or request.headers.get("content-encoding", "identity").lower() != "identity":
@@ -81,15 +82,15 @@ async def read_uploads(request: Request, limits: Limits, seat: Seat) -> list[Upl
             f"a body of type {kind[:80] or 'none'} is not read.",
             hint=f"Send a form ({FORM}) with files, or {JSON}; uncompressed.",
         )
-    chunks = _chunks(request, limits, seat)
+    chunks = _chunks(request, limits, held)
     uploads = await (_form(request, chunks, limits) if kind == FORM else _json(chunks, limits))
     if not uploads:
         raise Refusal(422, "there is no picture in the request.", hint="Send one or more files, in fields named files.")
     return uploads
 
 
-async def _chunks(request: Request, limits: Limits, seat: Seat) -> AsyncGenerator[bytes, None]:
-    """The body piece by piece, counted and timed."""
+async def _chunks(request: Request, limits: Limits, held: RequestBytes) -> AsyncGenerator[bytes, None]:
+    """The body chunk by chunk, counted and timed."""
     too_large = Refusal(
         413, f"the request is larger than {megabytes(limits.body_bytes)}.", hint="Send fewer or smaller pictures."
     )
@@ -99,27 +100,27 @@ async def _chunks(request: Request, limits: Limits, seat: Seat) -> AsyncGenerato
     stream, end = aiter(request.stream()), clock() + limits.send_seconds
     while True:
         try:
-            async with asyncio.timeout(end + seat.held / limits.send_rate - clock()):
+            async with asyncio.timeout(end + held.count / limits.send_rate - clock()):
                 chunk = await anext(stream)
         except StopAsyncIteration:
             return
         except TimeoutError:
             raise Refusal(408, "the request comes too slowly.", hint="Try a faster connection.") from None
-        seat.hold(len(chunk))
-        if seat.held > limits.body_bytes:
+        held.add(len(chunk))
+        if held.count > limits.body_bytes:
             raise too_large
         yield chunk
 
 
 async def _form(request: Request, chunks: AsyncGenerator[bytes, None], limits: Limits) -> list[Upload]:
     try:
-        form = await _InMemory(request, chunks, limits).parse()
+        form = await _InMemoryParser(request, chunks, limits).parse()
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
             raise _too_many(limits) from None
         raise Refusal(400, f"the form cannot be read: {error.message}") from None
     files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-    uploads = [Upload(_named(file.filename, place), await file.read()) for place, file in enumerate(files, 1)]
+    uploads = [Upload(_name(file.filename, number), await file.read()) for number, file in enumerate(files, 1)]
     await form.close()
     return uploads
 
@@ -127,25 +128,25 @@ async def _form(request: Request, chunks: AsyncGenerator[bytes, None], limits: L
 async def _json(chunks: AsyncGenerator[bytes, None], limits: Limits) -> list[Upload]:
     body = b"".join([chunk async for chunk in chunks])
     try:
-        given = Base64Pictures.model_validate_json(body).pictures
+        images = Base64Pictures.model_validate_json(body).pictures
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the body"
         raise Refusal(422, f"{place}: {first['msg']}.", hint='Send {"pictures": [{"name": …, "base64": …}]}.') from None
-    if len(given) > limits.files:
+    if len(images) > limits.files:
         raise _too_many(limits)
-    return [_decoded(picture, place) for place, picture in enumerate(given, 1)]
+    return [_decoded(image, number) for number, image in enumerate(images, 1)]
 
 
-def _decoded(picture: Base64Picture, place: int) -> Upload:
+def _decoded(image: Base64Picture, number: int) -> Upload:
     try:
-        return Upload(_named(picture.name, place), b64decode(picture.base64, validate=True))
+        return Upload(_name(image.name, number), b64decode(image.base64, validate=True))
     except (binascii.Error, ValueError):
-        raise Refusal(422, f"pictures.{place - 1}.base64: not base64.") from None
+        raise Refusal(422, f"pictures.{number - 1}.base64: not base64.") from None
 
 
-def _named(name: str | None, place: int) -> str:
-    return name[:NAME_LENGTH] if name else f"picture {place}"
+def _name(name: str | None, number: int) -> str:
+    return name[:NAME_LENGTH] if name else f"picture {number}"
 
 
 def _too_many(limits: Limits) -> Refusal:

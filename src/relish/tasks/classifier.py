@@ -4,7 +4,7 @@ Its methods are named as scikit-learn names them. The preprocessing comes from t
 prepared in use as it was in training.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -272,7 +272,7 @@ class Classifier:
 
     def _predictions(self, names: list[str], items: list[Ready]) -> Iterator[Prediction]:
         opened = [item for item in items if isinstance(item, torch.Tensor)]
-        found = iter(self.predict_prepared(stacked(opened)) if opened else ())
+        found = iter(self.predict_prepared(opened) if opened else ())
         for name, item in zip(names, items, strict=True):
             yield Prediction(name, error=item) if isinstance(item, str) else replace(next(found), path=name)
 
@@ -280,9 +280,9 @@ class Classifier:
         """(3, S, S) uint8: an RGB image as `predict_prepared` takes it."""
         return evaluation_transform(image, self.preprocessing)
 
-    def predict_prepared(self, images: torch.Tensor) -> list[Prediction]:
-        """The prediction for each of (B, 3, S, S) uint8 images from `prepare`, without a path."""
-        return predictions([""] * len(images), self._probabilities(images), self.classes, self.decision)
+    def predict_prepared(self, images: Sequence[torch.Tensor]) -> list[Prediction]:
+        """The prediction for each image from `prepare`, one or more, with an empty path."""
+        return predictions([""] * len(images), self._probabilities(stacked(images)), self.classes, self.decision)
 
     def _probabilities(self, images: torch.Tensor) -> npt.NDArray[np.float64]:
         """(B, K) of (B, 3, S, S) uint8 preprocessed images."""

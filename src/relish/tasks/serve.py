@@ -1,20 +1,29 @@
-"""`serve`: put a model behind HTTP.
+"""`serve`: put a model behind HTTP until SIGTERM or Ctrl-C.
 
-In:   a run folder, a saved model or an exported file; where to listen; the token.
-Out:  a server that runs until it is asked to end.
-
-An exported file is served without torch, which is imported for the others alone.
+A run folder or a saved model is computed by PyTorch and explained by Grad-CAM; an exported file needs no torch. torch
+and the packages of the extra `serve` are therefore imported inside the functions that need them.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
 
 from relish.core.errors import BadInput, Failed
 from relish.core.progress import Progress
+from relish.evaluation.prediction import Prediction
 from relish.exporting.onnx_classifier import SUFFIX
-from relish.server.batching import Model
 from relish.server.limits import Limits
 from relish.tasks.predict import refuse_choice
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from relish.server.batching import Model
+    from relish.tasks.classifier import Classifier
 
 TOKEN_VARIABLE = "RELISH_TOKEN"  # noqa: S105 - its name
 LONGEST_TOKEN = 4096
@@ -37,47 +46,91 @@ def serve(
     Args:
         model: a run folder, a `.safetensors` file of one, or an exported `.onnx` file.
         host, port: where to listen; any host but this computer needs a token. Port 0 takes a free one.
-        token_file: holds the token; otherwise RELISH_TOKEN does, if it is set.
+        token_file: holds the token; None takes RELISH_TOKEN, if it is set.
+        limits: of requests, uploads and concurrency; None takes the defaults of `Limits`.
         threads: of the processor for one batch; None takes all.
         device: as `Classifier.load` takes it; an exported file runs on the processor.
 
     Raises:
-        BadInput: the token is missing or too short, it cannot be listened there, or an exported file is to run on
-            another device.
+        BadInput: the token is missing or too short, the address cannot be listened on, or an exported file is to run
+            on another device.
         RunError, ModelError: the model cannot be loaded.
-        Failed: what serves is not installed.
+        Failed: a package of the extra `serve` is not installed.
     """
-    voice, bounds = progress or Progress(), limits or Limits()
+    progress, limits = progress or Progress(), limits or Limits()
     try:
         from relish.server.app import create_app
-        from relish.server.middleware import checked_token
+        from relish.server.middleware import valid_token
         from relish.server.server import run
     except ImportError as error:
         raise Failed(f"{error.name} is not installed.", hint="pip install 'relish-vision[serve]'") from error
-    token = checked_token(_token(token_file), host)
-    served = served_model(Path(model), threads=threads, device=device)
-    app = create_app(served, bounds, token)
+    token = valid_token(_token(token_file), host)
+    served = load_served(Path(model), threads=threads, device=device)
+    app = create_app(served, limits, token)
 
     def ready(address: str) -> None:
         asks = "asks for the token" if token else "answers this computer alone"
-        voice.say(f"serving {served.name}: {len(served.classes)} classes; {asks}")
-        voice.say(f"page    {address}/")
-        voice.say(f"ask     curl -F files=@PICTURE {address}/predict   (more: {address}/docs)")
-        voice.say("end     Ctrl-C")
+        progress.say(f"serving {served.name}: {len(served.classes)} classes; {asks}")
+        progress.say(f"page    {address}/")
+        progress.say(f"ask     curl -F files=@PICTURE {address}/predict   (more: {address}/docs)")
+        progress.say("end     Ctrl-C")
 
-    run(app, host, port, bounds, ready)
+    run(app, host, port, limits, ready)
 
 
-def served_model(path: Path, *, threads: int | None = None, device: str = "auto") -> Model:
-    """What a path holds, ready to answer."""
+def load_served(path: Path, *, threads: int | None = None, device: str = "auto") -> "Model":
+    """The model at a path, ready to predict; arguments as `serve` takes them."""
     if path.suffix == SUFFIX:
-        from relish.server.batching import ServedFile
+        from relish.server.batching import ExportedModel
 
         refuse_choice(path, device)
-        return ServedFile(path, threads or 0)
-    from relish.tasks.served import load_served
+        return ExportedModel(path, threads or 0)
+    import torch
 
-    return load_served(path, threads=threads, device=device)
+    from relish.tasks.classifier import Classifier
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return ServedClassifier(Classifier.load(path, device=device))
+
+
+class ServedClassifier:
+    """A classifier as the server calls it, computed by PyTorch.
+
+    `unexplained` says why no prediction can be explained; it is empty where one can.
+    """
+
+    def __init__(self, classifier: "Classifier") -> None:
+        from relish.evaluation.explain import last_feature_map, overlays_unavailable
+
+        self._classifier = classifier
+        self.name = classifier.path.name if classifier.path else classifier.source
+        self.classes = classifier.classes
+        self.decision = classifier.decision
+        self._layer = last_feature_map(classifier.network, classifier.preprocessing.image_size)
+        self.unexplained = overlays_unavailable() or (
+            "" if self._layer else "this network has no layer laid out over the picture that relish can find"
+        )
+        self.explains = not self.unexplained
+
+    def prepare(self, image: Image.Image) -> "Tensor":
+        """(3, S, S) uint8: small while it waits in the queue."""
+        return self._classifier.prepare(image)
+
+    def predict(self, prepared: "Sequence[Tensor]") -> Sequence[Prediction]:
+        """One prediction each, with an empty path."""
+        return self._classifier.predict_prepared(prepared)
+
+    def explain(self, image: Image.Image, class_name: str) -> Image.Image:
+        """The preprocessed image under the Grad-CAM heat map of one class, S × S."""
+        from relish.data.transforms import stacked
+        from relish.evaluation.explain import heatmaps, overlay
+
+        assert self._layer is not None  # noqa: S101 - `explains` says whether to call this
+        classifier, prepared = self._classifier, self.prepare(image)
+        target = [self.classes.index(class_name)]
+        heat = heatmaps(classifier.network, stacked([prepared]), target, classifier.preprocessing, self._layer)
+        return overlay(np.asarray(prepared.permute(1, 2, 0)), heat[0])
 
 
 def _token(file: str | Path | None) -> str | None:
