@@ -23,13 +23,13 @@ _CONTAINERS = ("features", "encoder", "encoder.layers", "trunk_output", "layers"
 
 
 def freeze(target: TargetModel, what: str | int) -> None:
-    """Mark what does not learn; the output layer always does.
+    """Freeze parameters of a target model; the output layer's always learn.
 
     Args:
         target: a target model in which nothing was frozen yet; changed in place.
         what: `none`; `backbone`, all but the output layer; a number N, the first N groups of `layer_groups`; `early`,
             the first third of them, or the first two where that is more (a ResNet's stem and first stage, Detectron2's
-            `FREEZE_AT = 2`): edges and textures, which serve any pictures (Yosinski et al. 2014, arXiv:1411.1792); or
+            `FREEZE_AT = 2`): edges and textures, which serve any images (Yosinski et al. 2014, arXiv:1411.1792); or
             `half`, the first half, rounded up.
 
     Raises:
@@ -95,7 +95,7 @@ def frozen_modules(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def layer_groups(target: TargetModel) -> list[list[nn.Parameter]]:
-    """A network's parameters in groups from the picture to the output, without the output layer.
+    """A network's parameters in groups from the input to the output, without the output layer.
 
     timm says of each architecture which tensors make a group; the others' networks go by their children, with the row
     of stages that some keep in a module of its own opened up, or by their own `layer_group`. A norm by itself goes with
@@ -151,7 +151,7 @@ def _torchvision_groups(network: nn.Module) -> Callable[[str], Any]:
             order[name] = len(order)
 
     def group_of(parameter: str) -> int:
-        # A tensor of no child, such as a class token, goes with the first group: it enters right after the picture.
+        # A tensor of no child, such as a class token, goes with the first group: it enters right after the image.
         return max((place for name, place in order.items() if parameter.startswith(f"{name}.")), default=0)
 
     return group_of

@@ -42,7 +42,7 @@ def load_from_hub(name: ZooName, progress: Progress) -> tuple[nn.Module, ModelDe
 
     Raises:
         ModelError: there are no published weights, as there are none of Gluon's any more; or they do not fit.
-        DownloadFailed: the hub cannot be reached, or sent something else; says what to type instead.
+        DownloadFailed: the hub cannot be reached, or sent something else; the hint gives the command to type instead.
     """
     if name.library == "gluon":
         raise ModelError(

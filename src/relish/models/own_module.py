@@ -2,7 +2,7 @@
 
 A network from `source_model` or `target_model` is the library's own `nn.Module`, with its own names of tensors. Beside
 its parameters lie `labels` or `classes`, `data_config`, and the `description` that a file of it would begin with. A
-description holds as long as the network still is what it says, layer by layer; a network that was changed is of the
+description holds as long as the network still has the layers described; a network that was changed is of the
 user's own class, like any other module.
 """
 
@@ -28,7 +28,7 @@ def source_model(name: str | None = None, weights: str | Path | None = None) -> 
     """Step 1: a network trained before, with its own head, in eval mode on the CPU.
 
     Args:
-        name: as `--source` takes it, such as `timm/resnet18`; None for what the file says, or `embedded`.
+        name: as `--source` takes it, such as `timm/resnet18`; None for the network the file describes, or `embedded`.
         weights: as `--weights` takes it; None for the published ones, "none" for random ones.
 
     Returns:

@@ -89,7 +89,7 @@ def architectures(library: str) -> frozenset[str]:
 
 
 def default_arguments(library: Library, architecture: str) -> dict[str, Any]:
-    """What a network needs to be told besides its name and classes, for a classifier with a single output layer."""
+    """Constructor arguments that make a network a classifier with a single output layer."""
     if library == "torchvision" and architecture in ("googlenet", "inception_v3"):
         # Their auxiliary outputs only serve training from nothing and would need output layers of their own; their
         # published weights expect the input to be shifted inside the network.
@@ -152,7 +152,7 @@ def check_buildable(library: str, architecture: str, model_args: Mapping[str, An
 def _construct(library: str, architecture: str, model_args: Mapping[str, Any], num_classes: int) -> nn.Module:
     try:
         with warnings.catch_warnings():
-            # Their notes to developers (renamed functions, changed defaults) say nothing a user could act on.
+            # Their notes to developers (renamed functions, changed defaults) are nothing a user could act on.
             warnings.simplefilter("ignore")
             if library == "timm":
                 import timm
@@ -190,7 +190,7 @@ LABEL_SETS = (
     "imagenet-22k",
     "imagenet-22k-ms",
 )
-"""The words that `labels` of a weights header may say instead of a list."""
+"""The words that may stand for a list in `labels` of a weights header."""
 
 
 @cache

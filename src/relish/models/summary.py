@@ -30,7 +30,7 @@ def describe(target: TargetModel, rates: Mapping[str, float] | None = None, *, s
     Args:
         target: frozen already, if anything is to be.
         rates: learning rate of `backbone` and `head`; left out where None.
-        start: what the new output layer starts from, in words; empty says what the target model knows of it.
+        start: what the new output layer starts from, in words; empty takes the target model's own account.
     """
     source, rates = target.source, rates or {}
     lines = [_row(source.description.network_name, "", "target model", "")]
@@ -45,7 +45,7 @@ def describe(target: TargetModel, rates: Mapping[str, float] | None = None, *, s
 
 
 def describe_source(source: SourceModel) -> list[str]:
-    """A source model by itself: what was taken, its head, its size, how it is fed."""
+    """A source model by itself: weights, head, size, data configuration."""
     total = sum(parameter.numel() for parameter in source.network.parameters())
     heads = ", ".join(head_words(source.network, name) for name in source.heads)
     network = source.description.network_name
@@ -130,7 +130,7 @@ class Listed:
     tags: tuple[str, ...]
     """Its published weights, the default first; NAME.TAG asks for another. Empty where there are only random ones."""
     parameters: int | None
-    """How many it learns, where that is known without building it."""
+    """Number of learnable parameters, where that is known without building it."""
 
 
 def list_models(query: str = "") -> list[Listed]:

@@ -66,12 +66,12 @@ class TargetModel:
         return [parameter for parameter in self.network.parameters() if id(parameter) not in head]
 
     def count(self, names: Sequence[str]) -> tuple[int, int]:
-        """How many tensors these names are, and how many numbers are learned in them (statistics are not)."""
+        """Number of tensors with these names, and of parameters in them (statistics are none)."""
         parameters = dict(self.network.named_parameters())
         return len(names), sum(parameters[name].numel() for name in names if name in parameters)
 
     def description(self) -> ModelDescription:
-        """What a file of this model says about itself."""
+        """What a file of this model carries besides its tensors."""
         return replace(self.source.description, num_classes=len(self.classes), labels=self.classes)
 
 

@@ -22,7 +22,7 @@ from relish.core.errors import ModelError
 Tensors = dict[str, Tensor]
 
 _SHOWN = 4
-"""Names told per kind of mismatch; the counts say how many more there are."""
+"""Names listed for each kind of mismatch; the rest is counted."""
 
 
 def read_tensors(path: Path) -> Tensors:
@@ -147,7 +147,7 @@ def check_fit(
     """Compare names and shapes; `advice` is what to do where they differ.
 
     Raises:
-        ModelError: as `fill` says.
+        ModelError: as in `fill`.
     """
     missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in given if name not in wanted]

@@ -62,7 +62,7 @@ def load_params(path: Path, architecture: str | None = None) -> tuple[nn.Module,
 
     Args:
         path: a `.params` file.
-        architecture: the network it must be of; None takes what its tensors say.
+        architecture: the network it must be of; None recognises it by its tensors.
 
     Raises:
         ModelError: the file cannot be read, is of no network that relish knows, or of another than asked for.
@@ -73,7 +73,7 @@ def load_params(path: Path, architecture: str | None = None) -> tuple[nn.Module,
     if architecture not in (None, found.architecture):
         raise ModelError(
             f"{path}: is a {name}, not --source gluon/{architecture}.",
-            hint="Leave --source away: names and shapes say which network it is.",
+            hint="Omit --source: names and shapes say which network it is.",
         )
     description = _description(found)
     with torch.device("meta"):
@@ -107,7 +107,7 @@ _BLOCK = re.compile(r"(?:features_linearbottleneck(\d{1,3})_conv2_weight|feature
 
 
 def recognise(tensors: Mapping[str, Tensor], told: str) -> Recognised:
-    """Say which network the tensors are of, by names and shapes; `told` is what to call them in an error.
+    """Recognise the network the tensors are of by names and shapes; errors call the file `told`.
 
     Raises:
         ModelError: they are of none that relish knows.

@@ -48,18 +48,18 @@ class Norm(nn.BatchNorm2d):
             del self.bias
             self.register_buffer("bias", torch.zeros(channels))
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) float32, normed by this batch in train mode, by the running statistics in eval mode."""
         if not self.training:
-            return super().forward(pictures)
+            return super().forward(images)
         kept = cast(Tensor, self.running_mean), cast(Tensor, self.running_var)
         # A momentum of 1 leaves the statistics of this batch alone.
         mean, variance = (torch.zeros_like(tensor) for tensor in kept)
         normed = functional.batch_norm(
-            pictures, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps
+            images, mean, variance, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps
         )
         if normed.requires_grad:
-            count = pictures.numel() // pictures.shape[1]
+            count = images.numel() // images.shape[1]
             self._move(kept, (mean, variance * ((count - 1) / count)))
         return normed
 
@@ -76,9 +76,9 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, *, groups: int
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=bias)
 
 
-def conv_norm(outputs: int, inputs: int, kernel: int, stride: int = 1, **how: Any) -> list[nn.Module]:
+def conv_norm(outputs: int, inputs: int, kernel: int, stride: int = 1, **options: Any) -> list[nn.Module]:
     """A convolution without bias and its norm."""
-    return [conv(inputs, outputs, kernel, stride, **how), Norm(outputs)]
+    return [conv(inputs, outputs, kernel, stride, **options), Norm(outputs)]
 
 
 @torch.no_grad()
@@ -164,10 +164,10 @@ class GluonNetwork(nn.Module):
         self.features, self.output = features, output
         initialise(self)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) float32 to (B, classes) logits."""
-        scores: Tensor = self.output(self.features(pictures))
-        return scores
+        logits: Tensor = self.output(self.features(images))
+        return logits
 
 
 class GluonMobileNet(GluonNetwork):
@@ -276,7 +276,7 @@ class Spec:
     args: Mapping[str, Any]
     """What tells it from others of its family; `model_args` may give other values."""
     parameters: int
-    """How many it learns, with 1000 classes."""
+    """Number of learnable parameters, with 1000 classes."""
 
 
 _BASIC, _BOTTLENECK = [64, 64, 128, 256, 512], [64, 256, 512, 1024, 2048]

@@ -1,8 +1,5 @@
 """Read a Gluon `.params` file without MXNet: a list of dense arrays and their names.
 
-In:   a path.
-Out:  tensors by the names the file has, float32.
-
 The layout, little-endian throughout (MXNet 1.9.1, src/ndarray/ndarray.cc, `NDArray::Save` and `NDArray::Load`):
 
     u64 0x112, u64 reserved
@@ -72,10 +69,10 @@ def read_params(path: Path) -> dict[str, Tensor]:
 
 
 def parse_params(content: bytes, told: str) -> dict[str, Tensor]:
-    """The same from the bytes of a file; `told` is what to call it in an error.
+    """The same from the bytes of a file, which errors call `told`.
 
     Raises:
-        ModelError: as `read_params` says.
+        ModelError: as in `read_params`.
     """
     reader = _Reader(content, told)
     if not content.startswith(_MAGIC):
