@@ -14,6 +14,7 @@ import numpy.typing as npt
 from relish.core.io import write_text
 from relish.data.dataset import Dataset, Split
 from relish.data.image import open_image
+from relish.data.loader import evenly
 from relish.evaluation.metrics import Scores, said_class, score
 from relish.reporting.page import Embedded, embed, render
 
@@ -70,7 +71,7 @@ def write_predictions_page(
     scores = score(probabilities, split.labels, dataset.classes)
     predicted = said_class(probabilities)
     wrong = surest_mistakes(probabilities, split.labels)
-    shown = evenly_spaced(len(split), sample)
+    shown = evenly(len(split), sample)
 
     def cards(positions: Iterable[int]) -> list[_Card]:
         return [_card(dataset, split, probabilities[i], int(predicted[i]), i) for i in positions]
@@ -94,12 +95,6 @@ def surest_mistakes(probabilities: npt.NDArray[np.floating[Any]], labels: npt.ND
     wrong = np.flatnonzero(said_class(probabilities) != labels)
     surest_first = np.argsort(-probabilities[wrong].max(axis=1), kind="stable")
     return [int(i) for i in wrong[surest_first]]
-
-
-def evenly_spaced(count: int, most: int) -> list[int]:
-    """At most `most` of the positions 0 to `count - 1`, evenly spaced: a sample that no one has picked."""
-    shown = min(count, most)
-    return [(2 * i + 1) * count // (2 * shown) for i in range(shown)]
 
 
 def _card(dataset: Dataset, split: Split, row: npt.NDArray[np.floating[Any]], predicted: int, position: int) -> _Card:

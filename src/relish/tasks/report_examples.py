@@ -19,13 +19,12 @@ from torch import Tensor
 from relish.core.errors import ImageError, ModelError, RecipeError, RelishError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.data.loader import View
+from relish.data.loader import View, evenly
 from relish.data.transforms import evaluation_transform, stacked
 from relish.evaluation.explain import heatmaps, last_feature_map, overlay, overlays_unavailable
 from relish.evaluation.features import Backbone, Features, Nearest, features_of, nearest
 from relish.evaluation.significance import mcnemar
 from relish.reporting.page import embed
-from relish.reporting.predictions_page import evenly_spaced
 from relish.reporting.run_page import Example, OtherRun, Thumbnail
 from relish.tasks.classifier import Classifier
 from relish.tasks.run_results import RunImages, RunPredictions, read_run_predictions
@@ -114,7 +113,7 @@ class Examples:
 
     def _neighbours(self, positions: Sequence[int]) -> dict[int, tuple[Thumbnail, ...]]:
         trained = self.trained
-        some = [trained[i] for i in evenly_spaced(len(trained), MOST_LEARNED)]
+        some = [trained[i] for i in evenly(len(trained), MOST_LEARNED)]
         some = [row for row in some if self.run_images.has(row["path"])]
         if not some:
             return {}
