@@ -27,6 +27,7 @@ from measuring import finish
 from odd_pictures import make_odd_pictures
 from relish.core.progress import Screen
 from relish.data.image import open_image
+from relish.data.split import evenly_spaced
 from relish.evaluation.prediction import decision_from
 from relish.exporting.onnx_classifier import OnnxClassifier
 from relish.exporting.parity import torch_model
@@ -113,7 +114,7 @@ def main() -> None:
         header = read_header(path if path.is_file() else path / "model.safetensors")
         split, _ = labelled_images(asked_for.pictures, model.classes, None, Screen())
         if asked_for.limit:
-            split = split.take(np.linspace(0, len(split) - 1, asked_for.limit).round().astype(int))
+            split = split.take(evenly_spaced(len(split), asked_for.limit))
         files = {"ONNX f32": export(asked_for.run, folder / "f32.onnx", data=asked_for.pictures, limit=10).path}
         if asked_for.int8:
             options = {"int8": True, "allow_mismatch": True, "limit": 10}

@@ -116,7 +116,7 @@ def huge(work: Path, count: int = 6) -> None:
 
 def batch() -> None:
     """Peak of one pass beyond what lay there before, by Linux's own count, over the largest step of a module."""
-    from relish.evaluation.inference import largest_step
+    from relish.evaluation.inference import largest_activation
     from relish.models.registry import build_network
 
     print("| network | pictures of | largest step, MiB | measured, MiB | ratio |\n|---|---|---|---|---|")
@@ -128,7 +128,7 @@ def batch() -> None:
             with torch.inference_mode():
                 return network(images).numpy()
 
-        step = largest_step(network, torch.zeros(1, 3, size, size), ask)
+        step = largest_activation(network, torch.zeros(1, 3, size, size), ask)
         images = torch.zeros(16, 3, size, size)
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: proc(5)
         before = _status("VmRSS")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import relish
 from relish.evaluation.calibration import calibration, calibration_error, fit_temperature, reliability
 from relish.evaluation.held_out import HeldOut, choose_decision, read_held_out
-from relish.evaluation.prediction import decision_from, tempered_softmax
+from relish.evaluation.prediction import decision_from, softmax
 from relish.models.saved_model import read_header
 from tests.conftest import SMALL, draw_dataset, read_json
 
@@ -17,7 +17,7 @@ def answers(seed, pictures=2000, classes=3, sureness=1.0):
     """Labels drawn from the softmax of logits, and logits that are so many times as sure as they should be."""
     chance = np.random.default_rng(seed)
     honest = chance.normal(0, 1.5, (pictures, classes))
-    p = tempered_softmax(honest, 1.0)
+    p = softmax(honest)
     labels = (chance.random(pictures)[:, None] > p.cumsum(1)).sum(1).clip(0, classes - 1)
     return (honest * sureness).astype(np.float32), labels
 
@@ -36,7 +36,7 @@ def ece_by_the_book(p, labels, bins=15):
 @pytest.mark.parametrize("sureness", [0.5, 1, 3])
 def test_the_calibration_error_is_that_of_its_definition(sureness):
     logits, labels = answers(0, 500, sureness=sureness)
-    p = tempered_softmax(logits, 1.0)
+    p = softmax(logits)
     assert calibration_error(reliability(p, labels)) == pytest.approx(ece_by_the_book(p, labels), abs=1e-12)
 
 
@@ -52,7 +52,7 @@ def test_every_picture_is_in_one_bin_whose_ends_hold_its_mean(rows):
 
 def test_an_answer_that_is_certain_and_wrong_costs_a_finite_loss():
     logits, labels = np.array([[800.0, 0.0]], dtype=np.float32), np.array([1])
-    assert calibration(logits, tempered_softmax(logits, 1.0), labels).log_loss == pytest.approx(800)
+    assert calibration(logits, softmax(logits), labels).log_loss == pytest.approx(800)
 
 
 @pytest.mark.parametrize("sureness", [0.4, 1, 2.5])
@@ -66,14 +66,14 @@ def test_the_temperature_is_the_best_of_a_fine_grid():
     wanted = np.full((n, k), 1 / (n + 2) / (k - 1))
     wanted[np.arange(n), labels] = 1 - 1 / (n + 2)
     grid = np.geomspace(0.2, 20, 4001)
-    losses = [-(wanted * np.log(tempered_softmax(logits, t))).sum() for t in grid]
+    losses = [-(wanted * np.log(softmax(logits, t))).sum() for t in grid]
     assert fit_temperature(logits, labels) == pytest.approx(grid[int(np.argmin(losses))], rel=2e-3)
 
 
 def test_a_few_right_answers_make_no_model_certain():
     """Without the imaginary wrong answer the likeliest temperature of these is 0."""
     logits, labels = np.array([[1.0, 0.0], [0.0, 1.0]] * 10, dtype=np.float32), np.array([0, 1] * 10)
-    confidence = tempered_softmax(logits, fit_temperature(logits, labels)).max()
+    confidence = softmax(logits, fit_temperature(logits, labels)).max()
     assert confidence == pytest.approx(21 / 22, abs=1e-4)
 
 
@@ -93,7 +93,7 @@ def test_on_fresh_pictures_the_calibration_error_is_lower_with_the_temperature(s
     """A model 2.5 times as sure as it should be, 400 pictures to fit on, as many to judge on."""
     logits, labels = answers(seed, 800, sureness=2.5)
     temperature = fit_temperature(logits[:400], labels[:400])
-    before, after = (ece_by_the_book(tempered_softmax(logits[400:], t), labels[400:]) for t in (1.0, temperature))
+    before, after = (ece_by_the_book(softmax(logits[400:], t), labels[400:]) for t in (1.0, temperature))
     assert after < before
 
 
@@ -146,9 +146,9 @@ def relish_records(run):
 def test_the_temperature_is_in_every_probability_the_run_gives(climbed, colours):
     decision = decision_from(read_header(climbed / "model.safetensors"))
     kept = np.load(climbed / "predictions.npz")
-    expected = tempered_softmax(kept["logits"], decision.temperature)
+    expected = softmax(kept["logits"], decision.temperature)
     np.testing.assert_allclose(kept["probabilities"], expected, atol=1e-7)
-    assert not np.allclose(kept["probabilities"], tempered_softmax(kept["logits"], 1.0), atol=1e-4)
+    assert not np.allclose(kept["probabilities"], softmax(kept["logits"]), atol=1e-4)
     files = sorted((colours / "test").rglob("*.png"))
     said = [list(p.probabilities.values()) for p in relish.load(climbed).predict(files)]
     np.testing.assert_allclose(said, expected, atol=1e-6)

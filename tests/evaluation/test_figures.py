@@ -12,7 +12,7 @@ from relish.core.errors import DataError, Diverged
 from relish.data.dataset import Finding
 from relish.evaluation.figures import area_under_curve, figures, top_k, without_duplicates
 from relish.evaluation.metrics import score
-from relish.evaluation.prediction import Decision, tempered_softmax
+from relish.evaluation.prediction import Decision, softmax
 from relish.reporting.text import evaluation_text
 
 NAMES = tuple("abcdefgh")
@@ -31,7 +31,7 @@ def answers(seed, pictures=300, classes=4, strength=1.5, ties=False):
 @pytest.mark.parametrize("seed", range(3))
 def test_every_figure_is_that_of_scikit_learn(seed, classes, ties):
     logits, labels = answers(seed, classes=classes, ties=ties)
-    found, said, p = figures(logits, labels, NAMES[:classes]), logits.argmax(1), tempered_softmax(logits, 1.0)
+    found, said, p = figures(logits, labels, NAMES[:classes]), logits.argmax(1), softmax(logits)
     expected = {
         "balanced": reference.balanced_accuracy_score(labels, said),
         "macro": reference.f1_score(labels, said, average="macro"),
@@ -52,7 +52,7 @@ def test_every_figure_is_that_of_scikit_learn(seed, classes, ties):
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_top_k_is_that_of_scikit_learn(k):
     logits, labels = answers(4, classes=8)
-    p = tempered_softmax(logits, 1.0)
+    p = softmax(logits)
     theirs = reference.top_k_accuracy_score(labels, p, k=k, labels=range(8))
     assert top_k(p, labels, k).value == pytest.approx(theirs, abs=1e-9)
 
@@ -68,7 +68,7 @@ def test_top_5_is_told_from_six_classes_on():
 
 def test_the_area_leaves_out_classes_without_pictures_and_is_none_for_one_class():
     logits, labels = answers(1, classes=3)
-    p, some = tempered_softmax(logits, 1.0), labels != 2
+    p, some = softmax(logits), labels != 2
     one_by_one = [reference.roc_auc_score(labels[some] == k, p[some, k]) for k in (0, 1)]
     assert area_under_curve(p[some], labels[some]).value == pytest.approx(np.mean(one_by_one), abs=1e-9)
     assert area_under_curve(p[labels == 0], labels[labels == 0]) is None

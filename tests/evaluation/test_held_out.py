@@ -25,7 +25,7 @@ def test_other_shares_of_the_classes_explain_what_they_explain(folder):
     """Half and half, as good on either class as it was: .99 / 2 + .6 / 2."""
     gap = gap_of(folder, Proportion(158, 200), [100, 100])
     assert gap.lower
-    assert gap.mixed == pytest.approx(0.795)
+    assert gap.reweighted == pytest.approx(0.795)
     assert "other shares, in which accuracy on held-out pictures would be 0.795" in gap.reason("test")
 
 
@@ -45,11 +45,11 @@ def test_the_same_shares_explain_nothing(folder, right):
 @pytest.mark.parametrize("damage", [b"", None])
 def test_without_the_answers_nothing_is_explained(folder, damage):
     folder.held_out.unlink() if damage is None else folder.held_out.write_bytes(damage)
-    assert gap_of(folder, Proportion(158, 200), [100, 100]).mixed is None
+    assert gap_of(folder, Proportion(158, 200), [100, 100]).reweighted is None
 
 
 def test_classes_that_were_never_held_out_explain_nothing(folder):
-    assert gap_of(folder, Proportion(0, 200), [0, 0, 200]).mixed is None
+    assert gap_of(folder, Proportion(0, 200), [0, 0, 200]).reweighted is None
 
 
 def test_a_run_that_was_not_chosen_by_held_out_pictures_has_no_gap(tmp_path):

@@ -8,7 +8,7 @@ from torch import nn
 from relish.core.errors import Failed
 from relish.core.runtime import free_memory
 from relish.evaluation import inference
-from relish.evaluation.inference import BATCH_SIZE, batch_that_fits, in_parts, largest_step
+from relish.evaluation.inference import BATCH_SIZE, batch_that_fits, forward_in_parts, largest_activation
 
 
 def ask(images):
@@ -25,11 +25,11 @@ def test_a_device_that_runs_out_is_asked_for_less_until_it_has_room(room):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return ask(some)
 
-    rows, size = in_parts(images, small, 8)
+    rows, size = forward_in_parts(images, small, 8)
     assert np.array_equal(rows, ask(images))
     assert size <= max(room, 1) or room >= 8
     tried.clear()
-    in_parts(images, small, size)
+    forward_in_parts(images, small, size)
     assert max(tried) <= room, "what was learned is kept"
 
 
@@ -38,14 +38,14 @@ def test_no_room_for_one_picture_is_told():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(Failed, match="too little memory for one picture"):
-        in_parts(torch.zeros(4, 3, 2, 2), none, 4)
+        forward_in_parts(torch.zeros(4, 3, 2, 2), none, 4)
 
 
 def test_the_largest_step_is_what_goes_in_and_comes_out_of_a_module():
     network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     image = torch.zeros(1, 3, 10, 10)
     widest = 4 * 16 * 100  # the ReLU, float32
-    assert largest_step(network, image, lambda x: network(x).detach().numpy()) == 2 * widest
+    assert largest_activation(network, image, lambda x: network(x).detach().numpy()) == 2 * widest
     assert not any(module._forward_hooks for module in network.modules())
 
 
@@ -54,8 +54,8 @@ def test_a_batch_is_cut_to_the_memory_there_is(monkeypatch, free, wanted):
     network = nn.ReLU()
     images = torch.zeros(4, 16, 10, 10)  # 6,400 bytes in, as many out
     monkeypatch.setattr(inference, "free_memory", lambda: free)
-    monkeypatch.setattr(inference, "SHARE", 0.5)
-    monkeypatch.setattr(inference, "SCRATCH", 1.0)
+    monkeypatch.setattr(inference, "MEMORY_FRACTION", 0.5)
+    monkeypatch.setattr(inference, "PEAK_RATIO", 1.0)
     with torch.inference_mode():
         assert batch_that_fits(network, images, lambda x: network(x).numpy()) == wanted
 

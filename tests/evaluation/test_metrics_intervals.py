@@ -43,10 +43,10 @@ def areas(labels, p):
 
 def test_an_interval_is_that_of_drawing_the_pictures_again(monkeypatch):
     """The ends of two bootstraps of so many draws differ by some thousandths."""
-    monkeypatch.setattr(figures_module, "DRAWS", 4000)
+    monkeypatch.setattr(figures_module, "RESAMPLES", 4000)
     p, labels = answers(1)
     said = p.argmax(1)
-    balanced, macro = balanced_figures(score(p, labels, NAMES), draws=20_000)
+    balanced, macro = balanced_figures(score(p, labels, NAMES), resamples=20_000)
     again = [
         (recalls(labels[i], said[i]), f1s(labels[i], said[i]), areas(labels[i], p[i]))
         for i in drawn_again(labels, 4000)
@@ -60,7 +60,7 @@ def test_an_interval_is_that_of_drawing_the_pictures_again(monkeypatch):
 def test_for_many_pictures_the_placements_say_what_the_bootstrap_says(monkeypatch):
     p, labels = answers(2, (600, 300, 100))
     bootstrap = area_under_curve(p, labels)
-    monkeypatch.setattr(figures_module, "MOST_DRAWN", 0)
+    monkeypatch.setattr(figures_module, "MOST_RESAMPLED", 0)
     placements = area_under_curve(p, labels)
     assert placements.value == bootstrap.value
     assert placements.interval == pytest.approx(bootstrap.interval, abs=0.003)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from relish.evaluation.significance import judge, tempered_losses
+from relish.evaluation.significance import compare_losses, tempered_losses
 
 
 def answers(pictures: int, right: int, sure: float) -> tuple[np.ndarray, np.ndarray]:
@@ -21,20 +21,20 @@ def answers(pictures: int, right: int, sure: float) -> tuple[np.ndarray, np.ndar
 def test_more_pictures_right_is_better():
     few, labels = answers(400, 340, 0.8)
     many, _ = answers(400, 380, 0.9)
-    assert judge(many, few, labels).better
-    assert not judge(few, many, labels).better
-    assert judge(many, few, labels).sentence().startswith("+10.0 points (380 of 400), loss ")
+    assert compare_losses(many, few, labels).better
+    assert not compare_losses(few, many, labels).better
+    assert compare_losses(many, few, labels).sentence().startswith("+10.0 points (380 of 400), loss ")
 
 
 def test_one_picture_more_of_a_few_is_not_enough():
     few, labels = answers(20, 15, 0.75)
     one_more, _ = answers(20, 16, 0.8)
-    assert not judge(one_more, few, labels).better
+    assert not compare_losses(one_more, few, labels).better
 
 
 def test_the_same_answers_are_not_better():
     said, labels = answers(50, 40, 0.8)
-    verdict = judge(said, said, labels)
+    verdict = compare_losses(said, said, labels)
     assert (verdict.gain, verdict.better) == (0, False)
 
 
@@ -47,7 +47,7 @@ def test_too_much_certainty_alone_is_neither_better_nor_worse():
     def softmax(scores):
         return (np.exp(scores) / np.exp(scores).sum(1, keepdims=True)).astype(np.float32)
 
-    verdict = judge(softmax(2.5 * logits), softmax(logits), labels)
+    verdict = compare_losses(softmax(2.5 * logits), softmax(logits), labels)
     assert verdict.gain == pytest.approx(0, abs=1e-4)
     assert not verdict.better
 

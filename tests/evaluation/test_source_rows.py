@@ -75,7 +75,7 @@ def test_without_names_rows_go_by_number(pictures):
 @pytest.mark.parametrize(("classes", "each"), [(2, 100), (10, 100), (20, 50), (500, 5)])
 def test_a_large_dataset_is_looked_at_in_a_few_pictures_of_every_class(classes, each):
     labels = np.repeat(np.arange(classes), 300)
-    some = source_rows._some(labels, classes)
+    some = source_rows._sample(labels, classes)
     assert len(set(some.tolist())) == len(some)
     assert np.bincount(labels[some]).tolist() == [each] * classes
     of_first = some[labels[some] == 0]
@@ -84,9 +84,9 @@ def test_a_large_dataset_is_looked_at_in_a_few_pictures_of_every_class(classes, 
 
 def test_a_class_without_pictures_proves_nothing_and_breaks_nothing():
     labels = np.array([1, 1, 1])
-    assert source_rows._some(labels, 2).tolist() == [0, 1, 2]
+    assert source_rows._sample(labels, 2).tolist() == [0, 1, 2]
     split = Split((), np.zeros(0, np.int64))
-    assert source_rows._spread(split.labels, 5).tolist() == []
+    assert source_rows._spaced(split.labels, 5).tolist() == []
 
 
 def test_a_run_says_its_proof_before_it_trains_and_keeps_it(tmp_path, tiny_source, monkeypatch):

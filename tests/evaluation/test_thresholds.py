@@ -13,16 +13,16 @@ from sklearn.metrics import precision_recall_curve
 import relish
 from relish.core.errors import ModelError, RecipeError, RunError
 from relish.evaluation.held_out import read_held_out, with_unsure
-from relish.evaluation.prediction import Decision, decision_from, tempered_softmax
+from relish.evaluation.prediction import Decision, decision_from, softmax
 from relish.evaluation.thresholds import (
     Aim,
+    at_threshold,
     choose_threshold,
     choose_unsure,
     coverage_curve,
     parse_aim,
     parse_unsure,
     positive_class,
-    reached,
 )
 from relish.models.saved_model import load_model, read_header, rewrite_header
 from tests.commands import done, files_below, refused
@@ -52,14 +52,14 @@ def test_a_threshold_reaches_its_aim_and_no_better_one_does(pictures, measure, s
     if not kept.any():
         assert found is None
         return
-    what = reached(probability, positive, found)
+    what = at_threshold(probability, positive, found)
     assert getattr(what, measure).value >= share - 1e-9
     if measure == "precision":  # of those that reach it, the one that finds the most
         assert what.recall.value == pytest.approx(recall[kept].max())
     else:
         saying = [probability >= t for t in probability]
         enough = [said.sum() for said in saying if positive[said].sum() >= share * positive.sum() - 1e-9]
-        assert what.said == min(enough)
+        assert what.predicted == min(enough)
 
 
 @given(PICTURES)
@@ -71,8 +71,8 @@ def test_f1_is_made_as_large_as_it_can_be(pictures):
         return
 
     def f1(threshold):
-        what = reached(probability, positive, threshold)
-        return 2 * what.right / (what.said + what.count)
+        what = at_threshold(probability, positive, threshold)
+        return 2 * what.right / (what.predicted + what.count)
 
     assert f1(found) == pytest.approx(max(map(f1, probability)))
 
@@ -190,8 +190,8 @@ def test_a_threshold_is_chosen_afterwards_and_the_tensors_stay_as_they_were(run)
     now = decision(run)
     assert (now.positive, now.aim) == ("light", "precision=0.9")
     held = read_held_out(run / "held_out.npz")
-    p = tempered_softmax(held.logits, now.temperature)[:, 1]
-    assert reached(p, held.labels == 1, now.threshold).precision.value >= 0.9
+    p = softmax(held.logits, now.temperature)[:, 1]
+    assert at_threshold(p, held.labels == 1, now.threshold).precision.value >= 0.9
     after = read_json(run / "evaluation.json")
     assert after["decision"]["threshold"] == now.threshold
     assert after["model_sha256"] != before["model_sha256"]
@@ -311,7 +311,7 @@ def test_a_bound_counts_the_class_that_the_threshold_makes_it_say(run):
     held = read_held_out(run / "held_out.npz")
     bold = Decision(positive="light", threshold=0.05)
     found = with_unsure(bold, held, ("dark", "light"), 0.9)
-    said, unsure = found.decide(tempered_softmax(held.logits, 1.0), ("dark", "light"))
+    said, unsure = found.decide(softmax(held.logits), ("dark", "light"))
     assert (said == held.labels)[~unsure].mean() >= 0.9
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from relish.data.dataset import Dataset
-from relish.data.loader import evenly
+from relish.data.split import evenly_spaced
 from relish.evaluation.metrics import score
 from relish.reporting.predictions_page import surest_mistakes, write_predictions_page
 from tests.reporting.html_page import Page
@@ -93,7 +93,7 @@ def test_mistakes_come_surest_first():
 
 @given(st.integers(0, 5000), st.integers(0, 100))
 def test_the_sample_is_even_and_has_no_picture_twice(count, most):
-    shown = evenly(count, most)
+    shown = evenly_spaced(count, most)
     assert len(set(shown)) == len(shown) == min(count, most)
     assert all(0 <= position < count for position in shown)
     gaps = {b - a for a, b in pairwise(shown)}

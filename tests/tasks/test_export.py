@@ -18,7 +18,7 @@ import relish
 from relish.core.errors import BadInput, DataError, Failed, ModelError, RunError
 from relish.data.image import open_image
 from relish.data.transforms import evaluation_transform, normalise, stacked
-from relish.evaluation.prediction import Decision, tempered_softmax
+from relish.evaluation.prediction import Decision, softmax
 from relish.exporting.build import network_model
 from relish.exporting.onnx_classifier import OnnxClassifier
 from relish.models.saved_model import load_model, save_model
@@ -75,7 +75,7 @@ def of_pytorch(model: Path, pictures: list[Path]) -> np.ndarray:
         rows = [
             network(normalise(stacked([evaluation_transform(open_image(p), how)]), how))[0].numpy() for p in pictures
         ]
-    return tempered_softmax(np.stack(rows), DECISION.temperature)
+    return softmax(np.stack(rows), DECISION.temperature)
 
 
 def words_of(path: Path) -> dict[str, str]:
@@ -109,7 +109,7 @@ def test_the_file_alone_is_enough_for_onnx_runtime(made, odd):
         pixels = np.asarray(open_image(path))[None]
         probabilities, logits = session.run(None, {"image": pixels})
         assert (probabilities.shape, probabilities.dtype) == ((1, 2), np.float32)
-        np.testing.assert_allclose(probabilities, tempered_softmax(logits, DECISION.temperature), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(probabilities, softmax(logits, DECISION.temperature), rtol=0, atol=1e-6)
 
 
 def test_the_decision_travels_with_the_file(made):

@@ -27,7 +27,8 @@ from relish.data.survey import survey
 from relish.data.transforms import book_preprocessing
 from relish.evaluation import significance
 from relish.evaluation.features import Backbone, features_of
-from relish.evaluation.inference import predict_split
+from relish.evaluation.inference import split_logits
+from relish.evaluation.prediction import softmax
 from relish.models.freeze import half_frozen, layer_groups
 from relish.models.saved_model import load_model
 from relish.models.source import load_source
@@ -80,7 +81,7 @@ def test_the_head_on_features_is_the_network_on_pictures(looked, tiny_source):
     (found,) = features_of(backbone, split, [View(how)], looked.sha256, accelerator_for("cpu"))
     with torch.no_grad():
         ours = backbone.head(torch.from_numpy(found)).softmax(1)
-    theirs = predict_split(backbone.network, split, how, accelerator_for("cpu"))
+    theirs = softmax(split_logits(backbone.network, split, how, accelerator_for("cpu")))
     np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-5)
 
 
@@ -195,7 +196,7 @@ def test_auto_is_never_worse_on_held_out_pictures_than_its_own_probe(
         contents = [looked.sha256[path] for path in learn.paths]
         held = stratified_folds(learn.labels, contents, 5, 0) == 0
         how = ladder_preprocessing(extra, description)
-        said = predict_split(network, learn.take(np.flatnonzero(held)), how, accelerator_for("cpu"))
+        said = split_logits(network, learn.take(np.flatnonzero(held)), how, accelerator_for("cpu"))
         assert (said.argmax(1) == learn.labels[held]).sum() == last["correct"]
 
 

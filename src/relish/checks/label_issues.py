@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import softmax
 
 from relish.checks.images import Collection, Positions
 from relish.data.dataset import Finding
 from relish.data.split import NEVER, stratified_folds, usable_folds
 from relish.evaluation.calibration import fit_temperature
+from relish.evaluation.prediction import softmax
 from relish.training.linear_probe import cross_validate
 
 Floats = npt.NDArray[np.float32]
@@ -210,7 +210,7 @@ def _calibrated(said: npt.NDArray[np.float64], labels: Positions, enough: npt.ND
     classes = np.flatnonzero(enough)
     logits = np.log(np.maximum(said[:, classes], _LEAST))
     found = np.zeros(said.shape, dtype=np.float32)
-    found[:, classes] = softmax(logits / fit_temperature(logits, np.searchsorted(classes, labels)), axis=1)
+    found[:, classes] = softmax(logits, fit_temperature(logits, np.searchsorted(classes, labels)))
     return found
 
 
@@ -245,7 +245,7 @@ def _out_of_fold(
     if (folds == NEVER).all():
         return np.zeros((0, classes), dtype=np.float32), folds != NEVER
     found = cross_validate(features, labels, classes, folds)
-    return softmax(found.logits.astype(np.float64), axis=1).astype(np.float32), found.held
+    return softmax(found.logits).astype(np.float32), found.held
 
 
 NEIGHBOURS = 5

@@ -66,12 +66,6 @@ class ViewBatch(NamedTuple):
     """(B,) int64, into the split."""
 
 
-def evenly(total: int, count: int) -> list[int]:
-    """The positions of so many images at most, spread over a split, which is sorted by class."""
-    count = min(count, total)
-    return [number * total // count for number in range(count)]
-
-
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """The positions of every batch of one epoch: each image once, the last batch perhaps smaller."""
     order = rng_for(seed, "order", epoch).permutation(count).tolist()

@@ -17,6 +17,14 @@ from relish.core.runtime import derive_seed
 from relish.data.dataset import TRAIN, VALIDATION, WHOLE, Dataset, Split, TooFewImages, check_trainable, named_counts
 
 
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """At most `most` of the positions 0 to `count - 1`, ascending, from the first to the last.
+
+    A split is sorted by class, so such a sample has every class in about its proportion.
+    """
+    return [int(position) for position in np.linspace(0, count - 1, min(count, most)).round()]
+
+
 @dataclass(frozen=True)
 class _Group:
     """Images that must stay on one side: those with the same bytes."""

@@ -1,7 +1,6 @@
-"""Whether a probability can be taken at its word, and the temperature that brings it nearer to that.
+"""How well probabilities agree with frequencies on images held out of training, and the temperature that improves it.
 
-In:   logits and labels of pictures that were not learned from.
-Out:  `Calibration`: log-loss, Brier score, expected calibration error; bins of a reliability diagram; a temperature.
+`prediction.py` applies the temperature.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,9 +12,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 
 BINS = 15
-"""Of confidence, equally wide, as Guo et al. 2017 take."""
+"""Equally wide bins of confidence, as in Guo et al. 2017."""
 _SPAN = (-4.0, 4.0)
-"""Log temperatures that are searched: from a fiftieth to fifty times."""
+"""Log temperatures to search: temperatures from 0.018 to 55."""
 
 Logits = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.int64]
@@ -24,13 +23,13 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far probabilities are from what happened; 0 is the best of each."""
+    """Three figures of how far probabilities are from the labels; 0 is the best value of each."""
 
     log_loss: float
-    """Mean of minus the logarithm of the true class's probability, in nats. Guessing among K classes costs log K."""
+    """Mean negative log probability of the true class, in nats; guessing evenly among K classes gives log K."""
     brier: float
-    """Mean over pictures of the squared distance between the probabilities of all classes and the truth, 0 to 2
-    (Brier 1950, Monthly Weather Review 78, pages 1-3); for two classes twice what is asked of one of them."""
+    """Mean squared distance between the probabilities of all classes and the one-hot label, 0 to 2 (Brier 1950, Monthly
+    Weather Review 78, pages 1-3); with two classes, twice the score of one of them."""
     ece: float
     """Expected calibration error, 0 to 1: see `calibration_error`."""
 
@@ -41,7 +40,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Bin:
-    """Pictures of about equal confidence: one mark of a reliability diagram."""
+    """Images of about equal confidence: one mark of a reliability diagram."""
 
     low: float
     """Confidence above this, up to and including `high`."""
@@ -49,9 +48,9 @@ class Bin:
     count: int
     """Above 0."""
     confidence: float
-    """Mean probability of their likeliest class."""
+    """Mean probability of the likeliest class."""
     accuracy: float
-    """The share of them for which that class is the true one."""
+    """Fraction of the images whose likeliest class is the true one."""
 
     def as_json(self) -> dict[str, Any]:
         """The fields by name."""
@@ -66,12 +65,12 @@ def calibration(logits: Logits, probabilities: Floats, labels: Labels, temperatu
         probabilities: (N, K) float64, with it applied.
         labels: (N,) int64.
     """
-    pictures = np.arange(len(labels))
-    # From the logits: a probability may have been rounded to nothing, whose logarithm would be infinite.
+    images = np.arange(len(labels))
+    # From the logits: a probability may be rounded to 0, whose logarithm is infinite.
     scaled = logits.astype(np.float64) / temperature
-    losses = logsumexp(scaled, axis=1) - scaled[pictures, labels]
-    # The squared distance to a truth of one 1 and zeros, multiplied out.
-    distances = np.einsum("nk,nk->n", probabilities, probabilities) - 2 * probabilities[pictures, labels] + 1
+    losses = logsumexp(scaled, axis=1) - scaled[images, labels]
+    # The squared distance to the one-hot label, expanded.
+    distances = np.einsum("nk,nk->n", probabilities, probabilities) - 2 * probabilities[images, labels] + 1
     return Calibration(
         log_loss=float(losses.mean()),
         brier=float(distances.mean()),
@@ -80,15 +79,15 @@ def calibration(logits: Logits, probabilities: Floats, labels: Labels, temperatu
 
 
 def reliability(probabilities: Floats, labels: Labels, bins: int = BINS) -> tuple[Bin, ...]:
-    """Pictures by the probability of their likeliest class, in equally wide bins; empty ones are left out.
+    """Images grouped by the probability of their likeliest class, in equally wide bins; empty bins are omitted.
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 2.
     """
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     edges = np.linspace(0.0, 1.0, bins + 1)
-    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    sums, hits = (np.bincount(place, values, minlength=bins) for values in (confidence, right.astype(np.float64)))
+    bin_of = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    counts = np.bincount(bin_of, minlength=bins)
+    sums, hits = (np.bincount(bin_of, values, minlength=bins) for values in (confidence, right.astype(np.float64)))
     return tuple(
         Bin(float(edges[b]), float(edges[b + 1]), int(n), float(sums[b] / n), float(hits[b] / n))
         for b, n in enumerate(counts)
@@ -97,9 +96,9 @@ def reliability(probabilities: Floats, labels: Labels, bins: int = BINS) -> tupl
 
 
 def calibration_error(bins: tuple[Bin, ...]) -> float:
-    """The mean gap between confidence and accuracy over the bins, each by its share of the pictures: ECE.
+    """The expected calibration error: mean difference of confidence and accuracy over bins, weighted by their counts.
 
-    It never reaches 0 on a finite number of pictures: with few of them a gap is mostly chance.
+    It is biased upwards: with few images most of a bin's difference is chance.
 
     Source: Naeini et al. 2015, Obtaining well calibrated probabilities using Bayesian binning, AAAI; in this form Guo
         et al. 2017, arXiv:1706.04599, equation 3.
@@ -109,32 +108,32 @@ def calibration_error(bins: tuple[Bin, ...]) -> float:
 
 
 def fit_temperature(logits: Logits, labels: Labels) -> float:
-    """The temperature under which held-out answers are likeliest, one imaginary wrong answer among them.
+    """The temperature that maximises the likelihood of held-out labels, with one imaginary wrong label among them.
 
-    Without that one, a model that happens to have every held-out picture right would be made certain of everything;
-    with a few hundred pictures it makes no difference to speak of. So does Platt (1999, Probabilistic outputs for
-    support vector machines, section 2.2), whose targets this takes from two classes to K: the true class is wanted
-    with (N + 1) / (N + 2), the others share the rest.
+    Without that one, a model that has every held-out image right would be made certain of everything; with a few
+    hundred images it has hardly any effect. It is Platt's rule (1999, Probabilistic outputs for support vector
+    machines, section 2.2) for K classes: the target of the true class is (N + 1) / (N + 2), the other classes share
+    the rest.
 
     Args:
-        logits: (N, K) of pictures that were not learned from; rows that are no numbers are passed over.
+        logits: (N, K) of images held out of training; rows that are not finite are ignored.
         labels: (N,) int64.
 
     Returns:
-        Above 0; 1 where there is no picture, or a single class.
+        Above 0; 1 where there is no image, or a single class.
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 4.2.
     """
-    whole = np.isfinite(logits).all(1)
-    kept, own, classes = logits[whole].astype(np.float64), labels[whole], logits.shape[1]
-    if len(own) == 0 or classes < 2:
+    finite = np.isfinite(logits).all(1)
+    logits, labels, classes = logits[finite].astype(np.float64), labels[finite], logits.shape[1]
+    if len(labels) == 0 or classes < 2:
         return 1.0
-    rest = 1 / (len(own) + 2)
-    wanted = np.full(kept.shape, rest / (classes - 1))
-    wanted[np.arange(len(own)), own] = 1 - rest
+    rest = 1 / (len(labels) + 2)
+    targets = np.full(logits.shape, rest / (classes - 1))
+    targets[np.arange(len(labels)), labels] = 1 - rest
 
     def loss(log_temperature: float) -> float:
-        return -float((wanted * log_softmax(kept / np.exp(log_temperature), axis=1)).sum(1).mean())
+        return -float((targets * log_softmax(logits / np.exp(log_temperature), axis=1)).sum(1).mean())
 
     found = minimize_scalar(loss, bounds=_SPAN, method="bounded", options={"xatol": 1e-6})
     return float(np.exp(found.x))

@@ -21,13 +21,14 @@ from relish.core.errors import ModelError
 from relish.data.transforms import Preprocessing, normalise
 
 Layout = Literal["channels first", "channels last", "tokens"]
+Probabilities = npt.NDArray[np.floating[Any]]
 
 BATCH = 8
-"""Pictures explained at once: a backward pass keeps every activation."""
+"""Images explained at once: a backward pass keeps every activation."""
 _NO_MAPS = (nn.Dropout, nn.Softmax, nn.Identity)
-"""Inside attention their outputs are square too, but lie over pairs of places, not over the picture."""
+"""Inside attention their outputs are square too, but laid out over pairs of tokens, not over the image."""
 _MOST_PREFIX = 8
-"""Tokens before those of the picture's patches: a class token, distillation tokens, registers."""
+"""Tokens before those of the image's patches: a class token, distillation tokens, registers."""
 
 STRONGEST = 0.65
 """How much of the image the greatest heat covers, 0 to 1."""
@@ -46,15 +47,15 @@ Source: Stéfan van der Walt and Nathaniel Smith, 2015, https://bids.github.io/c
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """A layer whose output is laid out over the picture."""
+    """A layer whose output keeps the image's spatial layout."""
 
     layer: str
     """The module's name."""
     layout: Layout
     side: int
-    """Places along each side, 2 or more."""
+    """Positions along each side, 2 or more."""
     prefix: int = 0
-    """Of `tokens`: how many stand before the picture's own."""
+    """With `tokens`: how many precede those of the image's patches."""
 
     def as_map(self, output: Tensor) -> Tensor:
         """The layer's output as (B, C, side, side)."""
@@ -67,7 +68,7 @@ class FeatureMap:
 
 
 def overlays_unavailable() -> str:
-    """Why no picture can be explained on this machine, in one line; empty where one can."""
+    """Why Grad-CAM cannot run on this machine, in one line; empty where it can."""
     try:
         import pytorch_grad_cam  # noqa: F401
     except (ImportError, OSError) as error:  # its OpenCV may miss a library of the system
@@ -77,49 +78,49 @@ def overlays_unavailable() -> str:
 
 
 def last_feature_map(network: nn.Module, image_size: int) -> FeatureMap | None:
-    """The last layer whose output lies over the picture and matters for the answer; None where there is none.
+    """The last layer whose output keeps the spatial layout and affects the logits; None where there is none.
 
     Args:
         network: takes (B, 3, S, S) float32; put into eval mode.
         image_size: S, in pixels.
     """
     names = {id(module): name for name, module in network.named_modules()}
-    met: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
-    def note(module: nn.Module, _: Any, output: Any) -> None:
+    def record(module: nn.Module, _: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.requires_grad:
-            met.pop(names[id(module)], None)
-            met[names[id(module)]] = output
+            outputs.pop(names[id(module)], None)  # so that the order is that of the last calls
+            outputs[names[id(module)]] = output
 
     modules = [module for name, module in network.named_modules() if name and not isinstance(module, _NO_MAPS)]
-    hooks = [module.register_forward_hook(note) for module in modules]
+    hooks = [module.register_forward_hook(record) for module in modules]
     noise = torch.randn((1, 3, image_size, image_size), generator=torch.Generator().manual_seed(0))
     try:
         with torch.enable_grad():
-            said = network.eval()(noise.to(_device(network)).requires_grad_())
-            gradients = torch.autograd.grad(said.max(), list(met.values()), allow_unused=True)
+            logits = network.eval()(noise.to(_device(network)).requires_grad_())
+            gradients = torch.autograd.grad(logits.max(), list(outputs.values()), allow_unused=True)
     finally:
         for hook in hooks:
             hook.remove()
-    pairs = zip(reversed(met.items()), reversed(gradients), strict=True)
-    found = (_map_of(name, network.get_submodule(name), output, gradient) for (name, output), gradient in pairs)
-    return next((layer for layer in found if layer is not None), None)
+    pairs = zip(reversed(outputs.items()), reversed(gradients), strict=True)
+    maps = (_map_of(name, network.get_submodule(name), output, gradient) for (name, output), gradient in pairs)
+    return next((layer for layer in maps if layer is not None), None)
 
 
 def heatmaps(
-    network: nn.Module, images: Tensor, classes: Sequence[int], how: Preprocessing, layer: FeatureMap
+    network: nn.Module, images: Tensor, classes: Sequence[int], preprocessing: Preprocessing, layer: FeatureMap
 ) -> npt.NDArray[np.float32]:
-    """Grad-CAM of each picture for one class each.
+    """Grad-CAM of each image for one class each.
 
     Args:
         network: in eval mode; its gradients are cleared.
-        images: (B, 3, S, S) uint8, framed as the network sees them.
-        classes: B positions of the classes to explain.
-        how: the model's preprocessing.
-        layer: of `last_feature_map`.
+        images: (B, 3, S, S) uint8, cropped and scaled for the network.
+        classes: B class indices, one for each image.
+        preprocessing: of the model.
+        layer: from `last_feature_map`.
 
     Returns:
-        (B, S, S) float32, 0 to 1; all 0 where nothing in the picture speaks for the class.
+        (B, S, S) float32, from 0 (no evidence for the class) to 1 (the most); all 0 where there is none.
 
     Raises:
         ModelError: the package grad-cam cannot be used.
@@ -129,14 +130,14 @@ def heatmaps(
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    found = []
+    maps = []
     with torch.enable_grad(), GradCAM(network, [network.get_submodule(layer.layer)], layer.as_map) as explain:
         for start in range(0, len(images), BATCH):
-            batch = normalise(images[start : start + BATCH].to(_device(network)), how).requires_grad_()
-            targets = [ClassifierOutputTarget(said) for said in classes[start : start + BATCH]]
-            found.append(np.nan_to_num(np.asarray(explain(batch, targets), dtype=np.float32)))
+            batch = normalise(images[start : start + BATCH].to(_device(network)), preprocessing).requires_grad_()
+            targets = [ClassifierOutputTarget(index) for index in classes[start : start + BATCH]]
+            maps.append(np.nan_to_num(np.asarray(explain(batch, targets), dtype=np.float32)))
     network.zero_grad(set_to_none=True)
-    return np.concatenate(found) if found else np.zeros((0, *images.shape[2:]), dtype=np.float32)
+    return np.concatenate(maps) if maps else np.zeros((0, *images.shape[2:]), dtype=np.float32)
 
 
 def overlay(pixels: npt.NDArray[np.uint8], heat: npt.NDArray[np.floating[Any]]) -> Image.Image:
@@ -164,7 +165,7 @@ def _map_of(name: str, module: nn.Module, output: Tensor, gradient: Tensor | Non
         return None
     if output.ndim == 4:
         return _grid_of(name, output, gradient)
-    # The input of a layer of attention: behind it, only the class token matters for the answer.
+    # The input of an attention layer: after it, only the class token affects the logits.
     if output.ndim == 3 and isinstance(module, nn.LayerNorm):
         return _tokens_of(name, output, gradient)
     return None
@@ -190,30 +191,27 @@ def _device(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
 
 
-Probabilities = npt.NDArray[np.floating[Any]]
-
-
 def most_wrong(
-    probabilities: Probabilities, said: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], most: int
+    probabilities: Probabilities, predicted: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], most: int
 ) -> list[int]:
-    """Positions of pictures that were given another class, those whose true class was thought least likely first.
+    """Positions of wrongly predicted images, those whose true class has the lowest probability first.
 
     Args:
         probabilities: (N, K) floating point.
-        said: (N,) int64, the answers.
+        predicted: (N,) int64 classes.
         labels: (N,) int64.
         most: how many at most.
     """
-    wrong = np.flatnonzero(said != labels)
+    wrong = np.flatnonzero(predicted != labels)
     worst_first = np.argsort(probabilities[wrong, labels[wrong]], kind="stable")
     return [int(i) for i in wrong[worst_first][:most]]
 
 
 def least_sure(probabilities: Probabilities, most: int) -> list[int]:
-    """Positions of the pictures whose two likeliest classes are closest, right or wrong, closest first.
+    """Positions of the images whose two likeliest classes are closest, right or wrong, closest first.
 
     Args:
-        probabilities: (N, K) floating point, K 2 or more; with one class there is nothing to be unsure of.
+        probabilities: (N, K) floating point; none are found where K is 1.
         most: how many at most.
     """
     if probabilities.shape[1] < 2:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import rankdata
 
 from relish.core.runtime import rng_for
 from relish.data.dataset import Finding
@@ -22,28 +23,42 @@ from relish.evaluation.metrics import (
     Scores,
     Z,
     balanced_figures,
-    percentiles,
-    said_class,
+    percentile_interval,
+    predicted_class,
     score,
 )
-from relish.evaluation.prediction import Decision, tempered_softmax
+from relish.evaluation.prediction import Decision, probability_of, softmax
 from relish.evaluation.thresholds import Answered, CoveragePoint, answered, coverage_curve
+
+Labels = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+ImageRow = Mapping[str, str]
+"""An image of `dataset.json`: `path`, `class`, `sha256`."""
+
+TOP = 5
+"""The k of top-k accuracy, which is given with more classes than that."""
+RESAMPLES = 1000
+"""Of the bootstrap of the area under the curve."""
+MOST_RESAMPLED = 50_000
+"""Images times classes up to which the interval is a bootstrap's."""
+_AT_ONCE = 100
+"""Resamples computed together, which bounds memory."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """How good a model is, and how far its probabilities can be believed. Made by `figures`."""
+    """Accuracy and what stands beside it, and how well calibrated the probabilities are. Made by `figures`."""
 
     scores: Scores
-    """Of the classes that the model says, its threshold applied, unsure answers included."""
+    """Of the predicted classes, the threshold applied; images on which the model abstains are included."""
     likeliest: Proportion
-    """The accuracy that saying the likeliest class would have; the same where there is no threshold."""
+    """The accuracy without the threshold; the same where there is none."""
     balanced_accuracy: Estimate
     macro_f1: Estimate
     auc: Estimate | None
-    """None where there are pictures of one class alone."""
+    """None where the images are of one class only."""
     top5: Proportion | None
-    """None where there are not more than five classes."""
+    """None with five classes or fewer."""
     calibration: Calibration
     """With the model's temperature."""
     before_temperature: Calibration
@@ -52,9 +67,9 @@ class Figures:
     coverage: tuple[CoveragePoint, ...]
     decision: Decision
     answered: Answered | None
-    """None where the model is never unsure."""
+    """None where the model never abstains."""
     right: npt.NDArray[np.bool_] = field(repr=False, compare=False)
-    """(N,) bool: whether the class that is said is the true one, picture by picture."""
+    """(N,) bool: whether the predicted class of each image is the true one."""
 
     @property
     def top1(self) -> Proportion:
@@ -73,7 +88,7 @@ class Figures:
 
     @property
     def confusion(self) -> tuple[tuple[int, ...], ...]:
-        """A row is the true class, a column the one that was said."""
+        """A row is the true class, a column the predicted one."""
         return self.scores.confusion
 
     def sentence(self) -> str:
@@ -108,46 +123,35 @@ def figures(
     Args:
         logits: (N, K), before any temperature.
         labels: (N,) int64, each an index into `classes`.
-        decision: how the model turns them into answers; None: the likeliest class, at temperature 1.
+        decision: of the model; None: the likeliest class, at temperature 1.
 
     Raises:
-        DataError: there is no picture to score.
-        Diverged: a logit is not a number.
+        DataError: N is 0.
+        Diverged: a logit is NaN or infinite.
     """
     decision = decision or Decision()
     if len(labels) == 0:
-        logits = np.zeros((0, len(classes)))  # nothing came back from no picture; `score` says so
-    probabilities = tempered_softmax(logits, decision.temperature)
-    said, unsure = decision.decide(probabilities, classes)
-    scores = score(probabilities, labels, classes, said)
+        logits = np.zeros((0, len(classes)))  # without images K is unknown to the network; `score` raises
+    probabilities = softmax(logits, decision.temperature)
+    predicted, unsure = decision.decide(probabilities, classes)
+    scores = score(probabilities, labels, classes, predicted)
     balanced, macro = balanced_figures(scores)
-    right = said == labels
+    right = predicted == labels
     return Figures(
         scores=scores,
-        likeliest=Proportion(int((said_class(probabilities) == labels).sum()), len(labels)),
+        likeliest=Proportion(int((predicted_class(probabilities) == labels).sum()), len(labels)),
         balanced_accuracy=balanced,
         macro_f1=macro,
         auc=area_under_curve(probabilities, labels),
         top5=top_k(probabilities, labels) if len(classes) > TOP else None,
         calibration=calibration(logits, probabilities, labels, decision.temperature),
-        before_temperature=calibration(logits, tempered_softmax(logits, 1.0), labels),
+        before_temperature=calibration(logits, softmax(logits), labels),
         reliability=reliability(probabilities, labels),
-        coverage=coverage_curve(probabilities[np.arange(len(said)), said], right),
+        coverage=coverage_curve(probability_of(probabilities, predicted), right),
         decision=decision,
         answered=None if decision.unsure_below is None else answered(right, unsure),
         right=right,
     )
-
-
-TOP = 5
-"""The k of top-k; it means little where there are not more classes than that."""
-DRAWS = 1000
-"""Of the bootstrap."""
-MOST_DRAWN = 50_000
-"""Pictures times classes up to which the interval is a bootstrap's; beyond it is the one that a bootstrap comes to."""
-_AT_ONCE = 100
-
-Labels = npt.NDArray[np.int64]
 
 
 def top_k(probabilities: Floats, labels: Labels, k: int = TOP) -> Proportion:
@@ -157,22 +161,24 @@ def top_k(probabilities: Floats, labels: Labels, k: int = TOP) -> Proportion:
         probabilities: (N, K) float64.
         labels: (N,) int64.
     """
-    own = probabilities[np.arange(len(labels)), labels][:, None]
-    earlier = np.arange(probabilities.shape[1]) < labels[:, None]
-    before = (probabilities > own) | ((probabilities == own) & earlier)
-    return Proportion(int((before.sum(1) < k).sum()), len(labels))
+    likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    return Proportion(int((likeliest == labels[:, None]).any(1).sum()), len(labels))
 
 
 def area_under_curve(probabilities: Floats, labels: Labels, seed: int = 0) -> Estimate | None:
-    """The area under the ROC curve with its interval; None where there are pictures of one class alone.
+    """The area under the ROC curve with its interval; None where the images are of one class only.
 
-    The interval is that of a bootstrap stratified by class, of percentiles; for many pictures the normal interval with
-    the variance of the placements, which is what the bootstrap's comes to.
+    It is how often an image of a class gets a higher probability of it than an image of another class: 0.5 is guessing,
+    1 the best. With more than two classes it is the mean over the classes, each against the rest (Provost and Domingos
+    2000; scikit-learn's `multi_class="ovr", average="macro"`).
+
+    The interval is the percentile interval of a bootstrap stratified by class; with many images, where a bootstrap is
+    slow and comes to the same, the normal interval with DeLong's variance.
 
     Args:
         probabilities: (N, K) float64.
-        labels: (N,) int64. Classes without pictures are left out of the mean.
-        seed: the only source of chance here.
+        labels: (N,) int64. Classes without images are left out of the mean.
+        seed: of the bootstrap.
 
     Source: DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44, pages 837-845.
     """
@@ -180,67 +186,63 @@ def area_under_curve(probabilities: Floats, labels: Labels, seed: int = 0) -> Es
     if len(present) < 2:
         return None
     # Of two classes, one's area is the other's.
-    judged = present[-1:] if probabilities.shape[1] == 2 else present
-    areas, parts = np.zeros(len(judged)), np.zeros(len(labels))
-    for number, k in enumerate(judged):
-        areas[number], placed = _placements(probabilities[:, k], labels == k)
-        parts += placed / len(judged)
+    scored = present[-1:] if probabilities.shape[1] == 2 else present
+    areas, parts = np.zeros(len(scored)), np.zeros(len(labels))
+    for index, k in enumerate(scored):
+        areas[index], placements = _placements(probabilities[:, k], labels == k)
+        parts += placements / len(scored)
     value = float(areas.mean())
-    if len(labels) * len(judged) <= MOST_DRAWN:
-        return Estimate(value, percentiles(_drawn(probabilities[:, judged], labels, judged, seed)))
-    spread = np.sqrt(sum((labels == k).sum() * parts[labels == k].var() for k in present))
-    return Estimate(value, (float(max(value - Z * spread, 0.0)), float(min(value + Z * spread, 1.0))))
+    if len(labels) * len(scored) <= MOST_RESAMPLED:
+        return Estimate(value, percentile_interval(_resampled_areas(probabilities[:, scored], labels, scored, seed)))
+    error = np.sqrt(sum((labels == k).sum() * parts[labels == k].var() for k in present))
+    return Estimate(value, (float(max(value - Z * error, 0.0)), float(min(value + Z * error, 1.0))))
 
 
-def _placements(scores: Floats, own: npt.NDArray[np.bool_]) -> tuple[float, Floats]:
-    """The area of one class, and what each picture adds to it, (N,): its share of the others it is on the right side
-    of, over the pictures of its side."""
-    (inside,), (outside,) = np.nonzero(own), np.nonzero(~own)
-    order = inside[np.argsort(scores[inside])]
-    below, up_to = (np.searchsorted(scores[order], scores[outside], side=side) for side in ("left", "right"))
-    parts = np.empty(len(scores))
-    parts[outside] = (1 - (below + up_to) / 2 / len(inside)) / len(outside)
-    # An other lies below the i-th of the class where at most i of the class lie below it, or are its equal.
-    passed, met = (np.cumsum(np.bincount(n, minlength=len(inside) + 1))[:-1] for n in (up_to, below))
-    parts[order] = (passed + met) / 2 / len(outside) / len(inside)
-    return float(parts[order].sum()), parts
+def _placements(scores: Floats, positive: Bools) -> tuple[float, Floats]:
+    """The area of one class, and each image's part of it, (N,): the mean over its side (the class, or the others) of
+    the fraction of the other side that it is ranked right against. By midranks."""
+    ranks, parts = rankdata(scores), np.empty(len(scores))
+    inside, outside = int(positive.sum()), int((~positive).sum())
+    above = ranks[positive] - rankdata(scores[positive])  # others ranked below each image of the class
+    below = ranks[~positive] - rankdata(scores[~positive])  # images of the class ranked below each other
+    parts[positive] = above / outside / inside
+    parts[~positive] = (1 - below / inside) / outside
+    return float(np.sort(parts[positive]).sum()), parts  # sorted: the same sum in whatever order the images come
 
 
-def _drawn(scores: Floats, labels: Labels, judged: Labels, seed: int) -> Floats:
-    """(D,) areas of pictures drawn again, class by class."""
-    chance, found = rng_for(seed, "area"), np.zeros(DRAWS)
-    for start in range(0, DRAWS, _AT_ONCE):
+def _resampled_areas(scores: Floats, labels: Labels, scored: Labels, seed: int) -> Floats:
+    """(R,) mean areas of resamples, class by class."""
+    rng, areas = rng_for(seed, "area"), np.zeros(RESAMPLES)
+    for start in range(0, RESAMPLES, _AT_ONCE):
         times = np.zeros((_AT_ONCE, len(labels)))
         for k in np.unique(labels):
-            (where,) = np.nonzero(labels == k)
-            times[:, where] = chance.multinomial(len(where), np.full(len(where), 1 / len(where)), size=_AT_ONCE)
-        areas = [_weighted_area(scores[:, i], labels == k, times) for i, k in enumerate(judged)]
-        found[start : start + _AT_ONCE] = np.mean(areas, axis=0)
-    return found
+            (of_class,) = np.nonzero(labels == k)
+            even = np.full(len(of_class), 1 / len(of_class))
+            times[:, of_class] = rng.multinomial(len(of_class), even, size=_AT_ONCE)
+        by_class = [_weighted_areas(scores[:, i], labels == k, times) for i, k in enumerate(scored)]
+        areas[start : start + _AT_ONCE] = np.mean(by_class, axis=0)
+    return areas
 
 
-def _weighted_area(scores: Floats, own: npt.NDArray[np.bool_], times: Floats) -> Floats:
-    """(D,) areas where each picture counts so many times, (D, N); equal scores count half."""
+def _weighted_areas(scores: Floats, positive: Bools, times: Floats) -> Floats:
+    """(R,) areas of one class where each image counts `times`, (R, N); equal scores count half. All resamples at once:
+    scikit-learn's `roc_auc_score` with weights takes one resample a call."""
     order = np.argsort(scores, kind="stable")
     (starts,) = np.nonzero(np.diff(scores[order], prepend=-np.inf))
-    inside = np.add.reduceat(times[:, order] * own[order], starts, axis=1)  # (D, different scores)
-    outside = np.add.reduceat(times[:, order] * ~own[order], starts, axis=1)
+    inside = np.add.reduceat(times[:, order] * positive[order], starts, axis=1)  # (R, distinct scores)
+    outside = np.add.reduceat(times[:, order] * ~positive[order], starts, axis=1)
     below = np.cumsum(outside, axis=1) - outside / 2
-    area: Floats = (inside * below).sum(1) / (own.sum() * (~own).sum())
-    return area
-
-
-Row = Mapping[str, str]
-"""A picture of `dataset.json`: `path`, `class`, `sha256`."""
+    areas: Floats = (inside * below).sum(1) / (positive.sum() * (~positive).sum())
+    return areas
 
 
 @dataclass(frozen=True)
 class WithoutDuplicates:
-    """Accuracy on the judged pictures that have no copy among those learned from."""
+    """Accuracy on the evaluated images that have no copy among the training images."""
 
     right: Proportion
     left_out: int
-    """Pictures that have one."""
+    """Images that have one."""
 
     def as_json(self) -> dict[str, Any]:
         """The proportion, and `left_out`."""
@@ -248,22 +250,22 @@ class WithoutDuplicates:
 
 
 def without_duplicates(
-    findings: Iterable[Finding], learned: Sequence[Row], judged: Sequence[Row], right: npt.NDArray[np.bool_]
+    findings: Iterable[Finding], trained: Sequence[ImageRow], evaluated: Sequence[ImageRow], right: Bools
 ) -> WithoutDuplicates | None:
-    """Count again without the copies; None where every judged picture has one.
+    """The accuracy without images that a model may have memorised; None where every evaluated image has a copy.
 
     Args:
-        findings: of every kind; those that are read are duplicates across splits. Equal files are known without them.
-        learned, judged: pictures as `dataset.json` lists them.
-        right: (N,) bool, of the judged ones, in their order.
+        findings: of every kind; duplicates across splits are used. Equal files are known without them.
+        trained, evaluated: images as `dataset.json` lists them.
+        right: (N,) bool, of the evaluated ones, in their order.
     """
-    paths, files = {row["path"] for row in learned}, {row["sha256"] for row in learned}
+    paths, files = {row["path"] for row in trained}, {row["sha256"] for row in trained}
     copies: set[str] = set()
     for finding in findings:
         if finding.kind in ("exact-duplicate", "near-duplicate") and paths.intersection(finding.paths):
             copies.update(finding.paths)
-    fresh = np.array([row["path"] not in copies and row["sha256"] not in files for row in judged], dtype=np.bool_)
+    fresh = np.array([row["path"] not in copies and row["sha256"] not in files for row in evaluated], dtype=np.bool_)
     count = int(fresh.sum())
     if count == 0:
         return None
-    return WithoutDuplicates(Proportion(int((right & fresh).sum()), count), len(judged) - count)
+    return WithoutDuplicates(Proportion(int((right & fresh).sum()), count), len(evaluated) - count)

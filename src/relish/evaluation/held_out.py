@@ -18,27 +18,29 @@ from relish.core.io import atomic_path
 from relish.core.run_folder import RunFolder
 from relish.evaluation.calibration import fit_temperature
 from relish.evaluation.metrics import Proportion, Z
-from relish.evaluation.prediction import Decision, tempered_softmax
+from relish.evaluation.prediction import Decision, probability_of, softmax
 from relish.evaluation.thresholds import (
     Aim,
     choose_threshold,
     choose_unsure,
-    highest_accuracy,
-    highest_precision,
+    highest_fraction,
     positive_class,
 )
+
+_KNOWN = 0.9
+"""Fraction of the test split, at least, whose classes have held-out images; below it a gap has no explanation."""
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Answers on pictures that were not learned from."""
+    """Logits of images that were held out of training."""
 
     labels: npt.NDArray[np.int64]
     """(n,) int64."""
     logits: npt.NDArray[np.float32]
     """(n, K) float32, at temperature 1."""
     sha256: tuple[str, ...]
-    """Of each picture's file: which pictures these are."""
+    """Of each image's file."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,14 +55,8 @@ class HeldOut:
             np.savez_compressed(file, labels=self.labels, logits=self.logits, sha256=np.array(self.sha256, dtype="U64"))
 
 
-def chosen_by(folder: RunFolder) -> Proportion | None:
-    """What the winning rung of a climb was right on among the pictures held out; None where nothing was climbed."""
-    kept = [r for r in folder.records() if r["event"] == "rung" and r.get("kept", True)]
-    return Proportion(kept[-1]["correct"], kept[-1]["count"]) if kept else None
-
-
 def read_held_out(path: Path) -> HeldOut:
-    """What `save` wrote.
+    """What `HeldOut.save` wrote.
 
     Raises:
         RunError: there is no such file, or it is damaged.
@@ -71,147 +67,152 @@ def read_held_out(path: Path) -> HeldOut:
             hint="Fit again with recipe auto or probe, or with --val-split 0.2.",
         )
     try:
-        # Opened here: NumPy leaves a file open that it cannot make sense of.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-            return HeldOut(kept["labels"], kept["logits"], tuple(kept["sha256"].tolist()))
+        # Opened here: NumPy leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return HeldOut(arrays["labels"], arrays["logits"], tuple(arrays["sha256"].tolist()))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise RunError(f"{path} cannot be read ({error}).", hint="Fit again.") from error
-
-
-def temperate(held: HeldOut | None) -> Decision:
-    """The decision that has the temperature of these answers; of none, temperature 1."""
-    if held is None or not len(held):
-        return Decision()
-    return Decision(temperature=fit_temperature(held.logits, held.labels), fitted_on=len(held))
 
 
 def choose_decision(
     held: HeldOut | None, classes: Sequence[str], aim: Aim | None = None, accuracy: float | None = None
 ) -> Decision:
-    """The decision for these answers: temperature, then threshold, then the bound below which the model is unsure.
+    """A decision chosen on held-out images: temperature, then threshold, then the bound of abstention.
 
     Args:
-        held: None where nothing was held out: the likeliest class is said, at temperature 1.
+        held: None or empty: the likeliest class at temperature 1.
         classes: the K class names.
-        aim: of the threshold; None: none.
-        accuracy: wanted of the answers; None: the model is never unsure.
+        aim: of the threshold; None: no threshold.
+        accuracy: to reach on the answered images; None: the model never abstains.
     """
-    decision = temperate(held)
-    if held is None or not decision.fitted_on:
-        return decision
+    if held is None or not len(held):
+        return Decision()
+    decision = Decision(temperature=fit_temperature(held.logits, held.labels), fitted_on=len(held))
     if aim is not None:
         decision = with_threshold(decision, held, classes, aim)
     return decision if accuracy is None else with_unsure(decision, held, classes, accuracy)
 
 
-def unreached(
-    decision: Decision, held: HeldOut, classes: Sequence[str], aim: Aim | None, accuracy: float | None
-) -> list[str]:
-    """What was asked for and no number reaches on these answers, a sentence each, with how far they go."""
-    probabilities, found = tempered_softmax(held.logits, decision.temperature), []
-    if aim is not None and decision.threshold is None:
-        place = list(classes).index(positive_class(aim, classes))
-        best = highest_precision(probabilities[:, place], held.labels == place)
-        found.append(
-            f"no threshold reaches {aim.words} for {classes[place]} on the {len(held)} held-out pictures; "
-            f"the highest precision is {best:.3f}."
-        )
-    if accuracy is not None and decision.unsure_below is None:
-        said, _ = decision.decide(probabilities, classes)
-        best = highest_accuracy(probabilities[np.arange(len(said)), said], said == held.labels)
-        found.append(
-            f"however few of the {len(held)} held-out pictures are answered, accuracy {accuracy:g} is not reached; "
-            f"the highest is {best:.3f}."
-        )
-    return found
-
-
 def with_threshold(decision: Decision, held: HeldOut, classes: Sequence[str], aim: Aim) -> Decision:
-    """The same decision with the threshold for an aim, or with none where no threshold reaches it."""
-    positive = positive_class(aim, classes)
-    place = list(classes).index(positive)
-    probability = tempered_softmax(held.logits, decision.temperature)[:, place]
-    threshold = choose_threshold(probability, held.labels == place, aim)
+    """The decision with the threshold for an aim, or with none where no threshold reaches it."""
+    positive, probability, is_positive = _of_positive(decision, held, classes, aim)
+    threshold = choose_threshold(probability, is_positive, aim)
     if threshold is None:
         return replace(decision, positive=None, threshold=None, aim=None)
     return replace(decision, positive=positive, threshold=threshold, aim=aim.words)
 
 
 def with_unsure(decision: Decision, held: HeldOut, classes: Sequence[str], accuracy: float) -> Decision:
-    """The same decision with the bound for an accuracy of its answers, or with none where no bound reaches it."""
-    probabilities = tempered_softmax(held.logits, decision.temperature)
-    said, _ = decision.decide(probabilities, classes)
-    confidence = probabilities[np.arange(len(said)), said]
-    return replace(decision, unsure_below=choose_unsure(confidence, said == held.labels, accuracy))
+    """The decision with the bound of abstention for an accuracy, or with none where no bound reaches it."""
+    return replace(decision, unsure_below=choose_unsure(*_confidence(decision, held, classes), accuracy))
 
 
-_KNOWN = 0.9
-"""Share of the final split that classes with held-out pictures make up, at least, to say anything."""
+def unreached_aims(
+    decision: Decision, held: HeldOut, classes: Sequence[str], aim: Aim | None, accuracy: float | None
+) -> list[str]:
+    """A sentence for each of the two aims that no number reaches on the held-out images, with the best reached."""
+    sentences = []
+    if aim is not None and decision.threshold is None:
+        positive, probability, is_positive = _of_positive(decision, held, classes, aim)
+        sentences.append(
+            f"no threshold reaches {aim.words} for {positive} on the {len(held)} held-out pictures; "
+            f"the highest precision is {highest_fraction(probability, is_positive):.3f}."
+        )
+    if accuracy is not None and decision.unsure_below is None:
+        sentences.append(
+            f"however few of the {len(held)} held-out pictures are answered, accuracy {accuracy:g} is not reached; "
+            f"the highest is {highest_fraction(*_confidence(decision, held, classes)):.3f}."
+        )
+    return sentences
+
+
+def _of_positive(
+    decision: Decision, held: HeldOut, classes: Sequence[str], aim: Aim
+) -> tuple[str, npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """The positive class, its (n,) probabilities, and which images are of it."""
+    positive = positive_class(aim, classes)
+    index = list(classes).index(positive)
+    return positive, softmax(held.logits, decision.temperature)[:, index], held.labels == index
+
+
+def _confidence(
+    decision: Decision, held: HeldOut, classes: Sequence[str]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """(n,) probabilities of the predicted classes, and which of these are right."""
+    probabilities = softmax(held.logits, decision.temperature)
+    predicted, _ = decision.decide(probabilities, classes)
+    return probability_of(probabilities, predicted), predicted == held.labels
 
 
 @dataclass(frozen=True)
 class Gap:
-    """The final figure beside the one on held-out training pictures."""
+    """The accuracy on the test split beside the one on held-out training images."""
 
     held: Proportion
-    judged: Proportion
-    mixed: float | None
-    """Held-out accuracy with the classes in the final split's shares, where that explains what is missing."""
+    final: Proportion
+    reweighted: float | None
+    """Held-out accuracy with the class frequencies of the test split, where that explains the difference."""
 
     @property
     def points(self) -> float:
-        """How much higher the final figure is, in points; below 0 where it is lower."""
-        return 100 * (self.judged.value - self.held.value)
+        """How much higher the final accuracy is, in percentage points; below 0 where it is lower."""
+        return 100 * (self.final.value - self.held.value)
 
     @property
     def lower(self) -> bool:
-        """Whether it is lower than chance explains: the two intervals lie apart."""
-        return self.judged.interval[1] < self.held.interval[0]
+        """Whether it is lower by more than chance explains: the two intervals do not overlap."""
+        return self.final.interval[1] < self.held.interval[0]
 
     def reason(self, split: str) -> str:
         """Why it may be lower: `the test pictures are of another kind`."""
-        if self.mixed is None:
+        if self.reweighted is None:
             return f"the {split} pictures are of another kind"
         return (
             f"the {split} classes come in other shares, in which accuracy on held-out pictures would be "
-            f"{self.mixed:.3f}"
+            f"{self.reweighted:.3f}"
         )
 
 
-def gap_of(folder: RunFolder, judged: Proportion, counts: Sequence[int]) -> Gap | None:
-    """The gap of a finished run; None where no pictures were held out to choose by.
+def gap_of(folder: RunFolder, final: Proportion, counts: Sequence[int]) -> Gap | None:
+    """The gap of a finished run; None where its model was not chosen on held-out images.
 
     Args:
-        judged: right among the pictures of the final split.
-        counts: how many pictures of each class those are, K numbers.
+        final: the accuracy on the test split.
+        counts: K numbers, the images of each class in the test split.
     """
-    held = chosen_by(folder)
+    held = held_out_accuracy(folder)
     if held is None:
         return None
-    gap = Gap(held, judged, None)
+    gap = Gap(held, final, None)
     if not gap.lower:
         return gap
     try:
-        found = _mixed(read_held_out(folder.held_out), counts)
+        found = _reweighted(read_held_out(folder.held_out), counts)
     except RunError:
-        return gap  # of an earlier version, or moved away
+        return gap  # the file was moved away
     if found is None:
         return gap
     mean, error = found
-    return Gap(held, judged, mean) if judged.interval[1] >= mean - Z * error else gap
+    return Gap(held, final, mean) if final.interval[1] >= mean - Z * error else gap
 
 
-def _mixed(held: HeldOut, counts: Sequence[int]) -> tuple[float, float] | None:
-    """Held-out accuracy with classes in these shares, and its standard error; None where too few were held out."""
+def held_out_accuracy(folder: RunFolder) -> Proportion | None:
+    """The accuracy on held-out images of the last rung that the ladder kept; None for a run without a ladder."""
+    kept = [record for record in folder.records() if record["event"] == "rung" and record.get("kept", True)]
+    return Proportion(kept[-1]["correct"], kept[-1]["count"]) if kept else None
+
+
+def _reweighted(held: HeldOut, counts: Sequence[int]) -> tuple[float, float] | None:
+    """Held-out accuracy with these class frequencies, and its standard error; None where too few were held out."""
     right = held.logits.argmax(1) == held.labels
     sizes = np.bincount(held.labels, minlength=len(counts))
     hits = np.bincount(held.labels, weights=right, minlength=len(counts))
     known = sizes > 0
-    shares = np.asarray(counts, dtype=np.float64) / sum(counts)
-    if shares[known].sum() < _KNOWN:
+    weights = np.asarray(counts, dtype=np.float64) / sum(counts)
+    if weights[known].sum() < _KNOWN:
         return None
-    shares = shares[known] / shares[known].sum()
-    # Laplace's rule, so that a class with a few pictures, all of them right, is not taken for one without any error.
-    each = (hits[known] + 1) / (sizes[known] + 2)
-    error = np.sqrt((shares**2 * each * (1 - each) / sizes[known]).sum())
-    return float((shares * hits[known] / sizes[known]).sum()), float(error)
+    weights = weights[known] / weights[known].sum()
+    # Laplace's rule, so that a class with a few images, all of them right, has a standard error above 0.
+    smoothed = (hits[known] + 1) / (sizes[known] + 2)
+    error = np.sqrt((weights**2 * smoothed * (1 - smoothed) / sizes[known]).sum())
+    return float((weights * hits[known] / sizes[known]).sum()), float(error)

@@ -20,19 +20,25 @@ from relish.core.errors import DataError, Diverged
 from relish.core.runtime import rng_for
 
 Z = NormalDist().inv_cdf(0.975)
-"""How many standard errors a two-sided 95% interval reaches to either side."""
+"""Half width of a two-sided 95% interval, in standard errors."""
 UNEVEN = 1.5
-"""Classes are uneven where the largest has more than this many times the pictures of the smallest."""
+"""Classes are uneven where the largest has more than this many times the images of the smallest."""
+LEVEL = 0.95
+"""Of every interval."""
+RESAMPLES = 2000
+"""Of the bootstrap: the ends of an interval then vary by a few hundredths of its width from seed to seed."""
+
+Floats = npt.NDArray[np.float64]
 
 
 def wilson(correct: int, count: int) -> tuple[float, float]:
     """The 95% interval of a proportion.
 
-    Unlike the textbook interval it stays within 0 and 1 and keeps a width where every answer was right.
+    Unlike the normal interval it stays within 0 and 1, and keeps a width where every prediction is right.
 
     Args:
-        correct: how many were right, 0 to `count`.
-        count: how many there were; nothing is known of none, so 0 gives (0, 1).
+        correct: 0 to `count`.
+        count: 0 or more; 0 gives (0, 1).
 
     Returns:
         The lower and the upper end, with `correct / count` between them.
@@ -43,16 +49,16 @@ def wilson(correct: int, count: int) -> tuple[float, float]:
         raise ValueError(f"{correct} of {count} is no proportion")
     if count == 0:
         return 0.0, 1.0
-    share, weight = correct / count, Z * Z / count
-    middle = (share + weight / 2) / (1 + weight)
-    reach = Z / (1 + weight) * math.sqrt(share * (1 - share) / count + weight / (4 * count))
-    # At both ends the exact value is 0 or 1, which rounding would miss by a last digit.
-    return 0.0 if correct == 0 else middle - reach, 1.0 if correct == count else middle + reach
+    value, weight = correct / count, Z * Z / count
+    middle = (value + weight / 2) / (1 + weight)
+    half_width = Z / (1 + weight) * math.sqrt(value * (1 - value) / count + weight / (4 * count))
+    # At both ends the exact value is 0 or 1; rounding would change its last digit.
+    return 0.0 if correct == 0 else middle - half_width, 1.0 if correct == count else middle + half_width
 
 
 @dataclass(frozen=True)
 class Proportion:
-    """So many right of so many."""
+    """`correct` of `count`, such as an accuracy."""
 
     correct: int
     count: int
@@ -85,45 +91,45 @@ class Proportion:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """How one class fares: figures from 0 (worst) to 1, None where there is nothing to divide by."""
+    """The figures of one class, 0 (worst) to 1; None where the divisor is 0."""
 
     name: str
     precision: float | None
-    """Of the pictures given this class, the share that is of it; None if no picture was given it."""
+    """Fraction of the images predicted as this class that are of it; None if no image is predicted as it."""
     recall: float | None
-    """Of the pictures of this class, the share that was given it."""
+    """Fraction of the images of this class that are predicted as it."""
     f1: float | None
-    """The harmonic mean of the two."""
+    """Harmonic mean of precision and recall."""
     count: int
-    """Pictures of this class. With none, all three figures are None."""
+    """Images of this class; with none, all three figures are None."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a classifier got right and wrong. Made by `score`."""
+    """The confusion matrix and the figures that follow from it. Made by `score`."""
 
     classes: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
-    """K rows of K counts: a row is the true class, a column the one that was said."""
+    """K rows of K counts: a row is the true class, a column the predicted one."""
 
     @property
     def top1(self) -> Proportion:
-        """The accuracy: the share of pictures of which the true class is said."""
+        """The accuracy: the fraction of images whose predicted class is the true one."""
         correct = sum(self.confusion[k][k] for k in range(len(self.classes)))
         return Proportion(correct, sum(map(sum, self.confusion)))
 
     @property
     def per_class(self) -> tuple[ClassScores, ...]:
         """Every class, in the order of `classes`."""
-        said = [sum(column) for column in zip(*self.confusion, strict=True)]
+        predicted = [sum(column) for column in zip(*self.confusion, strict=True)]
         return tuple(
-            _class_scores(name, row[k], sum(row), said[k])
+            _class_scores(name, row[k], sum(row), predicted[k])
             for k, (name, row) in enumerate(zip(self.classes, self.confusion, strict=True))
         )
 
     @property
     def balanced_accuracy(self) -> float:
-        """The mean recall of the classes that have pictures, 0 (worst) to 1: every class counts alike.
+        """The mean recall of the classes that have images, 0 (worst) to 1: every class has the same weight.
 
         Source: Brodersen et al. 2010, The balanced accuracy and its posterior distribution, ICPR, section 2.
         """
@@ -131,12 +137,12 @@ class Scores:
 
     @property
     def macro_f1(self) -> float:
-        """The mean F1 of the classes that have pictures, 0 (worst) to 1."""
+        """The mean F1 of the classes that have images, 0 (worst) to 1."""
         return float(np.mean([one.f1 for one in self.per_class if one.f1 is not None]))
 
     @property
     def uneven(self) -> bool:
-        """Whether some class has far more pictures than another, so that accuracy speaks for the large ones."""
+        """Whether some class has more than `UNEVEN` times the images of another, so that it dominates the accuracy."""
         counts = [one.count for one in self.per_class if one.count]
         return max(counts) > UNEVEN * min(counts)
 
@@ -158,15 +164,15 @@ class Scores:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Scores":
-        """The scores that `as_json` wrote down; further keys are passed over."""
+        """The inverse of `as_json`; other keys are ignored."""
         return cls(tuple(document["classes"]), tuple(tuple(row) for row in document["confusion"]))
 
 
-def said_class(probabilities: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
-    """(N, K) probabilities to (N,) int64: the likeliest class of each picture, the first of equals.
+def predicted_class(probabilities: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
+    """(N, K) probabilities to (N,) int64: the likeliest class of each image, the first of equals.
 
     Raises:
-        Diverged: a value is not a number; the largest of such has no meaning.
+        Diverged: a value is NaN.
     """
     if np.isnan(probabilities).any():
         bad = int(np.isnan(probabilities).any(axis=1).sum())
@@ -181,19 +187,19 @@ def score(
     probabilities: npt.NDArray[np.floating[Any]],
     labels: npt.NDArray[np.int64],
     classes: Sequence[str],
-    said: npt.NDArray[np.int64] | None = None,
+    predicted: npt.NDArray[np.int64] | None = None,
 ) -> Scores:
-    """Count what was right and what was taken for what.
+    """The confusion matrix of predictions.
 
     Args:
-        probabilities: (N, K) floating point, a row per picture; the first of equal largest values counts.
+        probabilities: (N, K) floating point.
         labels: (N,) int64, each an index into `classes`.
         classes: the K class names.
-        said: (N,) int64, the class that is said of each picture; None: the likeliest.
+        predicted: (N,) int64, the predicted class of each image; None: the likeliest, the first of equals.
 
     Raises:
-        DataError: there is no picture to score.
-        Diverged: a probability is not a number.
+        DataError: N is 0.
+        Diverged: a probability is NaN.
     """
     if len(labels) == 0:
         raise DataError("there is no picture to score.", hint="Name a split that has pictures.")
@@ -202,29 +208,22 @@ def score(
         raise ValueError(f"probabilities are {probabilities.shape}, expected {(len(labels), known)}")
     if labels.min() < 0 or labels.max() >= known:
         raise ValueError(f"labels go from {labels.min()} to {labels.max()}, there are {known} classes")
-    likeliest = said_class(probabilities)
-    cells = np.bincount(labels * known + (likeliest if said is None else said), minlength=known * known)
+    likeliest = predicted_class(probabilities)
+    cells = np.bincount(labels * known + (likeliest if predicted is None else predicted), minlength=known * known)
     rows = cells.reshape(known, known).tolist()  # (K, K) int
     return Scores(tuple(classes), tuple(tuple(row) for row in rows))
 
 
-def _class_scores(name: str, right: int, count: int, said: int) -> ClassScores:
+def _class_scores(name: str, right: int, count: int, predicted: int) -> ClassScores:
     if count == 0:
         return ClassScores(name, None, None, None, 0)
-    precision = right / said if said else None
-    return ClassScores(name, precision, right / count, 2 * right / (count + said), count)
-
-
-DRAWS = 2000
-"""Of the bootstrap; its ends then move by a few hundredths of their distance from one seed to another."""
-LEVEL = 0.95
-
-Floats = npt.NDArray[np.float64]
+    precision = right / predicted if predicted else None
+    return ClassScores(name, precision, right / count, 2 * right / (count + predicted), count)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its 95% interval."""
+    """A figure that is no plain proportion, and its 95% interval."""
 
     value: float
     interval: tuple[float, float]
@@ -239,65 +238,65 @@ class Estimate:
         return {"value": self.value, "interval": list(self.interval)}
 
 
-def percentiles(draws: Floats) -> tuple[float, float]:
-    """The percentile interval of (D,) draws.
+def percentile_interval(resampled: Floats) -> tuple[float, float]:
+    """The 95% percentile interval of a figure of (R,) bootstrap resamples.
 
     Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 13.3.
     """
-    low, high = np.quantile(draws, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    low, high = np.quantile(resampled, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return float(low), float(high)
 
 
-def balanced_figures(scores: Scores, draws: int = DRAWS, seed: int = 0) -> tuple[Estimate, Estimate]:
+def balanced_figures(scores: Scores, resamples: int = RESAMPLES, seed: int = 0) -> tuple[Estimate, Estimate]:
     """Balanced accuracy and macro-F1 with their intervals.
 
     Args:
-        draws: how often the pictures are drawn again.
-        seed: the only source of chance here.
+        resamples: R, of the images, class by class.
+        seed: of the resampling.
     """
-    balanced, macro = _resampled(np.array(scores.confusion, dtype=np.int64), draws, seed)
+    balanced, macro = _resampled(np.array(scores.confusion, dtype=np.int64), resamples, seed)
     return (
-        Estimate(scores.balanced_accuracy, percentiles(balanced)),
-        Estimate(scores.macro_f1, percentiles(macro)),
+        Estimate(scores.balanced_accuracy, percentile_interval(balanced)),
+        Estimate(scores.macro_f1, percentile_interval(macro)),
     )
 
 
-def _resampled(confusion: npt.NDArray[np.int64], draws: int, seed: int) -> tuple[Floats, Floats]:
-    """Both figures of every draw, (D,) each."""
-    chance, counts = rng_for(seed, "bootstrap"), confusion.sum(1)
+def _resampled(confusion: npt.NDArray[np.int64], resamples: int, seed: int) -> tuple[Floats, Floats]:
+    """Balanced accuracy and macro-F1 of every resample, (R,) each."""
+    rng, counts = rng_for(seed, "bootstrap"), confusion.sum(1)
     present = np.flatnonzero(counts)
-    right, said = np.zeros((draws, len(counts))), np.zeros((draws, len(counts)))
+    right, predicted = np.zeros((resamples, len(counts))), np.zeros((resamples, len(counts)))
     for k in present:
         cells = np.flatnonzero(confusion[k])
-        drawn = chance.multinomial(counts[k], confusion[k, cells] / counts[k], size=draws)  # (D, cells)
-        said[:, cells] += drawn
+        drawn = rng.multinomial(counts[k], confusion[k, cells] / counts[k], size=resamples)  # (R, cells)
+        predicted[:, cells] += drawn
         right[:, k] = drawn[:, cells == k].sum(1)
     recall = right[:, present] / counts[present]
-    f1 = 2 * right[:, present] / (counts[present] + said[:, present])
+    f1 = 2 * right[:, present] / (counts[present] + predicted[:, present])
     return recall.mean(1), f1.mean(1)
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """What was known at one moment of a training; None where nothing was measured then."""
+    """One measurement during training; None where a figure was not measured."""
 
     epoch: float
-    """Epochs done: 0.2 is a fifth of the first one, 1.0 its end."""
+    """Epochs completed: 0.2 is a fifth of the first one, 1.0 its end."""
     loss: float | None = None
-    """Mean loss per training picture since the epoch began, in nats; lower is better."""
+    """Mean loss of a training image since the epoch began, in nats; lower is better."""
     train_accuracy: float | None = None
-    """Share of augmented training pictures got right since the epoch began, 0 (worst) to 1."""
+    """Accuracy on augmented training images since the epoch began, 0 (worst) to 1."""
     test_accuracy: float | None = None
-    """Share of held-out pictures got right, 0 (worst) to 1."""
+    """Accuracy on held-out images, 0 (worst) to 1."""
 
 
 Curves = tuple[CurvePoint, ...]
-"""One training, in the order of time."""
+"""One training run, in the order of time."""
 
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """What one learning rate came to."""
+    """The accuracy reached with one learning rate."""
 
     learning_rate: float
     """Above 0."""
@@ -306,5 +305,5 @@ class SweepPoint:
 
     @property
     def diverged(self) -> bool:
-        """Whether the loss stopped being a number."""
+        """Whether the loss became NaN or infinite."""
         return self.accuracy is None

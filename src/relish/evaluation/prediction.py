@@ -6,81 +6,83 @@ No torch: the server and an exported model's reader use this too.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from relish.core.errors import ModelError
-from relish.evaluation.metrics import said_class
+from relish.evaluation.metrics import predicted_class
+
+Real = TypeVar("Real", bound=np.floating[Any])
 
 HEADER_KEY = "decision"
-"""The word it stands under in a model file's header, and in an exported file's metadata."""
+"""The key of the decision in a model file's header, and in an exported file's metadata."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What turns a network's logits into an answer."""
+    """How a network's logits become a predicted class."""
 
     temperature: float = 1.0
-    """Logits are divided by it before the softmax; above 1 makes a model less sure. Above 0."""
+    """Divides the logits before the softmax, above 0; above 1 makes a model less certain."""
     positive: str | None = None
-    """The class that `threshold` is of; only where there are two classes."""
+    """The class that `threshold` belongs to; only with two classes."""
     threshold: float | None = None
-    """The positive class is said where its probability is at least this, 0 to 1; None says the likelier class."""
+    """The positive class is predicted from this probability on, 0 to 1; None predicts the likelier class."""
     aim: str | None = None
     """What the threshold was chosen for, such as `precision=0.99`."""
     unsure_below: float | None = None
-    """The model is unsure of a class that it gives less than this probability, 0 to 1; None is never unsure."""
+    """The model abstains where the predicted class has less than this probability, 0 to 1; None never abstains."""
     fitted_on: int = 0
-    """Held-out pictures these numbers were chosen on; 0 where nothing was."""
+    """Held-out images that these numbers were chosen on; 0 where none were."""
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
             raise ModelError(f"decision: temperature must be above 0, got {self.temperature}.")
         if (self.threshold is None) != (self.positive is None):
             raise ModelError("decision: a threshold belongs to a positive class.")
-        for name, share in (("threshold", self.threshold), ("unsure_below", self.unsure_below)):
-            if share is not None and not 0 <= share <= 1:
-                raise ModelError(f"decision: {name} must be between 0 and 1, got {share}.")
+        for name, bound in (("threshold", self.threshold), ("unsure_below", self.unsure_below)):
+            if bound is not None and not 0 <= bound <= 1:
+                raise ModelError(f"decision: {name} must be between 0 and 1, got {bound}.")
 
     def decide(
         self, probabilities: npt.NDArray[np.floating[Any]], classes: Sequence[str]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """The answer for each picture.
+        """The predicted class of each image, and whether the model abstains.
 
         Args:
             probabilities: (N, K) floating point, temperature applied.
             classes: the K class names.
 
         Returns:
-            (N,) int64, the class that is said; (N,) bool, whether the model is too unsure of it.
+            (N,) int64, the predicted class; (N,) bool, whether its probability is below `unsure_below`.
 
         Raises:
-            Diverged: a probability is not a number.
+            Diverged: a probability is NaN.
             ModelError: the positive class is not one of two classes.
         """
-        said = said_class(probabilities)
+        predicted = predicted_class(probabilities)
         if self.threshold is not None and self.positive is not None:
             if len(classes) != 2 or self.positive not in classes:
                 raise ModelError(f'decision: there is no threshold for "{self.positive}" among {len(classes)} classes.')
             positive = list(classes).index(self.positive)
-            said = np.where(probabilities[:, positive] >= self.threshold, positive, 1 - positive).astype(np.int64)
+            predicted = np.where(probabilities[:, positive] >= self.threshold, positive, 1 - positive).astype(np.int64)
         if self.unsure_below is None:
-            return said, np.zeros(len(said), dtype=np.bool_)
-        return said, probabilities[np.arange(len(said)), said] < self.unsure_below
+            return predicted, np.zeros(len(predicted), dtype=np.bool_)
+        return predicted, probability_of(probabilities, predicted) < self.unsure_below
 
     def as_header(self) -> str:
-        """JSON for a model file."""
+        """JSON for a model file's header."""
         return json.dumps(asdict(self))
 
 
 def decision_from(header: Mapping[str, str]) -> Decision:
-    """The decision a model file carries; a file without one says the likeliest class at temperature 1.
+    """The decision in a model file's header; without one, the likeliest class at temperature 1.
 
     Raises:
-        ModelError: the words under `decision` are not what `as_header` gave.
+        ModelError: the value is not what `as_header` wrote.
     """
     if HEADER_KEY not in header:
         return Decision()
@@ -90,36 +92,41 @@ def decision_from(header: Mapping[str, str]) -> Decision:
         raise ModelError(f"the model's decision cannot be read ({error.errors()[0]['msg']}).") from None
 
 
-def tempered_softmax(logits: npt.NDArray[np.floating[Any]], temperature: float) -> npt.NDArray[np.float64]:
-    """(N, K) logits to (N, K) float64 probabilities.
+def softmax(logits: npt.NDArray[np.floating[Any]], temperature: float = 1.0) -> npt.NDArray[np.float64]:
+    """(N, K) logits to (N, K) float64 probabilities; a row with an infinite logit becomes NaN, which `decide` refuses.
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 4.2.
     """
     scaled = np.asarray(logits, dtype=np.float64) / temperature
-    with np.errstate(invalid="ignore"):  # of what is infinite nothing is made but NaN, which `decide` refuses
-        shifted = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+    with np.errstate(invalid="ignore"):
+        exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
+
+def probability_of(probabilities: npt.NDArray[Real], classes: npt.NDArray[np.int64]) -> npt.NDArray[Real]:
+    """(N,): the probability of one class of each image, from (N, K) probabilities and (N,) classes."""
+    return probabilities[np.arange(len(classes)), classes]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one picture; `error` is set, and nothing else, where it could not be opened."""
+    """The prediction for one image; where it cannot be opened, `error` is set and nothing else."""
 
     path: str
-    """The picture's path, or its place in what was given, such as `picture 3`."""
+    """The image's path, or its position in the input, such as `picture 3`."""
     class_name: str | None = None
-    """The class that is said: the likeliest (the first of equals), unless the model has a threshold."""
+    """The predicted class: the likeliest (the first of equals), unless the model has a threshold."""
     probability: float | None = None
-    """Of that class, 0 to 1."""
+    """Of the predicted class, 0 to 1."""
     probabilities: dict[str, float] | None = None
-    """Of every class, in the model's order; they add up to 1."""
+    """Of every class, in the model's order; they sum to 1."""
     error: str | None = None
     """Why there is no prediction."""
     unsure: bool = False
-    """Whether the model abstains: it gives the class less than it was told to ask for."""
+    """Whether the model abstains: the probability is below the decision's `unsure_below`."""
 
     def as_json(self) -> dict[str, Any]:
-        """The document that `relish predict --json` prints for one picture."""
+        """The document that `relish predict --json` prints for one image."""
         if self.error is not None:
             return {"path": self.path, "error": self.error}
         return {
@@ -132,16 +139,19 @@ class Prediction:
 
 
 def predictions(
-    names: Sequence[str], rows: npt.NDArray[np.floating[Any]], classes: Sequence[str], decision: Decision
+    names: Sequence[str],
+    probabilities: npt.NDArray[np.floating[Any]],
+    classes: Sequence[str],
+    decision: Decision,
 ) -> list[Prediction]:
-    """One answer a picture.
+    """One prediction for each image.
 
     Args:
-        names: of the N pictures.
-        rows: (N, K) probabilities, temperature applied.
+        names: of the N images.
+        probabilities: (N, K), temperature applied.
         classes: the K class names.
     """
-    said, unsure = decision.decide(rows, classes)
+    predicted, unsure = decision.decide(probabilities, classes)
     return [
         Prediction(
             name,
@@ -150,5 +160,5 @@ def predictions(
             {known: float(p) for known, p in zip(classes, row, strict=True)},
             unsure=bool(doubt),
         )
-        for name, row, best, doubt in zip(names, rows, said, unsure, strict=True)
+        for name, row, best, doubt in zip(names, probabilities, predicted, unsure, strict=True)
     ]

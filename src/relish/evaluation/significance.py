@@ -7,6 +7,7 @@ afterwards.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,27 +18,27 @@ from scipy.stats import binomtest
 from relish.core.errors import RunError
 
 LEVEL = 0.05
-"""A p-value below this is taken for a difference."""
+"""A p-value below this counts as a difference."""
 
 
 @dataclass(frozen=True)
 class McNemar:
-    """The outcome of McNemar's exact test."""
+    """The result of McNemar's exact test."""
 
     only_first: int
-    """Pictures that only the first classifier gets right."""
+    """Images that only the first classifier gets right."""
     only_second: int
-    """Pictures that only the second one gets right."""
+    """Images that only the second one gets right."""
     p_value: float
-    """0 to 1: how often two equally good classifiers would differ by this much or more. Near 0 is a difference."""
+    """0 to 1: the probability that two equally good classifiers differ by this much or more."""
 
     @property
     def differs(self) -> bool:
-        """Whether chance is an unlikely explanation."""
+        """Whether the p-value is below `LEVEL`."""
         return self.p_value < LEVEL
 
     def sentence(self, first: str, second: str) -> str:
-        """The outcome in words, with the names of the two."""
+        """The result in words, with the names of the two."""
         if self.only_first == self.only_second == 0:
             return f"{first} and {second} are right on the same pictures."
         better = first if self.only_first > self.only_second else second
@@ -56,17 +57,17 @@ class McNemar:
 
 
 def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> McNemar:
-    """Test whether two classifiers err equally often on the same pictures.
+    """Test whether two classifiers err equally often on the same images.
 
     Args:
-        first: (N,) bool, whether the first classifier is right on each picture.
-        second: (N,) bool, the same of the second, pictures in the same order.
+        first: (N,) bool, whether the first classifier is right on each image.
+        second: (N,) bool, the same of the second, images in the same order.
 
     Returns:
         The counts and the exact two-sided p-value, which is 1 where the two never differ.
 
     Raises:
-        RunError: the two were not judged on the same number of pictures.
+        RunError: the two arrays differ in length.
 
     Source: McNemar 1947, Psychometrika 12, pages 153-157; exact binomial form.
     """
@@ -83,30 +84,30 @@ def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> McNe
     return McNemar(only_first, only_second, p_value)
 
 
-Floats = npt.NDArray[np.float32]
+Probabilities = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.int64]
 
 _SMALLEST = 1e-12
-"""Probabilities below it count as this, so that a single picture cannot cost more than 28 nats."""
+"""Probabilities are raised to this, so that a single image costs at most 28 nats."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A challenger against the model that stands so far."""
+    """Whether a model is better than a simpler one, by the paired losses of the same images."""
 
     gain: float
-    """How much smaller the challenger's mean loss is, in nats; below 0: it is larger."""
+    """Mean loss of the simpler model minus that of the other, in nats."""
     error: float
-    """One standard error of that, over the pictures."""
+    """Standard error of `gain` over the images, in nats."""
     right: int
-    """Pictures the challenger has right."""
+    """Images that the model has right."""
     right_before: int
-    """Pictures the standing model has right."""
+    """Images that the simpler model has right."""
     count: int
 
     @property
     def better(self) -> bool:
-        """Whether the challenger may take its place: by more than one standard error, and with no fewer right.
+        """Whether the loss is lower by more than one standard error, with no fewer images right.
 
         The one-standard-error rule in favour of the simpler model: Breiman et al. 1984, Classification and Regression
         Trees, section 3.4.3.
@@ -121,25 +122,25 @@ class Verdict:
         return f"{points:+.1f} points ({self.right} of {self.count}), {loss}: {kept}"
 
 
-def judge(challenger: Floats, standing: Floats, labels: Labels) -> Verdict:
-    """Set two models side by side.
+def compare_losses(probabilities: Probabilities, simpler: Probabilities, labels: Labels) -> Verdict:
+    """Compare a model with a simpler one on the same images.
 
     Args:
-        challenger, standing: (N, K) float32 probabilities of the same pictures; the standing model is the simpler one.
+        probabilities, simpler: (N, K) floating point, of the two models.
         labels: (N,) int64.
     """
-    gains = tempered_losses(standing, labels) - tempered_losses(challenger, labels)
+    gains = tempered_losses(simpler, labels) - tempered_losses(probabilities, labels)
     return Verdict(
         gain=float(gains.mean()),
         error=float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("inf"),
-        right=int((challenger.argmax(1) == labels).sum()),
-        right_before=int((standing.argmax(1) == labels).sum()),
+        right=int((probabilities.argmax(1) == labels).sum()),
+        right_before=int((simpler.argmax(1) == labels).sum()),
         count=len(labels),
     )
 
 
-def tempered_losses(probabilities: Floats, labels: Labels) -> npt.NDArray[np.float64]:
-    """The loss of each picture in nats, (N,) float64, at the temperature where their mean is smallest.
+def tempered_losses(probabilities: Probabilities, labels: Labels) -> npt.NDArray[np.float64]:
+    """The loss of each image in nats, (N,) float64, at the temperature where their mean is smallest.
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 4.2.
     """

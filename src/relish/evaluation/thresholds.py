@@ -23,44 +23,48 @@ MEASURES: tuple[Measure, ...] = get_args(Measure)
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
+CURVE_POINTS = 20
+"""Of the coverage curve: every twentieth of the images."""
+_TOLERANCE = 1e-9
+"""For the comparison of a fraction of counts with the fraction asked for."""
 _FORMS = "Such as precision=0.99, recall=0.95 or f1; with the class it is about, precision=0.99:hotdog."
 
 
 @dataclass(frozen=True)
 class Aim:
-    """What a threshold is for."""
+    """The measure that a threshold is chosen for."""
 
     measure: Measure
-    share: float | None
-    """To be reached, above 0 to 1; None for f1, which is made as large as it can be."""
+    least: float | None
+    """To be reached, above 0 to 1; None for f1, which is maximised."""
     positive: str | None
-    """The class it is about; None: the first of the two."""
+    """The class it is measured on; None: the first of the two."""
 
     @property
     def words(self) -> str:
         """Such as `precision=0.99`, without the class."""
-        return self.measure if self.share is None else f"{self.measure}={self.share:g}"
+        return self.measure if self.least is None else f"{self.measure}={self.least:g}"
 
 
 @dataclass(frozen=True)
-class Reached:
-    """What a threshold makes of some pictures."""
+class AtThreshold:
+    """The counts of one threshold on some images, and precision and recall."""
 
     right: int
-    """Pictures of the positive class that are said to be of it."""
-    said: int
-    """Pictures that are said to be of it."""
+    """Images of the positive class that are predicted as it."""
+    predicted: int
+    """Images that are predicted as the positive class."""
     count: int
-    """Pictures of it."""
+    """Images of the positive class."""
 
     @property
     def precision(self) -> Proportion | None:
-        """None where the class is never said."""
-        return Proportion(self.right, self.said) if self.said else None
+        """None where the class is never predicted."""
+        return Proportion(self.right, self.predicted) if self.predicted else None
 
     @property
     def recall(self) -> Proportion | None:
-        """None where no picture is of the class."""
+        """None where no image is of the class."""
         return Proportion(self.right, self.count) if self.count else None
 
     def sentence(self) -> str:
@@ -68,6 +72,55 @@ class Reached:
         precision = self.precision.sentence() if self.precision else "– (the class is never said)"
         recall = self.recall.sentence() if self.recall else "– (no picture is of the class)"
         return f"precision {precision}, recall {recall}"
+
+
+@dataclass(frozen=True)
+class CoveragePoint:
+    """The accuracy on the images whose predicted class has at least a given probability."""
+
+    coverage: float
+    """Fraction of the images that are answered, above 0 to 1."""
+    accuracy: float
+    """On these images, 0 to 1."""
+    unsure_below: float
+    """The lowest probability of a predicted class among these images."""
+    count: int
+    """Images that are answered."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The images on which a model does not abstain."""
+
+    correct: int
+    count: int
+    of: int
+    """All images."""
+
+    @property
+    def proportion(self) -> Proportion | None:
+        """Right among the answered; None where none is answered."""
+        return Proportion(self.correct, self.count) if self.count else None
+
+    def sentence(self) -> str:
+        """Such as `380 of 400 pictures answered, accuracy 0.990 (376 of 380, 95% interval 0.973–0.996)`."""
+        right = f"accuracy {self.proportion.sentence()}" if self.proportion else "so there is no accuracy"
+        return f"{self.count} of {self.of} pictures answered, {right}"
+
+    def as_json(self) -> dict[str, Any]:
+        """`count`, `of`, `correct`, `accuracy` and `interval`; the last two null where none is answered."""
+        accuracy = self.proportion
+        return {
+            "count": self.count,
+            "of": self.of,
+            "correct": self.correct,
+            "accuracy": accuracy and accuracy.value,
+            "interval": accuracy and list(accuracy.interval),
+        }
 
 
 def parse_aim(words: str) -> Aim:
@@ -82,24 +135,24 @@ def parse_aim(words: str) -> Aim:
         raise RecipeError(f'--threshold {words}: "{measure}" is no aim.', hint=nearest(measure, MEASURES) or _FORMS)
     if (measure == "f1") is bool(equals):
         raise RecipeError(f"--threshold {words}: not of the form that is needed.", hint=_FORMS)
-    share = _share("--threshold", words, number) if equals else None
-    return Aim(measure, share, positive.strip() or None)
+    least = _fraction("--threshold", words, number) if equals else None
+    return Aim(measure, least, positive.strip() or None)
 
 
 def parse_unsure(words: str) -> float:
-    """The accuracy wanted of the answers, from `accuracy=0.98`.
+    """The accuracy to reach on the answered images, from `accuracy=0.98`.
 
     Raises:
         RecipeError: not of that form, or out of range.
     """
-    met = re.fullmatch(r"\s*accuracy\s*=(.*)", words)
-    if met is None:
+    match = re.fullmatch(r"\s*accuracy\s*=(.*)", words)
+    if match is None:
         raise RecipeError(f"--unsure {words}: not of the form that is needed.", hint="Such as accuracy=0.98.")
-    return _share("--unsure", words, met[1])
+    return _fraction("--unsure", words, match[1])
 
 
 def positive_class(aim: Aim, classes: Sequence[str]) -> str:
-    """The class an aim is about.
+    """The class that an aim is measured on.
 
     Raises:
         RecipeError: there are not two classes, or none of that name.
@@ -118,165 +171,100 @@ def positive_class(aim: Aim, classes: Sequence[str]) -> str:
 
 
 def choose_threshold(probability: Floats, positive: Bools, aim: Aim) -> float | None:
-    """The threshold for an aim; None where none reaches it.
+    """The threshold for an aim, midway between two images' probabilities; None where no threshold reaches it.
 
-    For a precision the lowest that reaches it, which finds the most pictures; for a recall the highest, which is wrong
-    about the fewest; for f1 the one where it is largest. Between two pictures it lies in the middle.
+    For a precision the lowest that reaches it, which has the highest recall; for a recall the highest, which has the
+    fewest wrong; for f1 the one where it is largest.
 
     Args:
-        probability: (N,) float64, of the positive class, of held-out pictures.
-        positive: (N,) bool, whether they are of it.
+        probability: (N,) float64, of the positive class, of held-out images.
+        positive: (N,) bool, whether the images are of it.
     """
-    levels, said, right = _by_probability(probability, positive)
+    levels, predicted, right = _cumulated(probability, positive)
     count = int(positive.sum())
     if count == 0:
         return None
-    if aim.share is None:
-        best = int(np.argmax(2 * right / (said + count)))
+    if aim.least is None:
+        best = int(np.argmax(2 * right / (predicted + count)))
     else:
-        enough = right >= aim.share * (said if aim.measure == "precision" else count) - 1e-9
+        enough = right >= aim.least * (predicted if aim.measure == "precision" else count) - _TOLERANCE
         (reaching,) = np.nonzero(enough & (right > 0))
         if not len(reaching):
             return None
         best = int(reaching[-1] if aim.measure == "precision" else reaching[0])
-    return 0.0 if best == len(levels) - 1 else between(float(levels[best]), float(levels[best + 1]))
+    return _bound_at(levels, best)
 
 
-def highest_precision(probability: Floats, positive: Bools) -> float:
-    """The largest precision that any threshold comes to, (N,) each."""
-    _, said, right = _by_probability(probability, positive)
-    return float((right / said).max())
-
-
-def reached(probability: Floats, positive: Bools, threshold: float) -> Reached:
-    """Count what a threshold makes of pictures, (N,) each."""
-    said = probability >= threshold
-    return Reached(int((said & positive).sum()), int(said.sum()), int(positive.sum()))
-
-
-def _by_probability(probability: Floats, positive: Bools) -> tuple[Floats, Floats, Floats]:
-    """Each different probability, highest first; how many pictures have it or more, and how many are positive."""
-    levels, place = np.unique(-probability, return_inverse=True)
-    said = np.cumsum(np.bincount(place, minlength=len(levels))).astype(np.float64)
-    right = np.cumsum(np.bincount(place, positive, minlength=len(levels))).astype(np.float64)
-    return -levels, said, right
-
-
-def _share(option: str, words: str, number: str) -> float:
-    try:
-        share = float(number)
-    except ValueError:
-        raise RecipeError(f"{option} {words}: {number} is no number.", hint="A share, such as 0.99.") from None
-    if not 0 < share <= 1:
-        raise RecipeError(f"{option} {words}: {number} must be above 0 and at most 1.", hint="A share, such as 0.99.")
-    return share
-
-
-POINTS = 20
-"""Of the curve: every twentieth of the pictures."""
-
-
-@dataclass(frozen=True)
-class CoveragePoint:
-    """What comes of answering the pictures of at least some confidence."""
-
-    coverage: float
-    """Share of the pictures that are answered, above 0 to 1."""
-    accuracy: float
-    """Share of these that are right, 0 to 1."""
-    unsure_below: float
-    """The probability of the least sure answer that is still given."""
-    count: int
-    """Pictures that are answered."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields by name."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Answered:
-    """The pictures that a model is not unsure of."""
-
-    correct: int
-    count: int
-    of: int
-    """All pictures."""
-
-    @property
-    def proportion(self) -> Proportion | None:
-        """Right among the answered; None where none was answered."""
-        return Proportion(self.correct, self.count) if self.count else None
-
-    def sentence(self) -> str:
-        """Such as `380 of 400 pictures answered, accuracy 0.990 (376 of 380, 95% interval 0.973–0.996)`."""
-        right = f"accuracy {self.proportion.sentence()}" if self.proportion else "so there is no accuracy"
-        return f"{self.count} of {self.of} pictures answered, {right}"
-
-    def as_json(self) -> dict[str, Any]:
-        """`count`, `of`, `correct`, `accuracy` and `interval`; the last two null where none was answered."""
-        share = self.proportion
-        return {
-            "count": self.count,
-            "of": self.of,
-            "correct": self.correct,
-            "accuracy": share and share.value,
-            "interval": share and list(share.interval),
-        }
+def at_threshold(probability: Floats, positive: Bools, threshold: float) -> AtThreshold:
+    """The counts of a threshold, from (N,) probabilities of the positive class and (N,) bool."""
+    predicted = probability >= threshold
+    return AtThreshold(int((predicted & positive).sum()), int(predicted.sum()), int(positive.sum()))
 
 
 def answered(right: Bools, unsure: Bools) -> Answered:
-    """Count the pictures that are answered, from (N,) bool each."""
+    """Count the images on which the model does not abstain, from (N,) bool each."""
     return Answered(int((right & ~unsure).sum()), int((~unsure).sum()), len(right))
 
 
 def coverage_curve(confidence: Floats, right: Bools) -> tuple[CoveragePoint, ...]:
-    """From all pictures answered down to a twentieth of them, the surest; pictures of equal confidence go together.
+    """From all images answered down to the most confident twentieth; images of equal confidence stay together.
 
     Args:
-        confidence: (N,) float64, the probability of the class that is said.
+        confidence: (N,) float64, the probability of the predicted class.
         right: (N,) bool.
     """
-    levels, counts, hits = _by_confidence(confidence, right)
-    wanted = np.ceil(np.arange(POINTS, 0, -1) / POINTS * len(right))
-    places = list(dict.fromkeys(np.searchsorted(counts, wanted, side="left").tolist()))
+    levels, counts, hits = _cumulated(confidence, right)
+    wanted = np.ceil(np.arange(CURVE_POINTS, 0, -1) / CURVE_POINTS * len(right))
+    indices = list(dict.fromkeys(np.searchsorted(counts, wanted, side="left").tolist()))
     return tuple(
-        CoveragePoint(counts[i] / len(right), hits[i] / counts[i], float(levels[i]), int(counts[i])) for i in places
+        CoveragePoint(counts[i] / len(right), hits[i] / counts[i], float(levels[i]), int(counts[i])) for i in indices
     )
 
 
 def choose_unsure(confidence: Floats, right: Bools, accuracy: float) -> float | None:
-    """The lowest bound above which the answers are right at least so often; 0 where they all are, None where no bound
-    reaches it.
+    """The lowest bound of confidence above which predictions reach an accuracy.
 
     Args:
-        confidence: (N,) float64, of held-out pictures.
+        confidence: (N,) float64, the probability of the predicted class, of held-out images.
         right: (N,) bool.
-        accuracy: wanted of the answers, above 0 to 1.
+        accuracy: to reach, above 0 to 1.
+
+    Returns:
+        0 where all predictions together reach it, None where no bound does.
     """
-    levels, counts, hits = _by_confidence(confidence, right)
-    (reaching,) = np.nonzero(hits >= accuracy * counts - 1e-9)
-    if not len(reaching):
-        return None
-    last = int(reaching[-1])
-    return 0.0 if last == len(levels) - 1 else between(float(levels[last]), float(levels[last + 1]))
+    levels, counts, hits = _cumulated(confidence, right)
+    (reaching,) = np.nonzero(hits >= accuracy * counts - _TOLERANCE)
+    return _bound_at(levels, int(reaching[-1])) if len(reaching) else None
 
 
-def highest_accuracy(confidence: Floats, right: Bools) -> float:
-    """The largest accuracy that any bound comes to, (N,) each."""
-    _, counts, hits = _by_confidence(confidence, right)
+def highest_fraction(probability: Floats, right: Bools) -> float:
+    """The largest fraction that is right among the images from some probability on, (N,) each."""
+    _, counts, hits = _cumulated(probability, right)
     return float((hits / counts).max())
 
 
-def between(high: float, low: float) -> float:
-    """A bound that `high` reaches and `low` does not, as far from both as numbers allow."""
+def _cumulated(probability: Floats, right: Bools) -> tuple[Floats, Floats, Floats]:
+    """Each distinct probability, highest first; how many images have it or more, and how many of these are right."""
+    levels, level_of = np.unique(-probability, return_inverse=True)
+    counts = np.cumsum(np.bincount(level_of, minlength=len(levels))).astype(np.float64)
+    hits = np.cumsum(np.bincount(level_of, right, minlength=len(levels))).astype(np.float64)
+    return -levels, counts, hits
+
+
+def _bound_at(levels: Floats, index: int) -> float:
+    """A bound that `levels[index]` reaches and the next lower level does not, midway between them; 0 for the last."""
+    if index == len(levels) - 1:
+        return 0.0
+    high, low = float(levels[index]), float(levels[index + 1])
     middle = (high + low) / 2
     return middle if middle > low else high
 
 
-def _by_confidence(confidence: Floats, right: Bools) -> tuple[Floats, Floats, Floats]:
-    """Each different confidence, highest first; how many pictures have it or more, and how many of these are right."""
-    levels, place = np.unique(-confidence, return_inverse=True)
-    counts = np.cumsum(np.bincount(place, minlength=len(levels)))
-    hits = np.cumsum(np.bincount(place, right, minlength=len(levels))).astype(np.float64)
-    return -levels, counts.astype(np.float64), hits
+def _fraction(option: str, words: str, number: str) -> float:
+    try:
+        fraction = float(number)
+    except ValueError:
+        raise RecipeError(f"{option} {words}: {number} is no number.", hint="A share, such as 0.99.") from None
+    if not 0 < fraction <= 1:
+        raise RecipeError(f"{option} {words}: {number} must be above 0 and at most 1.", hint="A share, such as 0.99.")
+    return fraction

@@ -25,7 +25,7 @@ from relish.data.dataset import Split
 from relish.data.image import open_image
 from relish.data.transforms import Preprocessing, evaluation_transform, normalise, stacked
 from relish.evaluation.metrics import Proportion
-from relish.evaluation.prediction import Decision, tempered_softmax
+from relish.evaluation.prediction import Decision, softmax
 from relish.exporting.build import NORMALISED, PIXELS, with_outputs
 from relish.exporting.onnx_classifier import IMAGE, LOGITS, run, session
 
@@ -138,7 +138,7 @@ def torch_model(network: nn.Module, how: Preprocessing, decision: Decision) -> A
     def answer(picture: Image.Image) -> npt.NDArray[np.floating[Any]]:
         with torch.inference_mode():
             logits = network(normalise(stacked([evaluation_transform(picture, how)]), how))
-        return np.asarray(tempered_softmax(logits.numpy(), decision.temperature)[0])
+        return np.asarray(softmax(logits.numpy(), decision.temperature)[0])
 
     return answer
 

@@ -279,7 +279,7 @@ def _gap(gap: Gap | None, split: str) -> list[str]:
     text = "the same" if abs(points) < 0.05 else f"{abs(points):.1f} points {'higher' if points > 0 else 'lower'}"
     if gap.lower:
         text += f": {gap.reason(split)}"
-        text += f", so expect no more than the {split} figure" if gap.mixed is None else ""
+        text += f", so expect no more than the {split} figure" if gap.reweighted is None else ""
     return [
         f"- On the pictures held out in training it was right on {held.value:.3f} ({held.correct:,} of "
         f"{held.count:,}); on the {split} pictures {text}."

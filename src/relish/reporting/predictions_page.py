@@ -14,8 +14,8 @@ import numpy.typing as npt
 from relish.core.io import write_text
 from relish.data.dataset import Dataset, Split
 from relish.data.image import open_image
-from relish.data.loader import evenly
-from relish.evaluation.metrics import Scores, said_class, score
+from relish.data.split import evenly_spaced
+from relish.evaluation.metrics import Scores, predicted_class, score
 from relish.reporting.page import Embedded, embed, render
 
 
@@ -69,9 +69,9 @@ def write_predictions_page(
         WriteFailed: no space or no permission.
     """
     scores = score(probabilities, split.labels, dataset.classes)
-    predicted = said_class(probabilities)
+    predicted = predicted_class(probabilities)
     wrong = surest_mistakes(probabilities, split.labels)
-    shown = evenly(len(split), sample)
+    shown = evenly_spaced(len(split), sample)
 
     def cards(positions: Iterable[int]) -> list[_Card]:
         return [_card(dataset, split, probabilities[i], int(predicted[i]), i) for i in positions]
@@ -92,7 +92,7 @@ def surest_mistakes(probabilities: npt.NDArray[np.floating[Any]], labels: npt.ND
         probabilities: (N, K) floating point.
         labels: (N,) int64.
     """
-    wrong = np.flatnonzero(said_class(probabilities) != labels)
+    wrong = np.flatnonzero(predicted_class(probabilities) != labels)
     surest_first = np.argsort(-probabilities[wrong].max(axis=1), kind="stable")
     return [int(i) for i in wrong[surest_first]]
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from relish.core.io import write_text
 from relish.data.dataset import Finding
-from relish.data.loader import evenly
+from relish.data.split import evenly_spaced
 from relish.evaluation.metrics import Proportion
 from relish.reporting.page import Embedded, render
 from relish.reporting.run_figures import ClassRow, Figure
@@ -207,7 +207,7 @@ def images_of_cells(confusion: Confusion, most: int) -> dict[str, tuple[int, ...
     for place, cell in enumerate(cells):
         count = min(len(cell.positions), MOST_A_CELL, max(1, room // (len(cells) - place)) if room else 0)
         if count:
-            chosen[cell.name] = tuple(cell.positions[i] for i in evenly(len(cell.positions), count))
+            chosen[cell.name] = tuple(cell.positions[i] for i in evenly_spaced(len(cell.positions), count))
         room -= count
     return chosen
 

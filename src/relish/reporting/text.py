@@ -12,8 +12,8 @@ from rich.text import Text
 from relish.evaluation.figures import Figures
 from relish.evaluation.held_out import HeldOut
 from relish.evaluation.metrics import ClassScores, Proportion, Scores
-from relish.evaluation.prediction import Decision, tempered_softmax
-from relish.evaluation.thresholds import Reached, answered, reached
+from relish.evaluation.prediction import Decision, softmax
+from relish.evaluation.thresholds import AtThreshold, answered, at_threshold
 
 MOST_CLASSES = 12
 """Columns of the confusion matrix: more do not fit a screen, and the worst pairs are listed instead."""
@@ -179,22 +179,22 @@ def _indented(lines: list[str]) -> list[str]:
     return [f"  {line}" for line in lines]
 
 
-def _held_reached(decision: Decision, positive: str, threshold: float, held: HeldOut, figures: Figures) -> Reached:
+def _held_reached(decision: Decision, positive: str, threshold: float, held: HeldOut, figures: Figures) -> AtThreshold:
     place = figures.classes.index(positive)
-    probability = tempered_softmax(held.logits, decision.temperature)[:, place]
-    return reached(probability, held.labels == place, threshold)
+    probability = softmax(held.logits, decision.temperature)[:, place]
+    return at_threshold(probability, held.labels == place, threshold)
 
 
 def _held_answered(decision: Decision, held: HeldOut, classes: tuple[str, ...]) -> str:
-    predicted, unsure = decision.decide(tempered_softmax(held.logits, decision.temperature), classes)
+    predicted, unsure = decision.decide(softmax(held.logits, decision.temperature), classes)
     return answered(np.equal(predicted, held.labels), unsure).sentence()
 
 
-def _evaluated_reached(figures: Figures) -> Reached:
+def _evaluated_reached(figures: Figures) -> AtThreshold:
     """From the confusion matrix, whose predicted classes have the threshold applied."""
     place = figures.classes.index(str(figures.decision.positive))
     rows = figures.confusion
-    return Reached(rows[place][place], sum(row[place] for row in rows), sum(rows[place]))
+    return AtThreshold(rows[place][place], sum(row[place] for row in rows), sum(rows[place]))
 
 
 def _pictures(count: int) -> str:

@@ -181,7 +181,7 @@ def _features(
     config, size = model.data_config, model.data_config.input_size[1]
     backbone, split = Backbone(target, accelerator.device), images.as_split()
     smaller = min(size, max(32, round(CROP_SIZE * size / 32) * 32))
-    cropped = book_preprocessing(smaller if backbone.takes(smaller) else size, config.mean, config.std)
+    cropped = book_preprocessing(smaller if backbone.accepts(smaller) else size, config.mean, config.std)
     whole = replace(book_preprocessing(size, config.mean, config.std), resize=size)
     contents = dict(zip(images.paths, images.contents, strict=True))
 

@@ -36,8 +36,15 @@ from relish.data.transforms import (
 from relish.evaluation.features import Backbone
 from relish.evaluation.figures import Figures, figures
 from relish.evaluation.held_out import read_held_out
-from relish.evaluation.inference import BATCH_SIZE, Ask, batch_logits, batch_that_fits, in_parts, split_logits
-from relish.evaluation.prediction import Decision, decision_from, predictions, tempered_softmax
+from relish.evaluation.inference import (
+    BATCH_SIZE,
+    Forward,
+    batch_logits,
+    batch_that_fits,
+    forward_in_parts,
+    split_logits,
+)
+from relish.evaluation.prediction import Decision, decision_from, predictions, softmax
 from relish.evaluation.prediction import Prediction as Prediction
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
 from relish.models.saved_model import load_model, read_header, says_how_to_build
@@ -191,11 +198,11 @@ class Classifier:
         """
         backbone = Backbone.of_saved(self.network, len(self.classes), self.source, self._accelerator.device)
 
-        def ask(some: torch.Tensor) -> npt.NDArray[np.float32]:
+        def forward(some: torch.Tensor) -> npt.NDArray[np.float32]:
             found: npt.NDArray[np.float32] = backbone(some, self.preprocessing).cpu().numpy()
             return found
 
-        batches = [self._in_parts(batch, ask) for batch in self._opened_batches(images)]
+        batches = [self._in_parts(batch, forward) for batch in self._opened_batches(images)]
         return np.concatenate(batches or [np.empty((0, backbone.width), dtype=np.float32)])
 
     def stream(self, images: Iterable[ImageSource | ImageError]) -> Iterator[Prediction]:
@@ -291,17 +298,17 @@ class Classifier:
             self._precision = fastest(self.network, normalise(on_device, self.preprocessing))
         precision = self._precision
 
-        def ask(some: torch.Tensor) -> npt.NDArray[np.float32]:
+        def forward(some: torch.Tensor) -> npt.NDArray[np.float32]:
             return batch_logits(self.network, some, self.preprocessing, precision)
 
-        return tempered_softmax(self._in_parts(images, ask), self.decision.temperature)
+        return softmax(self._in_parts(images, forward), self.decision.temperature)
 
-    def _in_parts(self, images: torch.Tensor, ask: Ask) -> npt.NDArray[np.float32]:
-        """What `ask` returns for (B, 3, S, S) uint8 images, in parts that fit in the device's memory."""
+    def _in_parts(self, images: torch.Tensor, forward: Forward) -> npt.NDArray[np.float32]:
+        """What `forward` returns for (B, 3, S, S) uint8 images, in parts that fit in the device's memory."""
         images = images.to(self._accelerator.device)
         if self._batch is None:
-            self._batch = batch_that_fits(self.network, images, ask)
-        rows, self._batch = in_parts(images, ask, self._batch)
+            self._batch = batch_that_fits(self.network, images, forward)
+        rows, self._batch = forward_in_parts(images, forward, self._batch)
         return rows
 
 

@@ -13,7 +13,7 @@ from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for
 from relish.data.image import open_image
 from relish.evaluation.figures import Figures, figures
-from relish.evaluation.held_out import HeldOut, read_held_out, unreached, with_threshold, with_unsure
+from relish.evaluation.held_out import HeldOut, read_held_out, unreached_aims, with_threshold, with_unsure
 from relish.evaluation.prediction import HEADER_KEY, Decision, decision_from
 from relish.evaluation.thresholds import parse_aim, parse_unsure
 from relish.exporting.onnx_classifier import SUFFIX, OnnxClassifier
@@ -147,7 +147,7 @@ def _chosen(
         decision = with_threshold(decision, held, classes, aim)
     if accuracy is not None:
         decision = with_unsure(decision, held, classes, accuracy)
-    for words in unreached(decision, held, classes, aim, accuracy):
+    for words in unreached_aims(decision, held, classes, aim, accuracy):
         raise RunError(
             f"{folder.path}: {words}", hint="Nothing was changed. Ask for less, or train with more pictures."
         )

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relish.core.errors import BadInput, Failed, ModelError, RunError
+from relish.data.split import evenly_spaced
 
 try:
     import onnx
@@ -122,7 +123,7 @@ def _verification_images(
     else:
         part = str(RunFolder.open(run).read_evaluation()["split"])
         split = split_of_run(RunFolder.open(run), part, model.classes)
-    chosen = _evenly_spaced(split, limit)
+    chosen = split if limit is None else split.take(evenly_spaced(len(split), limit))
     return chosen, _names(chosen), part
 
 
@@ -130,13 +131,6 @@ def _names(split: Split) -> list[str]:
     """Paths below the folder they share: where that lies on this machine is kept out of the file."""
     shared = os.path.commonpath([path.parent for path in split.paths])
     return [path.relative_to(shared).as_posix() for path in split.paths]
-
-
-def _evenly_spaced(split: Split, limit: int | None) -> Split:
-    """So many of the images, which are sorted by class."""
-    if limit is None or limit >= len(split):
-        return split
-    return split.take(np.linspace(0, len(split) - 1, limit).round().astype(np.int64))
 
 
 def _calibration(
@@ -147,7 +141,7 @@ def _calibration(
         _, split, _ = labelled_images(data, model.classes, TRAIN, progress)
     else:
         split = split_of_run(RunFolder.open(run), TRAIN, model.classes)
-    chosen = _evenly_spaced(split, CALIBRATION_IMAGES)
+    chosen = split.take(evenly_spaced(len(split), CALIBRATION_IMAGES))
     progress.say(f"int8    calibrated on {len(chosen)} training pictures")
     for path in chosen.paths:
         pixels = evaluation_transform(open_image(path), model.preprocessing)

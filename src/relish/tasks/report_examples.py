@@ -19,7 +19,8 @@ from torch import Tensor
 from relish.core.errors import ImageError, ModelError, RecipeError, RelishError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.data.loader import View, evenly
+from relish.data.loader import View
+from relish.data.split import evenly_spaced
 from relish.data.transforms import evaluation_transform, stacked
 from relish.evaluation.explain import heatmaps, last_feature_map, overlay, overlays_unavailable
 from relish.evaluation.features import Backbone, Features, Nearest, features_of, nearest
@@ -113,7 +114,7 @@ class Examples:
 
     def _neighbours(self, positions: Sequence[int]) -> dict[int, tuple[Thumbnail, ...]]:
         trained = self.trained
-        some = [trained[i] for i in evenly(len(trained), MOST_LEARNED)]
+        some = [trained[i] for i in evenly_spaced(len(trained), MOST_LEARNED)]
         some = [row for row in some if self.run_images.has(row["path"])]
         if not some:
             return {}

@@ -26,10 +26,10 @@ from relish.core.runtime import elapsed_before, give_memory_back, keep_elapsed
 from relish.data.dataset import VALIDATION, Split
 from relish.data.transforms import Preprocessing, preprocessing_from
 from relish.evaluation.figures import Figures, figures
-from relish.evaluation.held_out import HeldOut, gap_of, read_held_out, unreached
-from relish.evaluation.inference import predict_split, split_logits
+from relish.evaluation.held_out import HeldOut, gap_of, read_held_out, unreached_aims
+from relish.evaluation.inference import split_logits
 from relish.evaluation.metrics import Proportion, score
-from relish.evaluation.prediction import decision_from
+from relish.evaluation.prediction import decision_from, softmax
 from relish.evaluation.source_rows import prove_rows
 from relish.models.saved_model import load_model
 from relish.reporting.text import calibration_line, decision_lines
@@ -218,11 +218,11 @@ def say_before(
     """Whether the rows are of these classes, and what their head scores before any training (the book's exercise 4)."""
     _prove_rows(prepared, folder, accelerator, progress, workers)
     split = prepared.dataset.splits[prepared.score_name]
-    found = predict_split(
+    logits = split_logits(
         prepared.target.network, split, prepared.preprocessing, accelerator, workers=workers, progress=progress,
         title="scoring the source rows",
     )  # fmt: skip
-    scores = score(found, split.labels, prepared.dataset.classes)
+    scores = score(softmax(logits), split.labels, prepared.dataset.classes)
     progress.say(f"before training, the head of source rows scores {prepared.score_name} {scores.sentence()}")
     if accelerator.is_main_process:
         folder.record(event="before", epoch=0, batch=0, split=prepared.score_name, **scores.as_json()["top1"])
@@ -242,7 +242,7 @@ def say_gap(prepared: Prepared, folder: RunFolder, judged: Proportion, progress:
         f"{split} accuracy is {-gap.points:.1f} points lower than on held-out training pictures "
         f"({gap.held.sentence()}): {gap.reason(split)}"
     )
-    if gap.mixed is None:
+    if gap.reweighted is None:
         progress.warn(f"{words}. Expect no more than the {split} figure in use.")
     else:
         progress.say(words)
@@ -278,7 +278,7 @@ def _say_uneven(prepared: Prepared, found: Figures, progress: Progress) -> None:
 def _say_decision(prepared: Prepared, folder: RunFolder, found: Figures, progress: Progress) -> None:
     held, request, split = read_held_out(folder.held_out), prepared.request, prepared.final_name
     progress.say(calibration_line(found))
-    for words in unreached(found.decision, held, found.classes, request.aim, request.accuracy):
+    for words in unreached_aims(found.decision, held, found.classes, request.aim, request.accuracy):
         progress.warn(words)
     for line in decision_lines(found, held, split):
         progress.say(line)

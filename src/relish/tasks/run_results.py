@@ -24,7 +24,7 @@ from relish.core.run_folder import RunFolder
 from relish.data.dataset import Split
 from relish.data.image import open_image
 from relish.evaluation.metrics import Proportion
-from relish.evaluation.prediction import Decision, tempered_softmax
+from relish.evaluation.prediction import Decision, softmax
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +73,8 @@ def read_run_predictions(folder: RunFolder, evaluation: dict[str, Any]) -> RunPr
         decision = TypeAdapter(Decision).validate_python(evaluation.get("decision") or {})
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"{folder.path}: its predictions cannot be read ({str(error).splitlines()[0]}).") from error
-    predicted, unsure = decision.decide(
-        found if logits is None else tempered_softmax(logits, decision.temperature), classes
-    )
-    return RunPredictions(
-        classes, labels, found, None if logits is None else tempered_softmax(logits, 1.0), predicted, unsure
-    )
+    predicted, unsure = decision.decide(found if logits is None else softmax(logits, decision.temperature), classes)
+    return RunPredictions(classes, labels, found, None if logits is None else softmax(logits), predicted, unsure)
 
 
 # ---- the images of a run --------------------------------------------------------------------------------------------

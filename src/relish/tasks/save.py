@@ -31,7 +31,7 @@ from relish.data.transforms import Preprocessing
 from relish.evaluation.figures import Figures, WithoutDuplicates, without_duplicates
 from relish.evaluation.held_out import HeldOut, choose_decision
 from relish.evaluation.metrics import CurvePoint
-from relish.evaluation.prediction import HEADER_KEY, tempered_softmax
+from relish.evaluation.prediction import HEADER_KEY, softmax
 from relish.models.saved_model import ModelDescription, save_model
 from relish.reporting import plots
 from relish.reporting.model_card import UNKNOWN, model_card
@@ -76,7 +76,7 @@ def draw_run(folder: RunFolder, stage: RunFolder, scored_on: str) -> None:
 def write_results(prepared: Prepared, folder: RunFolder, found: Figures, logits: npt.NDArray[np.float32]) -> None:
     """What the saved model said of the final split, (N, K) logits, and the figures; these end the run."""
     final = prepared.dataset.splits[prepared.final_name]
-    probabilities = tempered_softmax(logits, found.decision.temperature).astype(np.float32)
+    probabilities = softmax(logits, found.decision.temperature).astype(np.float32)
     with atomic_path(folder.predictions) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, labels=final.labels, probabilities=probabilities, logits=logits)
     if prepared.recipe.method == "train":

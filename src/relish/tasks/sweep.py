@@ -23,8 +23,8 @@ from relish.core.io import fingerprint, write_json, write_text
 from relish.core.progress import Progress
 from relish.core.runtime import accelerator_for, keep_freed_memory
 from relish.data.dataset import TEST, VALIDATION, Split
-from relish.evaluation.inference import predict_split
-from relish.evaluation.metrics import Proportion, SweepPoint, said_class
+from relish.evaluation.inference import split_logits
+from relish.evaluation.metrics import Proportion, SweepPoint, predicted_class
 from relish.evaluation.significance import mcnemar
 from relish.reporting import plots
 from relish.reporting.svg import write_svg
@@ -227,8 +227,8 @@ def _right(
 ) -> npt.NDArray[np.bool_]:
     """(N,) bool over the test split: this one time."""
     model = Classifier.load(best.folder.path, device=device)
-    found = predict_split(model.network, test, model.preprocessing, accelerator, progress=progress, title="testing")
-    right: npt.NDArray[np.bool_] = said_class(found) == test.labels
+    logits = split_logits(model.network, test, model.preprocessing, accelerator, progress=progress, title="testing")
+    right: npt.NDArray[np.bool_] = predicted_class(logits) == test.labels
     return right
 
 

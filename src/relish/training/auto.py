@@ -27,7 +27,7 @@ from relish.core.run_folder import RunFolder
 from relish.data.transforms import Preprocessing
 from relish.evaluation.held_out import HeldOut
 from relish.evaluation.metrics import Proportion
-from relish.evaluation.significance import Verdict, judge, tempered_losses
+from relish.evaluation.significance import Verdict, compare_losses, tempered_losses
 from relish.training.budget import SHARES, Climb, Plans, joint_epochs_for
 from relish.training.checkpoint import State, state_of
 from relish.training.finetune import HELD_OUT, Fold, Tuned, Tuning, put_together, set_head
@@ -143,14 +143,14 @@ def _tuned_held_out(job: Climb, folds: list[Fold], share: float) -> HeldOut:
 def _chosen(folds: list[Fold]) -> tuple[float, Verdict]:
     """The best average on the pictures held out, as a share of the way from the probe, and how it compares with it."""
     labels = np.concatenate([fold.out.labels for fold in folds])
-    said = {share: np.concatenate([fold.said(share) for fold in folds]) for share in (0.0, *SHARES)}
+    said = {share: np.concatenate([fold.probabilities(share) for fold in folds]) for share in (0.0, *SHARES)}
     # A model whose numbers are none any more says nothing.
     said = {share: np.nan_to_num(found) for share, found in said.items()}
     right = {share: int((found.argmax(1) == labels).sum()) for share, found in said.items()}
     # One that is right less often than the probe cannot win, however small its loss.
     fit = [share for share in SHARES if right[share] >= right[0.0]] or list(SHARES)
     share = min(fit, key=lambda s: float(tempered_losses(said[s], labels).mean()))
-    return share, judge(said[share], said[0.0], labels)
+    return share, compare_losses(said[share], said[0.0], labels)
 
 
 def _kept_before(folder: RunFolder) -> bool:

@@ -25,8 +25,8 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import to_device
 from relish.data.dataset import Split
-from relish.data.loader import evaluation_batches, evenly, training_batches
-from relish.data.split import stratified_folds, usable_folds
+from relish.data.loader import evaluation_batches, training_batches
+from relish.data.split import evenly_spaced, stratified_folds, usable_folds
 from relish.data.transforms import Preprocessing, book_preprocessing, normalise
 from relish.evaluation.features import Backbone
 from relish.models.freeze import freeze, half_frozen, set_train_mode
@@ -328,7 +328,7 @@ class Plans:
         wanted = self.job.preprocessing.image_size
         if self.job.recipe.image_size is not None or not math.isfinite(self.job.budget):
             return [wanted]
-        return [wanted, *(side for side in SIZES if side < wanted and backbone.takes(side))]
+        return [wanted, *(side for side in SIZES if side < wanted and backbone.accepts(side))]
 
     def _agreed(self, name: str, made: Callable[[], dict[str, Any]], keys: set[str]) -> dict[str, Any]:
         """The plan kept under this name, or one made and kept now: the first process's, in all of them.
@@ -441,7 +441,7 @@ def forward_seconds(backbone: Backbone, split: Split, how: Preprocessing, sides:
         sized = book_preprocessing(side, how.mean, how.std)
 
         def passed(count: int) -> None:
-            for batch in evaluation_batches(split, sized, [evenly(len(split), count)]):
+            for batch in evaluation_batches(split, sized, [evenly_spaced(len(split), count)]):
                 backbone(batch.images, sized)
 
         return _fastest(min(FORWARD_BATCH, len(split)), passed)
@@ -471,7 +471,7 @@ def step_seconds(lesson: Lesson, accelerator: Accelerator) -> float:
 
     def learned(count: int) -> None:
         batches = training_batches(
-            lesson.learn, how, [evenly(len(lesson.learn), count)], seed=0, epoch=0,
+            lesson.learn, how, [evenly_spaced(len(lesson.learn), count)], seed=0, epoch=0,
             smallest=recipe.smallest_crop, scaled=recipe.decoding == "scaled",
         )  # fmt: skip
         for batch in batches:

@@ -27,8 +27,10 @@ from relish.core.io import write_json
 from relish.core.progress import Muted, Progress
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import Split
-from relish.evaluation.inference import predict_split, softmax, split_logits
+from relish.data.split import evenly_spaced
+from relish.evaluation.inference import split_logits
 from relish.evaluation.metrics import Proportion
+from relish.evaluation.prediction import softmax
 from relish.evaluation.significance import tempered_losses
 from relish.models.target import TargetModel
 from relish.training.budget import COMPARED, SHARES, Climb, Plans, UpperPlan, held_out, joint_epochs_for, rate_shares
@@ -53,8 +55,8 @@ class Fold:
     logits: Mapping[float, npt.NDArray[np.float32]]
     """By share: (n, K) float32; 0 is the probe, 1 the fine-tuned model."""
 
-    def said(self, share: float) -> npt.NDArray[np.float32]:
-        """(n, K) float32 probabilities."""
+    def probabilities(self, share: float) -> npt.NDArray[np.float64]:
+        """(n, K) float64 probabilities."""
         return softmax(self.logits[share])
 
 
@@ -249,8 +251,8 @@ class Tuning:
 
 def _best_loss(fold: Fold) -> float:
     """Mean loss in nats on what was held out, at the best temperature, of the best average with the probe."""
-    said = [np.nan_to_num(fold.said(share)) for share in SHARES]
-    return min(float(tempered_losses(one, fold.out.labels).mean()) for one in said)
+    probabilities = [np.nan_to_num(fold.probabilities(share)) for share in SHARES]
+    return min(float(tempered_losses(one, fold.out.labels).mean()) for one in probabilities)
 
 
 def _words(fold: Fold, number: int, models: int) -> str:
@@ -286,16 +288,15 @@ def put_together(
     if len(folds) == 1:
         network.load_state_dict(between(folds[0].probe, folds[0].tuned, share))
         return True
-    places = np.unique(np.linspace(0, len(lesson.learn) - 1, COMPARED).round().astype(np.int64))
-    some = lesson.learn.take(places)
+    some = lesson.learn.take(evenly_spaced(len(lesson.learn), COMPARED))
 
     def loss(state: State) -> float:
         network.load_state_dict(state)
-        said = predict_split(
+        logits = split_logits(
             network, some, lesson.preprocessing, accelerator,
             workers=lesson.workers, progress=progress, title="comparing the average",
         )  # fmt: skip
-        return float(tempered_losses(np.nan_to_num(said), some.labels).mean())
+        return float(tempered_losses(np.nan_to_num(softmax(logits)), some.labels).mean())
 
     theirs = float(np.mean([loss(between(fold.probe, fold.tuned, share)) for fold in folds]))
     average = mean_of([fold.tuned for fold in folds])

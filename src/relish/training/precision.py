@@ -17,7 +17,8 @@ from relish.core.io import write_json
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import to_device
-from relish.data.loader import evaluation_batches, evenly
+from relish.data.loader import evaluation_batches
+from relish.data.split import evenly_spaced
 from relish.data.transforms import normalise
 from relish.models.freeze import set_train_mode
 from relish.models.precision import MEASURED_ON, PICTURES, Precision, Trial, trial
@@ -55,7 +56,7 @@ def _noted(folder: RunFolder) -> Precision:
 def _tried(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> Precision:
     to_device(lesson.target.network, accelerator.device)
     set_train_mode(lesson.target.network, lesson.target, still_norms=lesson.recipe.batch_norm == "still")
-    some = evenly(len(lesson.learn), min(PICTURES, lesson.recipe.batch_size))
+    some = evenly_spaced(len(lesson.learn), min(PICTURES, lesson.recipe.batch_size))
     (batch,) = evaluation_batches(lesson.learn, lesson.preprocessing, [some])
     images = normalise(batch.images.to(accelerator.device), lesson.preprocessing)
     found: Trial = trial(lesson.target.network, images, training=True)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from accelerate import Accelerator
-from scipy.special import softmax
 
 from relish.core.errors import DataError
 from relish.core.progress import Progress
@@ -23,7 +22,8 @@ from relish.data.split import stratified_folds, stratified_sample, usable_folds
 from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.evaluation.metrics import Proportion
-from relish.evaluation.significance import judge
+from relish.evaluation.prediction import softmax
+from relish.evaluation.significance import compare_losses
 from relish.training.budget import Climb, LowerPlan, framed_on
 from relish.training.linear_probe import CrossValidated, Probe, cross_validate, fit_probe
 from relish.training.recipe import BalanceName
@@ -169,8 +169,8 @@ def _framed(bench: _Bench, learn: Split, book: Preprocessing) -> Preprocessing:
     best, standing, hows = book, None, framings(book)
     for how, features in zip(hows, bench.features(some, [View(how) for how in hows], "framings"), strict=True):
         found = bench.cross_validated(some, features)
-        said = softmax(found.logits, axis=1)
-        if standing is None or judge(said, standing, some.labels[found.held]).better:
+        said = softmax(found.logits)
+        if standing is None or compare_losses(said, standing, some.labels[found.held]).better:
             best, standing = how, said
     return best
 

@@ -25,7 +25,7 @@ from relish.core.runtime import derive_seed, to_device
 from relish.data.dataset import Split
 from relish.data.loader import Batch, balanced_batches, epoch_batches, training_batches
 from relish.data.transforms import Preprocessing, normalise
-from relish.evaluation.inference import predict_split
+from relish.evaluation.inference import split_logits
 from relish.models.freeze import set_train_mode
 from relish.models.precision import Precision, computing_in
 from relish.models.target import TargetModel
@@ -220,7 +220,7 @@ def _share_statistics(network: torch.nn.Module, accelerator: Accelerator) -> Non
 
 
 def _score(lesson: Lesson, folder: RunFolder, place: Place, accelerator: Accelerator, progress: Progress) -> None:
-    found = predict_split(
+    logits = split_logits(
         lesson.target.network,
         lesson.score,
         lesson.preprocessing,
@@ -229,7 +229,7 @@ def _score(lesson: Lesson, folder: RunFolder, place: Place, accelerator: Acceler
         progress=progress,
         title=f"scoring on {lesson.score_name}",
     )
-    right = int((found.argmax(1) == lesson.score.labels).sum())
+    right = int((logits.argmax(1) == lesson.score.labels).sum())
     progress.say(
         f"epoch {place.epoch + 1}/{lesson.recipe.passes}  loss {place.loss / place.seen:.3f}  "
         f"train {place.right / place.seen:.3f}  {lesson.score_name} {right / len(lesson.score):.4f}  "
