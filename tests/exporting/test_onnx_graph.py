@@ -65,7 +65,7 @@ def test_large_photographs_are_prepared_as_for_pytorch(framing, interpolation):
 @pytest.mark.parametrize("interpolation", FILTERS)
 def test_where_pillow_always_goes_across_first_so_does_the_file(monkeypatch, interpolation):
     """Two calls of Pillow, a side each, have that order in every version."""
-    monkeypatch.setattr(onnx_graph, "pillow_turns", lambda: False)
+    monkeypatch.setattr(onnx_graph, "pillow_scales_height_first", lambda: False)
     preparing.cache_clear()
     kind = Image.Resampling.BICUBIC if interpolation == "bicubic" else Image.Resampling.BILINEAR
     for width, height in ((7, 900), (255, 257), (300, 700), (20, 30)):
@@ -76,9 +76,9 @@ def test_where_pillow_always_goes_across_first_so_does_the_file(monkeypatch, int
     preparing.cache_clear()
 
 
-def test_which_side_goes_first_matters_where_pillow_turns():
+def test_which_side_goes_first_matters_where_pillow_scales_height_first():
     """Were it of no account, the rule in the graph would be tested by nothing above."""
-    if not onnx_graph.pillow_turns():
+    if not onnx_graph.pillow_scales_height_first():
         pytest.skip("this Pillow goes across first whatever the picture")
     picture, kind = noise(30, 700, harsh=True), Image.Resampling.BICUBIC
     across = picture.resize((40, 700), kind).resize((40, 40), kind)

@@ -37,15 +37,21 @@ OPSET, IR_VERSION = 18, 10
 Tried with ONNX Runtime 1.32, its 1.30 for JavaScript, and OpenVINO 2026.4."""
 NORMALISED = "normalised"
 """The exported network's input."""
-MOST_BYTES = 2**31 - 2**20
-"""What one protobuf message can hold, less some room."""
+MAX_BYTES = 2**31 - 2**20
+"""Of weights: what one protobuf message can hold, less a megabyte for the rest of the graph."""
+CALIBRATION_IMAGES = 128
+"""Training images that the ranges of activations are measured on."""
+INT8_LOSS_MAX = 0.01
+"""The accuracy that int8 may lose against float32, 0 to 1."""
+PIXELS = "pixels"
+"""The preprocessed image before normalisation, (N, 3, S, S) float32 whole numbers; `with_outputs` exposes it."""
 
 
 def network_model(network: nn.Module, image_size: int, count: int) -> onnx.ModelProto:
-    """Export a network.
+    """Export a network as an ONNX graph of its own, from `normalised` (N, 3, S, S) float32 to `logits` (N, K) float32.
 
     Args:
-        network: takes (N, 3, S, S) float32, gives (N, K) logits; left as it is.
+        network: takes (N, 3, S, S) float32, gives (N, K) logits; it is not changed.
         image_size: S.
         count: N, fixed in the graph.
 
@@ -53,14 +59,14 @@ def network_model(network: nn.Module, image_size: int, count: int) -> onnx.Model
         Failed: torch cannot export this network, or it is larger than one ONNX file can be.
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
-    if size > MOST_BYTES:
+    if size > MAX_BYTES:
         raise Failed(
             f"the network has {size / 2**30:.1f} GiB of weights; one ONNX file holds 2.", hint="Fit a smaller one."
         )
     plain = copy.deepcopy(network).cpu().float().eval()
     example = torch.zeros(count, 3, image_size, image_size)
     try:
-        with _quiet(), torch.inference_mode():
+        with _silent(), torch.inference_mode():
             program = torch.onnx.export(
                 plain,
                 (example,),
@@ -70,19 +76,19 @@ def network_model(network: nn.Module, image_size: int, count: int) -> onnx.Model
                 output_names=[LOGITS],
                 verbose=False,
             )
-    except Exception as error:  # whatever an architecture's code leads the exporter to
+    except Exception as error:  # the exporter raises whatever an architecture's code makes it raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Failed(
             f"torch cannot export this network to ONNX ({reason[:200]}).", hint="Take another --source."
         ) from error
     if program is None:
         raise Failed("torch did not export this network to ONNX.", hint="Take another --source.")
-    return _bare(program.model_proto)
+    return _without_traces(program.model_proto)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter tells of its own deprecations and steps, which are nothing a user can act on."""
+def _silent() -> Iterator[None]:
+    """Silence the exporter's own deprecations and progress, which a user cannot act on."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     with warnings.catch_warnings():
@@ -94,8 +100,8 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _bare(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without words that only a maker of exporters needs."""
+def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove source locations and doc strings, and check that the operators are ONNX's own."""
     if [one.domain for one in model.opset_import] != [""] or model.functions:
         raise Failed("torch exported this network with operators of its own.", hint="Take another --source.")
     graph = model.graph
@@ -108,18 +114,12 @@ def _bare(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-CALIBRATION_IMAGES = 128
-"""Training pictures that the ranges of activations are read from."""
-INT8_LOSS_MAX = 0.01
-"""Share of the pictures by which int8 may be less accurate than float32."""
-
-
 def quantised(network: onnx.ModelProto, inputs: Iterable[npt.NDArray[np.float32]]) -> onnx.ModelProto:
-    """Quantise the network's graph.
+    """The network's graph in QDQ form: 8-bit weights and activations, one scale for each channel of a weight.
 
     Args:
-        network: from `network.network_model`.
-        inputs: (N, 3, S, S) float32 each, normalised, of training pictures.
+        network: from `network_model`.
+        inputs: (N, 3, S, S) float32 each, normalised training images.
 
     Raises:
         Failed: ONNX Runtime cannot quantise it.
@@ -130,13 +130,13 @@ def quantised(network: onnx.ModelProto, inputs: Iterable[npt.NDArray[np.float32]
         warnings.simplefilter("ignore")
         out = Path(folder) / "int8.onnx"
         prepared = onnx.shape_inference.infer_shapes(network)
-        # Otherwise it advises, by the root logger, to fold what torch's exporter has folded already.
+        # Without this it logs advice to fold constants, which torch's exporter has done.
         onnx.helper.set_model_props(prepared, {"onnx.quant.pre_process": "onnxruntime.quant"})
         try:
             quantize_static(
                 prepared,
                 out,
-                _Reader(inputs),
+                _CalibrationReader(inputs),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
@@ -148,21 +148,22 @@ def quantised(network: onnx.ModelProto, inputs: Iterable[npt.NDArray[np.float32]
             raise Failed(
                 f"ONNX Runtime cannot quantise this network ({error}).", hint="Export it without --int8."
             ) from error
-    return _checked(model)
+    return _plain_onnx(model)
 
 
-class _Reader:
-    """What `quantize_static` asks for its pictures."""
+class _CalibrationReader:
+    """The inputs as `quantize_static` reads them."""
 
     def __init__(self, inputs: Iterable[npt.NDArray[np.float32]]) -> None:
         self._inputs: Iterator[npt.NDArray[np.float32]] = iter(inputs)
 
     def get_next(self) -> dict[str, Any] | None:
-        """The next input by name, or None after the last."""
+        """The next input by name; None after the last."""
         return next(({NORMALISED: one} for one in self._inputs), None)
 
 
-def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
+def _plain_onnx(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Check that the operators are ONNX's own, and set the versions of `network_model`."""
     versions = {one.domain: one.version for one in model.opset_import if one.domain in ("", "ai.onnx")}
     if versions.get("", OPSET) != OPSET or any(node.domain not in ("", "ai.onnx") for node in model.graph.node):
         raise Failed("ONNX Runtime quantised this network with operators of its own.", hint="Export it without --int8.")
@@ -173,33 +174,29 @@ def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-PIXELS = "pixels"
-"""What the network sees before it is normalised, (N, 3, S, S) float32 whole numbers; `with_outputs` shows it."""
-
-
 def assemble(
-    network: onnx.ModelProto, how: Preprocessing, decision: Decision, *, classes: int, count: int
+    network: onnx.ModelProto, preprocessing: Preprocessing, decision: Decision, *, classes: int, count: int
 ) -> onnx.ModelProto:
-    """Put the parts together.
+    """The whole model: preprocessing, network, temperature and softmax.
 
     Args:
-        network: from `network.network_model`, for `count` pictures of `how.image_size`.
+        network: from `network_model` or `quantised`, for `count` images of `preprocessing.image_size`.
         classes: K.
         count: N.
     """
     before, after = Graph("prepare"), Graph("answer")
-    prepared = before.op("Identity", pixels(before, IMAGE, how, count), named=PIXELS)
-    before.op("Identity", normalised(before, prepared, how), named=NORMALISED)
+    prepared = before.op("Identity", pixels(before, IMAGE, preprocessing, count), named=PIXELS)
+    before.op("Identity", normalised(before, prepared, preprocessing), named=NORMALISED)
     after.op("Softmax", after.op("Div", LOGITS, after.single(decision.temperature)), named=PROBABILITIES, axis=1)
     image = helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [count, "height", "width", 3])
-    answers = [
+    outputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [count, classes]) for name in (PROBABILITIES, LOGITS)
     ]
     graph = helper.make_graph(
         [*before.nodes, *network.graph.node, *after.nodes],
         "relish",
         [image],
-        answers,
+        outputs,
         [*before.initialisers, *network.graph.initializer, *after.initialisers],
     )
     opsets = network.opset_import or [helper.make_opsetid("", OPSET)]
@@ -209,16 +206,16 @@ def assemble(
     return model
 
 
-def with_metadata(model: onnx.ModelProto, words: Mapping[str, str]) -> onnx.ModelProto:
-    """A copy that says this of itself, in sorted order."""
+def with_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> onnx.ModelProto:
+    """A copy with these words as its metadata, in sorted order."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    helper.set_model_props(result, dict(sorted(words.items())))
+    helper.set_model_props(result, dict(sorted(metadata.items())))
     return result
 
 
 def with_outputs(model: onnx.ModelProto, *names: str) -> onnx.ModelProto:
-    """A copy that also gives out these inner results, (N, 3, S, S) float32."""
+    """A copy that also returns these intermediate results, (N, 3, S, S) float32."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     result.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)

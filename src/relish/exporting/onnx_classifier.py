@@ -18,16 +18,18 @@ from relish.core.errors import Failed, ImageError, ModelError
 from relish.data.image import ImageSource, open_image
 from relish.evaluation.prediction import HEADER_KEY, Decision, Prediction, decision_from, predictions
 
+SUFFIX = ".onnx"
 FORMAT_VERSION = 1
 IMAGE, PROBABILITIES, LOGITS = "image", "probabilities", "logits"
 """The graph's input and its outputs, in their order."""
 MOST_CHARACTERS, MOST_CLASSES = 16_000_000, 100_000
-"""A file whose words are longer, or that names more classes, is none of ours."""
+"""Of all metadata together; a file beyond either was not written by relish."""
 _JSON = ("classes", "preprocessing", "recipe", "certificate", "speed")
+ProbabilitiesAndLogits = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
 class About(BaseModel):
-    """The words of an exported file; strict, since they come from outside."""
+    """The metadata of an exported file: written by `relish export`, checked whenever a file is read."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
 
@@ -35,11 +37,11 @@ class About(BaseModel):
     classes: tuple[str, ...] = Field(min_length=1, max_length=MOST_CLASSES)
     """One name an output, in their order."""
     decision: Decision
-    """How an answer is made of the probabilities; its temperature is in the graph already."""
+    """How a class is predicted from probabilities; its temperature is part of the graph already."""
     precision: str = Field(pattern="^(f32|int8)$")
     """What the network computes in; all else is float32 and float64."""
     preprocessing: dict[str, Any]
-    """For reading only: the graph does it."""
+    """For information: the graph does it."""
     source: str = ""
     recipe: dict[str, Any] = Field(default_factory=dict)
     model_sha256: str = Field(pattern="^[0-9a-f]{64}$")
@@ -48,7 +50,7 @@ class About(BaseModel):
     certificate: dict[str, Any]
     """What was measured against the model in PyTorch."""
     speed: dict[str, Any] = Field(default_factory=dict)
-    """How fast both were where the file was made: the only words that differ from one export to the next."""
+    """How fast both were where the file was made: the only metadata that differs from one export to the next."""
 
     @field_validator("classes")
     @classmethod
@@ -58,7 +60,7 @@ class About(BaseModel):
         return names
 
     def words(self) -> dict[str, str]:
-        """For the file; `about_from` reads them back."""
+        """As strings for the file; `about_from` reads them back."""
         plain = {"precision", "source", "model_sha256", "relish_version"}
         return {
             "relish_format": str(self.relish_format),
@@ -69,13 +71,14 @@ class About(BaseModel):
 
 
 def about_from(path: str, words: Mapping[str, str]) -> About:
-    """Read and check a file's words.
+    """Read and check a file's metadata.
 
     Args:
-        path: what to call the file in an error.
+        path: names the file in errors.
+        words: the metadata as strings.
 
     Raises:
-        ModelError: it is not one of ours, is of a newer relish, or was tampered with.
+        ModelError: not written by relish, written by a newer relish, or damaged.
     """
     if "relish_format" not in words:
         raise ModelError(f"{path} was not made by relish export.", hint="Export a run: relish export RUN model.onnx.")
@@ -86,12 +89,12 @@ def about_from(path: str, words: Mapping[str, str]) -> About:
     try:
         found: dict[str, Any] = {name: json.loads(word) if name in _JSON else word for name, word in words.items()}
         about = About.model_validate({**found, HEADER_KEY: decision_from(words)})
-        # Its positive class must be one of two.
+        # Raises where the positive class is not one of two.
         about.decision.decide(np.full((1, len(about.classes)), 1 / len(about.classes)), about.classes)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise _damaged(path, f"{place}: {first['msg']}") from error
+        field = ".".join(map(str, first["loc"]))
+        raise _damaged(path, f"{field}: {first['msg']}") from error
     except (ValueError, RecursionError, ModelError) as error:
         raise _damaged(path, str(error)) from error
     return about
@@ -101,27 +104,23 @@ def _damaged(path: str, reason: str) -> ModelError:
     return ModelError(f"{path}: what it says of itself cannot be used ({reason[:200]}).", hint="Export the run again.")
 
 
-SUFFIX = ".onnx"
-RunPredictions = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
-
-
 class OnnxClassifier:
-    """A classifier that a file made by `relish export` loads to."""
+    """The classifier in a file that `relish export` made; predicts as `Classifier` does."""
 
     def __init__(self, path: str | Path, *, threads: int = 0) -> None:
         """Load a file.
 
         Args:
             path: of the file.
-            threads: of the processor that one answer uses; 0 leaves it to ONNX Runtime.
+            threads: of the processor for one prediction; 0 leaves it to ONNX Runtime.
 
         Raises:
-            ModelError: no such file, not an ONNX model, not one of ours, or damaged.
+            ModelError: no such file, not an ONNX model, not written by relish, or damaged.
         """
         self.path = Path(path)
         self.session = session(self.path, threads=threads)
         self.about: About = about_from(str(path), self.session.get_modelmeta().custom_metadata_map)
-        self.batch = _checked(self.path, self.session, len(self.about.classes))
+        self.batch = _batch_of(self.path, self.session, len(self.about.classes))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -132,38 +131,38 @@ class OnnxClassifier:
         shown = ", ".join(self.classes[:6]) + (", …" if len(self.classes) > 6 else "")
         return f"<OnnxClassifier {self.path} | {len(self.classes)} classes: {shown} | {self.about.precision}>"
 
-    def predict(self, pictures: ImageSource | Iterable[ImageSource]) -> list[Prediction]:
-        """What the model says of each picture, in order; as `relish.Classifier.predict`."""
-        one = isinstance(pictures, str | Path | bytes | Image.Image | np.ndarray) or hasattr(pictures, "read")
-        return list(self.stream([pictures] if one else pictures))  # type: ignore[list-item, arg-type]
+    def predict(self, images: ImageSource | Iterable[ImageSource]) -> list[Prediction]:
+        """The prediction for each image, in order; as `relish.Classifier.predict`."""
+        one = isinstance(images, str | Path | bytes | Image.Image | np.ndarray) or hasattr(images, "read")
+        return list(self.stream([images] if one else images))  # type: ignore[list-item, arg-type]
 
-    def stream(self, pictures: Iterable[ImageSource | ImageError]) -> Iterator[Prediction]:
-        """As `predict`, one by one, holding one picture in memory, or one batch where the file takes batches."""
+    def stream(self, images: Iterable[ImageSource | ImageError]) -> Iterator[Prediction]:
+        """As `predict`, one by one, with one batch of the file's in memory, which is one image by default."""
         waiting: list[tuple[str, npt.NDArray[np.uint8]]] = []
-        for number, picture in enumerate(pictures):
-            name = str(picture) if isinstance(picture, str | Path) else f"picture {number + 1}"
+        for number, image in enumerate(images):
+            name = str(image) if isinstance(image, str | Path) else f"picture {number + 1}"
             try:
-                if isinstance(picture, ImageError):
-                    name = picture.name
-                    raise picture
-                pixels = np.asarray(open_image(picture))
+                if isinstance(image, ImageError):
+                    name = image.name
+                    raise image
+                pixels = np.asarray(open_image(image))
             except ImageError as error:
-                yield from self._answered(waiting)
+                yield from self._predicted(waiting)
                 waiting = []
                 yield Prediction(name, error=error.reason)
                 continue
-            # A batch holds pictures of one size.
+            # A batch holds images of one size.
             if waiting and waiting[0][1].shape != pixels.shape:
-                yield from self._answered(waiting)
+                yield from self._predicted(waiting)
                 waiting = []
             waiting.append((name, pixels))
             if len(waiting) == self.batch:
-                yield from self._answered(waiting)
+                yield from self._predicted(waiting)
                 waiting = []
-        yield from self._answered(waiting)
+        yield from self._predicted(waiting)
 
-    def probabilities(self, images: npt.NDArray[np.uint8]) -> RunPredictions:
-        """Probabilities and logits of up to a batch of pictures.
+    def probabilities(self, images: npt.NDArray[np.uint8]) -> ProbabilitiesAndLogits:
+        """Probabilities and logits of up to a batch of images.
 
         Args:
             images: (n, H, W, 3) uint8, RGB, n from 1 to the file's batch.
@@ -176,7 +175,7 @@ class OnnxClassifier:
         rows, logits = run(self.session, full)
         return rows[:count], logits[:count]
 
-    def _answered(self, waiting: list[tuple[str, npt.NDArray[np.uint8]]]) -> list[Prediction]:
+    def _predicted(self, waiting: list[tuple[str, npt.NDArray[np.uint8]]]) -> list[Prediction]:
         if not waiting:
             return []
         rows, _ = self.probabilities(np.stack([pixels for _, pixels in waiting]))
@@ -200,9 +199,9 @@ def session(model: Path | bytes, *, threads: int = 0) -> Any:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     try:
-        given = str(model) if isinstance(model, Path) else model
-        return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime has an exception of its own for each kind of damage
+        source = str(model) if isinstance(model, Path) else model
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises exceptions of many types
         name = str(model) if isinstance(model, Path) else "the model"
         reason = (str(error).strip().splitlines() or ["unreadable"])[0][:160]
         raise ModelError(
@@ -210,14 +209,14 @@ def session(model: Path | bytes, *, threads: int = 0) -> Any:
         ) from error
 
 
-def run(loaded: Any, images: npt.NDArray[np.uint8]) -> RunPredictions:
-    """Probabilities and logits, (N, K) float32 each, of (N, H, W, 3) uint8 pictures."""
+def run(loaded: Any, images: npt.NDArray[np.uint8]) -> ProbabilitiesAndLogits:
+    """Probabilities and logits, (N, K) float32 each, of (N, H, W, 3) uint8 images."""
     probabilities, logits = loaded.run([PROBABILITIES, LOGITS], {IMAGE: images})
     return probabilities, logits
 
 
-def _checked(path: Path, loaded: Any, classes: int) -> int:
-    """How many pictures the graph takes at once, once its inputs and outputs are what they should be."""
+def _batch_of(path: Path, loaded: Any, classes: int) -> int:
+    """How many images the graph takes at once, after checking its inputs and outputs."""
     inputs, outputs = loaded.get_inputs(), loaded.get_outputs()
     image = inputs[0]
     batch = image.shape[0] if len(image.shape) == 4 else None

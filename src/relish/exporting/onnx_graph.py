@@ -25,10 +25,26 @@ from PIL import Image
 from relish.data.transforms import Interpolation, Preprocessing
 
 DOUBLE, FLOAT, INT64, UINT8 = TensorProto.DOUBLE, TensorProto.FLOAT, TensorProto.INT64, TensorProto.UINT8
+SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
+"""Half width of a filter in rows, at scale 1."""
+BICUBIC_A = -0.5
+"""Sharpness of the cubic. Source: Pillow's `bicubic_filter`; Keys 1981, IEEE Transactions on ASSP 29, section IV."""
+PRECISION = 2.0**22
+"""Pillow's weights are whole multiples of one part in this. Source: Resample.c, `PRECISION_BITS`."""
+HALF = 2.0**11
+"""The lower half of a weight is below this."""
+BLOCK = 16
+"""Rows of the result that share a window of the image's rows."""
+WIDTH_FIRST, HEIGHT_FIRST = [2, 0, 3, 1], [1, 0, 3, 2]
+"""(N, h, w, 3) to rows of the side that is scaled first, (w, N, 3, h) or (h, N, 3, w)."""
 
 
 class Graph:
-    """Nodes and constants under one prefix."""
+    """Builds an ONNX graph node by node: each method returns the name of its result.
+
+    Args:
+        prefix: of every name, so that two graphs can be joined; names depend on the order of calls alone.
+    """
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -37,7 +53,7 @@ class Graph:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def op(self, operator: str, *inputs: str, named: str | None = None, **attributes: Any) -> str:
-        """Add one node; returns the name of its only output, which is `named` where that is given."""
+        """Add one node; returns the name of its only output, `named` where that is given."""
         number = len(self.nodes)
         result = named or f"{self.prefix}/{number:03}_{operator.lower()}"
         name = f"{self.prefix}/{operator}_{number:03}"
@@ -45,7 +61,7 @@ class Graph:
         return result
 
     def constant(self, value: Any, dtype: npt.DTypeLike) -> str:
-        """A constant's name; equal ones are kept once."""
+        """A constant's name; equal constants are stored once."""
         array = np.asarray(value, dtype=dtype)
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
@@ -54,7 +70,7 @@ class Graph:
         return self._constants[key]
 
     def whole(self, *values: int) -> str:
-        """(n,) int64, which is what shapes, axes and slices take."""
+        """(n,) int64, as shapes, axes and slices are given."""
         return self.constant(values, np.int64)
 
     def real(self, value: float) -> str:
@@ -70,46 +86,34 @@ class Graph:
         return self.op("Cast", name, to=to)
 
 
-SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
-"""Rows that a filter reaches to either side at scale 1."""
-BICUBIC_A = -0.5
-"""Sharpness of the cubic. Source: Pillow's `bicubic_filter`; Keys 1981, IEEE Transactions on ASSP 29, section IV."""
-PRECISION = 2.0**22
-"""Pillow's weights are whole multiples of one part in this. Source: Resample.c, `PRECISION_BITS`."""
-HALF = 2.0**11
-"""What the lower half of a weight counts up to."""
-BLOCK = 16
-"""Places that share a window of rows."""
-
-
 @dataclass(frozen=True)
 class Axis:
-    """How places of the result lie over the rows, names of scalars in the graph."""
+    """How rows of the image are scaled to rows of the result; names of (1,) values in the graph."""
 
     length: str
-    """int64: rows to scale."""
+    """int64: rows of the image."""
     scaled: str
-    """int64: places they are scaled to, of which some are asked for."""
+    """int64: rows they are scaled to, of which a crop or all are computed."""
     first: str
-    """int64: the first place asked for; below 0 before the picture begins, where the result means nothing."""
+    """int64: the first of these that is computed; below 0 in a letterbox, where the result is overwritten later."""
 
 
-def resample(graph: Graph, rows: str, axis: Axis, places: int, interpolation: Interpolation) -> str:
-    """Scale rows.
+def resample(graph: Graph, rows: str, axis: Axis, count: int, interpolation: Interpolation) -> str:
+    """Pillow's antialiased resize along one axis.
 
     Args:
         rows: (L, …) uint8 or float32, whole numbers from 0 to 255; M values in each row.
-        places: P, how many are asked for, from `axis.first` on.
+        count: P, the rows of the result that are computed, from `axis.first` on.
 
     Returns:
         (P, M) float32, whole numbers from 0 to 255.
     """
     g = graph
-    blocks = -(-places // BLOCK)
+    blocks = -(-count // BLOCK)
     length, scale, stretch = g.cast(axis.length, DOUBLE), *_scale(g, axis)
     support = g.op("Mul", stretch, g.real(SUPPORT[interpolation]))
-    place = g.op("Add", g.cast(axis.first, DOUBLE), g.constant(np.arange(blocks * BLOCK), np.float64))  # (blocks·B,)
-    centre = g.op("Mul", g.op("Add", place, g.real(0.5)), scale)
+    position = g.op("Add", g.cast(axis.first, DOUBLE), g.constant(np.arange(blocks * BLOCK), np.float64))  # (blocks·B,)
+    centre = g.op("Mul", g.op("Add", position, g.real(0.5)), scale)
     start = _rounded(g, g.op("Sub", centre, support))
     end = _rounded(g, g.op("Add", centre, support))
     row = _windows(g, length, scale, support, start, blocks)  # (blocks, 1, W)
@@ -121,11 +125,11 @@ def resample(graph: Graph, rows: str, axis: Axis, places: int, interpolation: In
     gathered = g.op("Gather", rows, g.op("Squeeze", g.cast(row, INT64), g.whole(1)), axis=0)
     gathered = g.op("Reshape", g.cast(gathered, FLOAT), g.whole(0, 0, -1))  # (blocks, W, M)
     sums = g.op("MatMul", weights, gathered)  # (blocks, 2B, M)
-    return _pixels(g, sums, blocks, places)
+    return _whole_pixels(g, sums, blocks, count)
 
 
 def _scale(g: Graph, axis: Axis) -> tuple[str, str]:
-    """Rows a place, and the same but at least 1: a filter is stretched only where a picture gets smaller."""
+    """Rows of the image for one of the result; and the same, at least 1, which a filter is stretched by."""
     scale = g.op("Div", g.cast(axis.length, DOUBLE), g.cast(axis.scaled, DOUBLE))
     return scale, g.op("Max", scale, g.real(1.0))
 
@@ -135,7 +139,7 @@ def _rounded(g: Graph, name: str) -> str:
 
 
 def _windows(g: Graph, length: str, scale: str, support: str, start: str, blocks: int) -> str:
-    """Which rows each block reads."""
+    """The image's rows that each block reads, (blocks, 1, W)."""
     reach = g.op("Add", g.op("Mul", scale, g.real(BLOCK - 1.0)), g.op("Mul", support, g.real(2.0)))
     window = g.op("Min", g.op("Add", g.op("Floor", reach), g.real(2.0)), length)
     begins = g.op("Slice", start, g.whole(0), g.whole(blocks * BLOCK), g.whole(0), g.whole(BLOCK))  # (blocks,)
@@ -146,11 +150,11 @@ def _windows(g: Graph, length: str, scale: str, support: str, start: str, blocks
 
 
 def _weights(g: Graph, distance: str, row: str, start: str, end: str, interpolation: Interpolation) -> str:
-    """Each row's share in each place, as whole multiples of 1 / PRECISION, (blocks, B, W) float64."""
+    """The weight of each row of the image in each row of the result, times PRECISION, (blocks, B, W) float64."""
     inside = g.op("And", g.op("GreaterOrEqual", row, start), g.op("Less", row, end))
     shares = g.op("Mul", _filter(g, distance, interpolation), g.cast(inside, DOUBLE))
     total = g.op("ReduceSum", shares, g.whole(2), keepdims=1)
-    # Places outside the picture have no row at all; they are painted over later.
+    # Rows outside the image have no weight at all; they are overwritten later.
     none = g.cast(g.op("Equal", total, g.real(0.0)), DOUBLE)
     shares = g.op("Mul", g.op("Div", shares, g.op("Add", total, none)), g.real(PRECISION))
     return g.op("Mul", g.op("Sign", shares), _rounded(g, g.op("Abs", shares)))
@@ -176,8 +180,8 @@ def _halves(g: Graph, weights: str) -> tuple[str, str]:
     return g.cast(high, FLOAT), g.cast(low, FLOAT)
 
 
-def _pixels(g: Graph, sums: str, blocks: int, places: int) -> str:
-    """The nearest whole numbers, as adding a half and shifting by 22 bits gives them."""
+def _whole_pixels(g: Graph, sums: str, blocks: int, count: int) -> str:
+    """The sums rounded to whole numbers, as adding a half and shifting by 22 bits rounds them."""
     axes = g.whole(1)
     high = g.op("Slice", sums, g.whole(0), g.whole(BLOCK), axes)
     low = g.op("Slice", sums, g.whole(BLOCK), g.whole(2 * BLOCK), axes)
@@ -186,29 +190,25 @@ def _pixels(g: Graph, sums: str, blocks: int, places: int) -> str:
     rest = g.op("Add", g.op("Sub", high, whole), g.op("Mul", low, g.single(1 / PRECISION)))
     value = g.op("Clip", g.op("Add", whole, g.op("Floor", rest)), g.single(0.0), g.single(255.0))
     flat = g.op("Reshape", value, g.whole(blocks * BLOCK, -1))
-    return g.op("Slice", flat, g.whole(0), g.whole(places), g.whole(0))
+    return g.op("Slice", flat, g.whole(0), g.whole(count), g.whole(0))
 
 
 @dataclass(frozen=True)
 class Framed:
-    """Which part of the pictures is scaled to what, and what lies around it."""
+    """Which part of the images is scaled, and to what."""
 
     image: str
     """(N, h, w, 3) uint8: the part that is scaled."""
-    down: Axis
-    across: Axis
+    height: Axis
+    width: Axis
     inside: str | None = None
-    """(S, S) bool: where the result is picture; None where it is everywhere."""
-    turns: bool = False
-    """Whether pictures may be scaled down before they are scaled across."""
+    """(S, S) bool: where the result is image and no border; None where there is no border."""
+    may_scale_height_first: bool = False
+    """Whether Pillow scales the height of some images before their width."""
 
 
-ACROSS_FIRST, DOWN_FIRST = [2, 0, 3, 1], [1, 0, 3, 2]
-"""(N, h, w, 3) to rows of the side that is scaled first, (w, N, 3, h) or (h, N, 3, w)."""
-
-
-def pixels(g: Graph, image: str, how: Preprocessing, count: int) -> str:
-    """The pictures at the network's size.
+def pixels(g: Graph, image: str, preprocessing: Preprocessing, count: int) -> str:
+    """The images at the network's size.
 
     Args:
         image: (count, H, W, 3) uint8.
@@ -216,58 +216,60 @@ def pixels(g: Graph, image: str, how: Preprocessing, count: int) -> str:
     Returns:
         (count, 3, S, S) float32, the whole numbers that `evaluation_transform` gives.
     """
-    framed = {"squash": _squashed, "crop": _cropped, "letterbox": _letterboxed}[how.framing](g, image, how)
-    scaled = _scaled(g, framed, how, count)
+    framed = {"squash": _squashed, "crop": _cropped, "letterbox": _letterboxed}[preprocessing.framing](
+        g, image, preprocessing
+    )
+    scaled = _scaled(g, framed, preprocessing, count)
     if framed.inside is None:
         return scaled
-    colour = np.array([round(255 * value) for value in how.mean], dtype=np.float32).reshape(1, 3, 1, 1)
+    colour = np.array([round(255 * value) for value in preprocessing.mean], dtype=np.float32).reshape(1, 3, 1, 1)
     return g.op("Where", framed.inside, scaled, g.constant(colour, np.float32))
 
 
-def _scaled(g: Graph, framed: Framed, how: Preprocessing, count: int) -> str:
-    """Two passes with 8 bits between them, (count, 3, S, S); which way goes first, Pillow's rule decides."""
-    if not framed.turns:
-        across = g.op("Transpose", framed.image, perm=ACROSS_FIRST)
-        return _passes(g, across, (framed.across, framed.down), how, count)
-    down_first = _down_first(g, framed)
-    axes = [(framed.down, framed.across), (framed.across, framed.down)]
-    first, second = (_either(g, down_first, one, other) for one, other in axes)
-    rows = _turned(g, framed, down_first, (first, second), count)
-    result = _passes(g, rows, (first, second), how, count)
-    return g.op("Where", down_first, g.op("Transpose", result, perm=[0, 1, 3, 2]), result)
+def _scaled(g: Graph, framed: Framed, preprocessing: Preprocessing, count: int) -> str:
+    """Two passes with 8-bit rounding between them, (count, 3, S, S); Pillow's rule decides which axis is first."""
+    if not framed.may_scale_height_first:
+        rows = g.op("Transpose", framed.image, perm=WIDTH_FIRST)
+        return _passes(g, rows, (framed.width, framed.height), preprocessing, count)
+    height_first = _height_first(g, framed)
+    axes = [(framed.height, framed.width), (framed.width, framed.height)]
+    first, second = (_either(g, height_first, one, other) for one, other in axes)
+    rows = _first_axis_rows(g, framed, height_first, (first, second), count)
+    result = _passes(g, rows, (first, second), preprocessing, count)
+    return g.op("Where", height_first, g.op("Transpose", result, perm=[0, 1, 3, 2]), result)
 
 
-def _turned(g: Graph, framed: Framed, down_first: str, axes: tuple[Axis, Axis], count: int) -> str:
-    """Rows of whichever side is first.
+def _first_axis_rows(g: Graph, framed: Framed, height_first: str, axes: tuple[Axis, Axis], count: int) -> str:
+    """The image as rows of the axis that is scaled first.
 
-    An `If` would say this plainly, but OpenVINO 2026.4 reads wrong bytes behind one. Of the two ways round, one is
-    made of no rows at all, so that the two joined are the other.
+    An `If` would do, but OpenVINO 2026.4 reads wrong bytes behind one. So both orders are made, one of them from an
+    empty slice, and joined.
     """
-    chosen, both = g.cast(down_first, INT64), []
-    for share, perm in ((chosen, DOWN_FIRST), (g.op("Sub", g.whole(1), chosen), ACROSS_FIRST)):
-        part = g.op("Slice", framed.image, g.whole(0), g.op("Mul", framed.down.length, share), g.whole(1))
+    chosen, both = g.cast(height_first, INT64), []
+    for share, perm in ((chosen, HEIGHT_FIRST), (g.op("Sub", g.whole(1), chosen), WIDTH_FIRST)):
+        part = g.op("Slice", framed.image, g.whole(0), g.op("Mul", framed.height.length, share), g.whole(1))
         both.append(g.op("Reshape", g.op("Transpose", part, perm=perm), g.whole(-1)))
     shape = g.op("Concat", axes[0].length, g.whole(count, 3), axes[1].length, axis=0)
     return g.op("Reshape", g.op("Concat", *both, axis=0), shape)
 
 
-def _passes(g: Graph, rows: str, axes: tuple[Axis, Axis], how: Preprocessing, count: int) -> str:
+def _passes(g: Graph, rows: str, axes: tuple[Axis, Axis], preprocessing: Preprocessing, count: int) -> str:
     """Rows are (first side, count, 3, second side) uint8; the result is (count, 3, second S, first S) float32."""
-    (first, second), size = axes, how.image_size
-    once = g.op("Reshape", resample(g, rows, first, size, how.interpolation), g.whole(size, count, 3, -1))
+    (first, second), size = axes, preprocessing.image_size
+    once = g.op("Reshape", resample(g, rows, first, size, preprocessing.interpolation), g.whole(size, count, 3, -1))
     rows = g.op("Transpose", once, perm=[3, 1, 2, 0])  # (second side, count, 3, S)
-    twice = g.op("Reshape", resample(g, rows, second, size, how.interpolation), g.whole(size, count, 3, size))
+    twice = g.op("Reshape", resample(g, rows, second, size, preprocessing.interpolation), g.whole(size, count, 3, size))
     return g.op("Transpose", twice, perm=[1, 2, 0, 3])
 
 
-def _down_first(g: Graph, framed: Framed) -> str:
-    """Whether Pillow scales this picture's height before its width; (1,) bool.
+def _height_first(g: Graph, framed: Framed) -> str:
+    """Whether Pillow scales this image's height before its width; (1,) bool.
 
-    Source: found by trying: Pillow 13.0 does so where the height loses more than twice as many pixels as the width.
+    Source: measured: Pillow 13.0 does so where the height loses more than twice as many pixels as the width.
     """
-    lost_down, lost_across = (g.op("Sub", axis.length, axis.scaled) for axis in (framed.down, framed.across))
-    lost_across = g.op("Max", g.op("Mul", lost_across, g.whole(2)), g.whole(0))
-    return g.op("Greater", lost_down, lost_across)
+    lost_height, lost_width = (g.op("Sub", axis.length, axis.scaled) for axis in (framed.height, framed.width))
+    lost_width = g.op("Max", g.op("Mul", lost_width, g.whole(2)), g.whole(0))
+    return g.op("Greater", lost_height, lost_width)
 
 
 def _either(g: Graph, condition: str, one: Axis, other: Axis) -> Axis:
@@ -275,10 +277,12 @@ def _either(g: Graph, condition: str, one: Axis, other: Axis) -> Axis:
     return Axis(*(g.op("Where", condition, a, b) for a, b in names))
 
 
-def normalised(g: Graph, pictures: str, how: Preprocessing) -> str:
-    """(N, 3, S, S) float32 from 0 to 255 to what the network takes."""
-    mean, std = (g.constant(np.reshape(values, (1, 3, 1, 1)), np.float32) for values in (how.mean, how.std))
-    return g.op("Div", g.op("Sub", g.op("Div", pictures, g.single(255.0)), mean), std)
+def normalised(g: Graph, images: str, preprocessing: Preprocessing) -> str:
+    """(N, 3, S, S) float32 from 0 to 255 to the network's input: over 255, less the mean, over the deviation."""
+    mean, std = (
+        g.constant(np.reshape(values, (1, 3, 1, 1)), np.float32) for values in (preprocessing.mean, preprocessing.std)
+    )
+    return g.op("Div", g.op("Sub", g.op("Div", images, g.single(255.0)), mean), std)
 
 
 def _sides(g: Graph, image: str) -> tuple[str, str]:
@@ -287,45 +291,45 @@ def _sides(g: Graph, image: str) -> tuple[str, str]:
     return tuple(g.op("Slice", shape, g.whole(i), g.whole(i + 1), g.whole(0)) for i in (1, 2))  # type: ignore[return-value]
 
 
-def _squashed(g: Graph, image: str, how: Preprocessing) -> Framed:
+def _squashed(g: Graph, image: str, preprocessing: Preprocessing) -> Framed:
     height, width = _sides(g, image)
-    first = g.whole(round((how.resize - how.image_size) / 2))
-    down, across = (Axis(side, g.whole(how.resize), first) for side in (height, width))
-    return Framed(image, down, across, turns=pillow_turns())
+    first = g.whole(round((preprocessing.resize - preprocessing.image_size) / 2))
+    height_axis, width_axis = (Axis(side, g.whole(preprocessing.resize), first) for side in (height, width))
+    return Framed(image, height_axis, width_axis, may_scale_height_first=pillow_scales_height_first())
 
 
-def _cropped(g: Graph, image: str, how: Preprocessing) -> Framed:
+def _cropped(g: Graph, image: str, preprocessing: Preprocessing) -> Framed:
     sides = _sides(g, image)
-    kept = g.op("Mul", g.op("Min", *sides), g.whole(how.image_size))
-    kept = g.op("Round", g.op("Div", g.cast(kept, DOUBLE), g.constant([how.resize], np.float64)))
+    kept = g.op("Mul", g.op("Min", *sides), g.whole(preprocessing.image_size))
+    kept = g.op("Round", g.op("Div", g.cast(kept, DOUBLE), g.constant([preprocessing.resize], np.float64)))
     kept = g.op("Max", g.cast(kept, INT64), g.whole(1))
     starts = g.op("Concat", *(g.op("Div", g.op("Sub", side, kept), g.whole(2)) for side in sides), axis=0)
     cut = g.op("Slice", image, starts, g.op("Add", starts, kept), g.whole(1, 2))
-    axis = Axis(kept, g.whole(how.image_size), g.whole(0))
+    axis = Axis(kept, g.whole(preprocessing.image_size), g.whole(0))
     return Framed(cut, axis, axis)
 
 
-def _letterboxed(g: Graph, image: str, how: Preprocessing) -> Framed:
-    sides, size = _sides(g, image), g.whole(how.image_size)
+def _letterboxed(g: Graph, image: str, preprocessing: Preprocessing) -> Framed:
+    sides, size = _sides(g, image), g.whole(preprocessing.image_size)
     longer = g.cast(g.op("Max", *sides), DOUBLE)
     axes, inside = [], []
     for side, shape in zip(sides, ((-1, 1), (1, -1)), strict=True):
         share = g.op("Div", g.cast(g.op("Mul", side, size), DOUBLE), longer)
         scaled = g.op("Max", g.cast(g.op("Round", share), INT64), g.whole(1))
         before = g.op("Div", g.op("Sub", size, scaled), g.whole(2))
-        place = g.op("Sub", g.constant(np.arange(how.image_size), np.int64), before)
-        within = g.op("And", g.op("GreaterOrEqual", place, g.whole(0)), g.op("Less", place, scaled))
+        row = g.op("Sub", g.constant(np.arange(preprocessing.image_size), np.int64), before)
+        within = g.op("And", g.op("GreaterOrEqual", row, g.whole(0)), g.op("Less", row, scaled))
         inside.append(g.op("Reshape", within, g.whole(*shape)))
         axes.append(Axis(side, scaled, g.op("Neg", before)))
-    return Framed(image, axes[0], axes[1], g.op("And", *inside), pillow_turns())
+    return Framed(image, axes[0], axes[1], g.op("And", *inside), pillow_scales_height_first())
 
 
 @cache
-def pillow_turns() -> bool:
-    """Whether this machine's Pillow scales tall pictures down before across, which moves some of their pixels.
+def pillow_scales_height_first() -> bool:
+    """Whether this machine's Pillow scales the height of tall images before their width, which changes some pixels.
 
-    Pillow 13.0 does and 11 does not; the exported file does what the model was judged with.
+    Pillow 13.0 does and 11 does not; the exported file does as the Pillow that the model was evaluated with.
     """
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 2, (40, 7, 3), dtype=np.uint8) * np.uint8(255))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 2, (40, 7, 3), dtype=np.uint8) * np.uint8(255))
     cubic = Image.Resampling.BICUBIC
-    return picture.resize((9, 9), cubic).tobytes() == picture.resize((7, 9), cubic).resize((9, 9), cubic).tobytes()
+    return image.resize((9, 9), cubic).tobytes() == image.resize((7, 9), cubic).resize((9, 9), cubic).tobytes()

@@ -32,42 +32,48 @@ from relish.exporting.onnx_classifier import IMAGE, LOGITS, run, session
 TOLERANCE = 1e-3
 """The largest difference in a probability that an export may have."""
 TIE = 1e-6
-"""Classes whose probabilities in PyTorch differ by less are equal: which comes first is the last digit's doing."""
+"""Two classes whose probabilities in PyTorch differ by less are tied: rounding decides which comes first."""
+CLOSE = 1e-3
+"""Logits and inputs that differ by less differ by rounding only."""
+INT8_SPEEDUP_MIN = 1.5
+"""How many times as fast int8 should be, at least, where the processor has instructions for it."""
+INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+"""Flags in /proc/cpuinfo of instructions that multiply and add 8-bit integers."""
 
-Answer = Callable[[Image.Image], npt.NDArray[np.floating[Any]]]
-"""(K,) probabilities of one opened picture."""
+ProbabilitiesOf = Callable[[Image.Image], npt.NDArray[np.floating[Any]]]
+"""(K,) probabilities of one opened image."""
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """One exported form against PyTorch, over the same pictures."""
+    """One exported graph compared with PyTorch, on the same images."""
 
     pictures: int
     worst_difference: float
     """The largest difference in a probability, 0 to 1."""
     worst_picture: str
     disagreements: tuple[str, ...]
-    """Pictures for which another class is the likeliest, ties left aside."""
+    """Images for which another class is predicted, without ties."""
     ties: int
-    """Pictures left aside so."""
+    """Images whose predicted classes differ but are tied."""
     torch_accuracy: Proportion
     accuracy: Proportion
     torch_milliseconds: float
-    """Median of a picture from uint8 pixels to probabilities, one thread."""
+    """Median of an image from uint8 pixels to probabilities, on one thread."""
     milliseconds: float
 
     @property
     def agreed(self) -> Proportion:
-        """Pictures for which the same class is the likeliest."""
+        """Images for which the same class is predicted, ties included."""
         return Proportion(self.pictures - len(self.disagreements), self.pictures)
 
     @property
     def exact(self) -> bool:
-        """Whether it is within `TOLERANCE`, and says the same class of every picture."""
+        """Whether every probability is within `TOLERANCE` and every predicted class the same."""
         return self.worst_difference <= TOLERANCE and not self.disagreements
 
     def as_json(self) -> dict[str, Any]:
-        """What is the same at each export; a few of the disagreements."""
+        """What is the same at each export, with at most ten of the disagreements."""
         return {
             "pictures": self.pictures,
             "tolerance": TOLERANCE,
@@ -82,20 +88,22 @@ class Certificate:
 
 
 @dataclass
-class _Tally:
+class _Measured:
+    """Probabilities of one model, image by image, and how long each took."""
+
     rows: list[npt.NDArray[np.floating[Any]]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
-    def ask(self, answer: Answer, picture: Image.Image) -> None:
+    def add(self, probabilities_of: ProbabilitiesOf, image: Image.Image) -> None:
         began = time.perf_counter()
-        row = answer(picture)
+        row = probabilities_of(image)
         self.seconds.append(time.perf_counter() - began)
         self.rows.append(row)
 
 
 def certify(
-    torch_answer: Answer,
-    exported: Mapping[str, Answer],
+    torch_probabilities: ProbabilitiesOf,
+    exported: Mapping[str, ProbabilitiesOf],
     split: Split,
     names: Sequence[str],
     decision: Decision,
@@ -103,59 +111,59 @@ def certify(
     *,
     progress: Progress | None = None,
 ) -> dict[str, Certificate]:
-    """Ask everyone about every picture, taking turns.
+    """Compare exported graphs with PyTorch on every image, in turns, so that both are timed under the same load.
 
     Args:
-        torch_answer: from `torch_model`.
-        exported: forms by name, from `exported_model`.
-        split: at least one picture, labels in the order of the model's classes.
-        names: what to call each picture.
-        decision: what all of them turn probabilities into answers by.
+        torch_probabilities: from `torch_model`.
+        exported: graphs by name, from `exported_model`.
+        split: at least one image, labels in the order of the model's classes.
+        names: of the images, for the certificate.
+        decision: how all of them predict a class from probabilities.
         classes: the K class names.
 
     Returns:
-        A certificate a form.
+        A certificate for each graph.
 
     Raises:
-        ImageError: a picture cannot be opened any more.
+        ImageError: an image cannot be opened any more.
     """
-    tallies = {name: _Tally() for name in ("", *exported)}
-    answers = {"": torch_answer, **exported}
+    models = {"": torch_probabilities, **exported}
+    measured = {name: _Measured() for name in models}
     with _one_thread(), (progress or Progress()).bar("comparing", len(split)) as bar:
         for path in split.paths:
-            picture = open_image(path)
-            for name, answer in answers.items():
-                tallies[name].ask(answer, picture)
+            image = open_image(path)
+            for name, probabilities_of in models.items():
+                measured[name].add(probabilities_of, image)
             bar.advance()
-    reference = tallies.pop("")
-    judge = _Judge(split.labels, names, decision, classes)
-    return {name: judge.certificate(reference, tally) for name, tally in tallies.items()}
+    reference = measured.pop("")
+    comparison = _Comparison(split.labels, names, decision, classes)
+    return {name: comparison.certificate(reference, one) for name, one in measured.items()}
 
 
-def torch_model(network: nn.Module, how: Preprocessing, decision: Decision) -> Answer:
-    """What PyTorch says in float32."""
+def torch_model(network: nn.Module, preprocessing: Preprocessing, decision: Decision) -> ProbabilitiesOf:
+    """PyTorch's probabilities, in float32."""
 
-    def answer(picture: Image.Image) -> npt.NDArray[np.floating[Any]]:
+    def probabilities_of(image: Image.Image) -> npt.NDArray[np.floating[Any]]:
         with torch.inference_mode():
-            logits = network(normalise(stacked([evaluation_transform(picture, how)]), how))
+            logits = network(normalise(stacked([evaluation_transform(image, preprocessing)]), preprocessing))
         return np.asarray(softmax(logits.numpy(), decision.temperature)[0])
 
-    return answer
+    return probabilities_of
 
 
-def exported_model(loaded: Any, count: int) -> Answer:
-    """What a session says; a file for `count` pictures is given the same one so many times."""
+def exported_model(loaded: Any, count: int) -> ProbabilitiesOf:
+    """The probabilities of an ONNX Runtime session for `count` images, which is given one image so many times."""
 
-    def answer(picture: Image.Image) -> npt.NDArray[np.floating[Any]]:
-        pixels = np.asarray(picture)
+    def probabilities_of(image: Image.Image) -> npt.NDArray[np.floating[Any]]:
+        pixels = np.asarray(image)
         rows, _ = run(loaded, np.broadcast_to(pixels, (count, *pixels.shape)))
         return np.asarray(rows[0])
 
-    return answer
+    return probabilities_of
 
 
 def failures(certificate: Certificate) -> list[str]:
-    """Each way in which it is beyond tolerance, in words."""
+    """Each way in which a certificate is beyond tolerance, in words; empty where it is exact."""
     found = []
     if certificate.worst_difference > TOLERANCE:
         found.append(
@@ -168,7 +176,7 @@ def failures(certificate: Certificate) -> list[str]:
 
 
 class _one_thread:
-    """PyTorch on one thread, as the sessions are."""
+    """Within the block PyTorch computes on one thread, as the sessions do."""
 
     def __enter__(self) -> None:
         self.threads = torch.get_num_threads()
@@ -179,22 +187,22 @@ class _one_thread:
 
 
 @dataclass(frozen=True, eq=False)
-class _Judge:
-    """Holds answers against labels and against each other."""
+class _Comparison:
+    """Compares probabilities of two models with each other and with the labels."""
 
     labels: npt.NDArray[np.int64]
     names: Sequence[str]
     decision: Decision
     classes: Sequence[str]
 
-    def certificate(self, reference: _Tally, tally: _Tally) -> Certificate:
-        """What a form is worth beside PyTorch."""
-        wanted, found = np.stack(reference.rows), np.stack(tally.rows)  # (N, K)
-        # A probability that is no number differs from every other by as much as one can.
+    def certificate(self, reference: _Measured, exported: _Measured) -> Certificate:
+        """The certificate of an exported graph, with PyTorch as the reference."""
+        wanted, found = np.stack(reference.rows), np.stack(exported.rows)  # (N, K)
+        # NaN counts as the largest difference there is.
         differences = np.nan_to_num(np.abs(wanted - found), nan=1.0).max(axis=1)
-        said, says = self._said(wanted), self._said(found)
-        tied = (said != says) & (self._margin(wanted, said, says) <= TIE)
-        differs = (said != says) & ~tied
+        in_torch, in_export = self._predicted(wanted), self._predicted(found)
+        tied = (in_torch != in_export) & (self._margin(wanted, in_torch, in_export) <= TIE)
+        differs = (in_torch != in_export) & ~tied
         worst = int(differences.argmax())
         return Certificate(
             pictures=len(self.labels),
@@ -202,47 +210,45 @@ class _Judge:
             worst_picture=self.names[worst],
             disagreements=tuple(name for name, apart in zip(self.names, differs, strict=True) if apart),
             ties=int(tied.sum()),
-            torch_accuracy=Proportion(int((said == self.labels).sum()), len(self.labels)),
-            accuracy=Proportion(int((says == self.labels).sum()), len(self.labels)),
+            torch_accuracy=Proportion(int((in_torch == self.labels).sum()), len(self.labels)),
+            accuracy=Proportion(int((in_export == self.labels).sum()), len(self.labels)),
             torch_milliseconds=1000 * median(reference.seconds),
-            milliseconds=1000 * median(tally.seconds),
+            milliseconds=1000 * median(exported.seconds),
         )
 
-    def _said(self, rows: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
-        """(N,) the answers; of rows that are no numbers, whatever comes first."""
+    def _predicted(self, rows: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
+        """(N,) predicted classes; of a row of NaN, the first class."""
         return self.decision.decide(np.nan_to_num(rows), self.classes)[0]
 
     def _margin(
-        self, wanted: npt.NDArray[np.floating[Any]], said: npt.NDArray[np.int64], says: npt.NDArray[np.int64]
+        self, wanted: npt.NDArray[np.floating[Any]], one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.floating[Any]]:
-        """(N,) how far a probability would have to move for the other answer."""
+        """(N,) how far a probability is from where the other class would be predicted."""
         if self.decision.threshold is not None and self.decision.positive is not None:
             positive = wanted[:, list(self.classes).index(self.decision.positive)]
             return np.asarray(np.abs(positive - self.decision.threshold))
-        every = np.arange(len(said))
-        return np.asarray(wanted[every, said] - wanted[every, says])
+        every = np.arange(len(one))
+        return np.asarray(wanted[every, one] - wanted[every, other])
 
 
-CLOSE = 1e-3
-"""Logits that differ by less differ by rounding alone."""
-
-
-def explain(model: onnx.ModelProto, network: nn.Module, how: Preprocessing, picture: Image.Image, count: int) -> str:
-    """Compare the pixels that reach the network, then what the network makes of the same input.
+def explain(
+    model: onnx.ModelProto, network: nn.Module, preprocessing: Preprocessing, image: Image.Image, count: int
+) -> str:
+    """Where an exported model and PyTorch differ: in the pixels that reach the network, or in the network itself.
 
     Args:
-        model: as `assemble` made it, for `count` pictures.
+        model: from `assemble`, for `count` images.
         network: in float32 on the processor.
-        picture: RGB.
+        image: RGB.
     """
     loaded = session(with_outputs(model, PIXELS, NORMALISED).SerializeToString(), threads=1)
-    images = np.broadcast_to(np.asarray(picture), (count, *np.asarray(picture).shape))
+    images = np.broadcast_to(np.asarray(image), (count, *np.asarray(image).shape))
     pixels, given, logits = (row[0] for row in loaded.run([PIXELS, NORMALISED, LOGITS], {IMAGE: images}))
-    wanted = evaluation_transform(picture, how)
+    wanted = evaluation_transform(image, preprocessing)
     with torch.inference_mode():
         same_input = network(torch.from_numpy(given)[None]).numpy()[0]
     levels = np.abs(pixels - wanted.numpy())  # (3, S, S), of 255
-    scaled = float(np.abs(normalise(stacked([wanted]), how).numpy()[0] - given).max())
+    scaled = float(np.abs(normalise(stacked([wanted]), preprocessing).numpy()[0] - given).max())
     apart = float(np.abs(logits - same_input).max())
     words = []
     if levels.max() > 0 or scaled > CLOSE:
@@ -254,27 +260,21 @@ def explain(model: onnx.ModelProto, network: nn.Module, how: Preprocessing, pict
     return "; ".join(words) or f"neither its input nor its logits (up to {apart:.2g}) differ: the temperature does"
 
 
-LEAST_SPEED = 1.5
-"""How many times as fast int8 is expected to be where the processor has instructions for it."""
-INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-"""Names in /proc/cpuinfo of instructions that multiply and add 8-bit numbers."""
-
-
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written, and what is known of it."""
+    """An exported file and its certificate."""
 
     path: Path
     precision: str
     """`f32` or `int8`."""
     split: str
-    """What it was proved on."""
+    """What the images are called that it was verified on."""
     certificate: Certificate
     """Of the file."""
     f32: Certificate
-    """Of the float32 graph; the same one unless the file is int8."""
+    """Of the float32 graph; the same certificate unless the file is int8."""
     mismatch: tuple[str, ...]
-    """Why it should not be trusted; empty unless `allow_mismatch` let it through."""
+    """Why it should not be trusted; empty unless it was written with `allow_mismatch`."""
 
     def as_json(self) -> dict[str, Any]:
         """The document that `relish export --json` prints."""
@@ -286,12 +286,12 @@ class Exported:
         }
 
     def proof(self) -> dict[str, Any]:
-        """What the file says of its proof; the same at each export."""
+        """The certificate as the file's metadata holds it; the same at each export."""
         words = {"split": self.split, **self.certificate.as_json(), "mismatch": list(self.mismatch)}
         return words if self.precision == "f32" else {**words, "f32": self.f32.as_json()}
 
     def speed(self) -> dict[str, Any]:
-        """Milliseconds a picture on one thread, from pixels to probabilities."""
+        """Milliseconds for one image on one thread, from pixels to probabilities."""
         words = {
             "processor": processor_name(),
             "torch_milliseconds": self.certificate.torch_milliseconds,
@@ -300,7 +300,7 @@ class Exported:
         return words if self.precision == "f32" else {**words, "f32_milliseconds": self.f32.milliseconds}
 
     def summary(self) -> list[str]:
-        """The certificate on the screen."""
+        """The certificate as lines for the screen."""
         proof, f32 = self.certificate, self.f32
         ratio = proof.torch_milliseconds / proof.milliseconds
         lines = [
@@ -329,7 +329,7 @@ def _agreement(proof: Certificate) -> str:
 
 def _int8_speed(ratio: float, f32: float) -> str:
     words = f"        float32 in ONNX {f32:.1f} ms: int8 is {ratio:.2f} times as fast"
-    if ratio >= LEAST_SPEED:
+    if ratio >= INT8_SPEEDUP_MIN:
         return words
     known = has_instructions()
     if known:
@@ -338,7 +338,7 @@ def _int8_speed(ratio: float, f32: float) -> str:
 
 
 def has_instructions() -> bool | None:
-    """Whether this processor multiplies 8-bit numbers by instructions of their own; None where it cannot be known."""
+    """Whether this processor has instructions for 8-bit products; None where that is not known."""
     try:
         words = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:
