@@ -11,9 +11,16 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageFilter
 
 from relish.checks.image_quality import balance
-from relish.checks.images import Collection, collected, layout
-from relish.checks.label_issues import directions, judged, nearest_others, off_topic, wrong_labels
-from relish.checks.near_duplicates import SURE_BITS, alike, bits_apart, equal_rows, joined, several
+from relish.checks.images import ImageSet, image_set, layout
+from relish.checks.label_issues import nearest_others, off_topic, out_of_fold, unit_vectors, wrong_labels
+from relish.checks.near_duplicates import (
+    SURE_BITS,
+    group_equal,
+    group_pairs,
+    hamming_distances,
+    members,
+    similar_hashes,
+)
 from relish.checks.run_checks import all_findings, brief_findings
 from relish.data.dataset import Dataset, Finding, Split
 from relish.data.sources import find_dataset
@@ -140,7 +147,7 @@ def test_tiny_long_and_grey_pictures_are_noted(root):
 # ---- classes and layout ---------------------------------------------------------------------------------------------
 
 
-def collection(counts: dict[str, dict[str, int]]) -> Collection:
+def collection(counts: dict[str, dict[str, int]]) -> ImageSet:
     """A collection of so many pictures of each class in each split, without files."""
     classes = tuple(sorted({name for by_class in counts.values() for name in by_class}))
     labels, splits = [], []
@@ -149,14 +156,14 @@ def collection(counts: dict[str, dict[str, int]]) -> Collection:
             labels += [classes.index(name)] * count
             splits += [number] * count
     names = tuple(f"{i:06}.png" for i in range(len(labels)))
-    return Collection(
+    return ImageSet(
         dataset=Dataset("pets", "pets", Path("/pets"), classes, {}),
         paths=tuple(Path("/pets") / name for name in names),
         names=names,
         labels=np.array(labels, dtype=np.int64),
         splits=np.array(splits, dtype=np.int64),
         split_names=tuple(counts),
-        contents=tuple(f"{i:064x}" for i in range(len(labels))),
+        sha256=tuple(f"{i:064x}" for i in range(len(labels))),
         facts=np.zeros(len(labels), dtype=FACTS),
     )
 
@@ -230,8 +237,8 @@ def test_every_pair_within_the_sure_distance_is_found(data, count):
         turned = chance.choice(64, data.draw(st.integers(0, 12)), replace=False)
         codes[place] = codes[place - 1] ^ np.bitwise_or.reduce(np.uint64(1) << turned.astype(np.uint64), initial=0)
     mirrored = chance.integers(0, 2**64, count, dtype=np.uint64)
-    pairs, bits = alike(codes, mirrored, SURE_BITS)
-    group_of = joined(count, pairs[bits <= SURE_BITS])
+    pairs, bits = similar_hashes(codes, mirrored, SURE_BITS)
+    group_of = group_pairs(count, pairs[bits <= SURE_BITS])
     for i in range(count):
         for j in range(i + 1, count):
             if bin(int(codes[i] ^ codes[j])).count("1") <= SURE_BITS:
@@ -241,13 +248,13 @@ def test_every_pair_within_the_sure_distance_is_found(data, count):
 
 def test_a_mirror_image_is_found_by_its_mirrored_hash():
     codes = np.array([0x0123456789ABCDEF, 0xFEDCBA9876543210], dtype=np.uint64)
-    pairs, bits = alike(codes, codes[::-1].copy(), SURE_BITS)
+    pairs, bits = similar_hashes(codes, codes[::-1].copy(), SURE_BITS)
     assert (pairs.tolist(), bits.tolist()) == ([[0, 1]], [0])
 
 
 @given(arrays(np.uint64, 20), arrays(np.uint64, 20))
 def test_bits_apart_is_a_count_of_ones(left, right):
-    assert bits_apart(left, right).tolist() == [
+    assert hamming_distances(left, right).tolist() == [
         bin(int(a) ^ int(b)).count("1") for a, b in zip(left, right, strict=True)
     ]
 
@@ -255,8 +262,8 @@ def test_bits_apart_is_a_count_of_ones(left, right):
 def test_a_hundred_thousand_hashes_take_seconds():
     codes = np.random.default_rng(0).integers(0, 2**64, 100_000, dtype=np.uint64)
     codes[1000:1100] = codes[0]
-    pairs, _ = alike(codes, codes ^ np.uint64(2**64 - 1), SURE_BITS)
-    assert len(several(joined(len(codes), pairs))) == 1
+    pairs, _ = similar_hashes(codes, codes ^ np.uint64(2**64 - 1), SURE_BITS)
+    assert len(members(group_pairs(len(codes), pairs))) == 1
 
 
 @given(st.integers(1, 30), st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=40))
@@ -268,7 +275,7 @@ def test_groups_are_the_connected_components_in_whatever_order_the_pairs_come(co
         for member in whole:
             expected[member] = whole
     for order in (pairs, pairs[::-1]):
-        group_of = joined(count, np.array(order, dtype=np.int64).reshape(-1, 2))
+        group_of = group_pairs(count, np.array(order, dtype=np.int64).reshape(-1, 2))
         assert {frozenset(np.flatnonzero(group_of == g).tolist()) for g in group_of} == {
             frozenset(members) for members in expected.values()
         }
@@ -276,14 +283,14 @@ def test_groups_are_the_connected_components_in_whatever_order_the_pairs_come(co
 
 @given(st.lists(st.integers(0, 4), max_size=30))
 def test_several_are_the_groups_of_two_and_more(values):
-    groups = several(equal_rows(np.array(values, dtype=np.int64)))
+    groups = members(group_equal(np.array(values, dtype=np.int64)))
     assert sorted(i for g in groups for i in g) == [i for i, v in enumerate(values) if values.count(v) > 1]
     assert all(len({values[i] for i in g}) == 1 for g in groups)
 
 
 def test_nearest_others_are_those_of_a_full_comparison():
     features = np.random.default_rng(1).normal(size=(60, 8)).astype(np.float32)
-    positions, cosines = nearest_others(directions(features), 5)
+    positions, cosines = nearest_others(unit_vectors(features), 5)
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     product = unit @ unit.T
     np.fill_diagonal(product, -2)
@@ -298,12 +305,12 @@ def test_in_cells_copies_still_find_each_other(monkeypatch):
     chance = np.random.default_rng(2)
     features = chance.normal(size=(1000, 16)).astype(np.float32)
     features[500:] = features[:500] + chance.normal(scale=0.02, size=(500, 16)).astype(np.float32)
-    positions, _ = nearest_others(directions(features), 3)
+    positions, _ = nearest_others(unit_vectors(features), 3)
     assert (positions[:500, 0] == np.arange(500, 1000)).mean() > 0.99
 
 
 def test_equal_features_do_not_hide_a_picture_from_itself():
-    positions, cosines = nearest_others(directions(np.ones((6, 4), dtype=np.float32)), 3)
+    positions, cosines = nearest_others(unit_vectors(np.ones((6, 4), dtype=np.float32)), 3)
     assert all(i not in row for i, row in enumerate(positions.tolist()))
     np.testing.assert_allclose(cosines, 1, atol=1e-6)
 
@@ -311,7 +318,7 @@ def test_equal_features_do_not_hide_a_picture_from_itself():
 # ---- labels and strays ----------------------------------------------------------------------------------------------
 
 
-def separable(count: int, seed: int = 0) -> tuple[Collection, np.ndarray]:
+def separable(count: int, seed: int = 0) -> tuple[ImageSet, np.ndarray]:
     """Two classes that a probe tells apart, and their features."""
     pictures = collection({"train": {"cat": count, "dog": count}})
     chance = np.random.default_rng(seed)
@@ -320,7 +327,7 @@ def separable(count: int, seed: int = 0) -> tuple[Collection, np.ndarray]:
 
 
 def near(features: np.ndarray) -> np.ndarray:
-    return nearest_others(directions(features), min(10, len(features) - 1))[0]
+    return nearest_others(unit_vectors(features), min(10, len(features) - 1))[0]
 
 
 def test_labels_that_were_turned_are_found_with_what_they_should_be():
@@ -329,7 +336,7 @@ def test_labels_that_were_turned_are_found_with_what_they_should_be():
     turned = [3, 40, 120, 180]
     labels[turned] = 1 - labels[turned]
     pictures = replace(pictures, labels=labels)
-    said = judged(pictures, features, near(features), np.arange(len(pictures)))
+    said = out_of_fold(pictures, features, near(features), np.arange(len(pictures)))
     assert said is not None
     found = wrong_labels(pictures, said)
     assert {f.paths[0] for f in found} >= {pictures.names[i] for i in turned}
@@ -347,8 +354,8 @@ def test_a_wrong_label_is_found_though_its_copy_has_it_too():
     pictures = replace(pictures, labels=labels)
     groups = np.arange(len(pictures))
     apart, together = (
-        judged(pictures, features, near(features), groups),
-        judged(pictures, features, near(features), np.maximum(groups, 1)),
+        out_of_fold(pictures, features, near(features), groups),
+        out_of_fold(pictures, features, near(features), np.maximum(groups, 1)),
     )
     assert apart is not None
     assert together is not None
@@ -363,7 +370,7 @@ def test_a_class_too_small_to_judge_is_left_alone_and_the_others_are_not():
         dataset=replace(pictures.dataset, classes=("cat", "dog", "emu")),
         labels=np.where(np.arange(120) < 3, 2, pictures.labels),
     )
-    said = judged(pictures, features, near(features), np.arange(120))
+    said = out_of_fold(pictures, features, near(features), np.arange(120))
     assert said is not None
     assert said.positions.min() == 3
     assert said.probabilities.shape == (117, 3)
@@ -373,7 +380,7 @@ def test_a_class_too_small_to_judge_is_left_alone_and_the_others_are_not():
 
 def test_with_fewer_than_two_classes_of_five_nothing_is_judged():
     pictures, features = separable(4)
-    assert judged(pictures, features, near(features), np.arange(8)) is None
+    assert out_of_fold(pictures, features, near(features), np.arange(8)) is None
 
 
 def test_many_pictures_are_judged_in_parts(monkeypatch):
@@ -381,7 +388,7 @@ def test_many_pictures_are_judged_in_parts(monkeypatch):
 
     monkeypatch.setattr(module, "_TOGETHER", 50)
     pictures, features = separable(100)
-    said = judged(pictures, features, near(features), np.arange(200))
+    said = out_of_fold(pictures, features, near(features), np.arange(200))
     assert said is not None
     assert said.positions.tolist() == list(range(200))
     assert (said.probabilities.argmax(1) == pictures.labels).mean() > 0.95
@@ -397,7 +404,7 @@ def test_a_class_that_a_part_lacks_is_no_error(monkeypatch):
         dataset=replace(pictures.dataset, classes=("cat", "dog", "emu")),
         labels=np.where(np.arange(100) < 5, 2, pictures.labels),
     )
-    said = judged(rare, features, near(features), np.arange(100))
+    said = out_of_fold(rare, features, near(features), np.arange(100))
     assert said is not None
     assert set(rare.labels[said.positions].tolist()) == {0, 1}
 
@@ -407,7 +414,7 @@ def test_a_picture_far_from_all_others_is_told_and_no_other():
     chance = np.random.default_rng(3)
     features = np.abs(chance.normal(size=(200, 16))).astype(np.float32) + 2
     features[77, ::2] *= -1
-    _, cosines = nearest_others(directions(features), 5)
+    _, cosines = nearest_others(unit_vectors(features), 5)
     (finding,) = off_topic(pictures, cosines, np.zeros(0, dtype=np.int64))
     assert finding.paths[0] == pictures.names[77]
     assert len(finding.paths) <= 4
@@ -423,7 +430,7 @@ def test_every_path_of_a_finding_is_a_picture_of_the_dataset_and_json_goes_there
     (root / "train/cat/copy.png").write_bytes((root / "test/dog/03.png").read_bytes())
     found = find_dataset(root)
     looked = survey(found)
-    pictures = collected(looked)
+    pictures = image_set(looked)
     features = np.random.default_rng(0).normal(size=(len(pictures), 8)).astype(np.float32)
     checked = all_findings(found, looked, pictures, features)
     names = {found.label(path) for split in found.splits.values() for path in split.paths}
@@ -454,7 +461,7 @@ def test_nearly_nothing_to_look_at_is_no_error(tmp_path, pictures):
             path.write_bytes(b"no picture")
     found = find_dataset(tmp_path / "few", learnable=False)
     looked = survey(found, learnable=False)
-    held = collected(looked)
+    held = image_set(looked)
     checked = all_findings(found, looked, held, np.ones((len(held), 4), dtype=np.float32))
     assert len(of_kind(list(checked.findings), "unreadable")) == 2 - pictures
     assert of_kind(list(checked.findings), "too-few")

@@ -6,137 +6,123 @@ Measured against the dataset itself: where many images are dark, as scans are, t
 import numpy as np
 import numpy.typing as npt
 
-from relish.checks.images import Collection
+from relish.checks.images import ImageSet
 from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Finding, Kind, Severity, first_few
 
+Bools = npt.NDArray[np.bool_]
+
 BLANK_CONTRAST = 5.0
-"""Standard deviation of the grey levels, of 255, up to which a picture shows nothing to speak of."""
+"""Standard deviation of the grey levels, of 255, up to which an image is blank."""
 DARK_BRIGHTNESS = 20.0
-"""Mean grey level, of 255, up to which a picture counts as dark."""
+"""Mean grey level, of 255, up to which an image is dark."""
 BLURRED_DETAIL = 0.01
-"""Variance of the Laplacian over that of the grey levels, up to which a picture counts as blurred."""
-USUAL = 0.05
-"""Where a larger share of the pictures is so, it is how this dataset is, and no finding."""
+"""Variance of the Laplacian over the variance of the grey levels, up to which an image is blurred."""
+TINY = 48
+"""Pixels of the shorter side below which an image has little detail; networks usually see 224."""
+STRETCHED = 3.0
+"""Longer over shorter side from which a square crop shows little of an image, or a squeezed one distorts it."""
+RARE = 0.05
+"""Fraction of the images up to which a property is odd; where more have it, it is usual in this dataset."""
+_GREY = (b"1", b"L", b"LA", b"La", b"I", b"F", b"I;16", b"I;16B", b"I;16L")
+UNEVEN, VERY_UNEVEN = 3.0, 10.0
+"""Images of the largest class over those of the smallest, from which there is a note, and a warning."""
+FEW = 20
+"""Training images of a class below which it can hardly be learned."""
+FEW_TO_EVALUATE = 100
+"""Images of a split below which a 95% interval is more than 12 points wide at an accuracy of 0.9."""
 
 
-def hard_to_see(pictures: Collection) -> list[Finding]:
-    """Findings of the kinds `blank`, `dark` and `blurred`; a picture is in the first that fits."""
-    facts = pictures.facts
-    contrast, brightness = facts["contrast"], facts["brightness"]
+def hard_to_see(images: ImageSet) -> list[Finding]:
+    """Findings of the kinds `blank`, `dark` and `blurred`; an image is in the first that fits."""
+    contrast, brightness = images.facts["contrast"], images.facts["brightness"]
     blank = contrast <= BLANK_CONTRAST
     dark = (brightness <= DARK_BRIGHTNESS) & ~blank
-    detail = facts["sharpness"] / np.maximum(contrast.astype(np.float64) ** 2, 1.0)
+    detail = images.facts["sharpness"] / np.maximum(contrast.astype(np.float64) ** 2, 1.0)
     blurred = (detail <= BLURRED_DETAIL) & ~blank & ~dark
+    rare = max(1, RARE * len(images))
     return [
-        *_told(pictures, "blank", blank, contrast, "blank or nearly so: one colour, hardly anything to see",
-               "Nothing can be learned from a blank picture: look at the file, and take it out."),
-        *_told(pictures, "dark", dark, brightness, "very dark",
-               "Look whether their class can still be seen; if not, brighten them or take them out."),
-        *_told(pictures, "blurred", blurred, detail, "blurred, or enlarged from much smaller ones",
-               "Look whether their class can still be seen; if you expect such pictures in use, keep them."),
+        *_found(images, blank, contrast, "blank", "seem blank or nearly so: one colour, hardly anything to see",
+                "Nothing can be learned from a blank picture: look at the file, and take it out.",
+                most=len(images), severity="warning"),
+        *_found(images, dark, brightness, "dark", "seem very dark",
+                "Look whether their class can still be seen; if not, brighten them or take them out.", most=rare),
+        *_found(images, blurred, detail, "blurred", "seem blurred, or enlarged from much smaller ones",
+                "Look whether their class can still be seen; if you expect such pictures in use, keep them.",
+                most=rare),
     ]  # fmt: skip
 
 
-def _told(
-    pictures: Collection,
-    kind: Kind,
-    found: npt.NDArray[np.bool_],
-    worst_first: npt.NDArray[np.floating],
-    words: str,
-    advice: str,
-) -> list[Finding]:
-    count = int(found.sum())
-    if not count or (kind != "blank" and count > max(1, USUAL * len(pictures))):
-        return []
-    places = np.flatnonzero(found)
-    places = places[np.argsort(worst_first[places], kind="stable")]
-    subject = "1 picture seems" if count == 1 else f"{count:,} pictures seem"
-    severity: Severity = "warning" if kind == "blank" else "note"
+def odd_shapes(images: ImageSet) -> list[Finding]:
+    """`odd-size` findings, at most one each for tiny images, long ones, grey among coloured and coloured among grey."""
+    width, height = images.facts["width"], images.facts["height"]
+    shorter = np.minimum(width, height).astype(np.float64)
+    ratio = np.maximum(width, height) / np.maximum(shorter, 1)
+    grey = np.isin(images.facts["mode"], _GREY)
+    colour = "If one class has most of them, a model may learn the colour instead of the class."
+    properties = [
+        (shorter < TINY, shorter, f"are smaller than {TINY} pixels on a side",
+         "Their details are gone: take them from a larger original if there is one."),
+        (ratio >= STRETCHED, -ratio, f"are {STRETCHED:.0f} times as long as wide, or longer",
+         "Crop them to what they show: squeezed into a square, it can hardly be told."),
+        (grey, shorter, "are grey, the others in colour", colour),
+        (~grey, shorter, "are in colour, the others grey", colour),
+    ]  # fmt: skip
+    most = min(max(1, RARE * len(images)), len(images) - 1)
     return [
-        Finding(
-            kind=kind, severity=severity, message=f"{subject} {words}.", advice=advice, paths=pictures.named(places)
-        )
+        finding
+        for odd, oddest_first, words, advice in properties
+        for finding in _found(images, odd, oddest_first, "odd-size", words, advice, most=most)
     ]
 
 
-TINY = 48
-"""Pixels of the shorter side under which a network has little to look at; sides of 224 are usual."""
-STRETCHED = 3.0
-"""Longer over shorter side from which a square holds little of a picture, or holds it badly squeezed."""
-RARE = 0.05
-"""Share of the pictures up to which being so counts as odd."""
-_GREY = (b"1", b"L", b"LA", b"La", b"I", b"F", b"I;16", b"I;16B", b"I;16L")
-
-
-def odd_shapes(pictures: Collection) -> list[Finding]:
-    """At most one finding each for tiny pictures, long ones, grey ones among coloured and coloured among grey."""
-    facts = pictures.facts
-    shorter = np.minimum(facts["width"], facts["height"]).astype(np.float64)
-    ratio = np.maximum(facts["width"], facts["height"]) / np.maximum(shorter, 1)
-    grey = np.isin(facts["mode"], _GREY)
-    found = [
-        _rare(pictures, shorter < TINY, shorter, f"smaller than {TINY} pixels on a side",
-              "Their details are gone: take them from a larger original if there is one."),
-        _rare(pictures, ratio >= STRETCHED, -ratio, f"{STRETCHED:.0f} times as long as wide, or longer",
-              "Crop them to what they show: squeezed into a square, it can hardly be told."),
-        _rare(pictures, grey, shorter, "grey, the others in colour",
-              "If one class has most of them, a model may learn the colour instead of the class."),
-        _rare(pictures, ~grey, shorter, "in colour, the others grey",
-              "If one class has most of them, a model may learn the colour instead of the class."),
-    ]  # fmt: skip
-    return [finding for finding in found if finding]
-
-
-def _rare(
-    pictures: Collection,
-    odd: npt.NDArray[np.bool_],
-    oddest_first: npt.NDArray[np.float64],
+def _found(
+    images: ImageSet,
+    odd: Bools,
+    worst_first: npt.NDArray[np.floating],
+    kind: Kind,
     words: str,
     advice: str,
-) -> Finding | None:
-    count = int(odd.sum())
-    if not 0 < count <= max(1, RARE * len(pictures)) or count == len(pictures):
-        return None
-    places = np.flatnonzero(odd)
-    places = places[np.argsort(oddest_first[places], kind="stable")]
-    subject = "1 picture is" if count == 1 else f"{count:,} pictures are"
-    return Finding(
-        kind="odd-size",
-        severity="note",
-        message=f"{subject} {words}.",
-        advice=advice,
-        paths=pictures.named(places),
-    )
+    *,
+    most: float,
+    severity: Severity = "note",
+) -> list[Finding]:
+    """One finding of the odd images, worst first; none where there are none, or more than `most`.
+
+    Args:
+        words: a verb in the plural, `are` or `seem`, and what follows it.
+    """
+    positions = np.flatnonzero(odd)
+    if not 0 < len(positions) <= most:
+        return []
+    positions = positions[np.argsort(worst_first[positions], kind="stable")]
+    verb, _, rest = words.partition(" ")
+    one = {"are": "1 picture is", "seem": "1 picture seems"}[verb]
+    subject = one if len(positions) == 1 else f"{len(positions):,} pictures {verb}"
+    message, paths = f"{subject} {rest}.", images.named(positions)
+    return [Finding(kind=kind, severity=severity, message=message, advice=advice, paths=paths)]
 
 
-UNEVEN, VERY_UNEVEN = 3.0, 10.0
-"""Pictures of the largest class over those of the smallest, from which to say so, and to warn."""
-FEW = 20
-"""Pictures to learn from, under which a class can hardly be learned, and one picture is a twentieth of it."""
-FEW_TO_JUDGE = 100
-"""Pictures of a split to score on, under which a 95% interval is more than 12 points wide at an accuracy of 0.9."""
-
-
-def balance(pictures: Collection) -> list[Finding]:
-    """Classes much larger than others, classes with few pictures to learn from, splits with few to score on."""
-    learned = [name for name in (TRAIN, WHOLE) if name in pictures.split_names]
-    found = []
-    for name in learned[:1]:
-        counts = _counts(pictures, name)
-        found += [*_uneven(pictures, counts), *_few(pictures, counts)]
+def balance(images: ImageSet) -> list[Finding]:
+    """Classes much larger than others, classes with few training images, splits with few images to evaluate on."""
+    trained = [name for name in (TRAIN, WHOLE) if name in images.split_names]
+    findings = []
+    for name in trained[:1]:
+        counts = _counts(images, name)
+        findings += [*_uneven(images.classes, counts), *_few(images.classes, counts)]
     for name in (VALIDATION, TEST):
-        count = int(_counts(pictures, name).sum())
-        if 0 < count < FEW_TO_JUDGE:
-            found.append(_few_to_judge(name, count))
-    return found
+        count = int(_counts(images, name).sum())
+        if 0 < count < FEW_TO_EVALUATE:
+            findings.append(_few_to_evaluate(name, count))
+    return findings
 
 
-def _counts(pictures: Collection, split: str) -> npt.NDArray[np.int64]:
-    here = [i for i, name in enumerate(pictures.split_names) if name == split]
-    return np.bincount(pictures.labels[np.isin(pictures.splits, here)], minlength=len(pictures.classes))
+def _counts(images: ImageSet, split: str) -> npt.NDArray[np.int64]:
+    """(K,) images of each class in a split."""
+    here = [i for i, name in enumerate(images.split_names) if name == split]
+    return np.bincount(images.labels[np.isin(images.splits, here)], minlength=len(images.classes))
 
 
-def _uneven(pictures: Collection, counts: npt.NDArray[np.int64]) -> list[Finding]:
+def _uneven(classes: tuple[str, ...], counts: npt.NDArray[np.int64]) -> list[Finding]:
     if len(counts) < 2 or counts.min() == 0 or counts.max() < UNEVEN * counts.min():
         return []
     most, least = int(counts.argmax()), int(counts.argmin())
@@ -144,30 +130,30 @@ def _uneven(pictures: Collection, counts: npt.NDArray[np.int64]) -> list[Finding
         Finding(
             kind="imbalance",
             severity="warning" if counts.max() >= VERY_UNEVEN * counts.min() else "note",
-            message=f'Class "{pictures.classes[most]}" has {counts[most]:,} pictures to learn from, '
-            f'"{pictures.classes[least]}" has {counts[least]:,}.',
+            message=f'Class "{classes[most]}" has {counts[most]:,} pictures to learn from, '
+            f'"{classes[least]}" has {counts[least]:,}.',
             advice="Read the figures class by class: saying the large class always would be right often. "
             "More pictures of the small ones help most.",
         )
     ]
 
 
-def _few(pictures: Collection, counts: npt.NDArray[np.int64]) -> list[Finding]:
+def _few(classes: tuple[str, ...], counts: npt.NDArray[np.int64]) -> list[Finding]:
     few = [int(i) for i in np.argsort(counts, kind="stable") if counts[i] < FEW]
     if not few:
         return []
-    told = first_few([f'"{pictures.classes[i]}" ({counts[i]:,})' for i in few])
+    listed = first_few([f'"{classes[i]}" ({counts[i]:,})' for i in few])
     return [
         Finding(
             kind="too-few",
             severity="warning",
-            message=f"Fewer than {FEW} pictures to learn from: {told}.",
+            message=f"Fewer than {FEW} pictures to learn from: {listed}.",
             advice="Add pictures, of as many different things and places as the model will meet.",
         )
     ]
 
 
-def _few_to_judge(split: str, count: int) -> Finding:
+def _few_to_evaluate(split: str, count: int) -> Finding:
     return Finding(
         kind="too-few",
         severity="note",

@@ -1,4 +1,4 @@
-"""The images that every check works on, the files that cannot be opened, and doubtful class folders."""
+"""The images of a dataset in one sequence, the files that cannot be opened, and doubtful class folders."""
 
 import re
 from collections import defaultdict
@@ -18,8 +18,8 @@ Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Collection:
-    """N pictures that can be opened, sorted by split, class and name."""
+class ImageSet:
+    """The N images of all splits that can be opened, sorted by split, class and name."""
 
     dataset: Dataset
     paths: tuple[Path, ...]
@@ -30,10 +30,10 @@ class Collection:
     splits: Positions
     """(N,) int64, positions in `split_names`."""
     split_names: tuple[str, ...]
-    contents: tuple[str, ...]
-    """SHA-256 of each file."""
+    sha256: tuple[str, ...]
+    """Of each file."""
     facts: Facts
-    """(N,) of `data.facts.FACTS`."""
+    """(N,), recorded by the survey."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -44,34 +44,34 @@ class Collection:
         return self.dataset.classes
 
     def as_split(self) -> Split:
-        """All of them as one."""
+        """All of them as one split."""
         return Split(self.paths, self.labels)
 
     def named(self, positions: Sequence[int] | Positions) -> tuple[str, ...]:
-        """The names of some pictures."""
+        """The names of some images."""
         return tuple(self.names[i] for i in positions)
 
 
-def collected(looked: Survey) -> Collection:
-    """Every picture of a survey, each once per split it lies in."""
-    dataset = looked.dataset
+def image_set(surveyed: Survey) -> ImageSet:
+    """Every image of a survey, once for each split that it is in."""
+    dataset = surveyed.dataset
     splits = list(dataset.splits.items())
     paths = tuple(path for _, split in splits for path in split.paths)
-    nothing = np.zeros(0, dtype=np.int64)
-    return Collection(
+    empty = np.zeros(0, dtype=np.int64)
+    return ImageSet(
         dataset=dataset,
         paths=paths,
         names=tuple(map(dataset.label, paths)),
-        labels=np.concatenate([nothing, *(split.labels for _, split in splits)]),
-        splits=np.concatenate([nothing, *(np.full(len(s), i, dtype=np.int64) for i, (_, s) in enumerate(splits))]),
+        labels=np.concatenate([empty, *(split.labels for _, split in splits)]),
+        splits=np.concatenate([empty, *(np.full(len(s), i, dtype=np.int64) for i, (_, s) in enumerate(splits))]),
         split_names=tuple(name for name, _ in splits),
-        contents=tuple(looked.sha256[path] for path in paths),
-        facts=looked.facts_of(paths),
+        sha256=tuple(surveyed.sha256[path] for path in paths),
+        facts=surveyed.facts_of(paths),
     )
 
 
-def unreadable(looked: Survey) -> list[Finding]:
-    """One finding for each file that was left out."""
+def unreadable(surveyed: Survey) -> list[Finding]:
+    """One finding for each file that cannot be opened."""
     return [
         Finding(
             kind="unreadable",
@@ -80,7 +80,7 @@ def unreadable(looked: Survey) -> list[Finding]:
             advice="It is left out of everything. Get the file again, or take it away.",
             paths=(name,),
         )
-        for name, reason in looked.unreadable
+        for name, reason in surveyed.unreadable
     ]
 
 
@@ -89,20 +89,26 @@ _HOLDERS = frozenset(
     | {"data", "dataset", "datasets", "label", "labels", "annotations", "class", "classes", "folder", "misc"}
     | {"unsorted", "temp", "tmp", "backup", "download", "downloads", "output", "outputs"}
 )
-"""Names of folders that hold pictures of any class."""
+"""Names of folders that hold images of any class."""
 _UNNAMED = re.compile(r"(new|untitled|neuer|nouveau|nuova) (folder|ordner|dossier|cartella)( ?\(?\d+\)?)?")
 _COPY = re.compile(r"^copy of | copy( ?\(\d+\))?$| ?\(\d+\)$")
 
 
 def layout(dataset: Dataset) -> list[Finding]:
-    """What the class names and the way the pictures lie let one suspect."""
+    """Why `fit` would refuse the dataset, class names that hint at a wrong folder, and the warnings of reading it."""
     return [
         *_refused(dataset),
         *_splits_as_classes(dataset.classes),
         *_holders(dataset.classes),
-        *_twins(dataset.classes),
-        *(_noticed(warning) for warning in dataset.warnings),
-    ]
+        *_variants(dataset.classes),
+        *(
+            Finding(
+                kind="layout", severity="note", message=warning,
+                advice="Look whether that was meant; move what belongs in.",
+            )
+            for warning in dataset.warnings
+        ),
+    ]  # fmt: skip
 
 
 def _refused(dataset: Dataset) -> list[Finding]:
@@ -120,58 +126,45 @@ def _refused(dataset: Dataset) -> list[Finding]:
 
 
 def _splits_as_classes(classes: Sequence[str]) -> list[Finding]:
-    meant = split_words(classes)
-    if not meant:
-        return []
-    return [
-        Finding(
-            kind="layout",
-            severity="warning",
-            message=f"{_named(list(meant))} taken for a class, and named like a split.",
-            advice="If it is a split, let the classes be folders inside it, and only splits lie beside it.",
-        )
-    ]
+    return _doubtful_names(
+        list(split_words(classes)),
+        "named like a split",
+        "If it is a split, let the classes be folders inside it, and only splits lie beside it.",
+    )
 
 
 def _holders(classes: Sequence[str]) -> list[Finding]:
-    found = [name for name in classes if plain_name(name) in _HOLDERS or _UNNAMED.fullmatch(plain_name(name))]
-    if not found:
+    return _doubtful_names(
+        [name for name in classes if plain_name(name) in _HOLDERS or _UNNAMED.fullmatch(plain_name(name))],
+        "named like a folder of anything",
+        "If the classes are folders inside it, give that folder; if not, name it after what it shows.",
+    )
+
+
+def _doubtful_names(names: Sequence[str], words: str, advice: str) -> list[Finding]:
+    if not names:
         return []
-    return [
-        Finding(
-            kind="layout",
-            severity="warning",
-            message=f"{_named(found)} taken for a class, and named like a folder of anything.",
-            advice="If the classes are folders inside it, give that folder; if not, name it after what it shows.",
-        )
-    ]
+    verb = "is" if len(names) == 1 else "are"
+    message = f"{_listed(names)} {verb} taken for a class, and {words}."
+    return [Finding(kind="layout", severity="warning", message=message, advice=advice)]
 
 
-def _twins(classes: Sequence[str]) -> list[Finding]:
-    together: dict[str, list[str]] = defaultdict(list)
+def _variants(classes: Sequence[str]) -> list[Finding]:
+    """Classes whose names differ in spelling alone."""
+    by_plain_name: dict[str, list[str]] = defaultdict(list)
     for name in classes:
-        together[_COPY.sub("", plain_name(name)).strip() or plain_name(name)].append(name)
+        by_plain_name[_COPY.sub("", plain_name(name)).strip() or plain_name(name)].append(name)
     return [
         Finding(
             kind="layout",
             severity="warning",
-            message=f"Classes {first_few([_quoted(name) for name in names])} differ in spelling alone.",
+            message=f"Classes {_listed(names)} differ in spelling alone.",
             advice="If they mean one class, put their pictures into one folder.",
         )
-        for names in together.values()
+        for names in by_plain_name.values()
         if len(names) > 1
     ]
 
 
-def _noticed(warning: str) -> Finding:
-    return Finding(
-        kind="layout", severity="note", message=warning, advice="Look whether that was meant; move what belongs in."
-    )
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"'
-
-
-def _named(names: list[str]) -> str:
-    return f"{first_few([_quoted(name) for name in names])} {'is' if len(names) == 1 else 'are'}"
+def _listed(names: Sequence[str]) -> str:
+    return first_few([f'"{name}"' for name in names])

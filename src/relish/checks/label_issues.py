@@ -1,7 +1,8 @@
 """Labels that a probe and the nearest images doubt, and images far from all others in feature space.
 
 Labels: Northcutt, Jiang and Chuang 2021, Confident learning, JAIR 70, arXiv:1911.00068, by cleanlab, on out-of-fold
-probabilities.
+probabilities. Nearest neighbours of many images: an inverted file (Jegou, Douze and Schmid 2011, IEEE TPAMI 33(1),
+section III.C) of k-means cells, so that the work does not grow with the square of their number.
 """
 
 import math
@@ -11,161 +12,169 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from relish.checks.images import Collection, Positions
+from relish.checks.images import ImageSet, Positions
 from relish.data.dataset import Finding
 from relish.data.split import NEVER, stratified_folds, usable_folds
 from relish.evaluation.calibration import fit_temperature
-from relish.evaluation.prediction import softmax
+from relish.evaluation.prediction import probability_of, softmax
 from relish.training.linear_probe import cross_validate
 
 Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
 
 CELL = 2000
-"""Pictures that a cell holds on average; up to four times as many are compared without cells."""
-_CELLS_LOOKED_IN = 3
-_LEARNED_FROM = 20_000
-"""Pictures that the centres are learned from."""
+"""Images of a cell on average; up to four times as many are compared without cells."""
+_CELLS_SEARCHED = 3
+_CENTRES_FROM = 20_000
+"""Images that the cells' centres are computed from."""
+
+FOLDS = 5
+FEWEST = 5
+"""Distinct images a class needs: with fewer, a probe's probability of one depends on each of the others."""
+VOTES = 0.3
+"""Weight of the nearest images' labels against the probe's probabilities. Of ten labels changed among 2,000
+photographs, the labels with a probability below 0.2 include 8.6 beside 60 others with both, and 8.4 beside 66 with the
+probe alone (means of 40 draws); below 0.15 it is 8.2 beside 47, and 8.0 beside 52. With 0.5, or 20 nearest, it is the
+same."""
+ODDS = 4.6
+"""A label is also doubted where another class is so many times as probable: there confident learning, which gives a
+class no more doubts than it has images in surplus, stops early (7.9 beside 37 in 20 such draws). Ten draws gave 8.2
+beside 50 with 5, 8.4 beside 53 with 4.6, and 8.4 beside 55 with 4.3."""
+_LEAST = 1e-6
+"""Probabilities are raised to this before their logarithm is taken."""
+_TOGETHER = 25_000
+"""Images that one probe is cross-validated on: more are divided, which bounds memory and time."""
+
+DISTANCES = 5
+"""Nearest others whose mean distance is taken."""
+FAR = 3.5
+"""Robust standard deviations above the median distance from which an image is off topic."""
+FEWEST_IMAGES = 30
+"""With fewer, no distance is usual."""
+_PER_DEVIATION = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
 
 
-def directions(features: Floats) -> Floats:
-    """(N, D) float32 of length 1, so that a product of two rows is their cosine."""
+def unit_vectors(features: Floats) -> Floats:
+    """(N, D) float32 of length 1, so that the product of two rows is their cosine."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    found: Floats = features / np.maximum(lengths, np.float32(1e-12))
-    return found
+    vectors: Floats = features / np.maximum(lengths, np.float32(1e-12))
+    return vectors
 
 
-def nearest_others(directed: Floats, count: int) -> tuple[Positions, Floats]:
-    """Each picture's nearest others, nearest first.
+def nearest_others(vectors: Floats, count: int) -> tuple[Positions, Floats]:
+    """Each image's nearest others, nearest first.
 
     Args:
-        directed: (N, D) float32 of length 1, see `directions`; N is 2 or more.
+        vectors: (N, D) float32 of length 1, see `unit_vectors`; N is 2 or more.
         count: how many, at most N - 1.
 
     Returns:
-        (N, count) int64 positions, -1 where a cell holds fewer; (N, count) float32 cosines, -1 there.
+        (N, count) int64 positions, -1 where a cell has fewer; (N, count) float32 cosines, -1 there.
     """
     from sklearn.neighbors import NearestNeighbors  # late, as below: the brief checks do without scikit-learn
 
-    positions = np.full((len(directed), count), -1, dtype=np.int64)
-    cosines = np.full((len(directed), count), -1.0, dtype=np.float32)
+    positions = np.full((len(vectors), count), -1, dtype=np.int64)
+    cosines = np.full((len(vectors), count), -1.0, dtype=np.float32)
     if not count:
         return positions, cosines
-    for mine, held in _cells(directed):
-        few = min(count + 1, len(held))
-        distances, found = (
-            NearestNeighbors(n_neighbors=few, algorithm="brute").fit(directed[held]).kneighbors(directed[mine])
-        )
-        others = held[found] != mine[:, None]
-        others[others.all(1), -1] = False  # among many equal ones it may not be met itself
-        positions[mine, : few - 1] = held[found][others].reshape(len(mine), few - 1)
-        cosines[mine, : few - 1] = 1 - distances[others].reshape(len(mine), few - 1) ** 2 / 2
+    for cell, candidates in _cells(vectors):
+        k = min(count + 1, len(candidates))
+        search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(vectors[candidates])
+        distances, found = search.kneighbors(vectors[cell])
+        others = candidates[found] != cell[:, None]
+        others[others.all(1), -1] = False  # among many equal ones an image may not be found itself
+        positions[cell, : k - 1] = candidates[found][others].reshape(len(cell), k - 1)
+        cosines[cell, : k - 1] = 1 - distances[others].reshape(len(cell), k - 1) ** 2 / 2
     return positions, cosines
 
 
-def _cells(directed: Floats) -> Iterator[tuple[Positions, Positions]]:
-    """For each cell the pictures in it, and those that they are compared with."""
-    everything = np.arange(len(directed))
-    if len(directed) <= 4 * CELL:
+def _cells(vectors: Floats) -> Iterator[tuple[Positions, Positions]]:
+    """For each cell the images in it, and the images that they are compared with."""
+    everything = np.arange(len(vectors))
+    if len(vectors) <= 4 * CELL:
         yield everything, everything
         return
     from sklearn.cluster import MiniBatchKMeans
 
-    chance = np.random.RandomState(0)
-    some = chance.permutation(len(directed))[:_LEARNED_FROM]
-    means = MiniBatchKMeans(len(directed) // CELL, random_state=chance, n_init=1, batch_size=4096).fit(directed[some])
-    near = np.argsort(means.transform(directed), axis=1)[:, :_CELLS_LOOKED_IN]  # (N, 3)
-    for cell in range(means.n_clusters):
-        mine = np.flatnonzero(near[:, 0] == cell)
-        if len(mine):
-            yield mine, np.flatnonzero((near == cell).any(1))
-
-
-FOLDS = 5
-FEWEST = 5
-"""Different pictures a class needs: with fewer, what a probe says of one hangs on the others one by one."""
-VOTES = 0.3
-"""Weight of the nearest pictures' labels against the probe's probabilities. Of ten labels turned among 2,000
-photographs, those given less than 0.2 hold 8.6 beside 60 others with both, and 8.4 beside 66 with the probe alone
-(means of 40 draws); below 0.15 it is 8.2 beside 47, and 8.0 beside 52. With 0.5, or 20 nearest, it is the same."""
-ODDS = 4.6
-"""A label is also doubted where another class is so many times as probable: there confident learning, which gives a
-class no more doubts than it has pictures in surplus, stops early (7.9 beside 37 in 20 such draws). Ten draws gave 8.2
-beside 50 with 5, 8.4 beside 53 with 4.6, and 8.4 beside 55 with 4.3."""
-_LEAST = 1e-6
-"""Probability that a class has at least, so that it has a logarithm."""
-_TOGETHER = 25_000
-"""Pictures that one probe is cross-validated on: more are divided, which bounds memory and time."""
+    rng = np.random.RandomState(0)
+    some = rng.permutation(len(vectors))[:_CENTRES_FROM]
+    means = MiniBatchKMeans(len(vectors) // CELL, random_state=rng, n_init=1, batch_size=4096).fit(vectors[some])
+    near = np.argsort(means.transform(vectors), axis=1)[:, :_CELLS_SEARCHED]  # (N, 3)
+    for number in range(means.n_clusters):
+        cell = np.flatnonzero(near[:, 0] == number)
+        if len(cell):
+            yield cell, np.flatnonzero((near == number).any(1))
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
-    """What probes say of pictures they did not learn from."""
+class OutOfFold:
+    """Probabilities of images by probes that were not trained on them."""
 
     positions: Positions
-    """(n,) int64: the pictures judged, ascending; those of classes with too few pictures are not."""
+    """(n,) int64, ascending; images of classes with too few images are missing."""
     probabilities: Floats
     """(n, K) float32."""
 
 
-def judged(pictures: Collection, features: Floats, nearest: Positions, group_of: Positions) -> Judged | None:
-    """Probabilities for every picture from a probe that learned neither from it nor from a copy of it, and from the
-    labels of its nearest others, copies left out.
+def out_of_fold(images: ImageSet, features: Floats, nearest: Positions, group_of: Positions) -> OutOfFold | None:
+    """Probabilities of every image from a probe trained on neither it nor a copy of it, and from the labels of its
+    nearest others, copies excluded.
 
     Args:
         features: (N, D) float32.
-        nearest: (N, k) int64, positions of each picture's nearest others; -1 for none.
+        nearest: (N, k) int64, positions of each image's nearest others; -1 for none.
         group_of: (N,) int64: copies have equal numbers and stay in one fold.
 
     Returns:
-        None where fewer than two classes have `FEWEST` different pictures.
+        None where fewer than two classes have `FEWEST` distinct images.
     """
-    contents = _content_of_group(pictures, group_of)
-    enough = _classes_with_enough(pictures.labels, group_of, len(pictures.classes))
-    usable = np.flatnonzero(enough[pictures.labels])
+    contents = _content_of_group(images, group_of)
+    enough = _classes_with_enough(images.labels, group_of, len(images.classes))
+    usable = np.flatnonzero(enough[images.labels])
     if enough.sum() < 2:
         return None
-    labels = np.cumsum(enough)[pictures.labels[usable]] - 1
+    labels = np.cumsum(enough)[images.labels[usable]] - 1
     parts = _parts(labels, [contents[i] for i in usable])
-    found = np.zeros((len(usable), len(pictures.classes)), dtype=np.float32)
+    of_probe = np.zeros((len(usable), len(images.classes)), dtype=np.float32)
     held = np.zeros(len(usable), dtype=bool)
     for part in np.unique(parts):
         where = np.flatnonzero(parts == part)
         keys = [contents[usable[i]] for i in where]
-        probabilities, out = _out_of_fold(features[usable[where]], labels[where], int(enough.sum()), keys)
-        found[np.ix_(where[out], np.flatnonzero(enough))] = probabilities
+        probabilities, out = _cross_validated(features[usable[where]], labels[where], int(enough.sum()), keys)
+        of_probe[np.ix_(where[out], np.flatnonzero(enough))] = probabilities
         held[where[out]] = True
-    said = usable[held]
-    probe, votes = found[held].astype(np.float64), _votes(pictures.labels, nearest[said], group_of, said, enough)
+    positions, probe = usable[held], of_probe[held].astype(np.float64)
+    votes = _votes(images.labels, nearest[positions], group_of, positions, enough)
     both = np.where(votes.any(1, keepdims=True), (1 - VOTES) * probe + VOTES * votes, probe)
-    return Judged(said, _calibrated(both, pictures.labels[said], enough))
+    return OutOfFold(positions, _calibrated(both, images.labels[positions], enough))
 
 
-def wrong_labels(pictures: Collection, said: Judged) -> list[Finding]:
-    """One finding for each picture whose label confident learning doubts, or that has the odds against it."""
+def wrong_labels(images: ImageSet, predicted: OutOfFold) -> list[Finding]:
+    """A finding for each image whose label confident learning doubts, or where `ODDS` are against it; surest first."""
     from cleanlab.filter import find_label_issues
 
-    given = pictures.labels[said.positions]
+    given = images.labels[predicted.positions]
     classes = np.unique(given)
     if len(classes) < 2:
         return []
-    probabilities = said.probabilities[:, classes].astype(np.float64)
+    probabilities = predicted.probabilities[:, classes].astype(np.float64)
     probabilities /= probabilities.sum(1, keepdims=True)
+    labels = np.searchsorted(classes, given)
     doubted = find_label_issues(
-        np.searchsorted(classes, given), probabilities, filter_by="both",
-        return_indices_ranked_by="self_confidence", n_jobs=1,
-    )  # fmt: skip
-    suggested = classes[probabilities.argmax(1)]
-    sure, own = probabilities.max(1), probabilities[np.arange(len(given)), np.searchsorted(classes, given)]
-    doubted = np.union1d(doubted, np.flatnonzero(sure > ODDS * own))
-    places = [int(i) for i in doubted if suggested[i] != given[i]]
+        labels, probabilities, filter_by="both", return_indices_ranked_by="self_confidence", n_jobs=1
+    )
+    suggested, highest = classes[probabilities.argmax(1)], probabilities.max(1)
+    doubted = np.union1d(doubted, np.flatnonzero(highest > ODDS * probability_of(probabilities, labels)))
+    doubted = [int(i) for i in doubted if suggested[i] != given[i]]
     return [
-        _finding(pictures, int(said.positions[i]), int(suggested[i]), float(sure[i]))
-        for i in sorted(places, key=lambda i: (-sure[i], pictures.names[said.positions[i]]))
+        _wrong_label(images, int(predicted.positions[i]), int(suggested[i]), float(highest[i]))
+        for i in sorted(doubted, key=lambda i: (-highest[i], images.names[predicted.positions[i]]))
     ]
 
 
-def too_few_to_judge() -> Finding:
-    """What to say where `judged` gives nothing."""
+def labels_not_checked() -> Finding:
+    """The finding where `out_of_fold` returns None."""
     return Finding(
         kind="too-few",
         severity="note",
@@ -174,62 +183,62 @@ def too_few_to_judge() -> Finding:
     )
 
 
-def _finding(pictures: Collection, position: int, suggested: int, sure: float) -> Finding:
-    given, other = pictures.classes[pictures.labels[position]], pictures.classes[suggested]
+def _wrong_label(images: ImageSet, position: int, suggested: int, probability: float) -> Finding:
+    given, other = images.classes[images.labels[position]], images.classes[suggested]
     return Finding(
         kind="wrong-label",
         severity="warning",
         message=f'Labelled "{given}", looks like "{other}" to a model that did not learn from it.',
         advice="Look at it: about half of such suspicions are right. Move it if it is wrong, leave it if it is hard.",
-        paths=(pictures.names[position],),
+        paths=(images.names[position],),
         given=given,
         suggested=other,
-        confidence=round(sure, 4),
+        confidence=round(probability, 4),
     )
 
 
 def _votes(
-    labels: Positions, nearest: Positions, group_of: Positions, said: Positions, enough: npt.NDArray[np.bool_]
+    labels: Positions, nearest: Positions, group_of: Positions, positions: Positions, enough: Bools
 ) -> npt.NDArray[np.float64]:
-    """(n, K) float64: the share of each class among the nearest others, rows of 0 where there are none.
+    """(n, K) float64: fraction of each class among the nearest others, copies excluded; rows of 0 where there are none.
 
     Args:
-        nearest: (n, k) int64, of the pictures `said`.
-        enough: (K,) bool, the classes that are judged; others have no vote.
+        nearest: (n, k) int64, of the images at `positions`.
+        enough: (K,) bool, the classes with enough images; others have no vote.
     """
-    counts = (nearest >= 0) & (group_of[nearest] != group_of[said][:, None]) & enough[labels[nearest]]
-    votes = np.zeros((len(said), len(enough)))
-    rows = np.broadcast_to(np.arange(len(said))[:, None], nearest.shape)
-    np.add.at(votes, (rows[counts], labels[nearest][counts]), 1.0)
-    shares: npt.NDArray[np.float64] = votes / np.maximum(votes.sum(1, keepdims=True), 1.0)
-    return shares
+    counted = (nearest >= 0) & (group_of[nearest] != group_of[positions][:, None]) & enough[labels[nearest]]
+    votes = np.zeros((len(positions), len(enough)))
+    rows = np.broadcast_to(np.arange(len(positions))[:, None], nearest.shape)
+    np.add.at(votes, (rows[counted], labels[nearest][counted]), 1.0)
+    fractions: npt.NDArray[np.float64] = votes / np.maximum(votes.sum(1, keepdims=True), 1.0)
+    return fractions
 
 
-def _calibrated(said: npt.NDArray[np.float64], labels: Positions, enough: npt.NDArray[np.bool_]) -> Floats:
-    """(n, K) float32, brought to the best temperature: a mean of two is less sure than it might be."""
+def _calibrated(mixed: npt.NDArray[np.float64], labels: Positions, enough: Bools) -> Floats:
+    """(n, K) float32 at the best temperature: a mean of two probabilities is less certain than it could be."""
     classes = np.flatnonzero(enough)
-    logits = np.log(np.maximum(said[:, classes], _LEAST))
-    found = np.zeros(said.shape, dtype=np.float32)
-    found[:, classes] = softmax(logits, fit_temperature(logits, np.searchsorted(classes, labels)))
-    return found
+    logits = np.log(np.maximum(mixed[:, classes], _LEAST))
+    probabilities = np.zeros(mixed.shape, dtype=np.float32)
+    probabilities[:, classes] = softmax(logits, fit_temperature(logits, np.searchsorted(classes, labels)))
+    return probabilities
 
 
-def _content_of_group(pictures: Collection, group_of: Positions) -> list[str]:
-    """One hash for all the copies of a picture: the least of theirs, whatever order they come in."""
+def _content_of_group(images: ImageSet, group_of: Positions) -> list[str]:
+    """For each image one hash for all its copies: the smallest, whatever their order."""
     least: dict[int, str] = {}
-    for group, content in zip(group_of.tolist(), pictures.contents, strict=True):
+    for group, content in zip(group_of.tolist(), images.sha256, strict=True):
         least[group] = min(content, least.get(group, content))
     return [least[group] for group in group_of.tolist()]
 
 
-def _classes_with_enough(labels: Positions, group_of: Positions, classes: int) -> npt.NDArray[np.bool_]:
-    different = np.unique(np.stack([labels, group_of], axis=1), axis=0)[:, 0]
-    enough: npt.NDArray[np.bool_] = np.bincount(different, minlength=classes) >= FEWEST
+def _classes_with_enough(labels: Positions, group_of: Positions, classes: int) -> Bools:
+    distinct = np.unique(np.stack([labels, group_of], axis=1), axis=0)[:, 0]
+    enough: Bools = np.bincount(distinct, minlength=classes) >= FEWEST
     return enough
 
 
 def _parts(labels: Positions, contents: list[str]) -> Positions:
-    """(n,) int64: which pictures are cross-validated together; each part has every class in its share."""
+    """(n,) int64: which images are cross-validated together; each part has every class in proportion."""
     count = math.ceil(len(labels) / _TOGETHER)
     if count < 2:
         return np.zeros(len(labels), dtype=np.int64)
@@ -237,10 +246,8 @@ def _parts(labels: Positions, contents: list[str]) -> Positions:
     return np.where(parts == NEVER, 0, parts)
 
 
-def _out_of_fold(
-    features: Floats, labels: Positions, classes: int, contents: list[str]
-) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """(h, K) probabilities of those pictures that were held out, and (n,) bool which ones those are."""
+def _cross_validated(features: Floats, labels: Positions, classes: int, contents: list[str]) -> tuple[Floats, Bools]:
+    """(h, K) probabilities of the images that were held out, and (n,) bool which ones those are."""
     folds = stratified_folds(labels, contents, usable_folds(labels, contents, FOLDS), seed=0)
     if (folds == NEVER).all():
         return np.zeros((0, classes), dtype=np.float32), folds != NEVER
@@ -248,52 +255,42 @@ def _out_of_fold(
     return softmax(found.logits).astype(np.float32), found.held
 
 
-NEIGHBOURS = 5
-"""Of whose distances the mean is taken."""
-FAR = 3.5
-"""Robust standard deviations above the median of the distances from which a picture is told."""
-FEWEST_IMAGES = 30
-"""Pictures; with fewer, none of them can be called usual."""
-_PER_DEVIATION = 1.4826
-"""Standard deviation of a normal distribution over its median absolute deviation."""
-
-
-def distances(cosines: Floats) -> Floats:
+def mean_distances(cosines: Floats) -> Floats:
     """(N,) float32: mean distance, 1 minus the cosine, to the nearest others that there are; larger is farther.
 
     Source: Kuan and Mueller 2022, Back to the Basics: Revisiting Out-of-Distribution Detection Baselines,
         arXiv:2207.03061, section 3.
     """
-    near = np.where(cosines[:, :NEIGHBOURS] < -0.5, np.nan, 1 - cosines[:, :NEIGHBOURS])
-    none = np.isnan(near).all(1)
-    near[none] = 0
-    found: Floats = np.nanmean(near, axis=1)
-    return found
+    near = np.where(cosines[:, :DISTANCES] < -0.5, np.nan, 1 - cosines[:, :DISTANCES])
+    near[np.isnan(near).all(1)] = 0
+    distances: Floats = np.nanmean(near, axis=1)
+    return distances
 
 
-def off_topic(pictures: Collection, cosines: Floats, told: Positions) -> list[Finding]:
-    """The pictures that no others resemble.
+def off_topic(images: ImageSet, cosines: Floats, excluded: Positions) -> list[Finding]:
+    """One finding of the images that no others resemble, the farthest first.
+
+    Far is relative to this dataset's own distances. A rare but right image is far as well, so this is a note.
 
     Args:
-        cosines: (N, k) float32, see `neighbours.nearest_others`.
-        told: positions that another finding tells already, such as blank ones.
+        cosines: (N, k) float32, see `nearest_others`.
+        excluded: positions that another finding has already, such as blank ones.
     """
-    if len(pictures) < FEWEST_IMAGES:
+    if len(images) < FEWEST_IMAGES:
         return []
-    far = distances(cosines)
-    middle = np.median(far)
-    deviation = _PER_DEVIATION * np.median(np.abs(far - middle))
-    beyond = np.setdiff1d(np.flatnonzero(far > middle + FAR * max(deviation, 1e-6)), told)
-    if not len(beyond):
+    distances = mean_distances(cosines)
+    median = np.median(distances)
+    deviation = _PER_DEVIATION * np.median(np.abs(distances - median))
+    far = np.setdiff1d(np.flatnonzero(distances > median + FAR * max(deviation, 1e-6)), excluded)
+    if not len(far):
         return []
-    places = beyond[np.argsort(-far[beyond], kind="stable")]
-    one = len(places) == 1
+    far = far[np.argsort(-distances[far], kind="stable")]
     return [
         Finding(
             kind="off-topic",
             severity="note",
-            message=f"{'1 picture is' if one else f'{len(places):,} pictures are'} unlike all others.",
+            message=f"{'1 picture is' if len(far) == 1 else f'{len(far):,} pictures are'} unlike all others.",
             advice="Look whether they belong here. A rare but right picture is worth keeping.",
-            paths=pictures.named(places),
+            paths=images.named(far),
         )
     ]

@@ -16,58 +16,80 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from relish.checks.image_quality import BLANK_CONTRAST
-from relish.checks.images import Collection, Positions
-from relish.data.dataset import Border, Finding
+from relish.checks.images import ImageSet, Positions
+from relish.data.dataset import Border, Finding, Kind, Severity
 
 Codes = npt.NDArray[np.uint64]
 
+Floats = npt.NDArray[np.float32]
+
 SURE_BITS = 7
-"""Every pair that differs in so many bits or fewer is found; of those further apart, some."""
+"""Every pair that differs in so many bits or fewer is found; of more different pairs, some."""
 CROWD = 256
-"""A band that more hashes than this share says nothing of any two of them (plain grounds) and is passed over there."""
+"""A band with more hashes of one value is ignored: plain backgrounds share it, so it is no evidence for a copy."""
 _BANDS, _WIDTH = 4, 16
+"""Of a 64-bit hash; the width in bits."""
 _PROBES = np.array([0, *(1 << bit for bit in range(_WIDTH))], dtype=np.uint64)
 _CHUNK = 2**20
 """Pairs compared at a time, which bounds memory."""
 _ONES = np.array([bin(value).count("1") for value in range(2**16)], dtype=np.uint8)
 
+SAME_BITS, SAME_DIFFERENCES = 4, 8
+"""Without features: bits of 64 that the `phash` and the `dhash` of copies may differ in."""
+COSINES = ((SURE_BITS, 0.80), (14, 0.90))
+"""With features: images that differ in at most so many bits and have at least this cosine are near copies."""
+CROP_BITS, CROP_COSINE, CROP_RATIO = 26, 0.80, 0.5
+"""A crop changes many bits, and the features a little. Up to so many bits (unrelated images differ in 32) and from this
+cosine on, two images are near copies if their distance is at most so many times the distance to the other neighbours:
+the ratio test of Lowe 2004, IJCV 60(2), section 7.1, against the mean of several."""
+SMALL_CROP_COSINE, SMALL_CROP_RATIO = 0.90, 0.3
+"""Likewise whatever the hashes are: a small crop has an unrelated hash."""
+_OTHER_NEIGHBOURS = slice(4, None)
+"""Of the nearest, for the ratio test: the first few may be copies as well."""
+_SMALLEST_DISTANCE = 1e-9
 
-def bits_apart(left: Codes, right: Codes) -> npt.NDArray[np.int64]:
+
+def hamming_distances(left: Codes, right: Codes) -> npt.NDArray[np.int64]:
     """(P,) how many of the 64 bits differ, pair by pair."""
-    differ = np.ascontiguousarray(left ^ right)
-    apart: npt.NDArray[np.int64] = _ONES[differ.view(np.uint16)].reshape(-1, 4).sum(1, dtype=np.int64)
-    return apart
+    differing = np.ascontiguousarray(left ^ right)
+    distances: npt.NDArray[np.int64] = _ONES[differing.view(np.uint16)].reshape(-1, 4).sum(1, dtype=np.int64)
+    return distances
 
 
-def alike(codes: Codes, mirrored: Codes, most: int) -> tuple[Positions, Positions]:
-    """Pairs of pictures whose hashes, or one's and the other's mirrored one, differ in at most `most` bits.
+def similar_hashes(codes: Codes, mirrored: Codes, most: int) -> tuple[Positions, Positions]:
+    """Pairs of images where hash and hash, or hash and mirrored hash, differ in at most `most` bits.
 
     Args:
         codes: (N,) uint64.
         mirrored: (N,) uint64, of the mirror images.
-        most: bits; up to `SURE_BITS` no pair is missed outside a crowd.
+        most: bits; up to `SURE_BITS` no pair is missed, except in a crowd.
 
     Returns:
         (P, 2) int64 positions, the lower one first, each pair once, sorted; and (P,) the bits that differ. Of many
-        equal hashes each is paired with the next alone, which still joins them all.
+        equal hashes each is paired with the next only, which still joins them all.
     """
-    kinds, kind_of = np.unique(codes, return_inverse=True)
-    order = np.argsort(kind_of, kind="stable")
-    first = order[np.searchsorted(kind_of[order], np.arange(len(kinds)))]
-    same = kind_of[order][:-1] == kind_of[order][1:]
-    found = [np.stack([order[:-1][same], order[1:][same]], axis=1)]
-    # Every kind of hash against the kinds, and against the mirror images of one picture of each.
-    corpus, owner = np.concatenate([kinds, mirrored[first]]), np.concatenate([first, first])
-    found += [np.stack([first[q], owner[c]], axis=1) for q, c in _met(kinds, corpus, most)]
+    distinct, code_of = np.unique(codes, return_inverse=True)
+    order = np.argsort(code_of, kind="stable")
+    first = order[np.searchsorted(code_of[order], np.arange(len(distinct)))]
+    equal = code_of[order][:-1] == code_of[order][1:]
+    found = [np.stack([order[:-1][equal], order[1:][equal]], axis=1)]
+    # Every distinct hash against all of them, and against the mirrored hash of one image of each.
+    corpus, owner = np.concatenate([distinct, mirrored[first]]), np.concatenate([first, first])
+    found += [np.stack([first[q], owner[c]], axis=1) for q, c in _matches(distinct, corpus, most)]
     pairs = np.sort(np.concatenate(found).astype(np.int64), axis=1)
     pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
-    straight = bits_apart(codes[pairs[:, 0]], codes[pairs[:, 1]])
-    turned = bits_apart(codes[pairs[:, 0]], mirrored[pairs[:, 1]])
-    return pairs, np.minimum(straight, turned)
+    return pairs, _bits(codes, mirrored, pairs)
 
 
-def _met(queries: Codes, corpus: Codes, most: int) -> Iterator[tuple[Positions, Positions]]:
-    """Positions in queries and corpus of codes that share a band but for one bit, and differ in `most` at most."""
+def _bits(codes: Codes, mirrored: Codes, pairs: Positions) -> Positions:
+    """(P,) bits that differ, of the pair's hashes or of one and the other mirrored: the smaller number."""
+    left, right = pairs[:, 0], pairs[:, 1]
+    straight, flipped = (hamming_distances(codes[left], other[right]) for other in (codes, mirrored))
+    return np.minimum(straight, flipped)
+
+
+def _matches(queries: Codes, corpus: Codes, most: int) -> Iterator[tuple[Positions, Positions]]:
+    """Positions in queries and corpus of codes that share a band up to one bit and differ in at most `most` bits."""
     for band in range(_BANDS):
         shift, mask = np.uint64(_WIDTH * band), np.uint64(2**_WIDTH - 1)
         keys = (corpus >> shift) & mask
@@ -76,13 +98,13 @@ def _met(queries: Codes, corpus: Codes, most: int) -> Iterator[tuple[Positions, 
         for probe in _PROBES:
             low, high = (np.searchsorted(keys, wanted ^ probe, side) for side in ("left", "right"))
             sizes = np.where(high - low <= CROWD, high - low, 0)
-            for q, c in _spread_out(low, sizes):
-                near = bits_apart(queries[q], corpus[order[c]]) <= most
+            for q, c in _ranges(low, sizes):
+                near = hamming_distances(queries[q], corpus[order[c]]) <= most
                 yield q[near], order[c[near]]
 
 
-def _spread_out(low: Positions, sizes: Positions) -> Iterator[tuple[Positions, Positions]]:
-    """For each query all places from its lowest on, a bounded number of pairs at a time."""
+def _ranges(low: Positions, sizes: Positions) -> Iterator[tuple[Positions, Positions]]:
+    """Queries, each with the positions from its lowest on; at most about `_CHUNK` pairs at a time."""
     ends = np.cumsum(sizes)
     start = 0
     while start < len(sizes):
@@ -95,165 +117,155 @@ def _spread_out(low: Positions, sizes: Positions) -> Iterator[tuple[Positions, P
         start = stop
 
 
-Floats = npt.NDArray[np.float32]
-
-SAME_BITS, SAME_DIFFERENCES = 4, 8
-"""Without features: bits that `phash` and `dhash` of copies may differ in, of 64 each."""
-COSINES = ((SURE_BITS, 0.80), (14, 0.90))
-"""With features: up to so many bits apart, pictures with at least this cosine are near copies."""
-LEANING, CLOSE, STANDING_OUT = 26, 0.80, 0.5
-"""A crop turns many bits, and a little of the direction. Up to so many bits apart (unlike pictures differ in 32) and
-from this cosine on, two pictures are near copies if they are this many times as far from each other as from what
-else is nearest to them, or less: the ratio test of Lowe 2004, IJCV 60(2), section 7.1, taken against several."""
-ALONE = 0.90, 0.3
-"""Likewise from this cosine on and with this ratio whatever the hashes say: a small crop leaves nothing of them."""
-_CROWD = slice(4, None)
-"""The neighbours that make up what else is near: the first few may be copies as well."""
-_NEXT_TO_NOTHING = 1e-9
+def pairs_by_hashes(images: ImageSet) -> Positions:
+    """(P, 2) near copies by hashes alone, without mirror images."""
+    facts = images.facts
+    pairs, bits = similar_hashes(facts["phash"], facts["phash"], SAME_BITS)
+    differences = hamming_distances(facts["dhash"][pairs[:, 0]], facts["dhash"][pairs[:, 1]])
+    return _without_blank(images, pairs[(bits <= SAME_BITS) & (differences <= SAME_DIFFERENCES)])
 
 
-def by_hashes(pictures: Collection) -> Positions:
-    """(P, 2) pairs whose hashes alone say so, mirror images not among them."""
-    facts = pictures.facts
-    pairs, bits = alike(facts["phash"], facts["phash"], SAME_BITS)
-    differ = bits_apart(facts["dhash"][pairs[:, 0]], facts["dhash"][pairs[:, 1]])
-    return _of_pictures(pictures, pairs[(bits <= SAME_BITS) & (differ <= SAME_DIFFERENCES)])
-
-
-def by_both(pictures: Collection, directed: Floats, nearest: Positions, cosines: Floats) -> Positions:
-    """(P, 2) pairs whose hashes and features agree.
+def pairs_by_features(images: ImageSet, vectors: Floats, nearest: Positions, cosines: Floats) -> Positions:
+    """(P, 2) near copies where hashes and features agree.
 
     Args:
-        directed: (N, D) float32 of length 1, see `neighbours.directions`.
-        nearest: (N, k) positions of each picture's nearest others, -1 for none.
+        vectors: (N, D) float32 features of length 1, see `label_issues.unit_vectors`.
+        nearest: (N, k) positions of each image's nearest others, -1 for none.
         cosines: (N, k) of these, -1 for none.
     """
-    facts = pictures.facts
-    hashed, _ = alike(facts["phash"], facts["mirrored"], SURE_BITS)
-    felt = np.stack([np.repeat(np.arange(len(nearest)), nearest.shape[1]), nearest.ravel()], axis=1)
-    pairs = np.unique(np.sort(np.concatenate([hashed, felt[felt[:, 1] >= 0]]), axis=1), axis=0)
-    codes, mirrored = facts["phash"], facts["mirrored"]
-    left, right = pairs[:, 0], pairs[:, 1]
-    bits = np.minimum(bits_apart(codes[left], codes[right]), bits_apart(codes[left], mirrored[right]))
-    cosine = _cosines(directed, pairs)
+    codes, mirrored = images.facts["phash"], images.facts["mirrored"]
+    by_hash, _ = similar_hashes(codes, mirrored, SURE_BITS)
+    by_feature = np.stack([np.repeat(np.arange(len(nearest)), nearest.shape[1]), nearest.ravel()], axis=1)
+    pairs = np.unique(np.sort(np.concatenate([by_hash, by_feature[by_feature[:, 1] >= 0]]), axis=1), axis=0)
+    bits, cosine = _bits(codes, mirrored, pairs), _cosines(vectors, pairs)
     agree = np.any([(bits <= most) & (cosine >= least) for most, least in COSINES], axis=0)
-    apart = (1 - cosine) / np.maximum(_elsewhere(cosines)[pairs].min(1), _NEXT_TO_NOTHING)
-    agree |= (bits <= LEANING) & (cosine >= CLOSE) & (apart <= STANDING_OUT)
-    agree |= (cosine >= ALONE[0]) & (apart <= ALONE[1])
-    return _of_pictures(pictures, pairs[agree])
+    ratio = (1 - cosine) / np.maximum(_distance_to_others(cosines)[pairs].min(1), _SMALLEST_DISTANCE)
+    agree |= (bits <= CROP_BITS) & (cosine >= CROP_COSINE) & (ratio <= CROP_RATIO)
+    agree |= (cosine >= SMALL_CROP_COSINE) & (ratio <= SMALL_CROP_RATIO)
+    return _without_blank(images, pairs[agree])
 
 
-def _elsewhere(cosines: Floats) -> Floats:
-    """(N,) float32: how far each picture's further neighbours are; 0, which nothing is below, where there are none."""
-    further = cosines[:, _CROWD]
-    if not further.shape[1]:
+def _distance_to_others(cosines: Floats) -> Floats:
+    """(N,) float32: mean distance of each image to its further neighbours; 0, so that no pair passes, without any."""
+    others = cosines[:, _OTHER_NEIGHBOURS]
+    if not others.shape[1]:
         return np.zeros(len(cosines), dtype=np.float32)
-    found: Floats = np.where((further < -0.5).any(1), 0, 1 - further.mean(1)).astype(np.float32)
-    return found
+    distances: Floats = np.where((others < -0.5).any(1), 0, 1 - others.mean(1)).astype(np.float32)
+    return distances
 
 
-def _cosines(directed: Floats, pairs: Positions, chunk: int = 8192) -> npt.NDArray[np.float32]:
+def _cosines(vectors: Floats, pairs: Positions, chunk: int = 8192) -> Floats:
     parts = [pairs[i : i + chunk] for i in range(0, len(pairs), chunk)]
-    found = [np.einsum("ij,ij->i", directed[part[:, 0]], directed[part[:, 1]]) for part in parts]
-    return np.concatenate([np.zeros(0, dtype=np.float32), *found])
+    cosines = [np.einsum("ij,ij->i", vectors[part[:, 0]], vectors[part[:, 1]]) for part in parts]
+    return np.concatenate([np.zeros(0, dtype=np.float32), *cosines])
 
 
-def _of_pictures(pictures: Collection, pairs: Positions) -> Positions:
-    """Without blank pictures, whose hashes are chance."""
-    shown = pictures.facts["contrast"] > BLANK_CONTRAST
+def _without_blank(images: ImageSet, pairs: Positions) -> Positions:
+    """Pairs without blank images, whose hashes are chance."""
+    shown = images.facts["contrast"] > BLANK_CONTRAST
     return pairs[shown[pairs].all(1)]
 
 
-def joined(count: int, pairs: Positions) -> Positions:
-    """Which group each picture is in, where a pair joins two groups into one.
+def exact_pairs(images: ImageSet) -> Positions:
+    """(P, 2): each image of a group of exact copies with the next."""
+    pairs = [np.stack([group[:-1], group[1:]], axis=1) for group in exact_groups(images)]
+    return np.concatenate([np.zeros((0, 2), dtype=np.int64), *pairs])
+
+
+def group_pairs(count: int, pairs: Positions) -> Positions:
+    """The group of each image: the connected components of the pairs.
 
     Args:
-        count: N, how many pictures.
+        count: N, how many images.
         pairs: (P, 2) int64 positions.
 
     Returns:
-        (N,) int64; a picture in no pair has a group of its own.
+        (N,) int64; an image in no pair has a group of its own.
     """
     if not count:
         return np.zeros(0, dtype=np.int64)
     links = coo_array((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    found: Positions = connected_components(links, directed=False)[1].astype(np.int64)
-    return found
+    groups: Positions = connected_components(links, directed=False)[1].astype(np.int64)
+    return groups
 
 
-def several(group_of: npt.NDArray[np.int64]) -> list[Positions]:
-    """The groups of two pictures and more, each ascending, in the order of their first pictures."""
+def members(group_of: npt.NDArray[np.int64]) -> list[Positions]:
+    """The groups of two images and more, each ascending, in the order of their first images."""
     order = np.argsort(group_of, kind="stable")
     cuts = np.flatnonzero(np.diff(group_of[order])) + 1
     return sorted((g for g in np.split(order, cuts) if len(g) > 1), key=lambda group: int(group[0]))
 
 
-def equal_rows(values: npt.NDArray[np.generic]) -> Positions:
-    """(N,) int64: pictures of equal value get equal numbers."""
-    found: Positions = np.unique(values, return_inverse=True)[1].astype(np.int64)
-    return found
+def group_equal(values: npt.NDArray[np.generic]) -> Positions:
+    """(N,) int64: images of equal value get equal numbers."""
+    groups: Positions = np.unique(values, return_inverse=True)[1].astype(np.int64)
+    return groups
 
 
-def crossed(pictures: Collection, group: Positions) -> tuple[Border, ...]:
+def exact_groups(images: ImageSet) -> list[Positions]:
+    """Groups of images of the same size and the same pixels, whatever their files are."""
+    return members(group_equal(images.facts["pixels"]))
+
+
+def exact_duplicates(images: ImageSet) -> list[Finding]:
+    """One finding for each group of images that are equal pixel by pixel, those that cross a split or class first."""
+    return _findings(
+        images, exact_groups(images), "exact-duplicate", "error", "{} files hold the same picture, pixel by pixel"
+    )
+
+
+def near_duplicates(images: ImageSet, group_of: Positions) -> list[Finding]:
+    """One finding for each group of images that look like copies of each other, those that cross a border first.
+
+    Args:
+        group_of: (N,) int64, see `group_pairs`; groups of exact copies alone are left to `exact_duplicates`.
+    """
+    pixels = group_equal(images.facts["pixels"])
+    return _findings(
+        images,
+        [group for group in members(group_of) if len(np.unique(pixels[group])) > 1],
+        "near-duplicate",
+        "warning",
+        "{} pictures look like one, resized, cropped, mirrored or saved anew, or like one scene taken twice",
+    )
+
+
+def _findings(images: ImageSet, groups: list[Positions], kind: Kind, severity: Severity, words: str) -> list[Finding]:
+    """
+    Args:
+        severity: of a group that crosses a split or a class; another one is a note.
+        words: with `{}` for the size of the group.
+    """
+    found = [(_borders(images, group), group) for group in groups]
+    return [
+        Finding(
+            kind=kind,
+            severity=severity if across else "note",
+            message=f"{words.format(len(group))}{_where(images, group, across)}.",
+            advice=_advice(across),
+            paths=images.named(group),
+            across=across,
+        )
+        for across, group in sorted(found, key=lambda pair: -len(pair[0]))
+    ]
+
+
+def _borders(images: ImageSet, group: Positions) -> tuple[Border, ...]:
     """What a group crosses: `split`, `class`, both or nothing."""
     borders: list[Border] = []
-    if len(np.unique(pictures.splits[group])) > 1:
+    if len(np.unique(images.splits[group])) > 1:
         borders.append("split")
-    if len(np.unique(pictures.labels[group])) > 1:
+    if len(np.unique(images.labels[group])) > 1:
         borders.append("class")
     return tuple(borders)
 
 
-def exact_groups(pictures: Collection) -> list[Positions]:
-    """Groups of pictures with the same size and the same pixels, whatever their files are."""
-    return several(equal_rows(pictures.facts["pixels"]))
-
-
-def exact_duplicates(pictures: Collection) -> list[Finding]:
-    """One finding for each group of pictures that are the same pixel by pixel."""
-    found = [(crossed(pictures, group), group) for group in exact_groups(pictures)]
-    return [
-        Finding(
-            kind="exact-duplicate",
-            severity="error" if across else "note",
-            message=f"{len(group)} files hold the same picture, pixel by pixel{_where(pictures, group, across)}.",
-            advice=_advice(across),
-            paths=pictures.named(group),
-            across=across,
-        )
-        for across, group in sorted(found, key=lambda pair: -len(pair[0]))
-    ]
-
-
-def near_duplicates(pictures: Collection, group_of: Positions) -> list[Finding]:
-    """One finding for each group of pictures that look like copies of each other.
-
-    Args:
-        group_of: (N,) int64, see `groups.joined`; groups of exact duplicates alone are left to `exact_duplicates`.
-    """
-    pixels = equal_rows(pictures.facts["pixels"])
-    groups = [group for group in several(group_of) if len(np.unique(pixels[group])) > 1]
-    found = [(crossed(pictures, group), group) for group in groups]
-    return [
-        Finding(
-            kind="near-duplicate",
-            severity="warning" if across else "note",
-            message=f"{len(group)} pictures look like one, resized, cropped, mirrored or saved anew, or like one scene "
-            f"taken twice{_where(pictures, group, across)}.",
-            advice=_advice(across),
-            paths=pictures.named(group),
-            across=across,
-        )
-        for across, group in sorted(found, key=lambda pair: -len(pair[0]))
-    ]
-
-
-def _where(pictures: Collection, group: Positions, across: tuple[Border, ...]) -> str:
+def _where(images: ImageSet, group: Positions, across: tuple[Border, ...]) -> str:
     words = ""
     if "split" in across:
-        words += ", in " + _listed([pictures.split_names[i] for i in np.unique(pictures.splits[group])])
+        words += ", in " + _listed([images.split_names[i] for i in np.unique(images.splits[group])])
     if "class" in across:
-        words += ", labelled " + _listed([pictures.classes[i] for i in np.unique(pictures.labels[group])])
+        words += ", labelled " + _listed([images.classes[i] for i in np.unique(images.labels[group])])
     return words
 
 
@@ -265,7 +277,7 @@ def _advice(across: tuple[Border, ...]) -> str:
     return "It counts more than the others; one copy is enough."
 
 
-def _listed(names: list[str], shown: int = 4) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    told = names[:shown]
-    return (", ".join(told) if more else " and ".join([", ".join(told[:-1]), told[-1]])) + more
+def _listed(names: list[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    shown = names[:most]
+    return (", ".join(shown) if more else " and ".join([", ".join(shown[:-1]), shown[-1]])) + more

@@ -1,7 +1,7 @@
 """All checks of a dataset, the brief ones that need no network, and the cleaned list that follows from them.
 
-The brief checks use what the survey's one decode recorded, so every run can afford them. The cleaned list decides only
-what cannot be a matter of opinion: a file that cannot be opened, one of two images that are equal pixel by pixel, a
+The brief checks use what the survey recorded while decoding, so every run can afford them. The cleaned list decides
+only what is no matter of opinion: a file that cannot be opened, one of two images that are equal pixel by pixel, a
 training image that has a copy in the test split. Labels are changed only where that was asked for, and no file is
 touched.
 """
@@ -13,104 +13,105 @@ from pathlib import Path
 import numpy as np
 
 from relish.checks.image_quality import balance, hard_to_see, odd_shapes
-from relish.checks.images import Collection, Positions, collected, layout, unreadable
+from relish.checks.images import ImageSet, Positions, image_set, layout, unreadable
 from relish.checks.label_issues import (
     Floats,
-    Judged,
-    directions,
-    judged,
+    OutOfFold,
+    labels_not_checked,
     nearest_others,
     off_topic,
-    too_few_to_judge,
+    out_of_fold,
+    unit_vectors,
     wrong_labels,
 )
-from relish.checks.near_duplicates import by_both, by_hashes, exact_duplicates, exact_groups, joined, near_duplicates
+from relish.checks.near_duplicates import (
+    exact_duplicates,
+    exact_groups,
+    exact_pairs,
+    group_pairs,
+    near_duplicates,
+    pairs_by_features,
+    pairs_by_hashes,
+)
 from relish.data.dataset import KINDS, SEVERITIES, TEST, VALIDATION, WHOLE, Dataset, Finding
 from relish.data.survey import Survey
 
-
-def brief_findings(found: Dataset, looked: Survey) -> tuple[Finding, ...]:
-    """What the facts alone give.
-
-    Args:
-        found: the dataset before its survey; the warnings that came with it are findings too.
-        looked: its survey.
-    """
-    pictures = collected(looked)
-    pairs = np.concatenate([exact_pairs(pictures), by_hashes(pictures)])
-    return in_order([*by_facts(found, looked, pictures), *near_duplicates(pictures, joined(len(pictures), pairs))])
-
-
-def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Errors before warnings before notes, then by kind; each kind keeps its own order."""
-    return tuple(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), KINDS.index(f.kind))))
-
-
-def by_facts(found: Dataset, looked: Survey, pictures: Collection) -> list[Finding]:
-    """The checks of single pictures, of exact copies, of classes and of the layout."""
-    return [
-        *unreadable(looked),
-        *exact_duplicates(pictures),
-        *hard_to_see(pictures),
-        *odd_shapes(pictures),
-        *balance(pictures),
-        *layout(replace(looked.dataset, warnings=found.warnings)),
-    ]
-
-
-def exact_pairs(pictures: Collection) -> Positions:
-    """(P, 2): each picture of a group of exact copies with the next."""
-    pairs = [np.stack([group[:-1], group[1:]], axis=1) for group in exact_groups(pictures)]
-    return np.concatenate([np.zeros((0, 2), dtype=np.int64), *pairs])
-
-
 NEIGHBOURS = 10
-"""Nearest others of each picture that are looked at."""
+"""Nearest others of each image that are searched."""
+LEFT_OUT, RELABELLED = "left out", "relabelled"
+_KEPT_FIRST = {TEST: 0, VALIDATION: 1}
+"""Rank of a split's images among copies; those of other splits come after."""
 
 
 @dataclass(frozen=True, eq=False)
 class Checked:
-    """What all checks found, and what it was found by."""
+    """What all checks found, and the images and probabilities that it follows from."""
 
     findings: tuple[Finding, ...]
-    pictures: Collection
+    images: ImageSet
     pairs: Positions
     """(P, 2) int64: near copies, exact ones among them."""
-    said: Judged | None
-    """What a probe says of the pictures; None where there were too few."""
+    predicted: OutOfFold | None
+    """Of a probe; None where there were too few images."""
 
 
-def all_findings(found: Dataset, looked: Survey, pictures: Collection, whole: Floats, *others: Floats) -> Checked:
+def brief_findings(dataset: Dataset, surveyed: Survey) -> tuple[Finding, ...]:
+    """The checks that need no network.
+
+    Args:
+        dataset: before its survey; the warnings of reading it are findings too.
+        surveyed: its survey.
+    """
+    images = image_set(surveyed)
+    pairs = np.concatenate([exact_pairs(images), pairs_by_hashes(images)])
+    copies = near_duplicates(images, group_pairs(len(images), pairs))
+    return _in_order([*_survey_findings(dataset, surveyed, images), *copies])
+
+
+def all_findings(dataset: Dataset, surveyed: Survey, images: ImageSet, whole: Floats, *others: Floats) -> Checked:
     """Every check.
 
     Args:
-        found, looked: as in `brief_findings`.
-        pictures: of the survey.
-        whole: (N, D) float32, features of all that each picture shows, in their order: alike ones are found by them.
-        others: (N, D) float32 each, of the same pictures in other framings: a probe learns from them as well.
+        dataset, surveyed: as in `brief_findings`.
+        images: of the survey.
+        whole: (N, D) float32 features of the whole images, in their order: copies are found by them.
+        others: (N, D) float32 each, of other views of the same images: a probe is trained on them as well.
     """
-    directed = directions(whole)
-    nearest, cosines = nearest_others(directed, min(NEIGHBOURS, max(0, len(pictures) - 1)))
-    pairs = np.concatenate([exact_pairs(pictures), by_both(pictures, directed, nearest, cosines)])
-    group_of = joined(len(pictures), pairs)
-    said = judged(pictures, np.concatenate([whole, *others], axis=1), nearest, group_of)
-    findings = by_facts(found, looked, pictures)
-    told = {name for finding in findings if finding.kind in ("blank", "dark") for name in finding.paths}
-    places = np.array([i for i, name in enumerate(pictures.names) if name in told], dtype=np.int64)
-    findings += near_duplicates(pictures, group_of)
-    doubted = [too_few_to_judge()] if said is None else wrong_labels(pictures, said)
-    findings += [finding for finding in doubted if not told.intersection(finding.paths)]
-    findings += off_topic(pictures, cosines, places)
-    return Checked(in_order(findings), pictures, pairs, said)
+    vectors = unit_vectors(whole)
+    nearest, cosines = nearest_others(vectors, min(NEIGHBOURS, max(0, len(images) - 1)))
+    pairs = np.concatenate([exact_pairs(images), pairs_by_features(images, vectors, nearest, cosines)])
+    group_of = group_pairs(len(images), pairs)
+    predicted = out_of_fold(images, np.concatenate([whole, *others], axis=1), nearest, group_of)
+    findings = _survey_findings(dataset, surveyed, images)
+    hidden = {name for finding in findings if finding.kind in ("blank", "dark") for name in finding.paths}
+    findings += near_duplicates(images, group_of)
+    doubted = [labels_not_checked()] if predicted is None else wrong_labels(images, predicted)
+    findings += [finding for finding in doubted if not hidden.intersection(finding.paths)]
+    excluded = np.array([i for i, name in enumerate(images.names) if name in hidden], dtype=np.int64)
+    findings += off_topic(images, cosines, excluded)
+    return Checked(_in_order(findings), images, pairs, predicted)
 
 
-LEFT_OUT, RELABELLED = "left out", "relabelled"
-_KEPT_FIRST = {TEST: 0, VALIDATION: 1}
+def _survey_findings(dataset: Dataset, surveyed: Survey, images: ImageSet) -> list[Finding]:
+    """The checks of single images, of exact copies, of classes and of the layout."""
+    return [
+        *unreadable(surveyed),
+        *exact_duplicates(images),
+        *hard_to_see(images),
+        *odd_shapes(images),
+        *balance(images),
+        *layout(replace(surveyed.dataset, warnings=dataset.warnings)),
+    ]
+
+
+def _in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Errors before warnings before notes, then by kind; each kind keeps its own order."""
+    return tuple(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), KINDS.index(f.kind))))
 
 
 @dataclass(frozen=True)
-class Row:
-    """One picture of the list."""
+class CleanedRow:
+    """One image of the cleaned list."""
 
     path: Path
     label: str
@@ -121,29 +122,29 @@ class Row:
     reason: str = ""
 
 
-def cleaned(found: Dataset, checked: Checked, relabel: float | None = None) -> list[Row]:
-    """A row for each picture of the dataset, in its order, those that cannot be opened among them.
+def cleaned(dataset: Dataset, checked: Checked, relabel: float | None = None) -> list[CleanedRow]:
+    """A row for each image of the dataset, in its order, those that cannot be opened among them.
 
     Args:
-        found: the dataset before its survey.
+        dataset: before its survey.
         checked: what was found in it.
-        relabel: give training pictures their suggested class where the probe is at least this sure, 0 to 1; None
-            changes no label. Test pictures keep theirs: a model must not mark its own test.
+        relabel: give training images their suggested class where the probe is at least this sure, 0 to 1; None
+            changes no label. Test images keep theirs: a model must not mark its own test.
     """
-    pictures = checked.pictures
+    images = checked.images
     reasons = _left_out(checked)
-    _keep_classes_alive(pictures, reasons)
+    _keep_last_of_class(images, reasons)
     changed = _relabelled(checked, relabel)
-    place_of = {name: place for place, name in enumerate(pictures.names)}
-    unreadable = {f.paths[0]: f.message for f in checked.findings if f.kind == "unreadable"}
+    position_of = {name: position for position, name in enumerate(images.names)}
+    unopened = {f.paths[0]: f.message for f in checked.findings if f.kind == "unreadable"}
     rows = []
-    for row in _as_found(found):
-        name = found.label(row.path)
-        place = place_of.get(name)
-        if place is None:
-            row = replace(row, decision=LEFT_OUT, reason=unreadable.get(name, "Cannot be opened."))
-        elif place in reasons:
-            row = replace(row, decision=LEFT_OUT, reason=reasons[place])
+    for row in _rows(dataset):
+        name = dataset.label(row.path)
+        position = position_of.get(name)
+        if position is None:
+            row = replace(row, decision=LEFT_OUT, reason=unopened.get(name, "Cannot be opened."))
+        elif position in reasons:
+            row = replace(row, decision=LEFT_OUT, reason=reasons[position])
         elif name in changed:
             label, reason = changed[name]
             row = replace(row, label=label, decision=RELABELLED, reason=reason)
@@ -151,64 +152,63 @@ def cleaned(found: Dataset, checked: Checked, relabel: float | None = None) -> l
     return rows
 
 
-def _as_found(found: Dataset) -> Iterator[Row]:
-    for name, split in found.splits.items():
+def _rows(dataset: Dataset) -> Iterator[CleanedRow]:
+    for name, split in dataset.splits.items():
         for path, label in zip(split.paths, split.labels.tolist(), strict=True):
-            yield Row(path, found.classes[label], "" if name == WHOLE else name)
+            yield CleanedRow(path, dataset.classes[label], "" if name == WHOLE else name)
 
 
 def _left_out(checked: Checked) -> dict[int, str]:
-    """Why each picture is left out that is, by position."""
-    pictures = checked.pictures
+    """Why an image is left out, by position."""
+    images = checked.images
     reasons: dict[int, str] = {}
-    for group in exact_groups(pictures):
+    for group in exact_groups(images):
         kept: list[int] = []
-        for place in sorted(group.tolist(), key=lambda i: (_turn(pictures, i), pictures.names[i])):
-            other = next((k for k in kept if _stands_for(pictures, k, place)), None)
+        for position in sorted(group.tolist(), key=lambda i: (_rank(images, i), images.names[i])):
+            other = next((k for k in kept if _stands_for(images, k, position)), None)
             if other is None:
-                kept.append(place)
+                kept.append(position)
             else:
-                reasons[place] = f"The same picture as {_told(pictures, other)}, pixel by pixel."
-    for one, two in checked.pairs.tolist():
-        first, second = sorted((one, two), key=lambda i: _turn(pictures, i))
-        if _turn(pictures, first) < _turn(pictures, second) and first not in reasons:
-            reasons.setdefault(second, f"Looks like a copy of {_told(pictures, first)}.")
+                reasons[position] = f"The same picture as {_named(images, other)}, pixel by pixel."
+    for pair in checked.pairs.tolist():
+        first, second = sorted(pair, key=lambda i: _rank(images, i))
+        if _rank(images, first) < _rank(images, second) and first not in reasons:
+            reasons.setdefault(second, f"Looks like a copy of {_named(images, first)}.")
     return reasons
 
 
-def _turn(pictures: Collection, place: int) -> int:
-    return _KEPT_FIRST.get(pictures.split_names[pictures.splits[place]], 2)
+def _rank(images: ImageSet, position: int) -> int:
+    return _KEPT_FIRST.get(images.split_names[images.splits[position]], 2)
 
 
-def _stands_for(pictures: Collection, kept: int, place: int) -> bool:
-    """Whether a kept picture makes its copy needless: of the same class, or what the copy would be tested on."""
-    return bool(pictures.labels[kept] == pictures.labels[place]) or _turn(pictures, kept) < _turn(pictures, place)
+def _stands_for(images: ImageSet, kept: int, copy: int) -> bool:
+    """Whether a kept image makes its copy needless: of the same class, or in a split that the copy would leak into."""
+    return bool(images.labels[kept] == images.labels[copy]) or _rank(images, kept) < _rank(images, copy)
 
 
-def _told(pictures: Collection, place: int) -> str:
-    return f"{pictures.names[place]} ({pictures.split_names[pictures.splits[place]]})"
+def _named(images: ImageSet, position: int) -> str:
+    return f"{images.names[position]} ({images.split_names[images.splits[position]]})"
 
 
-def _keep_classes_alive(pictures: Collection, reasons: dict[int, str]) -> None:
-    """Take decisions back that would leave a class of a split without any picture: that is for a person to mend."""
-    key = pictures.splits * len(pictures.classes) + pictures.labels
-    out = np.zeros(len(pictures), dtype=bool)
+def _keep_last_of_class(images: ImageSet, reasons: dict[int, str]) -> None:
+    """Take decisions back that would leave a class of a split without any image: a person has to decide those."""
+    key = images.splits * len(images.classes) + images.labels
+    out = np.zeros(len(images), dtype=bool)
     out[list(reasons)] = True
-    alive = np.unique(key[~out])
-    for place in np.flatnonzero(out & ~np.isin(key, alive)).tolist():
-        del reasons[place]
+    for position in np.flatnonzero(out & ~np.isin(key, np.unique(key[~out]))).tolist():
+        del reasons[position]
 
 
-def _relabelled(checked: Checked, sure: float | None) -> dict[str, tuple[str, str]]:
+def _relabelled(checked: Checked, least: float | None) -> dict[str, tuple[str, str]]:
     """New label and reason by name."""
-    if sure is None:
+    if least is None:
         return {}
-    pictures = checked.pictures
-    kept = [i for i, name in enumerate(pictures.split_names) if name in _KEPT_FIRST]
-    learned = set(pictures.named(np.flatnonzero(~np.isin(pictures.splits, kept))))
-    doubted = [f for f in checked.findings if f.kind == "wrong-label" and f.paths[0] in learned]
+    images = checked.images
+    evaluated = [i for i, name in enumerate(images.split_names) if name in _KEPT_FIRST]
+    trained = set(images.named(np.flatnonzero(~np.isin(images.splits, evaluated))))
+    doubted = [f for f in checked.findings if f.kind == "wrong-label" and f.paths[0] in trained]
     return {
         f.paths[0]: (str(f.suggested), f'Was "{f.given}"; a model that did not learn from it doubts it.')
         for f in doubted
-        if f.confidence is not None and f.confidence >= sure
+        if f.confidence is not None and f.confidence >= least
     }

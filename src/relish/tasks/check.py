@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
-from relish.checks.images import Collection, collected
-from relish.checks.run_checks import LEFT_OUT, RELABELLED, Checked, Row, all_findings, cleaned
+from relish.checks.images import ImageSet, image_set
+from relish.checks.run_checks import LEFT_OUT, RELABELLED, Checked, CleanedRow, all_findings, cleaned
 from relish.core.errors import DataError
 from relish.core.io import write_text
 from relish.core.progress import Progress
@@ -68,7 +68,7 @@ class Check:
         Raises:
             WriteFailed: no space or no permission.
         """
-        images = self.checked.pictures
+        images = self.checked.images
         captions = {
             name: f"{images.classes[label]}, {images.split_names[split]}"
             for name, label, split in zip(images.names, images.labels, images.splits, strict=True)
@@ -151,7 +151,7 @@ def check(
     if fix is not None:
         _table_path(fix, found)  # refused now, and not after every image has been looked at
     surveyed = survey(found, learnable=False, progress=progress)
-    images = collected(surveyed)
+    images = image_set(surveyed)
     whole, cropped = _features(images, source, weights, accelerator, workers, progress)
     checked = all_findings(found, surveyed, images, whole, cropped)
     made = Check(checked.findings, len(found), found, checked, None if html is None else Path(html))
@@ -165,7 +165,7 @@ def check(
 
 
 def _features(
-    images: Collection,
+    images: ImageSet,
     source: str | None,
     weights: str | Path | None,
     accelerator: Accelerator,
@@ -183,7 +183,7 @@ def _features(
     smaller = min(size, max(32, round(CROP_SIZE * size / 32) * 32))
     cropped = book_preprocessing(smaller if backbone.accepts(smaller) else size, config.mean, config.std)
     whole = replace(book_preprocessing(size, config.mean, config.std), resize=size)
-    contents = dict(zip(images.paths, images.contents, strict=True))
+    contents = dict(zip(images.paths, images.sha256, strict=True))
 
     found, others = features_of(
         backbone, split, [View(whole), View(cropped)], contents, accelerator,
@@ -194,9 +194,9 @@ def _features(
 
 def _typical(checked: Checked, findings: Sequence[Finding]) -> dict[str, list[str]]:
     """For each suggested class, the names of images that the probe is surest of and whose label agrees."""
-    if checked.said is None:
+    if checked.predicted is None:
         return {}
-    images, predicted = checked.pictures, checked.said
+    images, predicted = checked.images, checked.predicted
     doubted = {name for finding in findings for name in finding.paths}
     found: dict[str, list[str]] = {}
     for label in {images.classes.index(f.suggested) for f in findings if f.suggested in images.classes}:
@@ -217,7 +217,7 @@ def _table_path(path: str | Path, dataset: Dataset) -> Path:
     return target
 
 
-def _csv(rows: Sequence[Row], folder: Path) -> str:
+def _csv(rows: Sequence[CleanedRow], folder: Path) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["path", "label", "split", "decision", "reason"])
