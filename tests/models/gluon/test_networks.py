@@ -299,7 +299,9 @@ def test_a_gluon_model_goes_through_every_command(tmp_path, monkeypatch):
     """fit, resume, evaluate, predict, compare, sweep, models and pretrain, from the file alone."""
     monkeypatch.chdir(tmp_path)
     colours = draw_dataset(tmp_path / "colours", train=6, test=3)
-    given = write_gluon(tmp_path / "x.params", "resnet18_v2", 5, **NARROW)
+    # With 2 to 7 channels into a 1 × 1 convolution of stride 2, PyTorch 2.15.0 writes past its memory in the backward
+    # pass of the channels-last layout, on some processors.
+    given = write_gluon(tmp_path / "x.params", "resnet18_v2", 5, layers=[1, 1], channels=[8, 8, 16])
     small = [word for key, value in SMALL.items() for word in (f"--{key.replace('_', '-')}", value)]
     done("fit", colours, "--weights", given, "--recipe", "book-mxnet", "--out", "run", *small)
     recipe = (tmp_path / "run" / "recipe.yaml").read_text()
