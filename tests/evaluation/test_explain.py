@@ -7,9 +7,6 @@ import pytest
 import timm
 import torch
 import torchvision
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from PIL import Image
 from timm.models.swin_transformer import SwinTransformer
 from torch import nn
@@ -25,7 +22,6 @@ from relish.evaluation.explain import (
     overlay,
     overlays_unavailable,
 )
-from relish.evaluation.features import nearest
 
 PLAIN = Preprocessing(image_size=32, resize=32, mean=(0.0,) * 3, std=(1.0,) * 3)
 
@@ -133,31 +129,7 @@ def test_an_overlay_is_grey_where_nothing_is_and_warm_where_it_is():
     assert len(set(drawn.getpixel((7, 7)))) == 1
 
 
-# ---- nearest, most wrong, least sure --------------------------------------------------------------------------------
-
-
-@given(
-    hnp.arrays(np.float32, (7, 4), elements=st.floats(-1, 1, width=32)).filter(
-        lambda a: np.all(np.abs(a).sum(1) > 0.1)
-    ),
-    hnp.arrays(np.float32, (3, 4), elements=st.floats(-1, 1, width=32)).filter(
-        lambda a: np.all(np.abs(a).sum(1) > 0.1)
-    ),
-)
-@settings(deadline=None, max_examples=30)
-def test_the_nearest_have_the_smallest_angle(learned, asked):
-    positions, alike = nearest(learned, asked, 3)
-    a, b = (
-        x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True) for x in (asked, learned)
-    )
-    cosines = a @ b.T
-    np.testing.assert_allclose(alike, -np.sort(-cosines, axis=1)[:, :3], atol=1e-5)
-    np.testing.assert_allclose(np.take_along_axis(cosines, positions, 1), alike, atol=1e-5)
-
-
-def test_fewer_learned_pictures_than_asked_for_are_no_error():
-    positions, _ = nearest(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32)[:1], 5)
-    assert positions.tolist() == [[0, 1]]
+# ---- most wrong, least sure ------------------------------------------------------------------------------------------
 
 
 def test_the_most_wrong_come_first_and_right_ones_never():
