@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from relish.core.errors import ImageError
 from relish.data import image as pictures
-from relish.data.image import MAX_PIXELS, open_image
+from relish.data.image import MAX_PIXELS, open_image, size_from_header
 
 LOSSLESS = [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {"lossless": True})]
 ANY = [
@@ -397,3 +397,17 @@ def test_many_threads_open_pictures_at_once():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
+def test_an_images_size_is_known_before_it_is_decoded(kind):
+    file = BytesIO()
+    Image.new("RGB", (37, 21), (200, 30, 30)).save(file, kind)
+    assert size_from_header(file.getvalue()) == (37, 21) == open_image(file.getvalue()).size
+
+
+@given(content=st.binary(max_size=300), start=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a"]))
+def test_where_a_header_tells_no_size_the_image_cannot_be_opened_either(content, start):
+    if size_from_header(start + content) is None:
+        with pytest.raises(ImageError):
+            open_image(start + content)

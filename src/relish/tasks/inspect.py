@@ -38,22 +38,22 @@ def show(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Image.Image:
-    """The book's grid: the first pictures of one class over the last ones, last first, of another.
+    """The book's grid: the first images of one class above the last ones, last first, of another.
 
     Args:
         data: anything `fit` takes.
         first, last: class names; None takes the first and the last class.
-        rows, columns: how many pictures.
-        recipe: show instead the first training pictures of this recipe exactly as the network sees them: cropped,
-            flipped, scaled, and back from normalised values.
-        source, weights, image_size: as in `fit`; with `recipe` alone.
-        seed: of the crops; with `recipe` alone.
+        rows, columns: of the grid, in images.
+        recipe: show instead the first batch of this recipe's training as the network sees it: cropped, flipped,
+            scaled, and back from normalised values.
+        source, weights, image_size: as in `fit`; used only with `recipe`.
+        seed: of the crops; used only with `recipe`.
 
     Returns:
-        RGB; a notebook displays it by itself.
+        RGB; a notebook shows it.
 
     Raises:
-        DataError: no pictures, an unknown class, or no room for any picture.
+        DataError: no images, an unknown class, or a grid without a cell.
         RecipeError, ModelError: as in `fit`.
     """
     if rows < 1 or columns < 1:
@@ -61,24 +61,24 @@ def show(
     dataset = survey(find_dataset(data, progress=progress or Progress()), progress=progress).dataset
     for warning in dataset.warnings:
         (progress or Progress()).warn(warning)
-    split = _learned(dataset)
+    split = _training_split(dataset)
     if recipe is None:
         return first_and_last(split, dataset.classes, first=first, last=last, rows=rows, columns=columns)
     chosen = named_recipe(recipe)
     config = load_source(source, weights or ("none" if chosen.start == "random" else None)).data_config
     size = image_size or chosen.image_size or config.input_size[1]
-    how = book_preprocessing(size, config.mean, config.std)
+    preprocessing = book_preprocessing(size, config.mean, config.std)
     positions = epoch_batches(len(split), rows * columns, seed, epoch=0)[:1]
-    (batch,) = training_batches(split, how, positions, seed=seed, epoch=0)
-    seen = denormalise(normalise(batch.images, how), how)
+    (batch,) = training_batches(split, preprocessing, positions, seed=seed, epoch=0)
+    shown = denormalise(normalise(batch.images, preprocessing), preprocessing)
     cells = [
         (Image.fromarray(pixels.permute(1, 2, 0).numpy()), dataset.classes[label])
-        for pixels, label in zip(seen, batch.labels.tolist(), strict=True)
+        for pixels, label in zip(shown, batch.labels.tolist(), strict=True)
     ]
     return image_grid([cells[i : i + columns] for i in range(0, len(cells), columns)])
 
 
-def _learned(dataset: Dataset) -> Split:
+def _training_split(dataset: Dataset) -> Split:
     for name in (TRAIN, WHOLE):
         if name in dataset.splits:
             return dataset.splits[name]
@@ -86,10 +86,10 @@ def _learned(dataset: Dataset) -> Split:
 
 
 def find_models(query: str) -> list[Listed]:
-    """Every source model whose name holds the query.
+    """Every source model whose name contains the query.
 
     Raises:
-        ModelError: there is none; the nearest name is offered.
+        ModelError: there is none; the hint names the nearest.
     """
     found = list_models(query)
     if not found:
@@ -104,14 +104,14 @@ def find_models(query: str) -> list[Listed]:
 
 
 def model_figure(name: str, weights: str | Path | None, classes: int) -> list[str] | None:
-    """What a source model is and what the book's fine-tuning makes of it; None where `name` is only part of a name.
+    """A source model and the target model that the book's fine-tuning makes of it, as lines; None for part of a name.
 
-    Without weights the design is shown with random ones: nothing is downloaded to draw a figure.
+    Without `weights` the network is built with random ones, so nothing is downloaded.
 
     Raises:
         ModelError: the weights do not fit.
     """
-    # A bare name is never Gluon's.
+    # A name without its library is never Gluon's.
     exact = {n for listed in list_models() for n in (listed.name, listed.name.removeprefix("gluon/").partition("/")[2])}
     if name not in exact and weights is None:
         return None
@@ -129,40 +129,40 @@ def convert(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> SourceModel:
-    """Write a file of weights anew, with a header.
+    """Rewrite a file of weights as safetensors, with a header that says how to build its network.
 
     Args:
-        weights: the file to read; it is left as it is.
+        weights: the file to read; it is not changed.
         out: the file to write, `.safetensors`.
-        source: the network it must be of; None takes what the file says, as `--weights` does.
+        source: the network it must belong to; None takes the one that the file names, or a Gluon file's shapes fit.
         overwrite: replace a file that stands at `out`.
-        progress: is told what was read.
+        progress: shows what was read.
 
     Returns:
-        The model that was read and written.
+        The model in the file.
 
     Raises:
-        ModelError: the file cannot be read, is of another network, or `out` cannot be written to so.
+        ModelError: the file cannot be read, belongs to another network, or `out` exists or is no `.safetensors` file.
         WriteFailed: no space, no permission.
     """
-    given, target, voice = Path(weights), Path(out), progress or Progress()
-    _check(given, target, overwrite)
-    model = load_source(source, given, progress=voice)
+    file, target, progress = Path(weights), Path(out), progress or Progress()
+    _check(file, target, overwrite)
+    model = load_source(source, file, progress=progress)
     total = sum(parameter.numel() for parameter in model.network.parameters())
     arguments = "".join(f", {key} {value}" for key, value in model.model_args.items())
-    voice.say(f"read    {given}: {model.name}{arguments}, {model.num_classes} classes, {total:,} parameters")
+    progress.say(f"read    {file}: {model.name}{arguments}, {model.num_classes} classes, {total:,} parameters")
     if model.library == "gluon" and model.labels is not None:
-        voice.say(
+        progress.say(
             "labels  ImageNet's, in ImageNet's order: a claim, since the file has none. "
             "fit --recipe source-head proves it on your pictures"
         )
-    save_model(target, model.network, model.description, {"source": f"{given.name} (SHA-256 {model.sha256})"})
-    voice.say(f"next    relish models --weights {target}    or:  relish fit DATA --weights {target}")
+    save_model(target, model.network, model.description, {"source": f"{file.name} (SHA-256 {model.sha256})"})
+    progress.say(f"next    relish models --weights {target}    or:  relish fit DATA --weights {target}")
     return model
 
 
-def _check(given: Path, target: Path, overwrite: bool) -> None:
-    if str(given) == "none":
+def _check(file: Path, target: Path, overwrite: bool) -> None:
+    if str(file) == "none":
         raise ModelError("there is nothing to convert: random weights are in no file.", hint="Name a file of weights.")
     if target.suffix != ".safetensors":
         raise ModelError(
@@ -170,7 +170,7 @@ def _check(given: Path, target: Path, overwrite: bool) -> None:
         )
     if target.is_dir():
         raise ModelError(f"{target}: is a folder.", hint="Name a file.")
-    if target.exists() and given.exists() and target.samefile(given):
+    if target.exists() and file.exists() and target.samefile(file):
         raise ModelError(f"{target}: is the file to read.", hint="Name another to write.")
     if target.exists() and not overwrite:
         raise ModelError(f"{target} exists already.", hint="Name another file, or replace it: --overwrite.")

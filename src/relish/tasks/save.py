@@ -9,6 +9,7 @@ import platform
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +33,7 @@ from relish.evaluation.figures import Figures, WithoutDuplicates, without_duplic
 from relish.evaluation.held_out import HeldOut, choose_decision
 from relish.evaluation.metrics import CurvePoint
 from relish.evaluation.prediction import HEADER_KEY, softmax
-from relish.models.saved_model import ModelDescription, save_model
+from relish.models.saved_model import save_model
 from relish.reporting import plots
 from relish.reporting.model_card import UNKNOWN, model_card
 from relish.reporting.svg import write_svg
@@ -40,20 +41,14 @@ from relish.tasks.prepare import Prepared
 
 
 def save_run(prepared: Prepared, folder: RunFolder, how: Preprocessing, held: HeldOut | None) -> None:
-    """The network as it is now, with its classes, how it wants its pictures, and how it decides.
+    """Save the target model as it is now, with its classes, its preprocessing and its decision rule.
 
     Args:
-        held: what it said of pictures it did not learn from, which is kept beside it; None where there were none.
+        held: its logits on held-out images, saved beside it; None where no image was held out.
     """
-    network, source = prepared.target.network, prepared.source
-    description = ModelDescription(
-        library=source.library,
-        architecture=source.architecture,
-        model_args=source.model_args,
-        num_classes=len(prepared.dataset.classes),
-        labels=prepared.dataset.classes,
-        data_config=source.data_config.with_user(input_size=(3, how.image_size, how.image_size)),
-    )
+    target, source = prepared.target, prepared.source
+    data_config = source.data_config.with_user(input_size=(3, how.image_size, how.image_size))
+    description = replace(target.description(), data_config=data_config)
     extra = {
         "preprocessing": json.dumps(how.as_dict()),
         "source": f"{source.name}: {source.origin}",
@@ -64,7 +59,7 @@ def save_run(prepared: Prepared, folder: RunFolder, how: Preprocessing, held: He
         request = prepared.request
         decision = choose_decision(held, prepared.dataset.classes, request.aim, request.accuracy)
         extra[HEADER_KEY] = decision.as_header()
-    save_model(folder.model, network, description, extra)
+    save_model(folder.model, target.network, description, extra)
 
 
 def draw_run(folder: RunFolder, stage: RunFolder, scored_on: str) -> None:
