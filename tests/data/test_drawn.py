@@ -12,8 +12,7 @@ from PIL import Image
 from relish.core.errors import DataError, WriteFailed
 from relish.core.progress import Bar, Progress
 from relish.core.runtime import rng_for
-from relish.data.drawn.datasets import draw_hotdogs, draw_source_classes
-from relish.data.drawn.scene import HOTDOG, SUBJECTS, compose
+from relish.data.drawn.datasets import HOTDOG, SUBJECTS, compose, draw_hotdogs, draw_source_classes
 
 
 @pytest.fixture(scope="module")

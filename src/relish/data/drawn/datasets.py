@@ -1,18 +1,85 @@
 """Draw whole datasets: hot dogs against everything else, and everyday things to pretrain on.
 
-Every image is a function of (seed, split, class, index) alone: more images leave the first ones as they were.
+An image is a subject in its place on a table, in a dish or a hand, with what stands about, light and camera. All but
+the subject is drawn with the same probabilities for every subject, so only the subject tells the class. Every image is
+a function of (seed, split, class, index) alone: more images leave the first ones as they were.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from relish.core.errors import DataError
 from relish.core.io import atomic_folder
 from relish.core.progress import Progress
 from relish.core.runtime import rng_for
-from relish.data.drawn.scene import HOTDOG, OTHERS, SUBJECTS, Subject, compose
+from relish.data.drawn import hotdog, long_foods, round_foods, side_views, things
+from relish.data.drawn.relief import Relief, Spot, photograph
+from relish.data.drawn.shapes import choose
+from relish.data.drawn.table import backdrop, lay_ground, serve
+from relish.data.drawn.things import draw_fingers, draw_palm
+
+Draw = Callable[[Relief, Spot, np.random.Generator], None]
+ROUND, LONG = 0.95, 0.36
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something an image can be of: drawn lying, standing, or either."""
+
+    lying: Draw | None
+    wide: float
+    """Half-width for a half-length of 1."""
+    standing: Draw | None = None
+    floor: float = 0.5
+    """How far its foot is under its centre when it stands."""
+    tall: float = 1.0
+    """How far its top is over its foot when it stands."""
+    in_hand: bool = False
+    """Whether people hold it in one hand."""
+
+
+HOTDOG = Subject(hotdog.lay_hotdogs, 0.5, side_views.stand_hotdog, 0.32, 0.75, in_hand=True)
+SUBJECTS: dict[str, Subject] = {
+    "banana": Subject(long_foods.draw_banana, 0.5, in_hand=True),
+    "burger": Subject(round_foods.draw_burger, ROUND, side_views.stand_burger, 0.66, 1.5, in_hand=True),
+    "carrot": Subject(long_foods.draw_carrot, LONG, in_hand=True),
+    "doughnut": Subject(round_foods.draw_doughnut, ROUND, in_hand=True),
+    "fries": Subject(long_foods.draw_fries, 0.7, side_views.stand_fries, 0.95, 1.9),
+    "mug": Subject(things.draw_mug, ROUND),
+    "pizza": Subject(round_foods.draw_pizza, ROUND),
+    "sausage": Subject(hotdog.draw_sausage, LONG, in_hand=True),
+    "baguette": Subject(long_foods.draw_baguette, LONG, in_hand=True),
+    "leaf": Subject(things.draw_leaf, 0.6),
+    "roll": Subject(hotdog.draw_roll, LONG, in_hand=True),
+    "fish": Subject(things.draw_fish, 0.5),
+    "taco": Subject(None, ROUND, side_views.stand_taco, 0.45, 1.55),
+    "cupcake": Subject(None, ROUND, side_views.stand_cupcake, 0.95, 2.0),
+    "cucumber": Subject(long_foods.draw_cucumber, LONG, in_hand=True),
+    "egg": Subject(round_foods.draw_egg, ROUND),
+    "cookie": Subject(round_foods.draw_cookie, ROUND, in_hand=True),
+    "salad": Subject(round_foods.draw_salad, ROUND),
+    "sushi": Subject(round_foods.draw_sushi, ROUND),
+    "corn": Subject(long_foods.draw_corn, LONG, in_hand=True),
+    "eclair": Subject(long_foods.draw_eclair, LONG, in_hand=True),
+    "fork": Subject(things.draw_fork, LONG),
+    "apple": Subject(round_foods.draw_apple, ROUND, in_hand=True),
+    "orange": Subject(round_foods.draw_orange, ROUND, in_hand=True),
+    "key": Subject(things.draw_key, LONG),
+    "pencil": Subject(things.draw_pencil, 0.2),
+}
+"""What source classes are taken from, in this order; a hot dog is not among them."""
+
+OTHERS: tuple[str, ...] = (
+    *("burger", "doughnut", "pizza", "fries") * 4,
+    *("taco", "cupcake", "cookie", "salad", "egg") * 2,
+    *("apple", "orange", "sushi", "cucumber"),
+    *("sausage", "roll", "baguette", "banana", "carrot", "eclair", "corn"),
+)
+"""What the other images of the hot-dog dataset are of; named twice means drawn twice as often."""
 
 
 def draw_hotdogs(
@@ -31,12 +98,8 @@ def draw_hotdogs(
     Raises:
         WriteFailed: `root` exists already, or cannot be written to.
     """
-
-    def subject(name: str, rng: np.random.Generator) -> Subject:
-        return HOTDOG if name == "hotdog" else SUBJECTS[OTHERS[int(rng.integers(len(OTHERS)))]]
-
-    counts = {"train": train, "test": test}
-    return _draw(root, counts, ("hotdog", "not-hotdog"), subject, ("hotdogs", seed), progress or Progress())
+    subjects = {"hotdog": [HOTDOG], "not-hotdog": [SUBJECTS[name] for name in OTHERS]}
+    return _draw(root, {"train": train, "test": test}, subjects, "hotdogs", seed, progress)
 
 
 def draw_source_classes(
@@ -65,35 +128,129 @@ def draw_source_classes(
     """
     if not 2 <= classes <= len(SUBJECTS):
         raise DataError(f"classes={classes}: from 2 to {len(SUBJECTS)} source classes can be drawn.")
-
-    def subject(name: str, _: np.random.Generator) -> Subject:
-        return SUBJECTS[name]
-
-    names = tuple(SUBJECTS)[:classes]
-    counts = {"train": train, "test": test}
-    return _draw(root, counts, names, subject, ("sources", seed), progress or Progress())
+    subjects = {name: [SUBJECTS[name]] for name in list(SUBJECTS)[:classes]}
+    return _draw(root, {"train": train, "test": test}, subjects, "sources", seed, progress)
 
 
 def _draw(
     root: Path,
     counts: dict[str, int],
-    classes: Sequence[str],
-    subject: Callable[[str, np.random.Generator], Subject],
-    stream: tuple[str, int],
-    progress: Progress,
+    subjects: Mapping[str, Sequence[Subject]],
+    purpose: str,
+    seed: int,
+    progress: Progress | None,
 ) -> Path:
-    purpose, seed = stream
-    with (
-        atomic_folder(root) as folder,
-        progress.bar("drawing pictures", sum(counts.values()) * len(classes)) as bar,
-    ):
+    """Write a folder of each class in each split; an image shows one of its class's subjects."""
+    total = sum(counts.values()) * len(subjects)
+    with atomic_folder(root) as folder, (progress or Progress()).bar("drawing pictures", total) as bar:
         for split, count in counts.items():
-            for name in classes:
+            for name, options in subjects.items():
                 target = folder / split / name
                 target.mkdir(parents=True)
                 for index in range(count):
                     rng = rng_for(seed, f"drawn/{purpose}/{split}/{name}", index)
-                    image = compose(subject(name, rng), rng)
+                    image = compose(choose(options, rng), rng)
                     image.save(target / f"{index:03d}.jpg", quality=int(rng.integers(60, 96)))
                     bar.advance()
     return root
+
+
+# ---- one image -------------------------------------------------------------------------------------------------------
+
+
+def compose(subject: Subject, rng: np.random.Generator) -> Image.Image:
+    """One image of a subject: its scene, its place, what stands around it, light and camera."""
+    size = _size(rng)
+    finer = 1.25 if min(size) > 240 else 1.5
+    width, height = round(size[0] * finer), round(size[1] * finer)
+    relief = Relief(width, height, rng)
+    standing = subject.standing if subject.lying is None or rng.random() < 0.3 else None
+    if standing is not None:
+        _stand(relief, standing, subject, rng)
+    elif subject.lying is not None:
+        _lie(relief, subject.lying, subject, rng)
+    return photograph(relief, size, rng, tilted=standing is None, shadows=1.0 if standing is None else 0.3)
+
+
+def _size(rng: np.random.Generator) -> tuple[int, int]:
+    """Width and height in pixels: most are small, some large; landscape, portrait, panoramas."""
+    short = int(120 + 280 * rng.beta(1.1, 2.2))
+    ratio = float(rng.choice([1.0, 1.0, 1.25, 4 / 3, 4 / 3, 1.5, 1.5, 16 / 9, 2.2]) * rng.uniform(0.96, 1.04))
+    long = min(round(short * max(ratio, 1 / ratio)), 600)
+    return (short, long) if rng.random() < 0.3 else (long, short)
+
+
+def _lie(relief: Relief, draw: Draw, subject: Subject, rng: np.random.Generator) -> None:
+    """The subject on a table, or held over it, seen from above."""
+    wide = subject.wide
+    lay_ground(relief, rng)
+    spot = _place(relief, wide, rng)
+    _clutter(relief, rng)
+    if subject.in_hand and rng.random() < 0.14:
+        held, skin = draw_palm(relief, spot, wide, rng)
+        draw(relief, held, rng)
+        draw_fingers(relief, held, wide, skin, rng)
+        return
+    spot = serve(relief, spot, wide, rng)
+    if rng.random() < 0.3:
+        things.draw_crumbs(relief, spot, rng)
+    draw(relief, spot, rng)
+
+
+def _place(relief: Relief, wide: float, rng: np.random.Generator) -> Spot:
+    rows, columns = relief.shape
+    along = 0.0 if columns >= rows else np.pi / 2
+    if wide > 0.8:
+        angle, fit = rng.uniform(0, 2 * np.pi), 0.42 * min(rows, columns)
+    else:
+        angle = along + rng.normal(0, 0.45) + np.pi * rng.integers(2)
+        cos, sin = abs(float(np.cos(angle))), abs(float(np.sin(angle)))
+        fit = 0.44 * min(columns / (cos + wide * sin), rows / (sin + wide * cos))
+    close = rng.uniform(0.72, 1.05) if rng.random() < 0.75 else rng.uniform(1.05, 1.4)
+    shift = 0.16 if close < 1 else 0.24
+    x = columns / 2 + rng.uniform(-shift, shift) * columns * 0.6
+    y = rows / 2 + rng.uniform(-shift, shift) * rows * 0.6
+    return Spot(float(x), float(y), float(fit * close), float(angle))
+
+
+CLUTTER: tuple[tuple[Draw, float], ...] = (
+    (things.draw_fork, 0.34),
+    (things.draw_knife, 0.36),
+    (things.draw_spoon, 0.32),
+    (things.draw_glass, 0.2),
+    (things.draw_mug, 0.2),
+    (things.draw_leaf, 0.2),
+    (things.draw_bottle, 0.34),
+    (things.draw_bottle, 0.34),
+    (long_foods.draw_fries, 0.28),
+    (round_foods.draw_salad, 0.26),
+    (round_foods.draw_cookie, 0.16),
+    (round_foods.draw_apple, 0.17),
+    (long_foods.draw_cucumber_slice, 0.1),
+)
+"""What stands about, and its half-length as a share of the image's short side."""
+
+
+def _clutter(relief: Relief, rng: np.random.Generator) -> None:
+    """Other things at the edge of the table, partly out of the image."""
+    rows, columns = relief.shape
+    for _ in range(int(rng.choice([0, 1, 1, 2, 3]))):
+        way, away = rng.uniform(0, 2 * np.pi), rng.uniform(0.42, 0.62)
+        x = columns * (0.5 + away * float(np.cos(way)) * 1.1)
+        y = rows * (0.5 + away * float(np.sin(way)) * 1.1)
+        draw, share = choose(CLUTTER, rng)
+        size = min(relief.shape) * share * rng.uniform(0.85, 1.3)
+        draw(relief, Spot(x, y, size, rng.uniform(0, 2 * np.pi)), rng)
+
+
+def _stand(relief: Relief, draw: Draw, subject: Subject, rng: np.random.Generator) -> None:
+    """The subject on a table seen from the side."""
+    edge = backdrop(relief, rng)
+    rows, columns = relief.shape
+    foot = edge + rng.uniform(0.25, 0.75) * (rows - edge)
+    size = min(columns * 0.42, foot / subject.tall) * rng.uniform(0.75, 1.08)
+    spot = Spot(
+        x=columns * rng.uniform(0.38, 0.62), y=foot - subject.floor * size, size=size, angle=rng.normal(0, 0.05)
+    )
+    side_views.side_plate(relief, spot, subject.floor, rng)
+    draw(relief, replace(spot, level=0.02 * size), rng)

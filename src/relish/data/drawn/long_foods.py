@@ -5,8 +5,9 @@ Each is one stick in bent coordinates whose radius, colour and surface change al
 
 import numpy as np
 
-from relish.data.drawn.hotdog import CRUMB, CRUSTS, pick
-from relish.data.drawn.relief import Array, Colour, Patch, Relief, Spot, capsule, dome, hypot, mix, rounded_box, speckle
+from relish.data.drawn.hotdog import CRUMB, CRUSTS
+from relish.data.drawn.relief import Patch, Relief, Spot, speckle
+from relish.data.drawn.shapes import Array, Colour, arc, capsule, choose, dome, hypot, mix, pick, rounded_box
 
 
 def _stick(patch: Patch, radius: Array, half: float = 1.0) -> tuple[Array, Array]:
@@ -17,36 +18,28 @@ def _stick(patch: Patch, radius: Array, half: float = 1.0) -> tuple[Array, Array
     return distance, depth
 
 
-def _round(depth: Array) -> Array:
-    return np.sqrt(depth * (2 - depth))
-
-
 def draw_baguette(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     """A stick of bread with slashes across its crust."""
     wide = rng.uniform(0.15, 0.26)
     patch = relief.patch(spot, 1.1, wide * 1.3, rng.normal(0, 0.04))
-    if patch.empty:
-        return
     taper = np.sqrt(np.clip(1.02 - np.abs(patch.u) ** 4, 0, 1))
     distance, depth = _stick(patch, wide * taper * (1 + 0.05 * patch.mottle))
-    pale, baked = CRUSTS[int(rng.integers(len(CRUSTS)))]
+    pale, baked = choose(CRUSTS, rng)
     colour = mix(pale, baked, 0.3 + depth * 0.6 + 0.25 * patch.mottle)
     period, slant = rng.uniform(0.3, 0.42), rng.choice([-1, 1]) * rng.uniform(0.8, 1.6)
     slash = np.abs(((patch.u + slant * patch.v) / period) % 1 - 0.5) * period
     opened = np.clip(1 - slash / 0.05, 0, 1) * (depth > 0.3) * (np.abs(patch.u) < 0.9)
     colour = mix(colour, mix(CRUMB, pale, 0.4), opened * 1.4)
-    surface = wide * _round(depth) * taper - 0.035 * opened + 0.006 * patch.bump
+    surface = wide * arc(depth) * taper - 0.035 * opened + 0.006 * patch.bump
     patch.stamp(distance, surface, colour * (1 + 0.05 * patch.grit), 0.06)
 
 
 def draw_eclair(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     """Choux pastry under a glossy icing, sometimes with a zigzag of another one."""
     patch = relief.patch(spot, 1.1, 0.45, rng.normal(0, 0.03))
-    if patch.empty:
-        return
     wide = rng.uniform(0.27, 0.34)
     distance = capsule(patch.u, patch.v, 1 - wide, wide * (1 + 0.04 * patch.mottle))
-    pale, baked = CRUSTS[int(rng.integers(2))]
+    pale, baked = choose(CRUSTS[:2], rng)
     patch.stamp(distance, dome(distance, wide) * 0.9 + 0.04, mix(baked, pale, 0.5 + 0.3 * patch.mottle), 0.08)
     icing = pick(((0.25, 0.13, 0.07), (0.33, 0.17, 0.09), (0.93, 0.90, 0.86), (0.90, 0.62, 0.66)), rng)
     top = capsule(patch.u, patch.v, 0.93 - wide, wide * 0.72) + 0.022 * np.sin(patch.u * 17 + patch.mottle)
@@ -69,8 +62,6 @@ def draw_banana(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     for number in range(int(rng.choice([1, 1, 2, 3]))):
         place = spot.at(0.02 * number, float(np.sign(bend)) * (0.27 * number - 0.2), turn=0.05 * number)
         patch = relief.patch(place, 1.12, 0.3, bend)
-        if patch.empty:
-            continue
         taper = np.sqrt(np.clip(1 - np.abs(patch.u * 0.97) ** 3.5, 0, 1))
         stem = np.clip((patch.u - 0.8) * 8, 0, 1)
         distance, depth = _stick(patch, 0.045 + 0.14 * taper, 0.98)
@@ -78,7 +69,7 @@ def draw_banana(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
         brown = end * 0.9 + spots * np.clip(patch.bump * 2 - 1, 0, 1)
         colour = mix(mix(peel, (0.62, 0.66, 0.2), stem * 0.7), (0.26, 0.17, 0.08), brown)
         # A banana has edges: its height is that of a roof more than that of a pipe.
-        surface = 0.19 * (0.6 * _round(depth) + 0.4 * depth) * (0.3 + 0.7 * taper)
+        surface = 0.19 * (0.6 * arc(depth) + 0.4 * depth) * (0.3 + 0.7 * taper)
         patch.stamp(distance, surface + 0.02, colour, 0.2)
 
 
@@ -92,19 +83,15 @@ def draw_carrot(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
         for _ in range(5):
             _leaf_stalk(relief, place.at(-0.95, 0, scale=0.3, turn=np.pi + rng.normal(0, 0.4)), rng)
         patch = relief.patch(place, 1.1, 0.25, rng.normal(0, 0.05))
-        if patch.empty:
-            continue
         taper = np.clip((1 - patch.u) / 1.85, 0, 1) ** 0.6
         distance, depth = _stick(patch, wide * taper * (1 + 0.02 * patch.mottle), 0.9)
         ring = np.clip(np.sin(patch.u * 38 + 9 * patch.mottle) * 2.5 - 1.7, 0, 1)
         colour = mix((0.93, 0.46, 0.09), (0.70, 0.29, 0.05), 0.5 * ring + 0.3 * patch.mottle)
-        patch.stamp(distance, wide * taper * _round(depth) - 0.008 * ring + 0.02, colour, 0.2)
+        patch.stamp(distance, wide * taper * arc(depth) - 0.008 * ring + 0.02, colour, 0.2)
 
 
 def _leaf_stalk(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     patch = relief.patch(spot.at(1, 0), 1.3, 0.7, rng.normal(0, 0.2))
-    if patch.empty:
-        return
     feather = 0.1 + 0.35 * np.clip(patch.u + 0.4, 0, 1) * np.abs(np.sin(patch.u * 9 + patch.mottle))
     distance = capsule(patch.u, patch.v, 1.0, feather)
     green = mix((0.14, 0.34, 0.08), (0.40, 0.60, 0.18), 0.5 + 0.5 * patch.bump)
@@ -114,14 +101,12 @@ def _leaf_stalk(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
 def draw_cucumber(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     """A cucumber, whole or with slices cut off its end."""
     patch = relief.patch(spot, 1.1, 0.4, rng.normal(0, 0.08))
-    if patch.empty:
-        return
     wide, cut = rng.uniform(0.17, 0.25), rng.uniform(0.1, 0.9)
     distance, depth = _stick(patch, np.full_like(patch.u, wide), 0.92)
     distance = np.maximum(distance, patch.u - cut)
     streak = 0.5 + 0.4 * np.sin(patch.v / wide * 9 + 1.5 * patch.mottle)
     colour = mix((0.08, 0.26, 0.08), (0.30, 0.50, 0.16), streak * (0.4 + 0.5 * np.abs(patch.u)))
-    patch.stamp(distance, wide * _round(depth) + 0.006 * patch.bump, colour, 0.35)
+    patch.stamp(distance, wide * arc(depth) + 0.006 * patch.bump, colour, 0.35)
     place = cut + 0.12
     while place < 1.15:
         draw_cucumber_slice(relief, spot.at(place, rng.normal(0, 0.04), scale=wide * 1.02), rng)
@@ -151,8 +136,6 @@ def draw_corn(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
             vein = 0.5 + 0.5 * np.sin(leaf.v * 90)
             leaf.stamp(blade, 0.08, mix((0.35, 0.52, 0.16), (0.66, 0.74, 0.36), vein), 0.1)
     patch = relief.patch(spot, 1.1, 0.3)
-    if patch.empty:
-        return
     taper = np.clip(1.0 - np.clip(patch.u, 0, 1) ** 3 * 0.75, 0.05, 1)
     wide = rng.uniform(0.21, 0.26)
     distance, depth = _stick(patch, wide * taper, 0.92)
@@ -162,7 +145,7 @@ def draw_corn(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     kernel_v = (row % 1 - 0.5) * 2
     swell = np.clip(1 - kernel_u**4 - kernel_v**4, 0, 1)
     colour = mix((0.66, 0.42, 0.06), (0.96, 0.80, 0.24), swell * 1.2 + 0.2 * patch.mottle)
-    patch.stamp(distance, wide * _round(depth) * taper + 0.02 * swell + 0.03, colour, 0.45)
+    patch.stamp(distance, wide * arc(depth) * taper + 0.02 * swell + 0.03, colour, 0.45)
 
 
 def draw_fries(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:

@@ -7,15 +7,11 @@ below its surroundings; the camera adds tilt, depth of field, vignette, white ba
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-Array: TypeAlias = NDArray[np.floating[Any]]
-Colour: TypeAlias = tuple[float, float, float] | Array
-"""Red, green and blue from 0 to 1, or three planes of them."""
+from relish.data.drawn.shapes import Array, Colour, enlarge, fractal
 
 
 @dataclass(frozen=True)
@@ -45,8 +41,8 @@ class Relief:
         self.colour: Array = np.zeros((3, *self.shape), np.float32)
         self.gloss: Array = np.zeros(self.shape, np.float32)
         short = min(width, height)
-        self.mottle = fractal(rng, self.shape, short / 9)
-        self.bump = fractal(rng, self.shape, short / 40, octaves=2)
+        self.mottle = fractal(rng, self.shape, short / 9, short / 9)
+        self.bump = fractal(rng, self.shape, short / 40, short / 40, octaves=2)
         self.grit: Array = rng.random(self.shape, np.float32) * 2 - 1
 
     def patch(self, spot: Spot, reach_u: float, reach_v: float | None = None, bend: float = 0.0) -> "Patch":
@@ -82,7 +78,7 @@ class Patch:
 
     @property
     def empty(self) -> bool:
-        """Whether the whole window lies outside the image."""
+        """Whether the whole window lies outside the image, as that of a thing at the edge of the table may."""
         return self.u.size == 0
 
     def stamp(self, distance: Array, rise: Array | float, colour: Colour, gloss: float = 0.1) -> None:
@@ -116,39 +112,6 @@ def _inside(position: float, limit: int) -> int:
     return int(min(max(round(position), 0), limit))
 
 
-def fractal(rng: np.random.Generator, shape: tuple[int, int], cell: float, octaves: int = 4) -> Array:
-    """Smooth noise, about -1 to 1: grids of random numbers, each twice as fine and half as strong, enlarged."""
-    return stretched(rng, shape, cell, cell, octaves)
-
-
-def stretched(
-    rng: np.random.Generator, shape: tuple[int, int], cell_y: float, cell_x: float, octaves: int = 4
-) -> Array:
-    """Fractal noise whose largest cells are cell_y × cell_x pixels: wood grain, brushed steel."""
-    rows, columns = shape
-    total = np.zeros(shape, np.float32)
-    strength, sum_of_squares = 1.0, 0.0
-    for _ in range(octaves):
-        grid = rng.random((int(rows / cell_y) + 3, int(columns / cell_x) + 3), np.float32) * 2 - 1
-        total += strength * enlarge(grid, shape)
-        sum_of_squares += strength**2
-        strength, cell_y, cell_x = strength / 2, max(cell_y / 2, 1.0), max(cell_x / 2, 1.0)
-    return np.asarray(total * np.float32(1.3 / np.sqrt(sum_of_squares)), np.float32)
-
-
-def enlarge(grid: Array, shape: tuple[int, int]) -> Array:
-    """A small grid resized smoothly to `shape`."""
-    rows, columns = shape
-    return np.asarray(Image.fromarray(grid).resize((columns, rows), Image.Resampling.BICUBIC), np.float32)
-
-
-def mix(first: Colour, second: Colour, share: Array | float) -> Array:
-    """`first` where share is 0, `second` where it is 1, as three planes."""
-    a, b = (np.asarray(colour, np.float32) for colour in (first, second))
-    a, b = (colour.reshape(3, 1, 1) if colour.ndim == 1 else colour for colour in (a, b))
-    return np.asarray(a + (b - a) * np.clip(np.asarray(share, np.float32), 0, 1), np.float32)
-
-
 def speckle(patch: Patch, spacing: float, rng: np.random.Generator) -> tuple[Array, Array, Array]:
     """Scattered grains, one a cell of a jittered grid: seeds, sprinkles, chips, kernels.
 
@@ -164,29 +127,6 @@ def speckle(patch: Patch, spacing: float, rng: np.random.Generator) -> tuple[Arr
     turn = tables[2] * np.float32(np.pi)
     cos, sin = np.cos(turn)[at], np.sin(turn)[at]
     return u * cos + v * sin, v * cos - u * sin, tables[3][at]
-
-
-def hypot(x: Array, y: Array) -> Array:
-    """The distance of (x, y) from the origin; NumPy's own guards against overflow and takes five times as long."""
-    return np.asarray(np.sqrt(x * x + y * y), np.float32)
-
-
-def capsule(u: Array, v: Array, half: float, radius: Array | float) -> Array:
-    """Signed distance to a stick with round ends, `half` long on each side before the ends."""
-    return np.asarray(hypot(np.maximum(np.abs(u) - half, 0), v) - radius, np.float32)
-
-
-def rounded_box(u: Array, v: Array, half_u: float, half_v: float, radius: float) -> Array:
-    """Signed distance to a rectangle with rounded corners."""
-    over_u, over_v = np.abs(u) - (half_u - radius), np.abs(v) - (half_v - radius)
-    outside = hypot(np.maximum(over_u, 0), np.maximum(over_v, 0))
-    return np.asarray(outside + np.minimum(np.maximum(over_u, over_v), 0) - radius, np.float32)
-
-
-def dome(distance: Array, radius: float, height: float | None = None) -> Array:
-    """The rise of a body that is as round as a ball of `radius` towards its edge and flat further in."""
-    depth = np.clip(1 + distance / radius, 0, 1)
-    return np.asarray((radius if height is None else height) * np.sqrt(1 - depth * depth), np.float32)
 
 
 # ---- light and camera -----------------------------------------------------------------------------------------------
@@ -223,7 +163,8 @@ def _lit(relief: Relief, rng: np.random.Generator, shadows: float) -> Array:
     np.clip(slope_x, -STEEPEST, STEEPEST, out=slope_x)
     upright = 1 / np.sqrt(1 + slope_x**2 + slope_y**2)
     facing = (lamp[2] - slope_x * lamp[0] - slope_y * lamp[1]) * upright
-    open_sky = 1 - np.clip(_hollow(height) / (0.06 * min(relief.shape)), 0, 0.55)
+    hollow = _smooth(height, 10) - height  # how far each point lies below its surroundings, in pixels
+    open_sky = 1 - np.clip(hollow / (0.06 * min(relief.shape)), 0, 0.55)
     clear = 1 - rng.uniform(0.45, 0.85) * shadows * _shadow(height, lamp)
     ambient = rng.uniform(0.32, 0.5)
     diffuse = ambient * open_sky * (0.6 + 0.4 * upright) + (1.12 - ambient) * np.maximum(facing, 0) * clear
@@ -234,11 +175,6 @@ def _lit(relief: Relief, rng: np.random.Generator, shadows: float) -> Array:
         mirror *= mirror
     glint = 0.75 * relief.gloss * mirror * clear
     return np.asarray(relief.colour * diffuse + glint, np.float32)
-
-
-def _hollow(height: Array) -> Array:
-    """How far each point lies below its surroundings, in pixels."""
-    return _smooth(height, 10) - height
 
 
 def _shadow(height: Array, lamp: tuple[float, float, float]) -> Array:

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from relish.data.drawn.hotdog import CRUSTS, KETCHUP, MUSTARD, pick
+from relish.data.drawn.hotdog import CRUSTS, KETCHUP, MUSTARD
 from relish.data.drawn.long_foods import draw_cucumber_slice
-from relish.data.drawn.relief import Array, Colour, Patch, Relief, Spot, capsule, dome, hypot, mix, rounded_box, speckle
+from relish.data.drawn.relief import Patch, Relief, Spot, speckle
+from relish.data.drawn.shapes import Array, Colour, arc, capsule, choose, dome, hypot, mix, pick, rounded_box
 
 SPRINKLES = np.asarray(
     [[0.9, 0.2, 0.3], [0.95, 0.85, 0.2], [0.25, 0.6, 0.85], [0.98, 0.97, 0.95], [0.4, 0.75, 0.3], [0.95, 0.5, 0.15]],
@@ -20,8 +21,6 @@ def draw_burger(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     """A burger from above: bun with seeds, and what sticks out beneath it."""
     under = spot.at(rng.normal(0, 0.06), rng.normal(0, 0.06))
     frill = relief.patch(under, 1.2)
-    if frill.empty:
-        return
     angle = np.arctan2(frill.v, frill.u)
     ruffle = hypot(frill.u, frill.v) - 0.98 - 0.07 * np.sin(angle * 11 + 4 * frill.mottle) - 0.05 * frill.bump
     if rng.random() < 0.8:
@@ -41,11 +40,11 @@ def draw_burger(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
 
 def _top_bun(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     patch = relief.patch(spot, 1.05)
-    pale, baked = CRUSTS[int(rng.integers(len(CRUSTS)))]
+    pale, baked = choose(CRUSTS, rng)
     distance = _disc(patch, rng.uniform(0.88, 0.98), 0.015)
     depth = np.clip(-distance, 0, 1)
     colour = mix(pale, baked, depth * 2.6 - 0.1 + 0.12 * patch.mottle)
-    patch.stamp(distance, 0.35 + 0.5 * np.sqrt(depth * (2 - depth)), colour, 0.3)
+    patch.stamp(distance, 0.35 + 0.5 * arc(depth), colour, 0.3)
     if rng.random() < 0.75:
         u, v, number = speckle(patch, rng.uniform(0.13, 0.19), rng)
         seed = np.maximum(hypot(u / 1.9, v) - 0.02, hypot(patch.u, patch.v) - 0.78)
@@ -56,13 +55,11 @@ def _top_bun(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
 def draw_doughnut(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     """A ring with icing and sprinkles, or with sugar alone."""
     patch = relief.patch(spot, 1.1)
-    if patch.empty:
-        return
     hole = rng.uniform(0.24, 0.36)
     middle, radius = (1 + hole) / 2, (1 - hole) / 2
     reach = hypot(patch.u, patch.v)
     ring = np.abs(reach - middle) - radius * (1 + 0.02 * patch.mottle)
-    pale, baked = CRUSTS[int(rng.integers(2))]
+    pale, baked = choose(CRUSTS[:2], rng)
     dough = mix(mix(pale, (0.97, 0.90, 0.70), 0.5), baked, np.clip(-ring / radius * 2, 0, 1) + 0.15 * patch.mottle)
     patch.stamp(ring, dome(ring, radius) * 0.95 + 0.05, dough, 0.1)
     kind = rng.random()
@@ -90,14 +87,12 @@ def draw_doughnut(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
 def draw_pizza(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     """A whole pizza, one with a slice missing, or a single slice."""
     kind = rng.random()
+    patch = relief.patch(spot if kind < 0.6 else spot.at(-0.9, 0, scale=1.85), 1.1)
     if kind < 0.4:
-        patch = relief.patch(spot, 1.1)
         _pizza(patch, np.full_like(patch.u, -1.0), rng)
     elif kind < 0.6:
-        patch = relief.patch(spot, 1.1)
         _pizza(patch, -_wedge(patch, rng.uniform(0.25, 0.5)), rng)
     else:
-        patch = relief.patch(spot.at(-0.9, 0, scale=1.85), 1.1)
         _pizza(patch, _wedge(patch, rng.uniform(0.28, 0.42)), rng)
 
 
@@ -107,11 +102,9 @@ def _wedge(patch: Patch, half_angle: float) -> Array:
 
 
 def _pizza(patch: Patch, kept: Array, rng: np.random.Generator) -> None:
-    if patch.empty:
-        return
     reach = hypot(patch.u, patch.v)
     disc = np.maximum(reach - 1 - 0.02 * patch.mottle, kept)
-    pale, baked = CRUSTS[int(rng.integers(len(CRUSTS)))]
+    pale, baked = choose(CRUSTS, rng)
     crust = np.clip(1 - np.abs(reach - 0.92) / 0.1, 0, 1)
     blister = np.clip(patch.bump * 1.3 - 0.6, 0, 0.8)
     dough = mix(mix(pale, baked, 0.5 + 0.5 * patch.mottle), (0.2, 0.1, 0.05), blister)
@@ -153,12 +146,8 @@ def draw_cookie(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     distance = _disc(patch, 0.97, 0.02)
     dough = pick(((0.80, 0.56, 0.32), (0.70, 0.44, 0.22), (0.42, 0.25, 0.15)), rng)
     brown = np.clip(1 + distance / 0.2, 0, 1) * 0.5 + 0.15 * patch.bump
-    patch.stamp(
-        distance,
-        dome(distance, 0.35, 0.2) + 0.006 * patch.bump + 0.006 * patch.mottle,
-        mix(dough, (0.42, 0.23, 0.1), brown),
-        0.05,
-    )
+    surface = dome(distance, 0.35, 0.2) + 0.006 * patch.bump + 0.006 * patch.mottle
+    patch.stamp(distance, surface, mix(dough, (0.42, 0.23, 0.1), brown), 0.05)
     u, v, number = speckle(patch, 0.27, rng)
     chip = np.where(number < 0.75, hypot(u, v * 1.2) - 0.06 - 0.05 * number, 1)
     chip = np.maximum(chip, distance + 0.1)
@@ -170,8 +159,6 @@ def draw_egg(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     for number in range(int(rng.choice([1, 1, 2]))):
         place = spot.at(0.9 * number - 0.2, rng.normal(0, 0.15), scale=rng.uniform(0.8, 1.0))
         patch = relief.patch(place, 1.4)
-        if patch.empty:
-            continue
         angle = np.arctan2(patch.v, patch.u)
         lobes = 0.1 * np.sin(2 * angle + rng.uniform(0, 6)) + 0.07 * np.sin(5 * angle + rng.uniform(0, 6))
         white = hypot(patch.u, patch.v) - 0.9 - 0.07 * patch.mottle - lobes
@@ -190,13 +177,12 @@ def draw_apple(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
         return
     reach, distance = hypot(patch.u, patch.v), _disc(patch, 0.95, 0.004)
     skins = (((0.72, 0.10, 0.10), (0.92, 0.70, 0.30)), ((0.46, 0.66, 0.18), (0.78, 0.84, 0.40)))
-    skin = skins[int(rng.integers(2))]
+    skin = choose(skins, rng)
     rays = np.sin(np.arctan2(patch.v, patch.u) * 31 + patch.mottle) * np.sin(np.arctan2(patch.v, patch.u) * 13)
     streak = np.clip(0.25 + 0.25 * rays * reach - patch.u * 0.45, 0, 1)
     dimple = np.exp(-((reach / 0.2) ** 2))
-    patch.stamp(
-        distance, 0.9 * dome(distance, 0.95) - 0.25 * dimple, mix(mix(*skin, streak), (0.5, 0.5, 0.2), dimple), 0.7
-    )
+    colour = mix(mix(*skin, streak), (0.5, 0.5, 0.2), dimple)
+    patch.stamp(distance, 0.9 * dome(distance, 0.95) - 0.25 * dimple, colour, 0.7)
     stalk = relief.patch(spot.at(0.1, 0.0, scale=0.22), 1.2, 0.3, 0.2)
     stalk.coat(capsule(stalk.u, stalk.v, 0.9, 0.13), 0.6, (0.30, 0.18, 0.08), 0.1)
 
@@ -204,8 +190,6 @@ def draw_apple(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
 def draw_orange(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     """Half an orange, cut side up, or a whole one."""
     patch = relief.patch(spot, 1.1)
-    if patch.empty:
-        return
     reach, distance = hypot(patch.u, patch.v), _disc(patch, 0.96, 0.0)
     peel = pick(((0.95, 0.52, 0.06), (0.93, 0.75, 0.12), (0.86, 0.30, 0.16)), rng)
     if rng.random() < 0.35:
@@ -226,12 +210,8 @@ def draw_salad(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
         return
     reach = hypot(bowl.u, bowl.v)
     rim = np.clip((reach - 0.82) / 0.14, 0, 1)
-    bowl.stamp(
-        _disc(bowl, 1.0, 0.0),
-        0.1 + 0.3 * rim,
-        pick(((0.95, 0.94, 0.92), (0.45, 0.28, 0.16), (0.3, 0.4, 0.5)), rng),
-        0.3,
-    )
+    colour = pick(((0.95, 0.94, 0.92), (0.45, 0.28, 0.16), (0.3, 0.4, 0.5)), rng)
+    bowl.stamp(_disc(bowl, 1.0, 0.0), 0.1 + 0.3 * rim, colour, 0.3)
     for number in range(int(rng.integers(16, 26))):
         far, way = 0.72 * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
         place = spot.at(float(far * np.cos(way)), float(far * np.sin(way)), turn=rng.uniform(0, 6.3))
@@ -273,15 +253,8 @@ def draw_sushi(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
 
 def _nigiri(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     patch = relief.patch(spot, 1.1, 0.5, rng.normal(0, 0.04))
-    if patch.empty:
-        return
     rice = capsule(patch.u, patch.v, 0.6, 0.3) + 0.03 * patch.bump
-    patch.stamp(
-        rice,
-        dome(rice, 0.3) + 0.03 * patch.bump,
-        (0.96, 0.95, 0.91),
-        0.2,
-    )
+    patch.stamp(rice, dome(rice, 0.3) + 0.03 * patch.bump, (0.96, 0.95, 0.91), 0.2)
     fish = capsule(patch.u, patch.v, 0.7, 0.27) + 0.015 * patch.mottle
     stripe = np.clip(np.sin((patch.u + 0.8 * patch.v) * 22 + patch.mottle) * 2 - 0.9, 0, 1)
     flesh = pick(((0.95, 0.48, 0.26), (0.80, 0.20, 0.18), (0.95, 0.80, 0.30)), rng)
@@ -290,8 +263,6 @@ def _nigiri(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
 
 def _roll(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     patch = relief.patch(spot, 1.1)
-    if patch.empty:
-        return
     reach = hypot(patch.u, patch.v)
     rice = mix((0.95, 0.94, 0.90), (0.85, 0.83, 0.77), 0.5 + 0.5 * patch.grit)
     heart = pick(((0.95, 0.48, 0.26), (0.50, 0.70, 0.25), (0.93, 0.76, 0.20), (0.80, 0.20, 0.18)), rng)

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from relish.data.drawn.hotdog import CRUMB, CRUSTS, KETCHUP, MUSTARD, draw_hotdog, pick
+from relish.data.drawn.hotdog import CRUMB, CRUSTS, KETCHUP, MUSTARD, draw_hotdog
 from relish.data.drawn.long_foods import draw_fry
-from relish.data.drawn.relief import Array, Colour, Patch, Relief, Spot, capsule, dome, hypot, mix, rounded_box, speckle
+from relish.data.drawn.relief import Patch, Relief, Spot, speckle
+from relish.data.drawn.shapes import Array, Colour, capsule, choose, dome, hypot, mix, pick, rounded_box
 
 
 def contact_shadow(relief: Relief, spot: Spot, floor: float, wide: float = 1.0) -> None:
@@ -43,9 +44,7 @@ def stand_burger(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     """A burger layer by layer."""
     contact_shadow(relief, spot, 0.62)
     patch = relief.patch(spot, 1.2, 1.1)
-    if patch.empty:
-        return
-    pale, baked = CRUSTS[int(rng.integers(len(CRUSTS)))]
+    pale, baked = choose(CRUSTS, rng)
     _layer(patch, 0.47, 0.88, 0.17, mix(baked, pale, 0.3 + 0.25 * patch.mottle), 0.1)
     level = 0.28
     for _ in range(int(rng.choice([1, 1, 2]))):
@@ -78,12 +77,7 @@ def _barrel(patch: Patch, wide: float) -> Array:
 def _cheese(patch: Patch, middle: float, rng: np.random.Generator) -> None:
     hang = 0.16 * np.abs((patch.u * 0.9 + rng.uniform(0, 1)) % 1 - 0.5) * 2
     body = np.maximum(np.maximum(middle - 0.03 - patch.v, patch.v - middle - hang), np.abs(patch.u) - 0.95)
-    patch.stamp(
-        body,
-        _barrel(patch, 0.95) + 0.15,
-        pick(((0.96, 0.70, 0.14), (0.95, 0.80, 0.36)), rng),
-        0.4,
-    )
+    patch.stamp(body, _barrel(patch, 0.95) + 0.15, pick(((0.96, 0.70, 0.14), (0.95, 0.80, 0.36)), rng), 0.4)
 
 
 def _lettuce(patch: Patch, middle: float) -> None:
@@ -111,8 +105,6 @@ def stand_fries(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     contact_shadow(relief, spot, 0.95, 0.7)
     colour = pick(((1.0, 0.82, 0.38), (0.97, 0.74, 0.30), (1.0, 0.88, 0.55)), rng)
     patch = relief.patch(spot.at(0, 0.35), 1.0, 0.75)
-    if patch.empty:
-        return
     wide = 0.62 - 0.2 * (patch.v + 0.6) / 1.2
     walls = np.maximum(np.abs(patch.u) - wide, patch.v - 0.6)
     patch.stamp(np.maximum(walls, -0.5 - patch.v), 0.02, (0.45, 0.26, 0.14), 0.05)
@@ -130,8 +122,6 @@ def stand_taco(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     """A folded shell with its filling along the top."""
     contact_shadow(relief, spot, 0.5)
     patch = relief.patch(spot, 1.15, 0.95)
-    if patch.empty:
-        return
     low = patch.v - 0.45
     shell = pick(((0.90, 0.68, 0.30), (0.82, 0.58, 0.26), (0.94, 0.84, 0.62)), rng)
     for grow, pair, rise in (
@@ -151,8 +141,6 @@ def stand_cupcake(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     """A cupcake: pleated paper, a swirl of icing."""
     contact_shadow(relief, spot, 0.95, 0.75)
     patch = relief.patch(spot, 1.0, 1.15)
-    if patch.empty:
-        return
     wide = 0.72 - 0.2 * np.clip(patch.v, 0, 1)
     paper = pick(
         ((0.85, 0.30, 0.42), (0.30, 0.50, 0.65), (0.92, 0.90, 0.85), (0.45, 0.27, 0.16), (0.9, 0.72, 0.2)), rng
@@ -171,9 +159,7 @@ def stand_cupcake(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     inside = np.maximum(patch.v - 0.1, np.abs(patch.u) - 0.75 * np.clip((patch.v + 1) / 1.0, 0, 1))
     grain = np.maximum(capsule(u, v, 0.035, 0.016), inside)
     if rng.random() < 0.5:
-        patch.coat(
-            np.where(number < 0.6, grain, 1).astype(np.float32), 0.02, pick(KETCHUP + MUSTARD + (CRUMB,), rng), 0.4
-        )
+        patch.coat(np.where(number < 0.6, grain, 1), 0.02, pick((*KETCHUP, *MUSTARD, CRUMB), rng), 0.4)
     if rng.random() < 0.5:
         cherry = relief.patch(spot.at(0, -0.98, scale=0.17), 1.1)
         ball = hypot(cherry.u, cherry.v) - 1

@@ -9,12 +9,13 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from relish.data.drawn.relief import Array, Colour, Relief, Spot, enlarge, fractal, hypot, mix, rounded_box, stretched
+from relish.data.drawn.relief import Relief, Spot
+from relish.data.drawn.shapes import Array, Colour, choose, enlarge, fractal, hypot, mix, rounded_box
 
 
 def lay_ground(relief: Relief, rng: np.random.Generator) -> None:
     """Cover the whole relief with one kind of ground."""
-    GROUNDS[int(rng.integers(len(GROUNDS)))](relief, rng)
+    choose(GROUNDS, rng)(relief, rng)
     # Level 0 is where things lie: on the highest folds and bars, which would stick out through them otherwise.
     relief.height -= relief.height.max()
 
@@ -39,14 +40,14 @@ def _wood(relief: Relief, rng: np.random.Generator) -> None:
     short = min(relief.shape)
     upright = rng.random() < 0.4
     cells = (short / 30, short * 1.2) if not upright else (short * 1.2, short / 30)
-    grain = stretched(rng, relief.shape, *cells, octaves=4)
+    grain = fractal(rng, relief.shape, *cells, octaves=4)
     rows, columns = relief.shape
     across = (np.arange(columns)[None, :] if upright else np.arange(rows)[:, None]).astype(np.float32) / short
     plank = across / rng.uniform(0.14, 0.5) + rng.uniform(0, 1)
     number = np.floor(plank)
     tone = rng.random(64, np.float32)[np.asarray(number, np.intp) % 64]
     seam = np.minimum(plank - number, number + 1 - plank) < 0.012
-    light, dark = _WOODS[int(rng.integers(len(_WOODS)))]
+    light, dark = choose(_WOODS, rng)
     colour = mix(dark, light, 0.5 + 0.3 * grain + 0.35 * (tone - 0.5))
     colour = colour * (1 - 0.6 * seam)
     _lay(relief, colour, -0.01 * short * seam + 0.15 * grain, rng.uniform(0.05, 0.25))
@@ -65,7 +66,7 @@ def _folds(relief: Relief, rng: np.random.Generator) -> Array:
     """Soft waves in a cloth, in pixels."""
     short = min(relief.shape)
     wide = rng.uniform(0.25, 0.8) * short
-    waves = stretched(rng, relief.shape, wide, wide * rng.uniform(0.4, 2.5), octaves=2)
+    waves = fractal(rng, relief.shape, wide, wide * rng.uniform(0.4, 2.5), octaves=2)
     return np.asarray(rng.uniform(0.008, 0.028) * short * waves + 0.12 * relief.grit, np.float32)
 
 
@@ -73,7 +74,7 @@ def _checks(relief: Relief, rng: np.random.Generator) -> None:
     u, v = _axes(relief, rng)
     period = rng.uniform(0.09, 0.28)
     stripes = sum(((along / period) % 1 < 0.5).astype(np.float32) for along in (u, v))
-    cloth = _CLOTHS[int(rng.integers(len(_CLOTHS)))]
+    cloth = choose(_CLOTHS, rng)
     colour = mix((0.94, 0.93, 0.9), cloth, (stripes) * 0.5)
     _lay(relief, colour * (1 + 0.03 * relief.grit), _folds(relief, rng), 0.02)
 
@@ -89,25 +90,19 @@ def _stripes(relief: Relief, rng: np.random.Generator) -> None:
 
 
 def _cloth(relief: Relief, rng: np.random.Generator) -> None:
-    colour = mix(_CLOTHS[int(rng.integers(len(_CLOTHS)))], (0.95, 0.94, 0.92), rng.uniform(0, 1))
+    colour = mix(choose(_CLOTHS, rng), (0.95, 0.94, 0.92), rng.uniform(0, 1))
     _lay(relief, colour * (1 + 0.03 * relief.grit), _folds(relief, rng), 0.02)
 
 
-_CLOTHS: list[Colour] = [
-    (0.74, 0.12, 0.13),
-    (0.16, 0.30, 0.56),
-    (0.15, 0.42, 0.27),
-    (0.86, 0.66, 0.18),
-    (0.30, 0.30, 0.34),
-    (0.56, 0.36, 0.24),
-    (0.80, 0.50, 0.42),
-    (0.25, 0.55, 0.56),
-]
+_CLOTHS: tuple[Colour, ...] = (
+    *((0.74, 0.12, 0.13), (0.16, 0.30, 0.56), (0.15, 0.42, 0.27), (0.86, 0.66, 0.18)),
+    *((0.30, 0.30, 0.34), (0.56, 0.36, 0.24), (0.80, 0.50, 0.42), (0.25, 0.55, 0.56)),
+)
 
 
 def _marble(relief: Relief, rng: np.random.Generator) -> None:
     u, v = _axes(relief, rng)
-    warp = fractal(rng, relief.shape, min(relief.shape) / 2)
+    warp = fractal(rng, relief.shape, min(relief.shape) / 2, min(relief.shape) / 2)
     vein = np.abs(np.sin(rng.uniform(3, 7) * (u + 0.7 * v) + 2.2 * warp + 0.5 * relief.mottle))
     tone: Colour = (0.91, 0.90, 0.88) if rng.random() < 0.7 else (0.25, 0.25, 0.27)
     strength = 0.55 * np.exp(-vein * 9) + 0.12 * relief.mottle + 0.1
@@ -124,8 +119,8 @@ def _slate(relief: Relief, rng: np.random.Generator) -> None:
 
 def _grass(relief: Relief, rng: np.random.Generator) -> None:
     short = min(relief.shape)
-    blades = stretched(rng, relief.shape, short / 12, short / 70, octaves=3)
-    other = stretched(rng, relief.shape, short / 20, short / 110, octaves=3)
+    blades = fractal(rng, relief.shape, short / 12, short / 70, octaves=3)
+    other = fractal(rng, relief.shape, short / 20, short / 110, octaves=3)
     mixed = np.maximum(blades, np.roll(other, int(short / 9), axis=0))
     colour = mix((0.10, 0.24, 0.05), (0.46, 0.62, 0.20), 0.35 + 0.45 * mixed + 0.15 * relief.mottle)
     _lay(relief, colour, 0.012 * short * mixed, 0.05)
@@ -152,21 +147,10 @@ def _grill(relief: Relief, rng: np.random.Generator) -> None:
 
 
 GROUNDS: tuple[Callable[[Relief, np.random.Generator], None], ...] = (
-    _wood,
-    _wood,
-    _wood,
-    _checks,
-    _checks,
-    _stripes,
-    _cloth,
-    _cloth,
-    _marble,
-    _slate,
-    _slate,
-    _grass,
-    _terrazzo,
-    _grill,
+    *(_wood, _wood, _wood, _checks, _checks, _stripes, _cloth, _cloth),
+    *(_marble, _slate, _slate, _grass, _terrazzo, _grill),
 )
+"""Named twice means laid twice as often."""
 
 
 def serve(relief: Relief, spot: Spot, half_v: float, rng: np.random.Generator) -> Spot:
@@ -190,21 +174,17 @@ def plate(relief: Relief, spot: Spot, radius: float, rng: np.random.Generator) -
     share = reach / radius
     rim = np.clip((share - 0.72) / 0.28, 0, 1)
     rise = 0.03 + 0.1 * rim * rim * (3 - 2 * rim)
-    body = _PLATES[int(rng.integers(len(_PLATES)))]
-    ring = _CLOTHS[int(rng.integers(len(_CLOTHS)))]
+    body = choose(_PLATES, rng)
+    ring = choose(_CLOTHS, rng)
     lines = (np.abs(share - rng.uniform(0.8, 0.97)) < rng.uniform(0.008, 0.05)) & (rng.random() < 0.5)
     patch.stamp(reach - radius, rise, mix(body, ring, lines.astype(np.float32)), rng.uniform(0.15, 0.5))
     return replace(spot, level=spot.level + 0.03 * spot.size)
 
 
-_PLATES: list[Colour] = [
-    (0.95, 0.95, 0.94),
-    (0.95, 0.95, 0.94),
-    (0.90, 0.87, 0.80),
-    (0.70, 0.80, 0.86),
-    (0.24, 0.25, 0.27),
-    (0.85, 0.55, 0.40),
-]
+_PLATES: tuple[Colour, ...] = (
+    *((0.95, 0.95, 0.94), (0.95, 0.95, 0.94), (0.90, 0.87, 0.80)),
+    *((0.70, 0.80, 0.86), (0.24, 0.25, 0.27), (0.85, 0.55, 0.40)),
+)
 
 
 def tray(relief: Relief, spot: Spot, half_v: float, rng: np.random.Generator) -> Spot:
@@ -214,7 +194,7 @@ def tray(relief: Relief, spot: Spot, half_v: float, rng: np.random.Generator) ->
     distance = rounded_box(patch.u, patch.v, half_u, wide, 0.12)
     wall = np.clip(1 + distance / 0.14, 0, 1)
     paper: Colour = (0.94, 0.93, 0.90) if rng.random() < 0.6 else (0.78, 0.62, 0.43)
-    print_colour = _CLOTHS[int(rng.integers(3))]
+    print_colour = choose(_CLOTHS[:3], rng)
     period = rng.uniform(0.12, 0.22)
     printed = (np.floor(patch.u / period) + np.floor(patch.v / period)) % 2 * (rng.random() < 0.55)
     colour = mix(paper, print_colour, printed)
@@ -227,7 +207,7 @@ def board(relief: Relief, spot: Spot, half_v: float, rng: np.random.Generator) -
     half_u, wide = rng.uniform(1.12, 1.4), half_v + rng.uniform(0.18, 0.5)
     patch = relief.patch(spot, half_u + 0.05, wide + 0.05)
     distance = rounded_box(patch.u, patch.v, half_u, wide, 0.1)
-    light, dark = _WOODS[int(rng.integers(len(_WOODS)))]
+    light, dark = choose(_WOODS, rng)
     grain = np.sin(patch.v * rng.uniform(25, 60) + 2.5 * patch.mottle + 1.5 * np.sin(patch.u * 2))
     colour = mix(dark, light, 0.55 + 0.2 * grain + 0.15 * patch.mottle)
     patch.stamp(distance, 0.06 - 0.04 * np.clip(1 + distance / 0.03, 0, 1), colour, 0.1)
@@ -239,7 +219,7 @@ def napkin(relief: Relief, spot: Spot, half: float, rng: np.random.Generator) ->
     turned = replace(spot, angle=spot.angle + rng.uniform(0, np.pi / 2))
     patch = relief.patch(turned, half * 1.05)
     distance = rounded_box(patch.u, patch.v, half, half * rng.uniform(0.75, 1.0), 0.02) + 0.012 * patch.bump
-    tone = mix(_CLOTHS[int(rng.integers(len(_CLOTHS)))], (0.95, 0.94, 0.91), rng.choice([0.1, 0.9, 1.0]))
+    tone = mix(choose(_CLOTHS, rng), (0.95, 0.94, 0.91), rng.choice([0.1, 0.9, 1.0]))
     crease = 0.006 * (np.abs(patch.u) < 0.01) + 0.006 * patch.mottle
     patch.stamp(distance, 0.025 + crease, tone * (1 + 0.04 * patch.grit), 0.03)
     return replace(spot, level=spot.level + 0.025 * spot.size)
@@ -253,7 +233,7 @@ def backdrop(relief: Relief, rng: np.random.Generator) -> float:
     _recede(relief, edge)
     y = np.arange(rows, dtype=np.float32)[:, None]
     x = np.arange(columns, dtype=np.float32)[None, :]
-    wall: Array = mix(_CLOTHS[int(rng.integers(len(_CLOTHS)))], (0.75, 0.72, 0.66), rng.uniform(0.3, 1.0))
+    wall: Array = mix(choose(_CLOTHS, rng), (0.75, 0.72, 0.66), rng.uniform(0.3, 1.0))
     wall = wall * rng.uniform(0.4, 1.0) * (0.8 + 0.3 * y / rows) * np.ones_like(x)
     for _ in range(int(rng.integers(3, 14))):
         radius = rng.uniform(0.02, 0.12) * min(relief.shape)

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from relish.data.drawn.hotdog import pick
-from relish.data.drawn.relief import Array, Colour, Patch, Relief, Spot, capsule, dome, hypot, mix, rounded_box, speckle
+from relish.data.drawn.relief import Patch, Relief, Spot, speckle
+from relish.data.drawn.shapes import Array, Colour, arc, capsule, choose, dome, hypot, mix, pick, rounded_box
 
 METALS: tuple[Colour, ...] = ((0.72, 0.73, 0.75), (0.62, 0.63, 0.66), (0.80, 0.70, 0.48), (0.22, 0.22, 0.24))
 
@@ -105,13 +105,9 @@ def draw_leaf(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
         ((0.78, 0.36, 0.08), (0.92, 0.68, 0.20)),
         ((0.62, 0.14, 0.08), (0.85, 0.42, 0.2)),
     )
-    dark, light = pairs[int(rng.integers(3))]
-    patch.stamp(
-        blade,
-        0.05 + 0.02 * patch.mottle - 0.015 * vein,
-        mix(mix(dark, light, 0.4 + 0.3 * patch.mottle), light, vein * 0.7),
-        0.2,
-    )
+    dark, light = choose(pairs, rng)
+    green = mix(mix(dark, light, 0.4 + 0.3 * patch.mottle), light, vein * 0.7)
+    patch.stamp(blade, 0.05 + 0.02 * patch.mottle - 0.015 * vein, green, 0.2)
     stalk = capsule(patch.u + 1.0, patch.v, 0.22, 0.022)
     patch.stamp(stalk, 0.05, light, 0.1)
 
@@ -119,8 +115,6 @@ def draw_leaf(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
 def draw_fish(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     """A whole fish with fins and scales."""
     patch = relief.patch(spot, 1.15, 0.6, rng.normal(0, 0.05))
-    if patch.empty:
-        return
     back, belly = pick(((0.32, 0.42, 0.52), (0.46, 0.42, 0.32), (0.86, 0.42, 0.26)), rng), (0.86, 0.86, 0.84)
     fin_shade = mix(back, (0.75, 0.66, 0.5), 0.3 + 0.3 * np.sin(patch.u * 60 + patch.v * 40))
     tail = np.maximum(
@@ -135,7 +129,7 @@ def draw_fish(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     depth = np.clip(-body / 0.3, 0, 1)
     scale = np.clip(np.sin(patch.u * 50) * np.sin(patch.v * 50) + 0.2, 0, 1)
     colour = mix(mix(back, belly, (patch.v + 0.15) * 3.2), (0.95, 0.95, 0.95), 0.3 * scale)
-    patch.stamp(body, 0.05 + 0.27 * np.sqrt(depth * (2 - depth)) + 0.006 * scale, colour, 0.7)
+    patch.stamp(body, 0.05 + 0.27 * arc(depth) + 0.006 * scale, colour, 0.7)
     gill = np.abs(hypot(patch.u + 0.85, patch.v) - 0.33) - 0.012
     patch.coat(np.maximum(gill, body + 0.04), -0.01, (0.35, 0.22, 0.2), 0.2)
     eye = hypot(patch.u + 0.76, patch.v + 0.05)
@@ -146,8 +140,6 @@ def draw_fish(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
 def draw_key(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     """An old-fashioned key."""
     patch = relief.patch(spot, 1.1, 0.4)
-    if patch.empty:
-        return
     bow = np.abs(hypot(patch.u + 0.68, patch.v * 1.1) - 0.23) - 0.065
     shaft = capsule(patch.u - 0.25, patch.v, 0.68, 0.055)
     teeth = np.minimum(
@@ -162,8 +154,6 @@ def draw_key(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
 def draw_pencil(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     """A pencil with a sharpened point and a rubber at its end."""
     patch = relief.patch(spot, 1.1, 0.15)
-    if patch.empty:
-        return
     paint = pick(((0.92, 0.70, 0.12), (0.75, 0.14, 0.14), (0.14, 0.32, 0.58), (0.18, 0.45, 0.26)), rng)
     wide = 0.075 * np.clip((patch.u + 1) / 0.24, 0, 1)
     body = np.maximum(np.abs(patch.v) - wide, np.abs(patch.u) - 1)
@@ -202,18 +192,11 @@ def draw_bottle(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
 # ---- the hand that holds food ---------------------------------------------------------------------------------------
 
 
-SKINS: tuple[Colour, ...] = (
-    (0.93, 0.73, 0.61),
-    (0.86, 0.62, 0.48),
-    (0.72, 0.49, 0.35),
-    (0.52, 0.34, 0.24),
-    (0.36, 0.23, 0.17),
-)
-
-
 def draw_palm(relief: Relief, spot: Spot, half_v: float, rng: np.random.Generator) -> tuple[Spot, Colour]:
     """Forearm and palm; returns where the food then lies, and the colour of the skin for the fingers."""
-    skin = pick(SKINS, rng)
+    skin = pick(
+        ((0.93, 0.73, 0.61), (0.86, 0.62, 0.48), (0.72, 0.49, 0.35), (0.52, 0.34, 0.24), (0.36, 0.23, 0.17)), rng
+    )
     arm = spot.at(rng.normal(0, 0.1), 0, turn=rng.normal(0, 0.2))
     patch = relief.patch(arm, 0.9, 4.5)
     sleeve = pick(((0.25, 0.32, 0.5), (0.6, 0.18, 0.18), (0.85, 0.84, 0.8), (0.2, 0.2, 0.22)), rng)
@@ -239,8 +222,6 @@ def draw_fingers(relief: Relief, spot: Spot, half_v: float, skin: Colour, rng: n
 def _finger(relief: Relief, spot: Spot, radius: float, skin: Colour) -> None:
     """A fingertip that points along u and ends a little past the spot's centre."""
     patch = relief.patch(spot, 0.45, 0.2)
-    if patch.empty:
-        return
     distance = capsule(patch.u + 0.12, patch.v, 0.2, radius * (1 - 0.12 * np.clip(patch.u * 3, 0, 1)))
     nail = hypot((patch.u - 0.1) / 1.35, patch.v) - radius * 0.5
     knuckle = np.clip(1 - np.abs(np.abs(patch.u + 0.12) - 0.012) / 0.012, 0, 1) * 0.3
