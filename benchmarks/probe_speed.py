@@ -19,8 +19,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.model_selection import PredefinedSplit
 
+from relish.core.context import Context
 from relish.core.progress import Screen
-from relish.core.runtime import accelerator_for
 from relish.data.loader import View
 from relish.data.sources import find_dataset
 from relish.data.split import stratified_folds
@@ -50,10 +50,10 @@ def main() -> None:
     looked = survey(find_dataset(asked.data, progress=Screen()), progress=Screen())
     source = load_source()
     how = book_preprocessing(asked.image_size, source.data_config.mean, source.data_config.std)
-    backbone, device = Backbone(make_target(source, looked.dataset.classes, seed=0)), accelerator_for("cpu")
+    backbone, context = Backbone(make_target(source, looked.dataset.classes, seed=0)), Context.on("cpu", Screen())
     learn, test = looked.dataset.splits["train"], looked.dataset.splits["test"]
     (features,), (unseen,) = (
-        features_of(backbone, split, [View(how)], looked.sha256, device, progress=Screen()) for split in (learn, test)
+        features_of(backbone, split, [View(how)], looked.sha256, context) for split in (learn, test)
     )
     labels, classes = learn.labels, len(looked.dataset.classes)
     problem = Problem(features, labels, classes)

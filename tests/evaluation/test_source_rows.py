@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import nn
 
+from relish.core.context import Context
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import Split
 from relish.data.folder import index_folder
@@ -37,7 +37,7 @@ def sees_colours():
 def prove(pictures, matches, labels=LABELS):
     matches = {name: matches.get(name, []) for name in pictures.classes}
     return prove_rows(
-        sees_colours(), pictures.splits["train"], HOW, Accelerator(cpu=True), classes=pictures.classes,
+        sees_colours(), pictures.splits["train"], HOW, Context.on("cpu"), classes=pictures.classes,
         matches=matches, labels=labels,
     )  # fmt: skip
 

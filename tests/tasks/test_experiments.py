@@ -82,7 +82,7 @@ def test_an_interrupted_run_of_a_comparison_is_gone_on_with(compared, tmp_path):
     (tmp_path / "runs" / "colours-book-1" / "evaluation.json").unlink()
     (tmp_path / "runs" / "colours-book-1" / "model.safetensors").unlink()
     _, heard = compared(recipes=["book"])
-    assert any(line.startswith("going on") for line in heard.lines)
+    assert any(line.startswith("resuming") for line in heard.lines)
     assert (tmp_path / "runs" / "colours-book-1" / "model.safetensors").read_bytes() == whole
     assert len(list((tmp_path / "runs").glob("colours-book-*"))) == 1
 

@@ -4,7 +4,6 @@ import json
 import math
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import relish
+from relish.core.context import Context
 from relish.core.errors import DataError, Diverged, ModelError, RecipeError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.core.runtime import accelerator_for
 from relish.data import loader as batches
-from relish.data.dataset import Split
 from relish.data.folder import index_folder
 from relish.data.image import open_image
 from relish.data.loader import View
@@ -33,7 +31,8 @@ from relish.models.freeze import half_frozen, layer_groups
 from relish.models.saved_model import load_model
 from relish.models.source import load_source
 from relish.models.target import make_target
-from relish.training import auto, budget, finetune, probe_stage
+from relish.training import auto, budget, finetune, measure, probe_stage
+from relish.training import train as loop
 from relish.training.checkpoint import between, mean_of
 from tests.conftest import COLOURS, draw, draw_dataset, read_json
 
@@ -71,17 +70,17 @@ def backbone_of(looked, tiny_source):
 
 def features(looked, tiny_source, view=0):
     how = book_preprocessing(32, (0.5,) * 3, (0.5,) * 3)
-    split, device = looked.dataset.splits["train"], accelerator_for("cpu")
+    split, device = looked.dataset.splits["train"], Context.on("cpu")
     return features_of(backbone_of(looked, tiny_source), split, [View(how, view)], looked.sha256, device)[0]
 
 
 def test_the_head_on_features_is_the_network_on_pictures(looked, tiny_source):
     backbone, split = backbone_of(looked, tiny_source), looked.dataset.splits["train"]
     how = book_preprocessing(32, (0.5,) * 3, (0.5,) * 3)
-    (found,) = features_of(backbone, split, [View(how)], looked.sha256, accelerator_for("cpu"))
+    (found,) = features_of(backbone, split, [View(how)], looked.sha256, Context.on("cpu"))
     with torch.no_grad():
         ours = backbone.head(torch.from_numpy(found)).softmax(1)
-    theirs = softmax(split_logits(backbone.network, split, how, accelerator_for("cpu")))
+    theirs = softmax(split_logits(backbone.network, split, how, Context.on("cpu")))
     np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-5)
 
 
@@ -96,11 +95,11 @@ def test_a_picture_is_opened_once_for_all_looks(looked, tiny_source, monkeypatch
     monkeypatch.setattr(batches, "open_image", lambda path, **more: opened.append(path) or open_image(path, **more))
     looks = [View(how), View(replace(how, resize=32)), View(how, 1), View(how, 2)]
     backbone = backbone_of(looked, tiny_source)
-    together = features_of(backbone, split, looks, looked.sha256, accelerator_for("cpu"))
+    together = features_of(backbone, split, looks, looked.sha256, Context.on("cpu"))
     assert sorted(opened) == sorted(split.paths)
     monkeypatch.setenv("RELISH_HOME", str(split.paths[0].parent / "elsewhere"))
     for look, found in zip(looks, together, strict=True):
-        (alone,) = features_of(backbone, split, [look], looked.sha256, accelerator_for("cpu"))
+        (alone,) = features_of(backbone, split, [look], looked.sha256, Context.on("cpu"))
         np.testing.assert_array_equal(found, alone)
 
 
@@ -185,7 +184,7 @@ def test_auto_is_never_worse_on_held_out_pictures_than_its_own_probe(
             draw(root / "all" / "test" / name / f"{number}.png", colour, seed + number + 1)
     wanted = {**SMALL, "learning_rate": 10.0**rate}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(budget, "folds_for", lambda _: folds)
+        patch.setattr(auto, "folds_for", lambda _: folds)
         relish.fit(root / "all", weights=tiny_source, settings=wanted, out=root / "run")
     last = rungs(root / "run")[-1]
     assert not last["kept"] or (last["correct"] >= last["probe_correct"] and last["gain"] > last["error"])
@@ -196,7 +195,7 @@ def test_auto_is_never_worse_on_held_out_pictures_than_its_own_probe(
         contents = [looked.sha256[path] for path in learn.paths]
         held = stratified_folds(learn.labels, contents, 5, 0) == 0
         how = ladder_preprocessing(extra, description)
-        said = split_logits(network, learn.take(np.flatnonzero(held)), how, accelerator_for("cpu"))
+        said = split_logits(network, learn.take(np.flatnonzero(held)), how, Context.on("cpu"))
         assert (said.argmax(1) == learn.labels[held]).sum() == last["correct"]
 
 
@@ -213,11 +212,7 @@ def test_a_probe_for_some_of_the_pictures_has_no_bias_where_the_head_has_none():
     features = (5 + np.random.default_rng(0).normal(size=(40, 6)) + 4 * labels[:, None] * np.eye(6)[0]).astype("f4")
     folds = np.arange(40) // 2 % 5
     found = probe_stage.cross_validate(features, labels, 2, folds, bias=False)
-    whole = probe_stage.fit_probe(features, labels, 2, found.strength, bias=False)
-    learn = Split(tuple(Path(str(number)) for number in range(40)), labels)
-    how = book_preprocessing(32, (0.5,) * 3, (0.5,) * 3)
-    probed = probe_stage.Probed(how, learn, features, 2, False, found, whole)
-    assert (probed.without(folds == 0).bias == 0).all()
+    assert (found.fit(without=folds == 0).bias == 0).all()
 
 
 def test_a_target_that_the_probe_reaches_ends_the_climb(colours, tiny_source, tmp_path):
@@ -229,13 +224,13 @@ def test_a_budget_is_kept_and_cut_short_where_the_machine_is_slower_than_it_seem
     colours, tiny_source, tmp_path, monkeypatch
 ):
     """Training is made slow after it was measured; the run has to end in time all the same."""
-    step = finetune.train.__globals__["_step"]
+    sums = loop._sums
 
     def slow(*arguments):
         time.sleep(0.5)
-        return step(*arguments)
+        return sums(*arguments)
 
-    monkeypatch.setitem(finetune.train.__globals__, "_step", slow)
+    monkeypatch.setattr(loop, "_sums", slow)
     monkeypatch.setattr("relish.tasks.prepare.SMALLEST_BUDGET", 1)
     began = time.monotonic()
     settings = {**SMALL, "epochs": 1000}
@@ -269,9 +264,9 @@ def interrupted(*_):
 
 
 def not_on_all(instead):
-    """`train_once`, but for the pass over all the pictures, where something else is done."""
-    real = finetune.train_once
-    return lambda lesson, stage, *more: instead() if "all" in stage.path.name else real(lesson, stage, *more)
+    """`train`, but for the pass over all the pictures, where something else is done."""
+    real = finetune.train
+    return lambda stage, setup: instead() if "all" in stage.folder.path.name else real(stage, setup)
 
 
 @pytest.fixture
@@ -290,7 +285,7 @@ def test_a_run_that_is_resumed_keeps_its_best_model_meanwhile(colours, tiny_sour
     assert rungs(run)[-1]["kept"]
     (run / "evaluation.json").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.Tuning, "models", interrupted)
+        patch.setattr(auto, "fine_tune", interrupted)
         with pytest.raises(relish.RelishError):
             relish.fit(resume=run)
     assert (run / "model.safetensors").read_bytes() == best
@@ -317,13 +312,13 @@ def test_a_run_that_is_planned_afresh_trains_afresh(colours, tiny_source, tmp_pa
 def test_a_rate_that_diverged_is_not_tried_again(colours, tiny_source, tmp_path, monkeypatch):
     run, rates, real = tmp_path / "run", [], finetune.train
 
-    def train(lesson, *more):
-        rates.append(lesson.recipe.learning_rate)
+    def train(stage, setup):
+        rates.append(setup.recipe.learning_rate)
         if len(rates) == 1:
             raise Diverged("the loss became infinite: too high.")
         if len(rates) == 3:
             raise KeyboardInterrupt
-        return real(lesson, *more)
+        return real(stage, setup)
 
     monkeypatch.setattr(finetune, "train", train)
     with pytest.raises(relish.RelishError):
@@ -336,7 +331,7 @@ def test_a_rate_that_diverged_is_not_tried_again(colours, tiny_source, tmp_path,
 def test_framings_are_not_compared_where_no_class_could_be_held_out(colours, tiny_source, tmp_path, monkeypatch):
     """As with a thousand classes, where a sample had one picture of each."""
     monkeypatch.setattr(probe_stage, "framed_on", lambda *_: 2)
-    monkeypatch.setattr(probe_stage, "_nearly_square", lambda _: False)
+    monkeypatch.setattr(probe_stage, "_nearly_square", lambda *_: False)
     relish.fit(colours, weights=tiny_source, recipe="probe", settings={"image_size": 32}, out=tmp_path / "run")
     assert rungs(tmp_path / "run")[0]["framing"] == book_preprocessing(32, (0.5,) * 3, (0.5,) * 3).framing_words
 
@@ -346,9 +341,9 @@ def test_reading_a_picture_takes_as_long_whatever_becomes_of_it(looked, monkeypa
         time.sleep(0.05)
         yield batches.Batch(torch.zeros(1), torch.zeros(1), torch.zeros(1))
 
-    monkeypatch.setattr(budget, "evaluation_batches", slow)
+    monkeypatch.setattr(measure, "evaluation_batches", slow)
     how = book_preprocessing(224, (0.5,) * 3, (0.5,) * 3)
-    found = budget.forward_seconds(lambda *_: None, looked.dataset.splits["train"], how, [224, 160, 96])
+    found = measure.forward_seconds(lambda *_: None, looked.dataset.splits["train"], how, [224, 160, 96])
     assert list(found) == [224, 160, 96]
     assert found[96] > 0.5 * found[224]
     assert min(found[96], found[224]) <= found[160] <= max(found[96], found[224])
@@ -358,7 +353,7 @@ def test_reading_a_picture_takes_as_long_whatever_becomes_of_it(looked, monkeypa
 def test_an_average_that_is_as_good_as_its_models_stays_as_it_is(colours, tiny_source, tmp_path, monkeypatch):
     one = []
     monkeypatch.setattr(finetune, "between", lambda probe, tuned, share: one.append(tuned) or one[0])
-    monkeypatch.setattr(finetune, "train_once", not_on_all(lambda: pytest.fail("it learned on")))
+    monkeypatch.setattr(finetune, "train", not_on_all(lambda: pytest.fail("it learned on")))
     rate = {**SMALL, "learning_rate": 1e-12}
     relish.fit(colours, weights=tiny_source, settings=rate, out=tmp_path / "run")
     assert rungs(tmp_path / "run")[-1]["kept"]
@@ -377,11 +372,11 @@ def test_an_average_that_is_worse_than_its_models_learns_from_all_the_pictures(
     monkeypatch.setattr(auto, "joint_epochs_for", lambda _: 60)
     learned, real = [], finetune.train
 
-    def stopped_in_the_last(lesson, *others):
-        learned.append(len(lesson.learn))
+    def stopped_in_the_last(stage, setup):
+        learned.append(len(setup.train))
         if len(learned) == 5:
             raise KeyboardInterrupt
-        return real(lesson, *others)
+        return real(stage, setup)
 
     relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "whole")
     assert rungs(tmp_path / "whole")[-1]["kept"]
@@ -403,14 +398,13 @@ def test_the_rate_that_is_better_for_the_first_model_is_that_of_all(
     colours, tiny_source, tmp_path, monkeypatch, rate, share, stage
 ):
     """3 wrecks any network, and where the source is a random one, a tiny rate gets nowhere."""
-    monkeypatch.setattr(budget, "RATES", (1.0, share))
+    monkeypatch.setattr(budget, "RATES", (rate, rate * share))
     rates, real = [], finetune.train
     monkeypatch.setattr(
-        finetune, "train", lambda lesson, *more: rates.append(lesson.recipe.learning_rate) or real(lesson, *more)
+        finetune, "train", lambda stage, setup: rates.append(setup.recipe.learning_rate) or real(stage, setup)
     )
     heard = Heard()
-    settings = {**SMALL, "learning_rate": rate}
-    relish.fit(colours, weights=tiny_source, settings=settings, out=tmp_path / "run", progress=heard)
+    relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run", progress=heard)
     chosen = rate * (share if stage.endswith("slower") else 1.0)
     assert rates[:4] == pytest.approx([rate, rate * share, chosen, chosen])
     told = rungs(tmp_path / "run")[-1]
@@ -421,7 +415,7 @@ def test_the_rate_that_is_better_for_the_first_model_is_that_of_all(
 
 @pytest.mark.usefixtures("fine_tuning_wins")
 def test_half_of_the_layers_stand_still_where_the_plan_says_so(colours, tiny_source, tmp_path, monkeypatch):
-    plan = budget.UpperPlan(folds=1, epochs=2, rates=1, seconds=1.0, half_still=True)
+    plan = budget.FineTuningPlan(folds=1, epochs=2, rates=1, seconds=1.0, half_still=True)
     monkeypatch.setattr(budget, "plan_fine_tuning", lambda **_: plan)
     relish.fit(colours, weights=tiny_source, settings=SMALL, budget=600, out=tmp_path / "run")
     target = make_target(load_source(None, tiny_source), ("blue", "red"), seed=0)
@@ -441,7 +435,7 @@ def test_an_average_that_stays_worse_than_its_models_is_not_kept(colours, tiny_s
     monkeypatch.setattr(
         finetune, "mean_of", lambda states: {name: torch.zeros_like(tensor) for name, tensor in states[0].items()}
     )
-    monkeypatch.setattr(finetune, "train_once", not_on_all(lambda: None))
+    monkeypatch.setattr(finetune, "train", not_on_all(lambda: None))
     heard = Heard()
     relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run", progress=heard)
     assert not rungs(tmp_path / "run")[-1]["kept"]

@@ -18,37 +18,36 @@ SIDES = [224, 192, 160, 128, 96]
 def lower(count, budget, forward=0.01, judged=100, classes=2, solving=1e-4, reading=0.0):
     each = {side: reading + forward * (side / SIDES[0]) ** 2 for side in SIDES}
     return plan_probe(
-        pictures=count, judged=judged, classes=classes, forward=each, solving=solving, budget=budget
+        images=count, evaluated=judged, classes=classes, forward=each, solving=solving, budget=budget
     )  # fmt: skip
 
 
 @given(pictures, seconds_each, budgets)
 def test_the_lower_plan_fits_into_its_share_or_is_the_smallest_there_is(count, forward, budget):
     plan = lower(count, budget, forward)
-    smallest = plan.pictures <= FEWEST * 2 and plan.image_size == 96
+    smallest = plan.images <= FEWEST * 2 and plan.image_size == 96
     assert plan.seconds <= 0.7 * budget or (smallest and not plan.framings and plan.views == 1)
-    assert 0 < plan.pictures <= count
+    assert 0 < plan.images <= count
 
 
 @given(pictures, seconds_each)
 def test_without_a_budget_nothing_is_left_out(count, forward):
     plan = lower(count, math.inf, forward)
-    assert (plan.pictures, plan.image_size, plan.framings) == (count, 224, True)
+    assert (plan.images, plan.image_size, plan.framings) == (count, 224, True)
 
 
 @given(pictures, seconds_each, budgets, st.floats(1, 10))
 def test_more_time_never_means_fewer_or_smaller_pictures(count, forward, budget, times):
     short, long = lower(count, budget, forward), lower(count, budget * times, forward)
-    assert (long.image_size, long.pictures) >= (short.image_size, short.pictures) or long.image_size > short.image_size
+    assert (long.image_size, long.images) >= (short.image_size, short.images) or long.image_size > short.image_size
 
 
 def upper(count, left, step=0.04, forward=0.01, epochs=None, half=0.7, classes=2, held=None, folds=None):
     held = count // 5 if held is None else held
     folds = folds_for(count) if folds is None else folds
     return plan_fine_tuning(
-        pictures=count, judged=100, classes=classes, folds=folds, held_alone=held, rates=rates_for(count),
-        batch_size=32, epochs=epochs, shares=5,
-        forward=forward, step=step, half_step=half and half * step, left=left,
+        images=count, evaluated=100, classes=classes, folds=folds, held_alone=held, rates=rates_for(count),
+        batch_size=32, epochs=epochs, forward=forward, step=step, half_step=half and half * step, left=left,
     )  # fmt: skip
 
 
@@ -89,14 +88,14 @@ def test_many_classes_take_more_epochs_than_few_with_as_many_pictures():
 
 
 def test_a_network_of_one_size_is_never_given_another():
-    plan = plan_probe(pictures=10**5, judged=100, classes=2, forward={224: 0.1}, solving=0.0, budget=60)
+    plan = plan_probe(images=10**5, evaluated=100, classes=2, forward={224: 0.1}, solving=0.0, budget=60)
     assert plan.image_size == 224
 
 
 def test_what_takes_long_to_read_is_not_made_faster_by_a_smaller_square():
     """A telephone's pictures: 130 ms to read, 20 through the network."""
     plan = lower(1000, 60, forward=0.02, judged=50, reading=0.13)
-    assert plan.pictures * 0.13 + 50 * 0.13 < 60
+    assert plan.images * 0.13 + 50 * 0.13 < 60
     assert plan.image_size == 224  # a smaller square would not buy many more of them
     assert lower(10_000, 60, forward=0.15, judged=50).image_size == 96
 
@@ -111,4 +110,4 @@ def test_a_validation_split_of_ones_own_is_what_the_plan_counts_with():
 
 
 def test_many_pictures_to_judge_do_not_leave_the_learning_without_time():
-    assert lower(2000, 60, judged=50_000).pictures > 500
+    assert lower(2000, 60, judged=50_000).images > 500

@@ -67,7 +67,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(pictures, tiny
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "the run was over before it could be killed"
         said = finish(started(["fit", "--resume", str(run)], home))
-        in_mid_epoch += "going on from epoch" in said and ".00 of" not in said
+        in_mid_epoch += "resuming from epoch" in said and ".00 of" not in said
         assert (run / "model.safetensors").read_bytes() == whole, f"kill {number} after {wanted} events"
         assert read_json(run / "evaluation.json") == read_json(tmp_path / "whole" / "evaluation.json") | {
             key: read_json(run / "evaluation.json")[key] for key in ("training_seconds", "pictures_per_second")

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -13,14 +12,13 @@ from torch import nn
 import relish
 from relish.core.cache import cache_file
 from relish.core.errors import BadInput, RunError
-from relish.core.progress import Progress
 from relish.models import precision
 from relish.models.precision import DIFFERENCE, GAIN, Trial, checked_precision, computing_in, fastest, trial
 from relish.training.precision import run_precision
 from relish.training.recipe import named_recipe
 from relish.training.train import train
 from tests.conftest import SMALL
-from tests.training.test_train import lesson_for, pictures, run_folder  # noqa: F401 (a fixture)
+from tests.training.test_train import pictures, run_in, setup_for  # noqa: F401 (a fixture)
 
 CPU = torch.device("cpu")
 
@@ -172,35 +170,35 @@ def auto(**settings):
 
 def test_only_a_recipe_that_asks_for_it_makes_a_trial(pictures, tiny_source, tmp_path, times):  # noqa: F811
     recipe = named_recipe("book")
-    lesson, folder = lesson_for(pictures, recipe, tiny_source), run_folder(tmp_path, recipe)
-    assert run_precision(lesson, folder, Accelerator(cpu=True), Progress()) == "f32"
+    setup, run = setup_for(pictures, recipe, tiny_source), run_in(tmp_path, recipe)
+    assert run_precision(run, setup) == "f32"
     assert times["count"] == 0
-    assert not folder.precision.exists()
+    assert not run.folder.precision.exists()
 
 
 def test_a_run_goes_on_in_the_precision_it_began_in(pictures, tiny_source, tmp_path, times):  # noqa: F811
-    lesson, folder = lesson_for(pictures, auto(), tiny_source), run_folder(tmp_path, auto())
-    assert run_precision(lesson, folder, Accelerator(cpu=True), Progress()) == "bf16"
+    setup, run = setup_for(pictures, auto(), tiny_source), run_in(tmp_path, auto())
+    assert run_precision(run, setup) == "bf16"
     times["f32"], times["bf16"] = 1.0, 2.0
     cache_file().unlink()
-    assert run_precision(lesson, folder, Accelerator(cpu=True), Progress()) == "bf16"
+    assert run_precision(run, setup) == "bf16"
     assert times["count"] == 1
 
 
 def test_a_run_whose_precision_is_lost_says_what_to_write(pictures, tiny_source, tmp_path, times):  # noqa: F811
-    lesson, folder = lesson_for(pictures, auto(), tiny_source), run_folder(tmp_path, auto())
-    folder.precision.write_text('{"precision": "f1"}')
+    setup, run = setup_for(pictures, auto(), tiny_source), run_in(tmp_path, auto())
+    run.folder.precision.write_text('{"precision": "f1"}')
     with pytest.raises(RunError, match="in which precision the run began"):
-        run_precision(lesson, folder, Accelerator(cpu=True), Progress())
+        run_precision(run, setup)
 
 
 def test_training_in_bf16_learns_about_the_same_with_parameters_in_f32(pictures, tiny_source, tmp_path):  # noqa: F811
     losses = {}
     for chosen in ("f32", "bf16"):
-        lesson = replace(lesson_for(pictures, auto(), tiny_source), precision=chosen)
-        folder = run_folder(tmp_path, auto(), chosen)
-        train(lesson, folder, Accelerator(cpu=True), Progress())
-        losses[chosen] = [event["loss"] for event in folder.records() if event["event"] == "train"]
-        assert {p.dtype for p in lesson.target.network.parameters()} == {torch.float32}
+        setup = replace(setup_for(pictures, auto(), tiny_source), precision=chosen)
+        run = run_in(tmp_path, auto(), chosen)
+        train(run, setup)
+        losses[chosen] = [event["loss"] for event in run.folder.records() if event["event"] == "train"]
+        assert {p.dtype for p in setup.target.network.parameters()} == {torch.float32}
     assert losses["f32"] != losses["bf16"]
     assert losses["bf16"] == pytest.approx(losses["f32"], rel=0.05)

@@ -5,11 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import nn
 
+from relish.core.context import Context
 from relish.core.errors import Diverged, ImageError
-from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import derive_seed
 from relish.data.folder import index_folder
@@ -19,8 +18,9 @@ from relish.models.freeze import freeze
 from relish.models.source import load_source
 from relish.models.target import make_target
 from relish.training import train as loop
+from relish.training.optim import make_optimiser
 from relish.training.recipe import named_recipe
-from relish.training.train import Lesson, train
+from relish.training.train import TrainingSetup, train
 from tests.conftest import draw_dataset
 
 MEAN = STD = (0.5, 0.5, 0.5)
@@ -33,24 +33,24 @@ def pictures(tmp_path):
     return index_folder(root, name="colours", source=str(root))
 
 
-def lesson_for(pictures, recipe, weights, seed=0):
+def setup_for(pictures, recipe, weights):
     source = load_source(None, weights)
     target = make_target(
-        source, pictures.classes, head_init=recipe.head, seed=derive_seed(seed, "target"),
+        source, pictures.classes, head_init=recipe.head, seed=derive_seed(0, "target"),
         random_weights=recipe.start == "random",
     )  # fmt: skip
     freeze(target, recipe.freeze)
-    return Lesson(
-        target=target, recipe=recipe, learn=pictures.splits["train"], score=pictures.splits["test"],
-        score_name="test", preprocessing=book_preprocessing(32, MEAN, STD), seed=seed,
+    return TrainingSetup(
+        target=target, recipe=recipe, train=pictures.splits["train"], validation=pictures.splits["test"],
+        validation_name="test", preprocessing=book_preprocessing(32, MEAN, STD),
     )  # fmt: skip
 
 
-def run_folder(tmp_path, recipe, name="run"):
-    return RunFolder.create(tmp_path / name, {}, recipe.as_dict())
+def run_in(tmp_path, recipe, name="run"):
+    return Context.on("cpu").in_run(RunFolder.create(tmp_path / name, {}, recipe.as_dict()))
 
 
-def plain_loop(network, head, lesson, recipe, *, head_rate, weight_decay):
+def plain_loop(network, head, setup, recipe, *, head_rate, weight_decay):
     """Thirty lines of plain PyTorch: the book's recipe on the same pictures in the same order."""
     in_head = set(map(id, head.parameters()))
     groups = [
@@ -62,10 +62,10 @@ def plain_loop(network, head, lesson, recipe, *, head_rate, weight_decay):
     after_each_step = []
     for epoch in range(recipe.epochs):
         network.train()
-        batches = epoch_batches(len(lesson.learn), recipe.batch_size, lesson.seed, epoch)
-        for batch in training_batches(lesson.learn, lesson.preprocessing, batches, seed=lesson.seed, epoch=epoch):
+        batches = epoch_batches(len(setup.train), recipe.batch_size, 0, epoch)
+        for batch in training_batches(setup.train, setup.preprocessing, batches, seed=0, epoch=epoch):
             optimiser.zero_grad()
-            loss = criterion(network(normalise(batch.images, lesson.preprocessing)), batch.labels)
+            loss = criterion(network(normalise(batch.images, setup.preprocessing)), batch.labels)
             loss.sum().backward()
             optimiser.step()
             after_each_step.append({name: value.clone() for name, value in network.state_dict().items()})
@@ -75,14 +75,18 @@ def plain_loop(network, head, lesson, recipe, *, head_rate, weight_decay):
 @pytest.fixture
 def steps(monkeypatch):
     """The network's tensors after each step of our loop."""
-    seen, original = [], loop._step
+    seen, original = [], loop._sums
 
-    def watched(network, *arguments):
-        result = original(network, *arguments)
-        seen.append({name: value.clone() for name, value in network.state_dict().items()})
-        return result
+    def watched(run, *arguments):
+        seen.append({name: value.clone() for name, value in watched.network.state_dict().items()})
+        return original(run, *arguments)
 
-    monkeypatch.setattr(loop, "_step", watched)
+    def made(target, recipe):
+        watched.network = target.network
+        return make_optimiser(target, recipe)
+
+    monkeypatch.setattr(loop, "_sums", watched)
+    monkeypatch.setattr(loop, "make_optimiser", made)
     return seen
 
 
@@ -90,11 +94,11 @@ def steps(monkeypatch):
 def test_every_step_equals_a_plain_loops(name, pictures, tiny_source, tmp_path, steps):
     """Head at ten times the rate, decay on every parameter, summed loss, last batch of 5 kept."""
     recipe = named_recipe(name).with_settings({"epochs": 2, "batch_size": 8, "learning_rate": 1e-3})
-    lesson = lesson_for(pictures, recipe, tiny_source)
-    twin = copy.deepcopy(lesson.target.network)
+    setup = setup_for(pictures, recipe, tiny_source)
+    twin = copy.deepcopy(setup.target.network)
     head_rate = 1e-2 if name == "book" else 1e-3
-    theirs = plain_loop(twin, twin.get_classifier(), lesson, recipe, head_rate=head_rate, weight_decay=1e-3)
-    train(lesson, run_folder(tmp_path, recipe), Accelerator(cpu=True), Progress())
+    theirs = plain_loop(twin, twin.get_classifier(), setup, recipe, head_rate=head_rate, weight_decay=1e-3)
+    train(run_in(tmp_path, recipe), setup)
     assert len(steps) == len(theirs) == 6
     for ours, plain in zip(steps, theirs, strict=True):
         for key, value in plain.items():
@@ -105,21 +109,21 @@ def test_every_step_equals_a_plain_loops(name, pictures, tiny_source, tmp_path, 
 def test_the_comparison_with_the_plain_loop_can_fail(wrong, pictures, tiny_source, tmp_path, steps):
     """Without the head's multiplier, or without decay, the weights part by more than the tolerance."""
     recipe = named_recipe("book").with_settings({"epochs": 2, "batch_size": 8, "learning_rate": 1e-3})
-    lesson = lesson_for(pictures, recipe, tiny_source)
-    twin = copy.deepcopy(lesson.target.network)
-    theirs = plain_loop(twin, twin.get_classifier(), lesson, recipe, **wrong)
-    train(lesson, run_folder(tmp_path, recipe), Accelerator(cpu=True), Progress())
+    setup = setup_for(pictures, recipe, tiny_source)
+    twin = copy.deepcopy(setup.target.network)
+    theirs = plain_loop(twin, twin.get_classifier(), setup, recipe, **wrong)
+    train(run_in(tmp_path, recipe), setup)
     assert any(not torch.allclose(steps[-1][key], value, rtol=1e-6, atol=1e-6) for key, value in theirs[-1].items())
 
 
 def test_frozen_leaves_every_backbone_tensor_bitwise_as_it_was(pictures, tiny_source, tmp_path):
     """Batch-norm statistics and their counters too."""
     recipe = named_recipe("frozen").with_settings({"epochs": 2, "batch_size": 8, "learning_rate": 1e-2})
-    lesson = lesson_for(pictures, recipe, tiny_source)
-    before = copy.deepcopy(lesson.target.network.state_dict())
-    train(lesson, run_folder(tmp_path, recipe), Accelerator(cpu=True), Progress())
-    after = lesson.target.network.state_dict()
-    head = [name for name in after if any(name.startswith(h + ".") for h in lesson.target.head_names)]
+    setup = setup_for(pictures, recipe, tiny_source)
+    before = copy.deepcopy(setup.target.network.state_dict())
+    train(run_in(tmp_path, recipe), setup)
+    after = setup.target.network.state_dict()
+    head = [name for name in after if any(name.startswith(h + ".") for h in setup.target.head_names)]
     assert all(torch.equal(after[name], before[name]) for name in after if name not in head)
     assert any("running_mean" in name for name in after)
     assert not torch.equal(after[head[0]], before[head[0]])
@@ -127,9 +131,9 @@ def test_frozen_leaves_every_backbone_tensor_bitwise_as_it_was(pictures, tiny_so
 
 def test_curves_are_running_means_with_a_point_every_batch_of_a_short_epoch(pictures, tiny_source, tmp_path):
     recipe = named_recipe("book").with_settings({"epochs": 2, "batch_size": 8})
-    folder = run_folder(tmp_path, recipe)
-    train(lesson_for(pictures, recipe, tiny_source), folder, Accelerator(cpu=True), Progress())
-    events = folder.records()
+    run = run_in(tmp_path, recipe)
+    train(run, setup_for(pictures, recipe, tiny_source))
+    events = run.folder.records()
     points = [e for e in events if e["event"] == "train"]
     assert [e["at"] for e in points] == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2])
     scores = [e for e in events if e["event"] == "score"]
@@ -144,10 +148,10 @@ def test_an_epoch_has_five_points_as_in_the_book(batches, points):
 
 def test_a_run_that_diverges_says_so_and_is_marked(pictures, tiny_source, tmp_path):
     recipe = named_recipe("book").with_settings({"epochs": 3, "batch_size": 8, "learning_rate": 1e20})
-    folder = run_folder(tmp_path, recipe)
+    run = run_in(tmp_path, recipe)
     with pytest.raises(Diverged, match="too high"):
-        train(lesson_for(pictures, recipe, tiny_source), folder, Accelerator(cpu=True), Progress())
-    assert folder.records()[-1]["event"] == "diverged"
+        train(run, setup_for(pictures, recipe, tiny_source))
+    assert run.folder.records()[-1]["event"] == "diverged"
 
 
 @pytest.mark.parametrize("count", [1, 5, 16, 17])

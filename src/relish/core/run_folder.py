@@ -25,7 +25,7 @@ The last of them is written last, so a run that has it is finished.
 
 import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,6 @@ from filelock import FileLock, Timeout
 
 from relish.core.errors import RunError, WriteFailed, nearest
 from relish.core.io import append_line, atomic_folder, write_json, write_yaml
-
-Listener = Callable[[Mapping[str, Any]], None]
-"""Told of an event once it is written down."""
 
 
 class RunFolder:
@@ -62,7 +59,6 @@ class RunFolder:
         self.predictions = path / "predictions.npz"
         self.card = path / "README.md"
         self.evaluation = path / "evaluation.json"
-        self.listener: Listener | None = None
 
     @classmethod
     def create(cls, path: Path, request: dict[str, Any], recipe: dict[str, Any]) -> "RunFolder":
@@ -166,22 +162,17 @@ class RunFolder:
         return _mapping(self.check, json.loads) if self.check.is_file() else None
 
     def record(self, **event: Any) -> None:
-        """Add one event to `metrics.jsonl`, and tell whoever listens."""
+        """Add one event to `metrics.jsonl`."""
         append_line(self.metrics, json.dumps(event, allow_nan=False))
-        if self.listener is not None:
-            self.listener(event)
 
     def stage(self, name: str) -> "RunFolder":
-        """The folder of a training within the run; whoever listens to the run hears its events too, under its name."""
+        """The folder of a training within the run, made where there is none."""
         stage = RunFolder(self.stages / name)
         stage.path.mkdir(parents=True, exist_ok=True)
-        if self.listener is not None:
-            told = self.listener
-            stage.listener = lambda event: told({**event, "stage": name})
         return stage
 
     def records(self) -> list[dict[str, Any]]:
-        """The events that hold: those that a resumed run went through again are left out, and so is a cut last line."""
+        """The events that hold: without those that a resumed or newly planned run repeats, and without a cut line."""
         events: list[dict[str, Any]] = []
         if not self.metrics.is_file():
             return events
@@ -193,6 +184,8 @@ class RunFolder:
             if event["event"] == "resumed":
                 place = (event["epoch"], event["batch"])
                 events = [e for e in events if (e["epoch"], e["batch"]) <= place]
+            elif event["event"] == "planned":
+                events = [e for e in events if not withdrawn_by(event["plan"], e)]
             events.append(event)
         return events
 
@@ -212,6 +205,11 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+
+def withdrawn_by(plan: str, event: Mapping[str, Any]) -> bool:
+    """Whether an event is a rung's that no longer holds once the plan of this stage, or of one before it, is new."""
+    return event["event"] == "rung" and (plan == "probe" or event["rung"] != "probe")
 
 
 def _runs_beside(path: Path, most: int = 8) -> str:

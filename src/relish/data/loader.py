@@ -4,12 +4,15 @@ The order of an epoch is a function of (seed, epoch). PyTorch's `DataLoader` rea
 what order, is decided here: a sampler that evens out the last batch would show some images twice and count them so.
 """
 
+import math
+import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from relish.core.errors import ImageError
-from relish.core.runtime import derive_seed, give_memory_back, rng_for, seeded, usable_cores
+from relish.core.runtime import derive_seed, free_memory, give_memory_back, rng_for, seeded, usable_cores
 from relish.data.dataset import Split
 from relish.data.image import MAX_PIXELS, ImageSource, open_image, size_from_header
 from relish.data.transforms import (
@@ -247,6 +250,70 @@ def _stack(items: "list[tuple[tuple[Tensor, ...], int, int] | _Unreadable]") -> 
     seen, labels, positions = zip(*items, strict=True)
     images = tuple(stacked(one) for one in zip(*seen, strict=True))
     return ViewBatch(images, torch.from_numpy(np.array(labels)), torch.from_numpy(np.array(positions)))
+
+
+# ---- images that are evaluated several times -------------------------------------------------------------------------
+
+MEMORY_SHARE = 0.25
+"""Decoded images take at most this share of the memory that is free; more of them go to a file."""
+
+
+class DecodedImages:
+    """Images as evaluation sees them, decoded once for several evaluations of the same ones.
+
+    They are kept in memory where they fit into `MEMORY_SHARE` of it; else in a file without a name, which ends with
+    this object or this process; where the disk has no room for that either, they are decoded again each time.
+    """
+
+    def __init__(self, paths: Iterable[Path], preprocessing: Preprocessing, folder: Path) -> None:
+        """
+        Args:
+            paths: of the N images; those of other paths are decoded and not kept.
+            folder: for the file, if it is needed.
+        """
+        self.preprocessing = preprocessing
+        self._row = {path: row for row, path in enumerate(dict.fromkeys(paths))}
+        side = preprocessing.image_size
+        self._pixels = _uint8_array((len(self._row), side, side, 3), folder)  # (N, S, S, 3)
+        self._known = np.zeros(len(self._row), dtype=np.bool_)
+
+    def batches(
+        self, split: Split, preprocessing: Preprocessing, batches: Sequence[Sequence[int]], *, workers: int = 0
+    ) -> Iterator[Batch]:
+        """As `evaluation_batches`, with the preprocessing that the images are kept in."""
+        if preprocessing != self.preprocessing:
+            raise ValueError("the images were decoded with another preprocessing")
+        rows = [np.array([self._row.get(split.paths[place], -1) for place in batch]) for batch in batches]
+        known = [bool((own >= 0).all() and self._known[own].all()) for own in rows]
+        unknown = [batch for batch, have in zip(batches, known, strict=True) if not have]
+        fresh = evaluation_batches(split, preprocessing, unknown, workers=workers)
+        for batch, own, have in zip(batches, rows, known, strict=True):
+            if have and self._pixels is not None:
+                images = torch.from_numpy(self._pixels[own]).permute(0, 3, 1, 2)
+                yield Batch(images, torch.from_numpy(split.labels[list(batch)]), torch.tensor(batch))
+            else:
+                decoded = next(fresh)
+                self._keep(own, decoded.images)
+                yield decoded
+
+    def _keep(self, rows: npt.NDArray[np.int64], images: Tensor) -> None:
+        if self._pixels is not None:
+            ours = rows >= 0
+            self._pixels[rows[ours]] = images.permute(0, 2, 3, 1).numpy()[ours]
+            self._known[rows[ours]] = True
+
+
+def _uint8_array(shape: tuple[int, ...], folder: Path) -> npt.NDArray[np.uint8] | None:
+    """Room for pixels: in memory, in a file, or nowhere."""
+    size = math.prod(shape)
+    if size <= MEMORY_SHARE * free_memory():
+        return np.empty(shape, dtype=np.uint8)
+    try:
+        with TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)  # now: a full disk met later would end the process
+            return np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
+    except (OSError, AttributeError):  # no room; no such call on this system
+        return None
 
 
 # ---- reading ahead, for prediction ----------------------------------------------------------------------------------

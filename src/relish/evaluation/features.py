@@ -9,19 +9,17 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from relish.core.cache import Cache
+from relish.core.context import Context
 from relish.core.errors import ModelError
 from relish.core.io import fingerprint
-from relish.core.progress import Progress
 from relish.core.runtime import to_device
 from relish.data.dataset import Split
 from relish.data.loader import View, view_batches
@@ -125,10 +123,8 @@ def features_of(
     split: Split,
     views: Sequence[View],
     sha256: Mapping[Path, str],
-    accelerator: Accelerator,
+    context: Context,
     *,
-    workers: int = 0,
-    progress: Progress | None = None,
     title: str = "features",
 ) -> list[Features]:
     """The features of every image of a split, from the cache where it has them.
@@ -144,17 +140,17 @@ def features_of(
         ModelError: see `Backbone`.
         ImageError: an image can no longer be opened.
     """
-    progress, keys = progress or Progress(), [sha256[path] for path in split.paths]
+    keys = [sha256[path] for path in split.paths]
     row_of = {key: row for row, key in enumerate(dict.fromkeys(keys))}
-    digest, cache = backbone.digest(), Cache(progress)
-    tables = [_CachedFeatures(cache, _key(backbone, digest, v), row_of, backbone.width, accelerator) for v in views]
+    digest, cache = backbone.digest(), Cache(context.progress)
+    tables = [_CachedFeatures(cache, _key(backbone, digest, v), row_of, backbone.width, context) for v in views]
     missing_of_view = [table.missing for table in tables]
     missing = set().union(*missing_of_view)
-    with progress.bar(title, len(keys), sum(key not in missing for key in keys)) as bar:
-        for computed in _computed(backbone, split, views, keys, missing_of_view, accelerator, workers):
+    with context.progress.bar(title, len(keys), sum(key not in missing for key in keys)) as bar:
+        for computed in _computed(backbone, split, views, keys, missing_of_view, context):
             for table, rows in zip(tables, computed, strict=True):
                 new = {key: row for key, row in rows.items() if key in table.missing}
-                if accelerator.is_main_process:
+                if context.is_main:
                     table.store(new)
                 table.put(new)
             bar.advance(len({key for rows in computed for key in rows} & missing))
@@ -166,24 +162,16 @@ def features_of(
 class _CachedFeatures:
     """The features of one view: rows read from the cache, and the keys that it lacks."""
 
-    def __init__(
-        self, cache: Cache, name: str, row_of: Mapping[str, int], width: int, accelerator: Accelerator
-    ) -> None:
+    def __init__(self, cache: Cache, name: str, row_of: Mapping[str, int], width: int, context: Context) -> None:
         self.cache, self.kind, self.row_of = cache, f"features/{name[:32]}", row_of
         self.rows = np.full((len(row_of), width), np.nan, dtype=np.float32)
-        self.missing = set(row_of)
-        if accelerator.is_main_process:  # the first process reads, for all of them
-            self._read()
-        if accelerator.num_processes > 1:
-            read: list[Any] = [self.rows, self.missing]
-            broadcast_object_list(read)
-            self.rows, self.missing = read
+        read = context.from_main(self._read)
+        self.put(read)
+        self.missing = set(row_of) - set(read)
 
-    def _read(self) -> None:
+    def _read(self) -> dict[str, Features]:
         keys = {bytes.fromhex(key): key for key in self.row_of}
-        for digest, row in self.cache.recall(self.kind, keys):
-            self.rows[self.row_of[keys[digest]]] = np.frombuffer(row, dtype="<f4")
-            self.missing.discard(keys[digest])
+        return {keys[digest]: np.frombuffer(row, dtype="<f4") for digest, row in self.cache.recall(self.kind, keys)}
 
     def store(self, rows: Mapping[str, Features]) -> None:
         self.cache.remember(self.kind, {bytes.fromhex(key): row.astype("<f4").tobytes() for key, row in rows.items()})
@@ -199,17 +187,16 @@ def _computed(
     views: Sequence[View],
     keys: Sequence[str],
     missing: Sequence[set[str]],
-    accelerator: Accelerator,
-    workers: int,
+    context: Context,
 ) -> Iterator[list[dict[str, Features]]]:
     """The rows of each view, a few batches at a time, the same in every process; at least those that are missing."""
     # All batches are cut before the cached ones are dropped: after a kill an image is computed beside the same others
     # as without it, and its row is equal to the last bit.
     batches = [range(i, min(i + BATCH_SIZE, len(keys))) for i in range(0, len(keys), BATCH_SIZE)]
     needed = [list(batch) for batch in batches if any(keys[p] in some for some in missing for p in batch)]
-    mine = needed[accelerator.process_index :: accelerator.num_processes]
-    loaded = view_batches(split, views, mine, contents=keys, workers=workers)
-    rounds = math.ceil(len(needed) / (_KEEP_EVERY * accelerator.num_processes))
+    mine = needed[context.process :: context.processes]
+    loaded = view_batches(split, views, mine, contents=keys, workers=context.workers)
+    rounds = math.ceil(len(needed) / (_KEEP_EVERY * context.processes))
     for _ in range(rounds):
         computed: list[dict[str, Features]] = [{} for _ in views]
         for batch in islice(loaded, _KEEP_EVERY):
@@ -218,7 +205,7 @@ def _computed(
                 if any(keys[p] in some for p in positions):
                     features = backbone(images, view.preprocessing).cpu().numpy()
                     rows.update((keys[p], row) for p, row in zip(positions, features, strict=True))
-        if accelerator.num_processes > 1:
+        if context.processes > 1:
             parts = gather_object([computed])
             computed = [{key: row for part in parts for key, row in part[i].items()} for i in range(len(views))]
         yield computed

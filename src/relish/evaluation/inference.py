@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from relish.core.context import Context
 from relish.core.errors import Failed
-from relish.core.progress import Progress
 from relish.core.runtime import free_memory, to_device
 from relish.data.dataset import Split
-from relish.data.loader import evaluation_batches
+from relish.data.loader import DecodedImages, evaluation_batches
 from relish.data.transforms import Preprocessing, normalise
 from relish.models.precision import Precision, computing_in
 
@@ -39,16 +38,16 @@ def split_logits(
     network: nn.Module,
     split: Split,
     preprocessing: Preprocessing,
-    accelerator: Accelerator,
+    context: Context,
     *,
-    workers: int = 0,
-    progress: Progress | None = None,
     title: str = "evaluating",
+    decoded: DecodedImages | None = None,
 ) -> Logits:
     """Logits for every image of a split.
 
     Args:
-        network: takes (B, 3, S, S) float32, gives (B, K) logits; left in eval mode, on the accelerator's device.
+        network: takes (B, 3, S, S) float32, gives (B, K) logits; left in eval mode, on the context's device.
+        decoded: holds images that were decoded for an earlier evaluation with the same preprocessing.
 
     Returns:
         (N, K) float32, at temperature 1, in the order of the split; the same in every process.
@@ -57,16 +56,17 @@ def split_logits(
         ImageError: an image can no longer be opened.
     """
     network.eval()
-    to_device(network, accelerator.device)
+    to_device(network, context.device)
     batches = [list(range(i, min(i + BATCH_SIZE, len(split)))) for i in range(0, len(split), BATCH_SIZE)]
-    mine = batches[accelerator.process_index :: accelerator.num_processes]
+    mine = batches[context.process :: context.processes]
+    read = decoded.batches if decoded else evaluation_batches
     computed: list[tuple[npt.NDArray[np.int64], Logits]] = []
-    with torch.inference_mode(), (progress or Progress()).bar(title, len(split)) as bar:
-        for batch in evaluation_batches(split, preprocessing, mine, workers=workers):
-            images = batch.images.to(accelerator.device)
+    with torch.inference_mode(), context.progress.bar(title, len(split)) as bar:
+        for batch in read(split, preprocessing, mine, workers=context.workers):
+            images = batch.images.to(context.device)
             computed.append((batch.positions.numpy(), batch_logits(network, images, preprocessing)))
-            bar.advance(len(batch.labels) * accelerator.num_processes)
-    if accelerator.num_processes > 1:
+            bar.advance(len(batch.labels) * context.processes)
+    if context.processes > 1:
         computed = gather_object(computed)
     if not computed:
         return np.zeros((0, 0), dtype=np.float32)

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from accelerate import Accelerator
 from torch import nn
 
-from relish.core.progress import Progress
+from relish.core.context import Context
 from relish.data.dataset import Split
 from relish.data.split import evenly_spaced
 from relish.data.transforms import Preprocessing
@@ -81,18 +80,16 @@ def prove_rows(
     network: nn.Module,
     split: Split,
     preprocessing: Preprocessing,
-    accelerator: Accelerator,
+    context: Context,
     *,
     classes: Sequence[str],
     matches: Mapping[str, list[Match]],
     labels: Sequence[str] | None,
-    workers: int = 0,
-    progress: Progress | None = None,
 ) -> list[RowProof]:
     """Predict a few images of every class with the source network; none where no class has a row.
 
     Args:
-        network: the source's own, with its own head; left in eval mode, on the accelerator's device.
+        network: the source's own, with its own head; left in eval mode, on the context's device.
         split: training images, so that test images stay unseen.
         preprocessing: of the run.
         classes: the names that the labels of the split stand for.
@@ -108,10 +105,7 @@ def prove_rows(
     if not any(matches.values()):
         return []
     some = split.take(_sample(split.labels, len(classes)))
-    logits = split_logits(
-        network, some, preprocessing, accelerator, workers=workers, progress=progress, title="proving rows"
-    )
-    rows = logits.argmax(1)
+    rows = split_logits(network, some, preprocessing, context, title="proving rows").argmax(1)
     return [
         _proof(name, matches[name][0], rows[some.labels == label], rows[_others(some.labels, label)], labels)
         for label, name in enumerate(classes)

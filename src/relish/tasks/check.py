@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import Accelerator
 
 from relish.checks.images import ImageSet, image_set
 from relish.checks.run_checks import LEFT_OUT, RELABELLED, Checked, CleanedRow, all_findings, cleaned
+from relish.core.context import Context
 from relish.core.errors import DataError
 from relish.core.io import write_text
 from relish.core.progress import Progress
-from relish.core.runtime import accelerator_for, keep_freed_memory
+from relish.core.runtime import keep_freed_memory
 from relish.data.dataset import Dataset, Finding
 from relish.data.loader import View
 from relish.data.sources import find_dataset
@@ -142,7 +142,8 @@ def check(
         WriteFailed: the page or the table cannot be written.
     """
     keep_freed_memory()
-    progress, accelerator = progress or Progress(), accelerator_for(device)
+    context = Context.on(device, progress, workers)
+    progress = context.progress
     if relabel is not None and (fix is None or not 0 < relabel <= 1):
         raise DataError(
             f"--relabel {relabel:g}: it goes with --fix, and is above 0 and at most 1.", hint="Such as --relabel 0.95."
@@ -152,7 +153,7 @@ def check(
         _table_path(fix, found)  # refused now, and not after every image has been looked at
     surveyed = survey(found, learnable=False, progress=progress)
     images = image_set(surveyed)
-    whole, cropped = _features(images, source, weights, accelerator, workers, progress)
+    whole, cropped = _features(context, images, source, weights)
     checked = all_findings(found, surveyed, images, whole, cropped)
     made = Check(checked.findings, len(found), found, checked, None if html is None else Path(html))
     if html is not None:
@@ -165,30 +166,23 @@ def check(
 
 
 def _features(
-    images: ImageSet,
-    source: str | None,
-    weights: str | Path | None,
-    accelerator: Accelerator,
-    workers: int,
-    progress: Progress,
+    context: Context, images: ImageSet, source: str | None, weights: str | Path | None
 ) -> tuple[Features, Features]:
     """(N, D) float32 of each image whole, squeezed into the square, and of the book's crop of it, smaller.
 
     The first miss nothing that lies at a border; with both, a probe doubts more of the labels that are wrong.
     """
-    model = load_source(source, None if weights is None else str(weights), progress=progress)
+    model = load_source(source, None if weights is None else str(weights), progress=context.progress)
     target = make_target(model, images.classes or ("none",), head_init="zeros", seed=0)
     config, size = model.data_config, model.data_config.input_size[1]
-    backbone, split = Backbone(target, accelerator.device), images.as_split()
+    backbone, split = Backbone(target, context.device), images.as_split()
     smaller = min(size, max(32, round(CROP_SIZE * size / 32) * 32))
     cropped = book_preprocessing(smaller if backbone.accepts(smaller) else size, config.mean, config.std)
     whole = replace(book_preprocessing(size, config.mean, config.std), resize=size)
     contents = dict(zip(images.paths, images.sha256, strict=True))
 
-    found, others = features_of(
-        backbone, split, [View(whole), View(cropped)], contents, accelerator,
-        workers=workers, progress=progress, title="looking at pictures",
-    )  # fmt: skip
+    views = [View(whole), View(cropped)]
+    found, others = features_of(backbone, split, views, contents, context, title="looking at pictures")
     return found, others
 
 

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import nn
 
+from relish.core.context import Context
 from relish.core.errors import DataError, ImageError, ModelError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
@@ -98,7 +99,7 @@ class Classifier:
         file = path
         if not path.is_file():
             folder = RunFolder.open(path)
-            accuracy, file = _accuracy(folder), folder.model
+            accuracy, file = accuracy_words(folder), folder.model
         if not says_how_to_build(read_header(file)):
             raise ModelError(
                 f"{file} is not a model saved by relish.",
@@ -242,7 +243,10 @@ class Classifier:
                 f"temperature and thresholds were chosen on {seen} of these pictures: expect less of them in use."
             )
         logits = split_logits(
-            self.network, chosen, self.preprocessing, self._accelerator, workers=workers, progress=progress
+            self.network,
+            chosen,
+            self.preprocessing,
+            Context(accelerator=self._accelerator, progress=progress, workers=workers),
         )
         return figures(logits, chosen.labels, self.classes, self.decision)
 
@@ -312,7 +316,7 @@ class Classifier:
         return rows
 
 
-def _accuracy(folder: RunFolder) -> str:
+def accuracy_words(folder: RunFolder) -> str:
     """A run's accuracy in words; `auto` saves a model before it is finished."""
     if folder.model.is_file() and not folder.finished:
         return f"not finished, its best model so far; resume with: {folder.resume_command}"

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from relish.core.context import Context
 from relish.core.errors import RecipeError
 from relish.core.io import fingerprint, write_json, write_text
 from relish.core.progress import Progress
-from relish.core.runtime import accelerator_for, keep_freed_memory
+from relish.core.runtime import keep_freed_memory
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.significance import McNemar, mcnemar
 from relish.reporting import plots
@@ -182,8 +183,7 @@ def compare(
         RelishError: what `fit` raises.
     """
     keep_freed_memory()
-    accelerator = accelerator_for(device)
-    voice = progress if progress is not None and accelerator.is_main_process else Progress()
+    context = Context.on(device, progress, workers)
     chosen = chosen_recipes(recipes, settings or {})
     if seeds < 1:
         raise RecipeError(f"--seeds must be 1 or above, got {seeds}.")
@@ -195,24 +195,20 @@ def compare(
         mapping=rows,
         val_split=val_split,
     )
-    with accelerator.main_process_first():
-        looked = prepare_data(request, voice)
+    with context.accelerator.main_process_first():
+        looked = prepare_data(request, context.progress)
     for warning in looked.dataset.warnings:
-        voice.warn(warning)
+        context.progress.warn(warning)
     sides = []
     for recipe in chosen:
         outcomes = tuple(
-            carry_out(
-                replace(request, seed=seed),
-                recipe, looked, Path(runs), accelerator, voice, workers=workers,
-            )
-            for seed in range(seeds)
-        )  # fmt: skip
+            carry_out(context, replace(request, seed=seed), recipe, looked, Path(runs)) for seed in range(seeds)
+        )
         sides.append(Side(recipe.name, outcomes))
     split = next((o.folder.read_evaluation()["split"] for s in sides for o in s.outcomes if o.scores), "test")
     identity = fingerprint([[str(o.folder.path) for o in side.outcomes] for side in sides])
     result = Comparison(tuple(sides), split, study_folder(Path(runs), f"{looked.dataset.name}-compare", identity))
-    if not accelerator.is_main_process:
+    if not context.is_main:
         return None
     _write(result, identity)
     return result

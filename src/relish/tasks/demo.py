@@ -96,4 +96,4 @@ def _next_free(folder: Path) -> Path:
 
 def _scaled(name: str) -> Recipe:
     recipe = named_recipe(name)
-    return recipe.with_settings({**NUMBERS, "learning_rate": recipe.learning_rate * FASTER})
+    return recipe.with_settings({**NUMBERS, "learning_rate": recipe.rate * FASTER})

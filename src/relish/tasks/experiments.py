@@ -1,8 +1,5 @@
 """Several runs for one question: what `compare` and `sweep` share.
 
-In:   pictures looked over once, and the recipes and seeds to run.
-Out:  an `Outcome` each, from a run trained now, gone on with, or found finished.
-
 A study killed at any point is continued by the same command: finished runs are recognised by their identity (recipe,
 seed, pictures, split, weights, picture size), whichever command made them.
 """
@@ -15,17 +12,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
+from relish.core.context import Context
 from relish.core.errors import Diverged, RecipeError, RunError, Stopped
-from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import give_memory_back
 from relish.data.survey import Survey
 from relish.evaluation.metrics import Curves, Scores
 from relish.tasks.prepare import Prepared, Request, prepare_run
-from relish.tasks.run import open_folder, run
+from relish.tasks.run import new_folder, train_and_evaluate
 from relish.tasks.run_results import read_run_predictions
 from relish.tasks.save import curve_points
 from relish.training.recipe import Recipe, named_recipe
@@ -64,38 +59,31 @@ def chosen_recipes(recipes: Sequence[str | Recipe], settings: Mapping[str, Any])
     return chosen
 
 
-def carry_out(
-    request: Request,
-    recipe: Recipe,
-    looked: Survey,
-    runs: Path,
-    accelerator: Accelerator,
-    progress: Progress,
-    *,
-    workers: int | None = None,
-) -> Outcome:
-    """The outcome of one run: found finished, gone on with, or trained now.
+def carry_out(context: Context, request: Request, recipe: Recipe, looked: Survey, runs: Path) -> Outcome:
+    """The outcome of one run: found finished, resumed, or trained now.
 
     Raises:
-        Stopped: SIGINT or SIGTERM came; the same command goes on.
+        Stopped: SIGINT or SIGTERM came; the same command resumes.
         RelishError: what `fit` raises, but for a run that diverges, which is an outcome.
     """
     if recipe.head != "source":
         request = replace(request, mapping={})  # one mapping for all recipes; only heads of source rows read it
-    prepared = prepare_run(request, recipe, looked, progress)
-    folder, known = _place(prepared, runs, accelerator)
-    words = f"{recipe.name}, rate {recipe.learning_rate:g}, seed {request.seed}: {folder.path}"
+    say = context.progress.say
+    prepared = prepare_run(request, recipe, looked, context.progress)
+    folder, known = _place(context, prepared, runs)
+    rate = "" if recipe.learning_rate is None else f", rate {recipe.learning_rate:g}"
+    words = f"{recipe.name}{rate}, seed {request.seed}: {folder.path}"
     if folder.finished or folder.diverged:
-        progress.say(f"kept     {words}")
+        say(f"kept     {words}")
     else:
-        progress.say(f"{'going on' if known else 'training'} {words}")
+        say(f"{'resuming' if known else 'training'} {words}")
         try:
-            run(prepared, folder, accelerator, progress, workers=workers)
+            train_and_evaluate(context, prepared, folder)
         except Diverged as error:
-            progress.warn(error.message)
-            accelerator.wait_for_everyone()  # the first process writes down what all read next
+            context.progress.warn(error.message)
+            context.accelerator.wait_for_everyone()  # the first process writes down what all read next
         except Stopped as stopped:
-            raise Stopped(stopped.message, hint="The same command again goes on from here.") from stopped
+            raise Stopped(stopped.message, hint="The same command again resumes from here.") from stopped
         give_memory_back()
     scores = None if folder.diverged else Scores.from_json(folder.read_evaluation())
     return Outcome(recipe, request.seed, folder, scores)
@@ -115,17 +103,17 @@ def study_folder(runs: Path, stem: str, identity: str) -> Path:
         number += 1
 
 
-def _place(prepared: Prepared, runs: Path, accelerator: Accelerator) -> tuple[RunFolder, bool]:
+def _place(context: Context, prepared: Prepared, runs: Path) -> tuple[RunFolder, bool]:
     """The folder of this very run if there is one, else a new one; the same in every process."""
-    found = [""]
-    if accelerator.is_main_process:
+
+    def found() -> str | None:
         same = [path for path in sorted(runs.glob("*/")) if _identity(path) == prepared.identity]
-        found = [str(path) for path in sorted(same, key=lambda path: not RunFolder(path).finished)][:1] or [""]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(found)
-    if found[0]:
-        return RunFolder(Path(found[0])), True
-    return open_folder(prepared, None, accelerator, runs), False
+        return next((str(path) for path in sorted(same, key=lambda path: not RunFolder(path).finished)), None)
+
+    known = context.from_main(found)
+    if known is not None:
+        return RunFolder(Path(known)), True
+    return new_folder(context, prepared, None, runs), False
 
 
 def _identity(path: Path) -> str | None:

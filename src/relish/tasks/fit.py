@@ -1,9 +1,8 @@
 """`fit`: from pictures and a source model to a target model in a run folder.
 
-In:   what `relish fit` takes.
-Out:  a finished run folder, and the `Classifier` it loads to.
-
-Resuming takes everything from the run folder; an argument given again is checked, never obeyed.
+Resuming takes everything from the run folder; an argument given again is checked, never obeyed. `pretrain` is step 1: a
+source model trained from random weights, whose `model.safetensors` says how to build it, so that
+`fit(weights=its run)` needs nothing else.
 """
 
 import shlex
@@ -13,13 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from relish.core.context import Context
 from relish.core.errors import RunError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.core.runtime import accelerator_for, keep_freed_memory
+from relish.core.runtime import keep_freed_memory
 from relish.tasks.classifier import Classifier
 from relish.tasks.prepare import Prepared, Request, introduce, prepare
-from relish.tasks.run import open_folder, run
+from relish.tasks.run import new_folder, train_and_evaluate
 from relish.training.recipe import Recipe, named_recipe, recipe_from_dict
 
 DEFAULT_RECIPE = "auto"
@@ -52,7 +52,7 @@ def fit(
     """Fine-tune a source model on a folder of labelled pictures.
 
     Args:
-        data: folder, archive, address, table or registered name; with `resume` it may be left away.
+        data: folder, archive, address, table or registered name; with `resume` it may be omitted.
         source: name of the source model; None takes the one that `weights` describes, else the embedded one.
         weights: weights file, run folder, or "none" for random.
         recipe: a name or a `Recipe`; None takes the default.
@@ -72,7 +72,7 @@ def fit(
         workers: processes that read pictures; None chooses.
         device: "auto", "cpu", "cuda" or "mps".
         out: the run folder to make; None takes the next free `runs/DATA-RECIPE-N`.
-        resume: a run folder to go on with; arguments given again have to agree with it.
+        resume: a run folder to resume; arguments given again have to agree with it.
 
     Returns:
         The finished run's classifier.
@@ -82,8 +82,8 @@ def fit(
     """
     began = time.monotonic()
     keep_freed_memory()
-    accelerator = accelerator_for(device)
-    progress = progress if progress is not None and accelerator.is_main_process else Progress()
+    context = Context.on(device, progress, workers)
+    say = context.progress.say
     given: dict[str, Any] = {
         "data": data and str(data),
         "source": source,
@@ -105,7 +105,7 @@ def fit(
         begun = RunFolder.open(Path(resume))
         request, chosen = _resumed(begun, asked, recipe, settings or {}, out)
         if begun.finished:
-            progress.say(f"{begun.path} is finished already.")
+            say(f"{begun.path} is finished already.")
             return Classifier.load(begun.path, device=device)
         folder: RunFolder | None = begun
     elif data is None:
@@ -116,21 +116,21 @@ def fit(
         chosen = named.with_settings(settings or {})
         if out is not None:
             RunFolder.refuse_existing(Path(out))  # now, not after every picture has been read
-    prepared = prepare(request, chosen, accelerator, progress)
-    introduce(prepared, progress)
+    prepared = prepare(context, request, chosen)
+    introduce(prepared, context.progress)
     if folder is None:
-        folder = open_folder(prepared, None if out is None else Path(out), accelerator)
-        progress.say(f"run     {folder.path}")
+        folder = new_folder(context, prepared, None if out is None else Path(out))
+        say(f"run     {folder.path}")
     else:
         _check_same(folder, prepared)
         if chosen.method == "train" and not folder.checkpoint.is_file():
-            progress.say(f"{folder.path} has no checkpoint yet: starting over.")
+            say(f"{folder.path} has no checkpoint yet: starting over.")
     if request.budget is not None:
-        progress.say(f"start   {time.monotonic() - began:.0f} s to look the pictures over; the budget counts from here")
-    run(prepared, folder, accelerator, progress, workers=workers)
+        say(f"start   {time.monotonic() - began:.0f} s to look the pictures over; the budget counts from here")
+    classifier = train_and_evaluate(context, prepared, folder)
     made = shlex.quote(str(folder.path))
-    progress.say(f"next    relish report {made}    or:  relish predict {made} PICTURE…")
-    return Classifier.load(folder.path, device=device)
+    say(f"next    relish report {made}    or:  relish predict {made} PICTURE…")
+    return classifier
 
 
 def _resumed(
@@ -140,7 +140,7 @@ def _resumed(
     settings: Mapping[str, Any],
     out: str | Path | None,
 ) -> tuple[Request, Recipe]:
-    """The request and recipe of a run to go on with; whatever is given again has to agree with them."""
+    """The request and recipe of a run to resume; whatever is given again has to agree with them."""
     request = Request(**{key: value for key, value in folder.read_request().items() if key != "identity"})
     recipe = recipe_from_dict(folder.read_recipe())
     again = replace(request, **asked).as_dict()
@@ -155,7 +155,7 @@ def _resumed(
     if differ:
         raise RunError(
             f"{folder.path} was begun with another {', '.join(differ)}.",
-            hint="Leave those arguments away to go on with it, or start a new run without --resume.",
+            hint="Omit those arguments to resume it, or start a new run without --resume.",
         )
     return request, recipe
 
@@ -163,7 +163,7 @@ def _resumed(
 def _check_same(folder: RunFolder, prepared: Prepared) -> None:
     if folder.read_request().get("identity") != prepared.identity:
         raise RunError(
-            f"{folder.path} cannot be gone on with: its pictures or its source weights have changed since it began.",
+            f"{folder.path} cannot be resumed: its pictures or its source weights have changed since it began.",
             hint="Put them back as dataset.json lists them, or start a new run.",
         )
 

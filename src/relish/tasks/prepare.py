@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from relish.checks.run_checks import brief_findings
+from relish.core.context import Context
 from relish.core.errors import DataError, RecipeError
 from relish.core.io import fingerprint
 from relish.core.progress import Progress
@@ -126,8 +126,8 @@ class Prepared:
     """64 hexadecimal digits; equal for runs that are the same."""
 
     @property
-    def learn(self) -> Split:
-        """The pictures to learn from."""
+    def train(self) -> Split:
+        """The images to train on."""
         return self.dataset.splits[TRAIN]
 
     @property
@@ -140,17 +140,21 @@ class Prepared:
         """What the run's last number is computed on: the test split where there is one, unless told otherwise."""
         return self.request.judge or (TEST if TEST in self.dataset.splits else VALIDATION)
 
+    @property
+    def final(self) -> Split:
+        """The split of that name."""
+        return self.dataset.splits[self.final_name]
 
-def prepare(request: Request, recipe: Recipe, accelerator: Accelerator, progress: Progress) -> Prepared:
+
+def prepare(context: Context, request: Request, recipe: Recipe) -> Prepared:
     """Find and look over the pictures, load the source model, make the target model.
 
     Raises:
         DataError, ModelError, RecipeError, DownloadFailed: as the parts do.
     """
     # The first process downloads, extracts and looks over; the others find it done.
-    with accelerator.main_process_first():
-        found = prepare_data(request, progress)
-        return prepare_run(request, recipe, found, progress)
+    with context.accelerator.main_process_first():
+        return prepare_run(request, recipe, prepare_data(request, context.progress), context.progress)
 
 
 def prepare_data(request: Request, progress: Progress) -> Survey:
@@ -226,7 +230,8 @@ def introduce(prepared: Prepared, progress: Progress) -> None:
         progress.warn(warning)
     progress.say(f"source  {prepared.source.name}: {prepared.source.origin}")
     probed = prepared.recipe.method != "train"
-    rates = {} if prepared.recipe.method == "probe" else learning_rates(prepared.recipe)
+    solved = prepared.recipe.method == "probe" or prepared.recipe.learning_rate is None
+    rates = {} if solved else learning_rates(prepared.recipe)
     for line in describe(prepared.target, rates, start="solved for on the backbone's features" if probed else ""):
         progress.say(line)
     how = prepared.preprocessing

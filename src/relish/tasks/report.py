@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-
+from relish.core.context import Context
 from relish.core.errors import RelishError, RunError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.core.runtime import accelerator_for
 from relish.data.dataset import SEVERITIES, TRAIN, VALIDATION, Finding
 from relish.evaluation.explain import least_sure, most_wrong
 from relish.evaluation.metrics import Curves, Proportion, Scores, SweepPoint
@@ -101,18 +99,17 @@ def report(
         ModelError: the classifier was not loaded from a path.
         WriteFailed: no space or no permission.
     """
-    accelerator = accelerator_for(device)
-    if not accelerator.is_main_process:
+    context = Context.on(device, progress)
+    if not context.is_main:
         return None
-    progress = progress or Progress()
     folder = RunFolder.open(saved_path(run))
     target = folder.path / "report.html" if out is None else Path(out)
     if target.is_dir():
         raise RunError(f"--out {target} is a folder.", hint=f"Name a file in it: {target / 'report.html'}")
-    page = _page(_read(folder), accelerator, progress)
+    page = _page(context, _read(folder))
     write_report(target, page)
     for note in page.notes:
-        progress.warn(note)
+        context.progress.warn(note)
     return target
 
 
@@ -132,12 +129,12 @@ def _read(folder: RunFolder) -> _Run:
     return _Run(folder, evaluation, scores, folder.read_recipe(), dataset, predictions, run_images)
 
 
-def _page(run: _Run, accelerator: Accelerator, progress: Progress) -> ReportPage:
+def _page(context: Context, run: _Run) -> ReportPage:
     evaluation, scores, predictions, folder = run.evaluation, run.scores, run.predictions, run.folder
     confusion = confusion_matrix(predictions.predicted, predictions.labels, len(predictions.classes))
     wrong = most_wrong(predictions.probabilities, predictions.predicted, predictions.labels, MOST_WRONG)
     unsure = least_sure(predictions.probabilities, LEAST_SURE)
-    examples, notes = _examples(run, [*wrong, *unsure], accelerator, progress)
+    examples, notes = _examples(context, run, [*wrong, *unsure])
     other_runs, other_runs_omitted = runs_beside(folder, predictions)
     checked, findings, counts = findings_of(folder, run.run_images)
     curves, scored_on = training_curves(folder)
@@ -182,15 +179,13 @@ def _page(run: _Run, accelerator: Accelerator, progress: Progress) -> ReportPage
     )
 
 
-def _examples(
-    run: _Run, positions: Sequence[int], accelerator: Accelerator, progress: Progress
-) -> tuple[dict[int, Example], list[str]]:
+def _examples(context: Context, run: _Run, positions: Sequence[int]) -> tuple[dict[int, Example], list[str]]:
     """The model is loaded for these alone, and only where an image is left to ask it about."""
     asked = [p for p in dict.fromkeys(positions) if run.run_images.has(run.evaluated[p]["path"])]
     if not asked:
         return {}, []
-    model = Classifier.load(run.folder.path, device=str(accelerator.device.type))
-    made = Examples(model, run.predictions, run.run_images, run.evaluated, run.trained, accelerator, progress)
+    model = Classifier.load(run.folder.path, device=context.device.type)
+    made = Examples(model, run.predictions, run.run_images, run.evaluated, run.trained, context)
     return made.of(asked), made.notes
 
 

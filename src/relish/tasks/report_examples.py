@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
 
+from relish.core.context import Context
 from relish.core.errors import ImageError, ModelError, RecipeError, RelishError
-from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.loader import View
 from relish.data.split import evenly_spaced
@@ -54,15 +53,14 @@ class Examples:
         run_images: RunImages,
         evaluated: Sequence[Row],
         trained: Sequence[Row],
-        accelerator: Accelerator,
-        progress: Progress,
+        context: Context,
     ) -> None:
         """
         Args:
             judged, learned: rows of `dataset.json`; those judged in the order of the answers.
         """
-        self.model, self.predictions, self.run_images, self.progress = model, predictions, run_images, progress
-        self.rows, self.trained, self.accelerator = evaluated, trained, accelerator
+        self.model, self.predictions, self.run_images, self.context = model, predictions, run_images, context
+        self.rows, self.trained = evaluated, trained
         self.notes: list[str] = []
 
     def of(self, positions: Sequence[int]) -> dict[int, Example]:
@@ -107,7 +105,7 @@ class Examples:
         if layer is None:
             self.notes.append("Heat maps: this network has no layer laid out over the picture that relish can find.")
             return None
-        self.progress.say(
+        self.context.progress.say(
             f"explain {len(predicted)} pictures, by Grad-CAM on {layer.layer} ({layer.side} × {layer.side})"
         )
         return heatmaps(network, framed, predicted, how, layer)
@@ -140,14 +138,12 @@ class Examples:
 
     def _nearest(self, trained: Sequence[Row], asked: Sequence[Row]) -> Nearest:
         model, classes = self.model, self.predictions.classes
-        backbone = Backbone.of_saved(model.network, len(classes), model.source, self.accelerator.device)
+        backbone = Backbone.of_saved(model.network, len(classes), model.source, self.context.device)
         sha256 = {self.run_images.path(row["path"]): row["sha256"] for row in [*trained, *asked]}
 
         def features(rows: Sequence[Row], title: str) -> Features:
             split, how = self.run_images.split(rows, classes), model.preprocessing
-            (found,) = features_of(
-                backbone, split, [View(how)], sha256, self.accelerator, progress=self.progress, title=title
-            )
+            (found,) = features_of(backbone, split, [View(how)], sha256, self.context, title=title)
             return found
 
         kept = features(trained, "features of training pictures")

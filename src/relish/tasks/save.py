@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from accelerate import Accelerator
 from huggingface_hub import ModelCard
 from yaml import YAMLError
 
+from relish.core.context import Context
 from relish.core.errors import BadInput, RunError
 from relish.core.io import atomic_path, sha256_of_file, write_json, write_text
 from relish.core.progress import Progress
@@ -70,13 +70,13 @@ def draw_run(folder: RunFolder, stage: RunFolder, scored_on: str) -> None:
 
 def write_results(prepared: Prepared, folder: RunFolder, found: Figures, logits: npt.NDArray[np.float32]) -> None:
     """What the saved model said of the final split, (N, K) logits, and the figures; these end the run."""
-    final = prepared.dataset.splits[prepared.final_name]
+    final = prepared.final
     probabilities = softmax(logits, found.decision.temperature).astype(np.float32)
     with atomic_path(folder.predictions) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, labels=final.labels, probabilities=probabilities, logits=logits)
     if prepared.recipe.method == "train":
         seconds = max((event["seconds"] for event in folder.records() if event["event"] == "train"), default=0.0)
-        speed = prepared.recipe.passes * len(prepared.learn) / seconds if seconds else None
+        speed = prepared.recipe.passes * len(prepared.train) / seconds if seconds else None
     else:
         seconds, speed = elapsed_before(folder.stopwatch), None
     evaluation = {
@@ -121,7 +121,7 @@ def curve_points(folder: RunFolder) -> tuple[CurvePoint, ...]:
     return tuple(points)
 
 
-def describe_run(prepared: Prepared, folder: RunFolder, accelerator: Accelerator) -> None:
+def describe_run(context: Context, prepared: Prepared, folder: RunFolder) -> None:
     """Classes, pictures, and what the run was made on."""
     write_json(folder.classes, list(prepared.dataset.classes))
     write_json(folder.dataset, _pictures(prepared))
@@ -135,8 +135,8 @@ def describe_run(prepared: Prepared, folder: RunFolder, accelerator: Accelerator
             "command": sys.argv,
             "processor": processor_name(),
             "threads": torch.get_num_threads(),
-            "device": str(accelerator.device),
-            "processes": accelerator.num_processes,
+            "device": str(context.device),
+            "processes": context.processes,
             "platform": platform.platform(),
             "python": platform.python_version(),
             "versions": {

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from accelerate import Accelerator
 
+from relish.core.context import Context
 from relish.core.errors import RecipeError, nearest
 from relish.core.io import fingerprint, write_json, write_text
 from relish.core.progress import Progress
-from relish.core.runtime import accelerator_for, keep_freed_memory
+from relish.core.runtime import keep_freed_memory
 from relish.data.dataset import TEST, VALIDATION, Split
 from relish.evaluation.inference import split_logits
 from relish.evaluation.metrics import Proportion, SweepPoint, predicted_class
@@ -130,8 +130,7 @@ def sweep(
         RelishError: what `fit` raises.
     """
     keep_freed_memory()
-    accelerator = accelerator_for(device)
-    voice = progress if progress is not None and accelerator.is_main_process else Progress()
+    context = Context.on(device, progress, workers)
     field, values = parse_vary(vary, points)
     chosen = chosen_recipes(recipes, settings or {})
     rows = {name: str(row) for name, row in (mapping or {}).items()}
@@ -139,30 +138,19 @@ def sweep(
         data=str(data), source=source, weights=None if weights is None else str(weights), mapping=rows, seed=seed,
         val_split=val_split, judge=VALIDATION,
     )  # fmt: skip
-    with accelerator.main_process_first():
-        looked = prepare_data(request, voice)
+    with context.accelerator.main_process_first():
+        looked = prepare_data(request, context.progress)
     for warning in looked.dataset.warnings:
-        voice.warn(warning)
+        context.progress.warn(warning)
     outcomes = {
         recipe.name: tuple(
-            carry_out(
-                request,
-                recipe.with_settings({field: value}),
-                looked,
-                Path(runs),
-                accelerator,
-                voice,
-                workers=workers,
-            )
-            for value in values
+            carry_out(context, request, recipe.with_settings({field: value}), looked, Path(runs)) for value in values
         )
         for recipe in chosen
     }
     test = looked.dataset.splits.get(TEST)
     bests = {name: best for name, found in outcomes.items() if (best := best_of(found)) is not None}
-    right = (
-        {} if test is None else {name: _right(best, test, accelerator, voice, device) for name, best in bests.items()}
-    )
+    right = {} if test is None else {name: _right(context, best, test) for name, best in bests.items()}
     stem = f"{looked.dataset.name}-sweep"
     identity = fingerprint([[str(o.folder.path) for o in found] for found in outcomes.values()])
     result = Sweep(
@@ -172,7 +160,7 @@ def sweep(
         conclusion=_conclusion(field, bests, right),
         folder=study_folder(Path(runs), stem, identity),
     )
-    if not accelerator.is_main_process:
+    if not context.is_main:
         return None
     _write(result, identity)
     return result
@@ -186,7 +174,7 @@ def parse_vary(vary: str, points: int) -> tuple[str, list[float]]:
     """
     name, equals, words = vary.partition("=")
     field = SHORT.get(name.strip(), name.strip())
-    numbers = [f.name for f in fields(Recipe) if f.type in (float, *WHOLE)]
+    numbers = [f.name for f in fields(Recipe) if f.type in (float, float | None, *WHOLE)]
     if not equals or not words.strip():
         raise RecipeError(f"--vary {vary}: not of the form field=low..high or field=a,b,c, such as lr=1e-5..1e-1.")
     if field not in numbers:
@@ -222,12 +210,10 @@ def _judged(outcome: Outcome) -> list[str]:
     return [f"{top1.value:.4f}", f"{low:.3f}–{high:.3f}"]
 
 
-def _right(
-    best: Outcome, test: Split, accelerator: Accelerator, progress: Progress, device: str
-) -> npt.NDArray[np.bool_]:
+def _right(context: Context, best: Outcome, test: Split) -> npt.NDArray[np.bool_]:
     """(N,) bool over the test split: this one time."""
-    model = Classifier.load(best.folder.path, device=device)
-    logits = split_logits(model.network, test, model.preprocessing, accelerator, progress=progress, title="testing")
+    model = Classifier.load(best.folder.path, device=context.device.type)
+    logits = split_logits(model.network, test, model.preprocessing, context, title="testing")
     right: npt.NDArray[np.bool_] = predicted_class(logits) == test.labels
     return right
 
@@ -250,7 +236,7 @@ def _write(result: Sweep, identity: str) -> None:
     write_json(result.folder / "study.json", {"identity": identity, **result.as_json()})
     if result.field == "learning_rate":
         points = {
-            name: [SweepPoint(o.recipe.learning_rate, o.scores.top1 if o.scores else None) for o in outcomes]
+            name: [SweepPoint(o.recipe.rate, o.scores.top1 if o.scores else None) for o in outcomes]
             for name, outcomes in result.outcomes.items()
         }
         if chart := plots.learning_rates(points):

@@ -1,175 +1,231 @@
-"""The ladder: probe, fine-tuning from the probe's head, averaging the two; each kept only where it is better.
+"""The ladder: probe, fine-tuning from the probe's head, a mixture of the two; each kept only where it is better.
 
-In:   a target model as its source left it, the pictures to learn from, a recipe, a folder.
-Out:  the network, as the best rung left it; every rung's figures in the run's `metrics.jsonl`.
+What is compared are predictions of images that were held out: a fifth of them, or, where that is too few to tell two
+models apart, every image once, held out from one of several models, which are averaged in the end. Everything is either
+kept on disk or follows from it, so a run that is killed climbs again from the bottom, in seconds, up to where it was.
 
-What is compared are answers on pictures that were held out: a fifth of them, or, where that is too few to tell two
-models apart, every picture once, held out from one of several models, which are averaged in the end. Everything is
-either kept on disk or follows from it, so a run that is killed is climbed again from the bottom, in seconds, up to
-where it was.
-
-Source: fine-tuning from a probe: Kumar et al. 2022, arXiv:2202.10054. Averaging with it: Wortsman et al. 2022,
+Source: fine-tuning from a probe: Kumar et al. 2022, arXiv:2202.10054. Mixing with it: Wortsman et al. 2022,
 arXiv:2109.01903; averaging models of one origin: Wortsman et al. 2022, arXiv:2203.05482.
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
-from accelerate import Accelerator
+import numpy.typing as npt
 
-from relish.core.progress import Progress
-from relish.core.run_folder import RunFolder
+from relish.core.context import RunContext
 from relish.data.transforms import Preprocessing
 from relish.evaluation.held_out import HeldOut
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.significance import Verdict, compare_losses, tempered_losses
-from relish.training.budget import SHARES, Climb, Plans, joint_epochs_for
-from relish.training.checkpoint import State, state_of
-from relish.training.finetune import HELD_OUT, Fold, Tuned, Tuning, put_together, set_head
+from relish.models.freeze import freeze
+from relish.training.budget import (
+    COEFFICIENTS,
+    Budget,
+    FineTuningPlan,
+    candidate_rates,
+    folds_for,
+    joint_epochs_for,
+    planned_fine_tuning,
+    planned_probe,
+)
+from relish.training.checkpoint import state_of
+from relish.training.finetune import HELD_OUT, FineTuned, decoded_for, fine_tune, join, set_head
+from relish.training.linear_probe import CrossValidated
 from relish.training.precision import run_precision
-from relish.training.probe_stage import Probed, probe_of
-from relish.training.train import Lesson
+from relish.training.probe_stage import held_out_masks, probe_figures, probe_stage
+from relish.training.train import TrainingSetup
 
 Keep = Callable[[Preprocessing, HeldOut], None]
-"""Called whenever the network has become the best so far, to save it; with how it wants its pictures, and what it, or
-the models it was put together from, said of pictures they did not learn from."""
+"""Called whenever the network has become the best so far, to save it; with its preprocessing, and what it, or the
+models it was made from, predict of images they were not trained on."""
+Mask = npt.NDArray[np.bool_]
 
 
-def climb(job: Climb, folder: RunFolder, keep: Keep, accelerator: Accelerator, progress: Progress) -> list[RunFolder]:
+def climb(
+    run: RunContext, setup: TrainingSetup, budget: Budget, keep: Keep, target_accuracy: float | None = None
+) -> str | None:
     """Climb as far as the recipe and the time go, and as each rung is better than the one below.
 
+    Args:
+        setup: `train` holds every image to learn from; those in `validation` too are what rungs are chosen by.
+        target_accuracy: on held-out images; a probe that reaches it is the last rung.
+
     Returns:
-        Where each fine-tuning was recorded; none where there was only the probe.
+        The stage whose training curves stand for the run's; None where there was only the probe.
 
     Raises:
         ModelError: no probe can be trained for this network.
-        Diverged, Stopped, PictureError: as the loop does.
+        Stopped, ImageError: as the loop does.
     """
-    plans = Plans(job, folder, accelerator, progress)
-    probed = probe_of(job, plans.lower(), accelerator, progress)
-    network = job.target.network
+    network = setup.target.network
+    lower = planned_probe(run, setup, budget)
+    setup, found = probe_stage(run, setup, lower)
     origin = state_of(network)
-    set_head(job.target, probed.probe)
-    progress.say(f"rung    {probed.words()}")
-    if not _kept_before(folder):  # a run that is resumed may have a better one by now
-        keep(probed.preprocessing, _probed_held_out(job, probed))
-    _record(job, folder, accelerator, "probe", **probed.as_json())
-    if job.recipe.method == "probe" or _reached(job, probed.right, progress) or job.recipe.epochs == 0:
-        return []
-    probe, lesson = state_of(network), _lesson(job, probed)
-    lesson = replace(lesson, precision=run_precision(lesson, folder, accelerator, progress))
-    tuning = Tuning(
-        job=job, plans=plans, plan=plans.upper(lesson), probed=probed, lesson=lesson, origin=origin, folder=folder,
-        accelerator=accelerator, progress=progress,
+    set_head(setup.target, found.fit())
+    run.progress.say(
+        f"rung    probe: {found.accuracy.sentence()} in cross-validation; strength {found.strength:.2g}, "
+        f"pictures {setup.preprocessing.framing_words}"
+    )
+    if not _kept_before(run):  # a run that is resumed may have a better one by now
+        keep(setup.preprocessing, _probe_held_out(setup, found))
+    _record_rung(run, budget, "probe", **probe_figures(setup, found))
+    if setup.recipe.method == "probe" or _reached(run, found.accuracy, target_accuracy) or setup.recipe.epochs == 0:
+        return None
+
+    probe = state_of(network)
+    setup = replace(setup, precision=run_precision(run, setup))
+    wanted, (alone,) = held_out_masks(run, setup, folds_for(len(setup.train))), held_out_masks(run, setup, 1)
+    plan = planned_fine_tuning(
+        run, setup, budget, lower.forward, folds=len(wanted), held_alone=int(alone.sum())
     )  # fmt: skip
-    tuned = tuning.models()
-    if tuned is None:
+    if plan.half_still:
+        freeze(setup.target, "half")
+    masks = held_out_masks(run, setup, plan.folds)
+    setup = replace(setup, decoded=decoded_for(run, setup, masks) if masks else None)
+    tried: list[FineTuned | None] = []
+    for name, fold, rate, held in _trainings(
+        run, plan, masks, candidate_rates(setup.recipe.learning_rate, plan.rates), tried
+    ):
+        deadline = plan.deadline(budget, len(setup.train), lower.forward, held)
+        part, fitted = _without(setup, masks[fold], plan.epochs, rate, deadline), found.fit(masks[fold])
+        logits = fitted.logits(found.plain[masks[fold]])
+        tried.append(fine_tune(run.stage(name), part, origin, fitted, logits))
+    models = _chosen_of_each_fold(run, tried, len(masks))
+    if not models:
         network.load_state_dict(probe)
-        return []
-    joint = replace(
-        lesson,
-        recipe=replace(job.recipe, epochs=joint_epochs_for(tuning.plan.epochs), learning_rate=tuned.rate),
-        score=lesson.learn.take([]),
-        deadline=tuning.deadline([]),
-    )
-    if not _top(job, joint, tuned, probe, partial(keep, probed.preprocessing), folder, accelerator, progress):
-        network.load_state_dict(probe)
-    return list(tuned.stages)
+        return None
 
-
-def _top(
-    job: Climb,
-    joint: Lesson,
-    tuned: Tuned,
-    probe: State,
-    keep: Callable[[HeldOut], None],
-    folder: RunFolder,
-    accelerator: Accelerator,
-    progress: Progress,
-) -> bool:
-    """Put what the folds come to into the network, and keep it, where it is better than the probe; whether it is."""
-    folds = list(tuned.folds)
-    share, verdict = _chosen(folds)
-    name = "fine-tuned" if share == 1 else f"average of probe and fine-tuned, {share:g} of the way"
-    progress.say(f"rung    {name}: {verdict.sentence()}")
-    kept = verdict.better and put_together(joint, folds, share, probe, folder, accelerator, progress)
+    coefficient, verdict = _chosen(models)
+    words = "fine-tuned" if coefficient == 1 else f"average of probe and fine-tuned, {coefficient:g} of the way"
+    run.progress.say(f"rung    {words}: {verdict.sentence()}")
+    deadline = plan.deadline(budget, len(setup.train), lower.forward, [])
+    joint = _without(setup, None, joint_epochs_for(plan.epochs), models[0].learning_rate, deadline)
+    kept = verdict.better and join(run, joint, models, coefficient, probe)
     if verdict.better and not kept:
-        progress.warn("what the models were put together to is worse than they are, so the probe is kept after all.")
+        run.progress.warn("the average of the models is worse than they are, so the probe is kept after all.")
     if kept:
-        keep(_tuned_held_out(job, folds, share))
+        keep(setup.preprocessing, _tuned_held_out(setup, models, coefficient))
+    else:
+        network.load_state_dict(probe)
     figures = {
-        "probe_correct": verdict.right_before, "share": share, "gain": verdict.gain, "error": verdict.error,
-        "kept": kept, "curves": tuned.stages[0].path.name, "learning_rate": tuned.rate,
+        "probe_correct": verdict.right_before, "share": coefficient, "gain": verdict.gain, "error": verdict.error,
+        "kept": kept, "curves": models[0].stage, "learning_rate": models[0].learning_rate,
     }  # fmt: skip
-    _record(job, folder, accelerator, "average", **Proportion(verdict.right, verdict.count).as_json(), **figures)
-    progress.say(f"won     {name if kept else 'probe'}")
-    return kept
+    _record_rung(run, budget, "average", **Proportion(verdict.right, verdict.count).as_json(), **figures)
+    run.progress.say(f"won     {words if kept else 'probe'}")
+    return models[0].stage
 
 
-def _lesson(job: Climb, probed: Probed) -> Lesson:
-    """Fine-tuning on every picture; each model that is fine-tuned takes a part of it."""
-    return Lesson(
-        target=job.target,
-        recipe=job.recipe,
-        learn=probed.learn,
-        score=probed.learn,
-        score_name=HELD_OUT,
-        preprocessing=probed.preprocessing,
-        seed=job.seed,
-        workers=job.workers,
-    )
+def _trainings(
+    run: RunContext,
+    plan: FineTuningPlan,
+    masks: Sequence[Mask],
+    rates: Sequence[float],
+    tried: Sequence[FineTuned | None],
+) -> Iterator[tuple[str, int, float, list[int]]]:
+    """Stage, fold and learning rate of each training, and how many images are held out from it and from each later one.
+
+    The first fold's model is trained at every rate, and the better one sets the rate of the others.
+
+    Args:
+        tried: grows by what became of each training before the next one is asked for.
+    """
+    held: list[int] = [int(mask.sum()) for mask in masks]
+    count = len(masks)
+    for number, rate in enumerate(rates if count else ()):
+        yield "fine-tuning-1" + "-slower" * number, 0, rate, [held[0]] * (len(rates) - number) + held[1:]
+    best = _best(tried)
+    if best is None:
+        return
+    if len(rates) > 1:
+        run.progress.say(f"rate    {best.learning_rate:g} is the better one here")
+    run.progress.say(_tuned_words(best, 1, count))
+    for fold in range(1, count):
+        yield f"fine-tuning-{fold + 1}", fold, best.learning_rate, held[fold:]
+        if (model := tried[-1]) is None:
+            return
+        run.progress.say(_tuned_words(model, fold + 1, count))
 
 
-def _probed_held_out(job: Climb, probed: Probed) -> HeldOut:
-    """What the probe's cross-validation said of each picture that was held out from it once."""
-    out = probed.learn.take(np.flatnonzero(probed.found.held))
-    return HeldOut(out.labels, probed.found.logits, tuple(job.contents[path] for path in out.paths))
+def _chosen_of_each_fold(run: RunContext, tried: Sequence[FineTuned | None], folds: int) -> list[FineTuned]:
+    """One model of each fold; none where a fold has none."""
+    trained = len(tried) - folds + 1  # of the first fold
+    models = [model for model in (_best(tried[:trained]), *tried[trained:]) if model is not None]
+    if len(models) < folds:
+        run.progress.warn("fine-tuning is omitted.")
+        return []
+    return models
 
 
-def _tuned_held_out(job: Climb, folds: list[Fold], share: float) -> HeldOut:
-    """What each model of the average said of the pictures held out from it."""
+def _best(tried: Sequence[FineTuned | None]) -> FineTuned | None:
+    """The model with the smallest loss on what was held out; None where none was trained to its end."""
+    return min((model for model in tried if model is not None), key=lambda model: model.best_loss, default=None)
+
+
+def _tuned_words(model: FineTuned, number: int, models: int) -> str:
+    which = f"tuned   model {number} of {models}" if models > 1 else "tuned   model"
+    return f"{which}: {model.accuracy.correct} of {model.accuracy.count} held-out pictures right"
+
+
+def _without(setup: TrainingSetup, out: Mask | None, epochs: int, rate: float, deadline: float) -> TrainingSetup:
+    """Training on all images but those held out, which it is validated on."""
+    recipe = replace(setup.recipe, epochs=epochs, learning_rate=rate)
+    out = np.zeros(len(setup.train), dtype=np.bool_) if out is None else out
+    return replace(
+        setup, recipe=recipe, train=setup.train.take(np.flatnonzero(~out)), deadline=deadline,
+        validation=setup.train.take(np.flatnonzero(out)), validation_name=HELD_OUT,
+    )  # fmt: skip
+
+
+def _probe_held_out(setup: TrainingSetup, found: CrossValidated) -> HeldOut:
+    """What the probe's cross-validation predicts of each image, held out once."""
+    out = setup.train.take(np.flatnonzero(found.held))
+    return HeldOut(out.labels, found.logits, tuple(setup.sha256[path] for path in out.paths))
+
+
+def _tuned_held_out(setup: TrainingSetup, models: Sequence[FineTuned], coefficient: float) -> HeldOut:
+    """What each model of the average predicts of the images held out from it."""
     return HeldOut(
-        np.concatenate([fold.out.labels for fold in folds]),
-        np.concatenate([fold.logits[share] for fold in folds]),
-        tuple(job.contents[path] for fold in folds for path in fold.out.paths),
+        np.concatenate([model.held_out.labels for model in models]),
+        np.concatenate([model.logits[coefficient] for model in models]),
+        tuple(setup.sha256[path] for model in models for path in model.held_out.paths),
     )
 
 
-def _chosen(folds: list[Fold]) -> tuple[float, Verdict]:
-    """The best average on the pictures held out, as a share of the way from the probe, and how it compares with it."""
-    labels = np.concatenate([fold.out.labels for fold in folds])
-    said = {share: np.concatenate([fold.probabilities(share) for fold in folds]) for share in (0.0, *SHARES)}
-    # A model whose numbers are none any more says nothing.
-    said = {share: np.nan_to_num(found) for share, found in said.items()}
-    right = {share: int((found.argmax(1) == labels).sum()) for share, found in said.items()}
-    # One that is right less often than the probe cannot win, however small its loss.
-    fit = [share for share in SHARES if right[share] >= right[0.0]] or list(SHARES)
-    share = min(fit, key=lambda s: float(tempered_losses(said[s], labels).mean()))
-    return share, compare_losses(said[share], said[0.0], labels)
+def _chosen(models: Sequence[FineTuned]) -> tuple[float, Verdict]:
+    """The coefficient with the smallest loss on the images held out, and how that mixture compares with the probe."""
+    labels = np.concatenate([model.held_out.labels for model in models])
+    mixed = {c: np.concatenate([model.probabilities(c) for model in models]) for c in (0.0, *COEFFICIENTS)}
+    # A model whose numbers are not finite predicts nothing.
+    mixed = {coefficient: np.nan_to_num(found) for coefficient, found in mixed.items()}
+    correct = {coefficient: int((found.argmax(1) == labels).sum()) for coefficient, found in mixed.items()}
+    # One that is correct less often than the probe cannot win, however small its loss.
+    fit = [coefficient for coefficient in COEFFICIENTS if correct[coefficient] >= correct[0.0]] or list(COEFFICIENTS)
+    best = min(fit, key=lambda coefficient: float(tempered_losses(mixed[coefficient], labels).mean()))
+    return best, compare_losses(mixed[best], mixed[0.0], labels)
 
 
-def _kept_before(folder: RunFolder) -> bool:
+def _kept_before(run: RunContext) -> bool:
     """Whether an earlier start kept a model above the probe."""
-    return any(event["event"] == "rung" and event["rung"] == "average" and event["kept"] for event in folder.records())
+    events = run.folder.records()
+    return any(event["event"] == "rung" and event["rung"] == "average" and event["kept"] for event in events)
 
 
-def _reached(job: Climb, right: Proportion, progress: Progress) -> bool:
-    if job.target_accuracy is None or right.value < job.target_accuracy:
+def _reached(run: RunContext, accuracy: Proportion, target: float | None) -> bool:
+    if target is None or accuracy.value < target:
         return False
-    progress.say(
-        f"won     probe: it reaches {job.target_accuracy:g} on held-out pictures, so there is no need to climb on"
-    )
+    run.progress.say(f"won     probe: it reaches {target:g} on held-out pictures, so there is no need to climb on")
     return True
 
 
-def _record(job: Climb, folder: RunFolder, accelerator: Accelerator, rung: str, **figures: Any) -> None:
+def _record_rung(run: RunContext, budget: Budget, rung: str, **figures: Any) -> None:
     """A rung's figures, once: a run that is resumed meets its rungs again."""
-    if accelerator.is_main_process and not any(event.get("rung") == rung for event in folder.records()):
+    if run.is_main and not any(event.get("rung") == rung for event in run.folder.records()):
         told = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in figures.items()}
-        seconds = time.monotonic() - job.began
-        folder.record(event="rung", epoch=0, batch=0, rung=rung, seconds=seconds, **told)
+        seconds = time.monotonic() - budget.began
+        run.record(event="rung", epoch=0, batch=0, rung=rung, seconds=seconds, **told)

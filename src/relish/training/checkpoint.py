@@ -1,7 +1,7 @@
 """What a run keeps of a network on its way: checkpoints, scalars for a tracker, and arithmetic on state dicts.
 
 A checkpoint holds tensors and plain numbers only, so that it is read back without unpickling anything else. Nothing of
-the random generators is kept, since every draw of a run is looked up by its place (`core/runtime.py`).
+the random generators is kept, since every draw of a run is a function of the seed, epoch and image.
 """
 
 import dataclasses
@@ -23,38 +23,52 @@ from relish.core.io import atomic_path
 
 
 @dataclass
-class Place:
-    """How far a run is: `batch` batches of epoch `epoch` are done (both counted from 0), and what they added up to."""
+class TrainingState:
+    """How far a training is: `batch` batches of epoch `epoch` are done (both from 0), and what they added up to."""
 
     epoch: int = 0
     batch: int = 0
     loss: float = 0.0
-    """Sum of the losses of this epoch's pictures so far, in nats."""
-    right: int = 0
-    """Of this epoch's pictures so far, how many were classified right, in train mode, before their step."""
+    """Sum of the losses of this epoch's images so far, in nats."""
+    correct: int = 0
+    """Of this epoch's images so far, how many were predicted correctly, in train mode, before their step."""
     seen: int = 0
-    """Of this epoch's pictures, how many were seen so far."""
+    """Of this epoch's images, how many were seen so far."""
     seconds: float = 0.0
-    """Wall-clock time spent training, over every part of the run, scoring left out."""
+    """Wall-clock time spent training, over every start of the run, evaluation omitted."""
+
+    @property
+    def words(self) -> str:
+        """Mean loss and accuracy of the epoch so far."""
+        return f"loss {self.loss / self.seen:.3f}  train {self.correct / self.seen:.3f}"
+
+    def images_done(self, images: int) -> int:
+        """Images seen since the start, where an epoch has so many."""
+        return self.epoch * images + self.seen
+
+    def add(self, loss: float, correct: int, images: int, seconds: float) -> None:
+        """Count one batch."""
+        self.loss, self.correct, self.seen = self.loss + loss, self.correct + correct, self.seen + images
+        self.batch, self.seconds = self.batch + 1, self.seconds + seconds
 
     def next_epoch(self) -> None:
         """Move to the start of the next epoch."""
-        self.epoch, self.batch, self.loss, self.right, self.seen = self.epoch + 1, 0, 0.0, 0, 0
+        self.epoch, self.batch, self.loss, self.correct, self.seen = self.epoch + 1, 0, 0.0, 0, 0
 
 
-def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, place: Place) -> None:
-    """Write everything the run needs to go on, atomically."""
+def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, state: TrainingState) -> None:
+    """Write everything that resuming needs, atomically."""
     content = {
         "network": network.state_dict(),
         "optimiser": optimiser.state_dict(),
-        "place": dataclasses.asdict(place),
+        "state": dataclasses.asdict(state),
     }
     # Given a name, torch writes by itself, and a full disk is an error without a reason.
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         torch.save(content, file)
 
 
-def load_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> Place | None:
+def load_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer) -> TrainingState | None:
     """Put network and optimiser back where the checkpoint left them; None where there is no checkpoint.
 
     Raises:
@@ -66,7 +80,7 @@ def load_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optim
         content = _content(path)
         network.load_state_dict(content["network"])
         optimiser.load_state_dict(content["optimiser"])
-        return Place(**content["place"])
+        return TrainingState(**content["state"])
 
 
 def load_network(path: Path, network: nn.Module) -> None:
@@ -91,7 +105,7 @@ def _readable(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0]
         raise RunError(
-            f"{path} cannot be gone on from ({reason}).", hint="Delete that file, and the run starts over."
+            f"{path} cannot be resumed from ({reason}).", hint="Delete that file, and the run starts over."
         ) from error
 
 

@@ -1,8 +1,5 @@
 """The linear probe: a softmax output layer trained to its optimum on the features of a frozen backbone.
 
-In:   (N, D) features, their labels, folds to cross-validate on.
-Out:  a `Probe`: weight and bias for the features as they are, and the strength of the penalty that was chosen.
-
 The problem is convex: there is one optimum and no rate to choose. Features are centred and brought to a common scale
 while it is solved, so that a strength means the same for any backbone; both are then folded into weight and bias.
 """
@@ -15,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from relish.evaluation.metrics import Proportion
 from relish.training.recipe import BalanceName, balance_of
 
 Floats = npt.NDArray[np.float32]
@@ -49,20 +47,57 @@ class Probe:
 
 @dataclass(frozen=True, eq=False)
 class CrossValidated:
-    """A strength chosen by cross-validation."""
+    """A strength chosen by cross-validation, and what it was chosen on."""
 
+    features: Floats
+    """(V * N, D): N images, then the same again in other views."""
+    labels: Labels
+    """(V * N,)."""
+    classes: int
+    bias: bool
+    """Whether the output layer has one."""
+    balance: BalanceName
     strength: float
+    """Of the L2 penalty, no unit."""
     losses: tuple[tuple[float, float], ...]
     """For each strength that was tried, its mean held-out loss in nats."""
     logits: Floats
-    """(n, K) float32: what the probe of this strength says of each picture held out, learned from the other folds."""
+    """(n, K) float32 of each image held out, by the probe of this strength that the other folds gave."""
     held: npt.NDArray[np.bool_]
-    """(N,) bool: which pictures those are."""
+    """(N,) bool: which images those are."""
 
     @property
     def loss(self) -> float:
         """The smallest mean held-out loss, in nats."""
         return min(loss for _, loss in self.losses)
+
+    @property
+    def views(self) -> int:
+        """Views of each image."""
+        return len(self.labels) // len(self.held)
+
+    @property
+    def plain(self) -> Floats:
+        """(N, D): the features of each image as it is evaluated."""
+        return self.features[: len(self.held)]
+
+    @property
+    def accuracy(self) -> Proportion:
+        """On the images held out, each predicted by a probe that was not trained on it."""
+        own = self.labels[: len(self.held)][self.held]
+        return Proportion(int((self.logits.argmax(1) == own).sum()), len(own))
+
+    def fit(self, without: npt.NDArray[np.bool_] | None = None) -> Probe:
+        """The probe of this strength.
+
+        Args:
+            without: (N,) bool, images that it is not trained on; None: it is trained on all of them.
+        """
+        features, labels = self.features, self.labels
+        if without is not None:
+            rows = np.tile(~without, self.views)
+            features, labels = features[rows], labels[rows]
+        return fit_probe(features, labels, self.classes, self.strength, bias=self.bias, balance=self.balance)
 
 
 class Problem:
@@ -210,4 +245,7 @@ def cross_validate(
             best = (loss, strength, judged.numpy())
         elif all(worse > best[0] for _, worse in losses[-_PATIENCE:]):
             break
-    return CrossValidated(best[1], tuple(losses), best[2], held)
+    return CrossValidated(
+        features=features, labels=labels, classes=classes, bias=bias, balance=balance, strength=best[1],
+        losses=tuple(losses), logits=best[2], held=held,
+    )  # fmt: skip

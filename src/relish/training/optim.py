@@ -21,7 +21,7 @@ from relish.training.recipe import Recipe
 
 def learning_rates(recipe: Recipe) -> dict[str, float]:
     """The rate of each group at the start of a run."""
-    return {"backbone": recipe.learning_rate, "head": recipe.learning_rate * recipe.head_multiplier}
+    return {"backbone": recipe.rate, "head": recipe.rate * recipe.head_multiplier}
 
 
 def make_optimiser(target: TargetModel, recipe: Recipe) -> torch.optim.Optimizer:
@@ -36,8 +36,8 @@ def make_optimiser(target: TargetModel, recipe: Recipe) -> torch.optim.Optimizer
         if (learning := [p for p in parameters if p.requires_grad])
     ]
     if recipe.optimiser == "adamw":
-        return torch.optim.AdamW(_without_decay_of_norms(groups, recipe.weight_decay), lr=recipe.learning_rate)
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+        return torch.optim.AdamW(_without_decay_of_norms(groups, recipe.weight_decay), lr=recipe.rate)
+    return torch.optim.SGD(groups, lr=recipe.rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
 def _parts(target: TargetModel, recipe: Recipe) -> Iterator[tuple[str, float, list[nn.Parameter]]]:
@@ -77,7 +77,7 @@ def set_rates(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int, steps
 def base_rate(optimiser: torch.optim.Optimizer, recipe: Recipe) -> float:
     """The recipe's base rate as the schedule has it at this step."""
     group = max(optimiser.param_groups, key=lambda one: float(one["base_lr"]))
-    return recipe.learning_rate * float(group["lr"] / group["base_lr"]) if group["base_lr"] else 0.0
+    return recipe.rate * float(group["lr"] / group["base_lr"]) if group["base_lr"] else 0.0
 
 
 def batch_loss(losses: torch.Tensor, recipe: Recipe, pictures: int, processes: int) -> torch.Tensor:

@@ -1,65 +1,53 @@
 """The precision of a run: what its recipe says, or what a trial on this machine says; the same to its end.
 
-In:   a lesson, ready to begin or to go on, and its run folder.
-Out:  `f32` or `bf16`.
-
-The outcome is written into the run folder before the first step: a run that is resumed, on another machine too, goes on
-in the precision that it began in.
+The outcome is written into the run folder before the first step: a run that is resumed, on another machine too,
+computes in the precision that it began in.
 """
 
 import json
 
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
-
+from relish.core.context import RunContext
 from relish.core.errors import RunError
 from relish.core.io import write_json
-from relish.core.progress import Progress
-from relish.core.run_folder import RunFolder
 from relish.core.runtime import to_device
 from relish.data.loader import evaluation_batches
 from relish.data.split import evenly_spaced
 from relish.data.transforms import normalise
 from relish.models.freeze import set_train_mode
-from relish.models.precision import MEASURED_ON, PICTURES, Precision, Trial, trial
-from relish.training.train import Lesson
+from relish.models.precision import MEASURED_ON, PICTURES, Precision, trial
+from relish.training.train import TrainingSetup
 
 
-def run_precision(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> Precision:
+def run_precision(run: RunContext, setup: TrainingSetup) -> Precision:
     """What the recipe asks for; for `auto`, the outcome of a trial, one for all processes and for all of the run.
 
     Raises:
-        RunError: the run was begun, and which precision in cannot be read any more.
-        ImageError: a picture cannot be opened any more.
+        RunError: the run was begun, and its precision cannot be read any more.
+        ImageError: an image cannot be opened any more.
     """
-    if lesson.recipe.precision != "auto" or accelerator.device.type not in MEASURED_ON:
+    if setup.recipe.precision != "auto" or run.device.type not in MEASURED_ON:
         return "f32"
-    chosen: list[Precision] = ["f32"]
-    if accelerator.is_main_process:
-        chosen = [_noted(folder) if folder.precision.is_file() else _tried(lesson, folder, accelerator, progress)]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(chosen)
-    return chosen[0]
+    return run.from_main(lambda: _kept(run) if run.folder.precision.is_file() else _tried(run, setup))
 
 
-def _noted(folder: RunFolder) -> Precision:
+def _kept(run: RunContext) -> Precision:
+    file = run.folder.precision
     try:
-        noted = json.loads(folder.precision.read_bytes())["precision"]
-        return {"f32": "f32", "bf16": "bf16"}[noted]  # type: ignore[return-value]
+        return {"f32": "f32", "bf16": "bf16"}[json.loads(file.read_bytes())["precision"]]  # type: ignore[return-value]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f"{folder.precision} does not say in which precision the run began.",
+            f"{file} does not say in which precision the run began.",
             hint='Write {"precision": "f32"} or {"precision": "bf16"} into it.',
         ) from error
 
 
-def _tried(lesson: Lesson, folder: RunFolder, accelerator: Accelerator, progress: Progress) -> Precision:
-    to_device(lesson.target.network, accelerator.device)
-    set_train_mode(lesson.target.network, lesson.target, still_norms=lesson.recipe.batch_norm == "still")
-    some = evenly_spaced(len(lesson.learn), min(PICTURES, lesson.recipe.batch_size))
-    (batch,) = evaluation_batches(lesson.learn, lesson.preprocessing, [some])
-    images = normalise(batch.images.to(accelerator.device), lesson.preprocessing)
-    found: Trial = trial(lesson.target.network, images, training=True)
-    write_json(folder.precision, found.as_json())
-    progress.say(f"trial   {found.sentence()}")
+def _tried(run: RunContext, setup: TrainingSetup) -> Precision:
+    network = setup.target.network
+    to_device(network, run.device)
+    set_train_mode(network, setup.target, still_norms=setup.recipe.batch_norm == "still")
+    some = evenly_spaced(len(setup.train), min(PICTURES, setup.recipe.batch_size))
+    (batch,) = evaluation_batches(setup.train, setup.preprocessing, [some])
+    found = trial(network, normalise(batch.images.to(run.device), setup.preprocessing), training=True)
+    write_json(run.folder.precision, found.as_json())
+    run.progress.say(f"trial   {found.sentence()}")
     return found.precision

@@ -32,8 +32,6 @@ Decoding = Literal["whole", "scaled"]
 BalanceName = Literal["none", "sampling", "weights", "logit"]
 
 
-_LATER: Mapping[str, Any] = {"balance": "none", "decoding": "whole"}
-"""Fields that recipes have got since there are runs, as those runs have them."""
 SHORT: Mapping[str, str] = {"lr": "learning_rate"}
 """Other names of fields, as the command line has them."""
 
@@ -57,8 +55,9 @@ class Recipe:
     freeze: str = "none"
     """What does not learn: `none`, `backbone`, `early`, the first third of the groups of layers or the first two,
     `half` of them, or N, the first N."""
-    learning_rate: float = 5e-5
-    """Base rate of every layer but the head, per loss as `loss` takes it (a sum, in the book)."""
+    learning_rate: float | None = 5e-5
+    """Base rate of every layer but the head, per loss as `loss` takes it (a sum, in the book); None, with method=ladder
+    alone: the ladder chooses among its own (`budget.RATES`)."""
     head_multiplier: float = 10.0
     """The head's rate over the base rate, no unit."""
     layer_decay: float = 1.0
@@ -97,7 +96,9 @@ class Recipe:
     """What forward and backward passes compute in: f32, or whichever of f32 and bf16 a short trial finds faster."""
 
     def __post_init__(self) -> None:
-        _check(0 < self.learning_rate < math.inf, "learning_rate", "above 0 and finite", self.learning_rate)
+        rate = self.learning_rate
+        given = rate is None if self.method == "ladder" else False
+        _check(given or 0 < (rate or 0) < math.inf, "learning_rate", "above 0 and finite", rate)
         _check(0 < self.head_multiplier < math.inf, "head_multiplier", "above 0 and finite", self.head_multiplier)
         _check(0 < self.layer_decay <= 1, "layer_decay", "above 0 and at most 1", self.layer_decay)
         _check(0 <= self.warmup < 1, "warmup", "from 0 up to but not 1", self.warmup)
@@ -113,6 +114,13 @@ class Recipe:
         _check(frozen, "freeze", "none, backbone, early, half or a number of layer groups", self.freeze)
 
     @property
+    def rate(self) -> float:
+        """`learning_rate`, where it is given."""
+        if self.learning_rate is None:
+            raise RecipeError("learning_rate must be given for the loop; only a ladder chooses it.")
+        return self.learning_rate
+
+    @property
     def passes(self) -> int:
         """`epochs`, where they are given."""
         if self.epochs is None:
@@ -124,9 +132,8 @@ class Recipe:
         return asdict(self)
 
     def identity(self) -> dict[str, Any]:
-        """What makes two runs the same run: every field but the name, and later ones only where they were changed."""
-        fields_then = {key: value for key, value in self.as_dict().items() if key != "name"}
-        return {key: value for key, value in fields_then.items() if key not in _LATER or value != _LATER[key]}
+        """What makes two runs the same run: every field but the name."""
+        return {key: value for key, value in self.as_dict().items() if key != "name"}
 
     def with_settings(self, settings: Mapping[str, Any]) -> "Recipe":
         """The same recipe with some fields changed; words such as "1e-4" are read as the field's type.
@@ -142,7 +149,7 @@ class Recipe:
                     f'recipe {self.name} has no "{key}".', hint=nearest(key, known) or f"It has: {', '.join(known)}."
                 )
         wanted = {
-            key: None if str(value).lower() == "none" and key in ("image_size", "epochs") else value
+            key: None if str(value).lower() == "none" and key in ("image_size", "epochs", "learning_rate") else value
             for key, value in settings.items()
         }
         return recipe_from_dict({**self.as_dict(), **wanted})
@@ -233,7 +240,7 @@ RECIPES: Mapping[str, Recipe] = {
             name="auto",
             method="ladder",
             freeze="early",
-            learning_rate=1e-3,
+            learning_rate=None,
             head_multiplier=1.0,
             layer_decay=0.75,
             optimiser="adamw",

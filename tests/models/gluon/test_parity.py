@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 
+from relish.core.context import Context
+from relish.core.run_folder import RunFolder
 from relish.data.dataset import Split
 from relish.data.loader import Batch
 from relish.data.transforms import book_preprocessing, normalise
-from relish.models.freeze import set_train_mode
 from relish.models.gluon.loading import own_names, plain_name, renamed
 from relish.models.gluon.networks import Norm
 from relish.models.gluon.params import read_params
@@ -20,9 +20,8 @@ from relish.models.own_module import source_model
 from relish.models.source import load_source
 from relish.models.target import make_target
 from relish.training import train as loop
-from relish.training.optim import make_optimiser
-from relish.training.recipe import balance_of, named_recipe
-from relish.training.train import Lesson
+from relish.training.recipe import named_recipe
+from relish.training.train import TrainingSetup, train
 from tests.fixtures.gluon.make_fixtures import BATCH, MEAN, SIZE, STD, labels, pictures
 from tests.gluon_files import params_bytes
 
@@ -76,14 +75,14 @@ def test_it_answers_as_mxnet_does(family):
     assert EXPECTED[f"{family}/eval"].std(0).min() > 0.05  # what is compared depends on the pictures
 
 
-def after_one_step(family):
+def after_one_step(family, folder):
     """The target network after one step of relish's own loop with `book-mxnet`; it begins as the source's twin.
 
     The step is computed in float64: in float32 the last digits decide now and then on which side of a ReLU a value
     falls, and they differ with the processor and the number of threads. MXNet's own step lies as near to the exact one.
     """
     source = load_source(weights=FIXTURES / f"{family}.params")
-    recipe = named_recipe("book-mxnet").with_settings({"batch_size": BATCH})
+    recipe = named_recipe("book-mxnet").with_settings({"batch_size": BATCH, "epochs": 1})
     names = [f"class {number}" for number in range(5)]
     target = make_target(
         source, names, head_init="source", seed=0, mapping={name: row for row, name in enumerate(names)}
@@ -91,22 +90,12 @@ def after_one_step(family):
     assert same(dict(source.network.state_dict()), dict(target.network.state_dict()))
     truth = torch.from_numpy(labels())
     split = Split(tuple(Path(str(i)) for i in range(BATCH)), labels().astype(np.int64))
-    lesson = Lesson(
-        target=target, recipe=recipe, learn=split, score=split, score_name="test", preprocessing=HOW, seed=0
-    )
-    set_train_mode(target.network, target)
+    setup = TrainingSetup(target=target, recipe=recipe, train=split, validation=split.take([]), preprocessing=HOW)
     target.network.double().register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
     batch = Batch(images(), truth, torch.arange(BATCH))
-    loop._step(
-        target.network,
-        make_optimiser(target, recipe),
-        batch,
-        lesson,
-        balance_of(recipe.balance, labels().astype(np.int64), len(names), sampled=True),
-        Accelerator(cpu=True),
-        BATCH,
-        padding=False,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "training_batches", lambda *_, **__: iter([batch]))
+        train(Context.on("cpu").in_run(RunFolder.create(folder, {}, {})), setup)
     return target.network.float()
 
 
@@ -118,9 +107,9 @@ def expected_after(family, network):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_one_step_of_book_mxnet_moves_every_tensor_as_mxnet_does(family):
+def test_one_step_of_book_mxnet_moves_every_tensor_as_mxnet_does(family, tmp_path):
     """Parameters and running statistics: rates, the mean of the losses, weight decay, biased variances."""
-    network = after_one_step(family)
+    network = after_one_step(family, tmp_path / "run")
     before = load_source(weights=FIXTURES / f"{family}.params").network.state_dict()
     found, wanted = network.state_dict(), expected_after(family, network)
     assert {name for name in found if not name.endswith("num_batches_tracked")} == set(wanted)
@@ -133,7 +122,7 @@ def test_one_step_of_book_mxnet_moves_every_tensor_as_mxnet_does(family):
 
 
 @pytest.mark.parametrize("how", ["lr", "head", "decay", "loss", "biased"])
-def test_the_comparison_of_the_step_can_fail(how, monkeypatch):
+def test_the_comparison_of_the_step_can_fail(how, monkeypatch, tmp_path):
     """Each thing the step consists of, done wrongly, is further off than the tolerance."""
     recipe = named_recipe("book-mxnet")
     wrong = {"lr": {"learning_rate": 0.011}, "head": {"head_multiplier": 9.0}, "decay": {"weight_decay": 0.0}}
@@ -141,7 +130,7 @@ def test_the_comparison_of_the_step_can_fail(how, monkeypatch):
     monkeypatch.setattr("tests.models.gluon.test_parity.named_recipe", lambda name: changed)
     if how == "biased":
         monkeypatch.setattr(Norm, "forward", torch.nn.BatchNorm2d.forward)
-    network = after_one_step("v1_basic")
+    network = after_one_step("v1_basic", tmp_path / "run")
     wanted = expected_after("v1_basic", network)
     found = network.state_dict()
     assert any(not torch.allclose(found[n], v, rtol=1e-5, atol=1e-5) for n, v in wanted.items())
