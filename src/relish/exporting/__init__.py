@@ -1,1 +1,1 @@
-"""A model as one ONNX file with its preprocessing inside, and the proof that it answers alike."""
+"""A model as one ONNX file with its preprocessing inside, and the comparison that shows its predictions agree."""
