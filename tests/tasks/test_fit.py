@@ -30,8 +30,8 @@ class Heard(Progress):
 
 @pytest.fixture
 def run(colours, tiny_source, tmp_path):
-    """A finished run on two colours."""
-    settings = {**SMALL, "epochs": 4, "batch_size": 2, "learning_rate": 1e-3}
+    """A finished run on two colours; batches of two leave their batch norms to luck, on some processors bad luck."""
+    settings = {**SMALL, "epochs": 8, "batch_size": 4, "learning_rate": 1e-3}
     return relish.fit(colours, recipe="book", weights=tiny_source, settings=settings, out=tmp_path / "run")
 
 
@@ -45,7 +45,7 @@ def test_a_run_folder_holds_everything_the_run_made(run, tmp_path):
     }  # fmt: skip
     assert read_json(folder / "classes.json") == ["blue", "red"]
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
-    assert (recipe["name"], recipe["epochs"], recipe["weight_decay"]) == ("book", 4, 1e-3)
+    assert (recipe["name"], recipe["epochs"], recipe["weight_decay"]) == ("book", 8, 1e-3)
     listed = read_json(folder / "dataset.json")["splits"]
     assert {name: len(rows) for name, rows in listed.items()} == {"train": 20, "test": 12}
     assert listed["train"][0].keys() == {"path", "class", "sha256"}
@@ -152,7 +152,7 @@ def test_arguments_that_disagree_with_the_run_are_refused(run, tmp_path, argumen
 
 
 def test_arguments_that_agree_with_the_run_are_fine(run, colours, tiny_source, tmp_path):
-    settings = {"epochs": 4, "learning_rate": "1e-3"}
+    settings = {"epochs": 8, "learning_rate": "1e-3"}
     relish.fit(colours, weights=tiny_source, recipe="book", settings=settings, seed=0, resume=tmp_path / "run")
 
 
