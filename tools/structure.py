@@ -15,6 +15,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Literal, NamedTuple
@@ -183,6 +184,7 @@ def frames_to_step(folder: Path) -> dict[str, list[str]]:
     from relish.cli.options import app
     from relish.data.drawn.datasets import draw_hotdogs
 
+    import_module("relish.cli.main")  # gathers the commands
     draw_hotdogs(folder / "images", train=16, test=4)
     deepest: dict[str, list[str]] = {}
     for recipe, words in TRAININGS.items():
