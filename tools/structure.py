@@ -181,6 +181,7 @@ def frames_to_step(folder: Path) -> dict[str, list[str]]:
     import torch
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+    import relish.cli.main  # noqa: F401 (the commands register themselves)
     from relish.cli.options import app
     from relish.data.drawn.datasets import draw_hotdogs
 

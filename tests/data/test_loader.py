@@ -166,3 +166,46 @@ def test_the_global_generators_go_on_as_if_no_transform_had_drawn(split):
         return random.random(), np.random.uniform(), torch.rand(1).item()
 
     assert draws(own) == draws(None)
+
+
+# ---- images that are evaluated several times ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def five(tmp_path):
+    paths = [draw(tmp_path / "images" / f"{number}.png", (90, 90, 90), number) for number in range(5)]
+    return Split(tuple(paths), np.arange(5) % 2)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.0], ids=["in memory", "in a file"])
+def test_decoded_images_are_those_that_are_read_and_are_read_once(five, tmp_path, monkeypatch, share):
+    monkeypatch.setattr(reading, "MEMORY_SHARE", share)
+    how, batches = book_preprocessing(32, (0.5,) * 3, (0.5,) * 3), [[0, 1], [4, 2]]
+    (tmp_path / "scratch").mkdir()
+    images = reading.DecodedImages(five.paths[:4], how, tmp_path / "scratch")
+    expected = list(reading.evaluation_batches(five, how, batches))
+    first = list(images.batches(five, how, batches))
+    opened, real = [], reading.open_image
+    monkeypatch.setattr(reading, "open_image", lambda path, **more: opened.append(path) or real(path, **more))
+    again = list(images.batches(five, how, batches))
+    for one, *others in zip(expected, first, again, strict=True):
+        for other in others:
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+            assert other.images.is_contiguous(memory_format=torch.channels_last)
+    assert opened == [five.paths[4], five.paths[2]]  # the last one has no place, and its batch is read whole
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_where_there_is_no_room_images_are_decoded_again(five, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "MEMORY_SHARE", 0.0)
+    how = book_preprocessing(32, (0.5,) * 3, (0.5,) * 3)
+    images = reading.DecodedImages(five.paths, how, tmp_path / "gone")
+    expected = list(reading.evaluation_batches(five, how, [[0, 1]]))
+    for _ in range(2):
+        assert torch.equal(next(iter(images.batches(five, how, [[0, 1]]))).images, expected[0].images)
+
+
+def test_another_preprocessing_than_they_were_decoded_with_is_refused(five, tmp_path):
+    how, other = (book_preprocessing(side, (0.5,) * 3, (0.5,) * 3) for side in (32, 64))
+    with pytest.raises(ValueError, match="another preprocessing"):
+        next(reading.DecodedImages(five.paths, how, tmp_path).batches(five, other, [[0]]))

@@ -413,6 +413,60 @@ def test_the_rate_that_is_better_for_the_first_model_is_that_of_all(
     assert (tmp_path / "run" / "curves.svg").is_file()
 
 
+def rates_of(data, source, out, monkeypatch, **settings):
+    """The rates that were trained at, and what was said of the plan."""
+    rates, real, heard = [], finetune.train, Heard()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            finetune, "train", lambda stage, setup: rates.append(setup.recipe.learning_rate) or real(stage, setup)
+        )
+        relish.fit(data, weights=source, settings={**SMALL, "epochs": 1, **settings}, out=out, progress=heard)
+    return rates, next(line for line in heard.lines if line.startswith("plan    fine-tuning"))
+
+
+@pytest.mark.parametrize("folded", [3000, 0])
+def test_a_rate_that_is_given_is_the_one_that_is_used(colours, tiny_source, tmp_path, monkeypatch, folded):
+    """Above 3,000 pictures too, where half of it was used."""
+    monkeypatch.setattr(budget, "FOLDED", folded)
+    rates, plan = rates_of(colours, tiny_source, tmp_path / "run", monkeypatch, learning_rate=3e-3)
+    assert set(rates) == {3e-3}
+    assert "at rate 0.003;" in plan
+
+
+@pytest.mark.parametrize(("folded", "words"), [(3000, "at rates 0.001 and 0.0002;"), (0, "at rate 0.0005;")])
+def test_rates_that_the_ladder_chooses_are_told_as_they_are_used(
+    colours, tiny_source, tmp_path, monkeypatch, folded, words
+):
+    monkeypatch.setattr(budget, "FOLDED", folded)
+    rates, plan = rates_of(colours, tiny_source, tmp_path / "run", monkeypatch)
+    assert words in plan
+    assert sorted(set(rates)) == ([2e-4, 1e-3] if folded else [5e-4])
+
+
+def test_a_held_out_picture_is_decoded_once_however_often_it_is_evaluated(colours, tiny_source, tmp_path, monkeypatch):
+    decoded, real = [], batches.evaluation_batches
+
+    def counted(split, how, positions, **more):
+        decoded.extend(split.paths[p] for batch in positions for p in batch)
+        return real(split, how, positions, **more)
+
+    monkeypatch.setattr(batches, "evaluation_batches", counted)  # what `DecodedImages` reads with
+    relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
+    assert len(decoded) == len(set(decoded)) == 20
+    assert [path.name for path in (tmp_path / "run" / "stages").iterdir() if path.is_file()] == []
+
+
+def test_a_run_that_is_planned_afresh_withdraws_its_rungs(colours, tiny_source, tmp_path):
+    relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
+    (tmp_path / "run" / "plan.json").unlink()
+    (tmp_path / "run" / "evaluation.json").unlink()
+    before = rungs(tmp_path / "run")
+    relish.fit(resume=tmp_path / "run")
+    after = rungs(tmp_path / "run")
+    assert [rung["rung"] for rung in after] == [rung["rung"] for rung in before] == ["probe", "average"]
+    assert after[0]["seconds"] > before[-1]["seconds"]
+
+
 @pytest.mark.usefixtures("fine_tuning_wins")
 def test_half_of_the_layers_stand_still_where_the_plan_says_so(colours, tiny_source, tmp_path, monkeypatch):
     plan = budget.FineTuningPlan(folds=1, epochs=2, rates=1, seconds=1.0, half_still=True)

@@ -1,0 +1,65 @@
+"""A run's events reach everyone who listens, those of its trainings under their stage."""
+
+import pytest
+
+from relish.core.context import Context
+from relish.core.errors import BadInput
+from relish.core.progress import Progress
+from relish.core.run_folder import RunFolder
+
+
+class Heard(Progress):
+    """Keeps what was said."""
+
+    def __init__(self):
+        self.lines, self.warnings = [], []
+
+    def say(self, line=""):
+        self.lines.append(line)
+
+    def warn(self, line):
+        self.warnings.append(line)
+
+
+@pytest.fixture
+def told():
+    return []
+
+
+@pytest.fixture
+def run(tmp_path, told):
+    folder = RunFolder.create(tmp_path / "run", {}, {})
+    return Context.on("cpu", Heard()).in_run(folder, seed=3, listeners=(told.append,))
+
+
+def test_an_event_is_written_down_and_told(run, told):
+    run.record(event="score", epoch=1, batch=0)
+    assert told == run.folder.records() == [{"event": "score", "epoch": 1, "batch": 0}]
+
+
+def test_a_stages_events_are_told_with_its_name_and_written_in_its_folder(run, told):
+    stage = run.stage("fine-tuning-1")
+    stage.record(event="train", epoch=0, batch=1)
+    assert told == [{"event": "train", "epoch": 0, "batch": 1, "stage": "fine-tuning-1"}]
+    assert stage.folder.records() == [{"event": "train", "epoch": 0, "batch": 1}]
+    assert run.folder.records() == []
+
+
+def test_a_stage_is_muted_but_for_warnings_and_resumed_with_its_run(run):
+    stage = run.stage("fine-tuning-1")
+    stage.progress.say("epoch 1")
+    stage.progress.warn("too high")
+    assert (run.progress.lines, run.progress.warnings) == ([], ["too high"])
+    assert stage.resume_command == run.folder.resume_command
+    assert stage.seed == 3
+
+
+def test_what_is_only_told_is_not_kept(run, told):
+    run.tell(event="judged", correct=1)
+    assert told == [{"event": "judged", "correct": 1}]
+    assert run.folder.records() == []
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(BadInput, match="gpu"):
+        Context.on("gpu")
