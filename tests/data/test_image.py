@@ -231,7 +231,7 @@ def test_a_file_cut_short_is_refused_or_is_whole(kind, options):
 def test_a_large_jpeg_may_be_decoded_smaller_but_no_smaller_than_is_needed(width, height, least):
     file = BytesIO()
     Image.linear_gradient("L").resize((width, height)).convert("RGB").save(file, "JPEG", quality=95)
-    whole, scaled = open_image(file.getvalue()), open_image(file.getvalue(), least=least)
+    whole, scaled = open_image(file.getvalue()), open_image(file.getvalue(), min_side=least)
     assert whole.size == (width, height)
     assert min(scaled.size) >= min(least, *whole.size)
     assert (scaled.size == whole.size) == (min(whole.size) < 2 * least)
@@ -243,10 +243,10 @@ def test_a_jpeg_that_is_decoded_smaller_is_still_turned_upright_and_still_has_a_
     file, exif = BytesIO(), Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (800, 400), "red").save(file, "JPEG", exif=exif)
-    assert open_image(file.getvalue(), least=100).size == (100, 200)
+    assert open_image(file.getvalue(), min_side=100).size == (100, 200)
     monkeypatch.setattr(pictures, "MAX_PIXELS", 800 * 400 - 1)
     with pytest.raises(ImageError, match="800 x 400 pixels"):
-        open_image(file.getvalue(), least=100)
+        open_image(file.getvalue(), min_side=100)
 
 
 def test_a_jpeg_cut_in_half_is_said_to_be_cut_short():

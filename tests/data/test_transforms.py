@@ -17,7 +17,7 @@ from relish.data.transforms import (
     book_preprocessing,
     denormalise,
     evaluation_transform,
-    least_side,
+    min_side,
     normalise,
     preprocessing_from,
     random_crop,
@@ -59,7 +59,7 @@ def test_a_training_picture_equals_torchvisions_at_the_same_crop():
 @given(st.integers(60, 900), st.integers(60, 900), st.sampled_from([0.08, 0.35, 1.0]), st.integers(0, 1000))
 def test_no_crop_of_a_picture_with_the_least_side_is_scaled_up(width, height, smallest, seed):
     how = book_preprocessing(48, MEAN, STD)
-    least = least_side(how, smallest)
+    least = min_side(how, smallest)
     scale = max(1.0, least / min(width, height))
     width, height = math.ceil(width * scale), math.ceil(height * scale)
     *_, cut_height, cut_width = random_crop(height, width, rng_for(seed, "t"), smallest)

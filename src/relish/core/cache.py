@@ -1,10 +1,10 @@
-"""What was computed once and need not be again: one SQLite file under `relish_home()`, and a lock for other work there.
+"""The cache of computed values: one SQLite file under `relish_home()`, and a lock for other work in that folder.
 
-Entries are bytes under a kind and a key; whoever keeps them says what they mean (`data/survey.py`,
-`models/precision.py`, `evaluation/features.py`). A cache is a convenience and never a reason to fail: where its file is
-locked, full or read-only, relish goes without and says so; a damaged file is emptied.
+Entries are bytes under a kind and a key; the modules that write them define their meaning (`data/survey.py`,
+`models/precision.py`, `evaluation/features.py`). A cache never makes a command fail: where its file is locked, full or
+read-only, relish warns and computes without it; a damaged file is emptied.
 
-A transaction is whole or not there, whatever is killed, and a checksum is kept with each entry. The rollback journal,
+A kill leaves a transaction complete or absent, and each entry has a checksum. The journal is SQLite's rollback journal,
 not WAL: WAL needs shared memory, which home folders on a network lack, and was not faster (docs/design.md).
 """
 
@@ -16,9 +16,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from relish.core.errors import WriteFailed
-from relish.core.io import relish_home
-from relish.core.progress import Progress
+from relish.core.io import cannot_write, relish_home
+from relish.core.progress import SILENT, Progress
 
 LOCK_SECONDS = 30.0
 """How long to wait for another process to end its transaction, which takes milliseconds."""
@@ -39,11 +38,11 @@ class Cache:
     Each call opens the file and closes it again: a connection must not be carried into a forked process.
     """
 
-    def __init__(self, progress: Progress | None = None) -> None:
-        self._file, self._progress, self._usable = cache_file(), progress or Progress(), True
+    def __init__(self, progress: Progress = SILENT) -> None:
+        self._file, self._progress, self._usable = cache_file(), progress, True
 
     def recall(self, kind: str, keys: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        """The keys of which an entry is there and whole, each with its value, in the order of the keys."""
+        """The keys that have an undamaged entry, each with its value, in the order of the keys."""
         if not self._usable:
             return
         try:
@@ -58,7 +57,7 @@ class Cache:
             self._give_up(error)
 
     def remember(self, kind: str, entries: Mapping[bytes, bytes]) -> bool:
-        """Keep these in one transaction, in place of former ones; False where the cache cannot be used any more."""
+        """Store these in one transaction, replacing earlier values; False where the cache can no longer be used."""
         if not (self._usable and entries):
             return self._usable
         try:
@@ -120,35 +119,32 @@ def _checksum(kind: str, key: bytes, value: bytes) -> bytes:
 
 @contextmanager
 def one_at_a_time(lock: Path, what: str, progress: Progress) -> Iterator[bool]:
-    """Keep other processes of this computer from the same work; waits for its turn. The lock ends with its process.
+    """Hold a lock against other processes of this computer, after waiting for it. It ends with its process.
 
     Yields:
-        Whether they are in fact kept out; False on the few network file systems that know no locks.
+        Whether the lock holds; False on the few network file systems that have no locks.
 
     Raises:
         WriteFailed: the folder of the lock cannot be made or written to.
     """
-    held = FileLock(lock)
+    file_lock = FileLock(lock)
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        alone = _take(held, what, progress)
+        exclusive = _acquire(file_lock, what, progress)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise WriteFailed(
-            f"{lock.parent}: cannot write ({reason}).", hint="Free some space or name another folder, then again."
-        ) from error
+        raise cannot_write(lock.parent, error, "Free some space or name another folder, then again.") from error
     try:
-        yield alone
+        yield exclusive
     finally:
-        held.release()
+        file_lock.release()
 
 
-def _take(held: FileLock, what: str, progress: Progress) -> bool:
+def _acquire(lock: FileLock, what: str, progress: Progress) -> bool:
     try:
-        held.acquire(blocking=False)
+        lock.acquire(blocking=False)
     except Timeout:
         progress.say(f"another process is at work on {what}; waiting for it")
-        held.acquire()
+        lock.acquire()
     except NotImplementedError:
         return False
     return True

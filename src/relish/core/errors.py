@@ -11,9 +11,9 @@
     │   ├── DownloadFailed     a host, a dropped connection, a wrong checksum
     │   ├── WriteFailed        no space, no permission
     │   └── Diverged           the loss is no number any more
-    └── Stopped            exit code 130: a person or the system asked for it, and the work so far is saved
+    └── Stopped            exit code 130: the user or the system asked for it, and the work so far is saved
 
-Each says what it got, what is wrong and what to do next, in one to three lines.
+Each message says what was given, what is wrong with it and what to do next, in one to three lines.
 """
 
 import difflib
@@ -21,7 +21,7 @@ from collections.abc import Iterable
 
 
 class RelishError(Exception):
-    """Something a user can mend.
+    """An error that the user can fix.
 
     Args:
         message: what we got and what is wrong with it, naming the file or argument.
@@ -94,5 +94,10 @@ class Stopped(RelishError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that offers the known name closest to a mistyped one, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f'did you mean "{close[0]}"?' if close else ""
+    close = closest(name, known)
+    return f'did you mean "{close}"?' if close else ""
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """The known name closest in spelling, or an empty string."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)), "")

@@ -43,10 +43,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.replace(target)
         _force_to_disk(target.parent)
     except Exception as error:
-        behind = _behind(error)
-        if behind is None:
+        cause = _system_error(error)
+        if cause is None:
             raise
-        raise cannot_write(target, behind) from error
+        raise cannot_write(target, cause) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -77,23 +77,23 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def write_bytes(target: Path, content: bytes) -> None:
-    """Put `content` at `target`, atomically."""
+    """Write `content` to `target`, atomically."""
     with atomic_path(target) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(target: Path, content: str) -> None:
-    """Put UTF-8 text at `target`, atomically."""
+    """Write UTF-8 text to `target`, atomically."""
     write_bytes(target, content.encode())
 
 
 def write_json(target: Path, content: Any) -> None:
-    """Put `content` at `target` as readable JSON, atomically; NaN is refused, since JSON has none."""
+    """Write `content` to `target` as readable JSON, atomically; NaN is refused, since JSON has none."""
     write_text(target, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_yaml(target: Path, content: Any) -> None:
-    """Put `content` at `target` as YAML in the order given, atomically."""
+    """Write `content` to `target` as YAML in the order given, atomically."""
     write_text(target, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
@@ -134,28 +134,23 @@ def _umask() -> int:
 
 
 _READING_MASK = threading.Lock()
-
-
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def _behind(error: Exception) -> OSError | None:
-    """The system's error that this one is or hides: torch and zipfile answer a full disk with one of their own."""
+def _system_error(error: Exception) -> OSError | None:
+    """The system's error that this one is or hides: torch and zipfile raise their own where a disk is full."""
     if isinstance(error, OSError):
         return error
-    met: BaseException | None = None if isinstance(error, RelishError) else error.__context__
-    while met is not None and not (isinstance(met, OSError) and met.errno in _FULL):
-        met = met.__context__
-    return met
+    cause: BaseException | None = None if isinstance(error, RelishError) else error.__context__
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno in _FULL):
+        cause = cause.__context__
+    return cause
 
 
-def cannot_write(target: Path, error: OSError) -> WriteFailed:
-    """The system's refusal to write `target`, as words with what to do about it."""
-    reason = error.strerror or str(error)
-    return WriteFailed(
-        f"{target}: cannot write ({reason}).",
-        hint="Free some space, then again." if error.errno in _FULL else "Name a place where you may write.",
-    )
+def cannot_write(target: Path, error: OSError, hint: str = "") -> WriteFailed:
+    """The error to raise where the system refuses to write `target`; by default with a hint by the kind of refusal."""
+    advice = "Free some space, then again." if error.errno in _FULL else "Name a place where you may write."
+    return WriteFailed(f"{target}: cannot write ({error.strerror or error}).", hint=hint or advice)
 
 
 # ---- fingerprints ---------------------------------------------------------------------------------------------------

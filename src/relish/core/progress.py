@@ -1,9 +1,8 @@
-"""How long jobs tell where they are.
+"""How long jobs report their progress.
 
-Work is written against `Progress`, which says nothing; `Warnings` shows what should not be missed, `Screen` lines and
-live bars too. What a person sees is chosen once, at the edge: `Screen` on the command line (`Warnings` with `--quiet`
-or `--json`), silence from Python and in every process but the first.
-Everything goes to standard error, so that standard output stays what a command returns.
+Jobs write to a `Progress`. The base class prints nothing, `Warnings` prints warnings, `Screen` lines and live bars too.
+The command line chooses `Screen` (`Warnings` with `--quiet` or `--json`); Python and every process but the first stay
+silent. All output goes to standard error, so that standard output stays what a command returns.
 """
 
 from collections.abc import Iterator
@@ -15,34 +14,38 @@ from rich.progress import Progress as RichProgress
 
 
 class Bar:
-    """One bar; this one is not shown."""
+    """A progress bar; this one is not shown."""
 
     shown = False
 
     def advance(self, steps: int = 1, words: str = "") -> None:
-        """Move on by `steps`, and show `words` beside the bar."""
+        """Advance by `steps`, and show `words` beside the bar."""
 
     def expect(self, total: int) -> None:
-        """How many steps there are in all, where that is found out on the way."""
+        """Set the number of steps where it is found out on the way."""
 
 
 class Progress:
-    """A job's voice; this one is silent."""
+    """Receives a job's messages; this one drops them."""
 
     def say(self, line: str = "") -> None:
-        """One plain line that stays on the screen."""
+        """Print one line."""
 
     def warn(self, line: str) -> None:
-        """One line that should not be missed."""
+        """Print one line that should not be missed."""
 
     @contextmanager
     def bar(self, title: str, total: int | None, done: int = 0) -> Iterator[Bar]:
-        """A bar from `done` to `total` steps, None where nobody knows yet; gone at the end."""
+        """A bar from `done` to `total` steps, None where the total is unknown; removed at the end."""
         yield Bar()
 
 
+SILENT = Progress()
+"""The default where no progress is given."""
+
+
 class Muted(Progress):
-    """Another voice's bars and warnings, but none of its lines."""
+    """Another progress's bars and warnings without its lines."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -57,7 +60,7 @@ class Muted(Progress):
 
 
 class Warnings(Progress):
-    """Warnings on standard error, and nothing else: what was left out is never left out in silence."""
+    """Warnings on standard error and nothing else: what is omitted is always reported."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
@@ -67,7 +70,7 @@ class Warnings(Progress):
 
 
 class Screen(Warnings):
-    """Lines and live bars on standard error; bars are left out where it is not a terminal."""
+    """Lines and live bars on standard error; no bars where it is not a terminal."""
 
     def say(self, line: str = "") -> None:
         self.console.print(line, markup=False)
@@ -101,6 +104,5 @@ class _ShownBar(Bar):
 
     def advance(self, steps: int = 1, words: str = "") -> None:
         if words:
-            self._progress.update(self._task, advance=steps, words=words)
-        else:
-            self._progress.update(self._task, advance=steps)
+            self._progress.update(self._task, words=words)
+        self._progress.advance(self._task, steps)

@@ -17,7 +17,7 @@
     predictions.npz      its predictions on the final split
     tracking/            with --track, what the tracker keeps
     report.html          one page about the run, by `relish report`
-    README.md            the model card: what the model is and how good, for those it is given to
+    README.md            the model card: what the model is and how good it is
     evaluation.json      the final number, computed from the saved model
 
 The last of them is written last, so a run that has it is finished.
@@ -62,7 +62,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, request: dict[str, Any], recipe: dict[str, Any]) -> "RunFolder":
-        """A new run folder, complete with what was asked for, or none at all.
+        """A new run folder with its request and recipe, or none at all.
 
         Raises:
             RunError: something stands at `path` already; it is never overwritten.
@@ -76,17 +76,15 @@ class RunFolder:
 
     @classmethod
     def refuse_existing(cls, path: Path) -> None:
-        """Nothing, where a new run can be made at `path`.
+        """Check that a new run can be made at `path`.
 
         Raises:
             RunError: something stands there already.
         """
         if path.exists():
-            going_on = f", or resume it: {cls(path).resume_command}" if cls(path).request.is_file() else "."
-            raise RunError(
-                f"{path} exists already, and a run is never overwritten.",
-                hint=f"Name another folder with --out{going_on}",
-            )
+            resume = f", or resume it: {cls(path).resume_command}" if cls(path).request.is_file() else "."
+            hint = f"Name another folder with --out{resume}"
+            raise RunError(f"{path} exists already, and a run is never overwritten.", hint=hint)
 
     @classmethod
     def create_next(cls, parent: Path, stem: str, request: dict[str, Any], recipe: dict[str, Any]) -> "RunFolder":
@@ -107,7 +105,7 @@ class RunFolder:
         """An existing run folder.
 
         Raises:
-            RunError: there is no such folder, or it is none of ours.
+            RunError: there is no such folder, or it is not a run folder.
         """
         folder = cls(path)
         if not path.exists():
@@ -125,16 +123,16 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end; `evaluation.json` is its last file."""
+        """Whether the run has ended; `evaluation.json` is its last file."""
         return self.evaluation.is_file()
 
     @property
     def diverged(self) -> bool:
-        """Whether the run ended because its loss was no number any more."""
+        """Whether the run ended because its loss was no longer finite."""
         return any(event["event"] == "diverged" for event in self.records())
 
     def read_request(self) -> dict[str, Any]:
-        """What was asked for."""
+        """The fields of the request."""
         return _mapping(self.request, json.loads)
 
     def read_recipe(self) -> dict[str, Any]:
@@ -158,11 +156,11 @@ class RunFolder:
         return _mapping(self.evaluation, json.loads)
 
     def read_check(self) -> dict[str, Any] | None:
-        """What a look at the images found, `findings` and `images`; None where none was taken."""
+        """The `findings` and `images` of the check before training; None where there was none."""
         return _mapping(self.check, json.loads) if self.check.is_file() else None
 
     def record(self, **event: Any) -> None:
-        """Add one event to `metrics.jsonl`."""
+        """Append one event to `metrics.jsonl`."""
         append_line(self.metrics, json.dumps(event, allow_nan=False))
 
     def stage(self, name: str) -> "RunFolder":
@@ -180,7 +178,7 @@ class RunFolder:
             try:
                 event = json.loads(line)
             except json.JSONDecodeError:
-                continue  # cut by a kill; what it said was said again after resuming
+                continue  # cut by a kill; the resumed run recorded the event again
             if event["event"] == "resumed":
                 place = (event["epoch"], event["batch"])
                 events = [e for e in events if (e["epoch"], e["batch"]) <= place]
@@ -213,7 +211,7 @@ def withdrawn_by(plan: str, event: Mapping[str, Any]) -> bool:
 
 
 def _runs_beside(path: Path, most: int = 8) -> str:
-    """Which runs lie beside a path that is none: the nearest by name, or the first few."""
+    """A hint that names the runs beside a path that is none: the nearest by name, or the first few."""
     found = sorted(request.parent.name for request in path.parent.glob("*/request.json"))
     if not found:
         return "Give the folder that relish fit made, such as runs/photos-auto-1."

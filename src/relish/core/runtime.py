@@ -1,8 +1,8 @@
-"""What this process runs on and under: device, memory, processor cores, random numbers, elapsed time.
+"""What a process runs with: device, memory, processor cores, random numbers, elapsed time.
 
-Every random number of a run is a function of (seed, purpose, numbers such as epoch and index). Nothing depends on what
-was drawn before, so a resumed run seeks to its place and worker processes share no stream. The generator is Philox,
-counter-based: one key, one stream (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+Every random number of a run is a function of (seed, purpose, numbers such as epoch and index), never of earlier draws,
+so a resumed run draws the same ones and worker processes share no stream. The generator is Philox, counter-based: one
+key, one stream (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
 """
 
 import ctypes
@@ -46,21 +46,15 @@ def accelerator_for(device: str = "auto") -> "Accelerator":
 
     if device not in DEVICES:
         raise BadInput(f'--device: there is no "{device}".', hint=f"One of: {', '.join(DEVICES)}.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise BadInput("--device cuda: this machine, or this build of PyTorch, has no CUDA device.", hint="Try: auto.")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise BadInput("--device mps: this machine has no Metal device.", hint="Try: auto.")
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(device, True):
+        what = "machine, or this build of PyTorch, has no CUDA" if device == "cuda" else "machine has no Metal"
+        raise BadInput(f"--device {device}: this {what} device.", hint="Try: auto.")
     on_cpu = device == "cpu"
-    # Accelerate keeps one state a process; it is made anew only where another device is asked for than it has.
-    if PartialState._shared_state and (PartialState().device.type == "cpu") != on_cpu and _has_accelerator():
+    # Accelerate has one state per process; it is made anew only where another device is asked for.
+    if PartialState._shared_state and (PartialState().device.type == "cpu") != on_cpu and any(available.values()):
         AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=on_cpu, mixed_precision="no")
-
-
-def _has_accelerator() -> bool:
-    import torch
-
-    return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
 def to_device(network: "nn.Module", device: "torch.device | str") -> None:
@@ -94,7 +88,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 def keep_freed_memory() -> bool:
-    """Make glibc keep freed memory; True where it agreed. Call before the first large allocation.
+    """Make glibc keep freed memory; True where it does. Call before the first large allocation.
 
     glibc maps each large buffer afresh and unmaps it when it is freed. A training step frees and takes back hundreds of
     megabytes, whose pages are then zeroed and faulted in again at every step. Keeping them changes no arithmetic. Only
@@ -161,13 +155,13 @@ def rng_for(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within `with`, the global generators of Python, NumPy and torch start from a seed; then they go on as before.
+    """Within `with`, the global generators of Python, NumPy and torch start from a seed; then their state is restored.
 
-    Only for code that is not ours: our own draws come from generators of their own.
+    Only for users' code: relish draws from generators of its own.
     """
     import torch
 
-    own, numpy = random.getstate(), np.random.get_state()
+    python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         random.seed(seed)
         np.random.seed(seed % 2**32)
@@ -175,7 +169,7 @@ def seeded(seed: int) -> Iterator[None]:
         try:
             yield
         finally:
-            random.setstate(own)
+            random.setstate(python)
             np.random.set_state(numpy)
 
 
@@ -183,11 +177,11 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 _SECONDS_BETWEEN_WRITES = 5.0
-"""A kill loses at most this much of the count."""
+"""A kill loses at most this much of the count, in seconds."""
 
 
 def elapsed_before(file: Path) -> float:
-    """Seconds that earlier starts of a job took together; 0 where its file is missing or damaged."""
+    """Seconds that earlier processes of a job took together; 0 where its file is missing or damaged."""
     try:
         return max(0.0, float(json.loads(file.read_bytes())["seconds"]))
     except (OSError, ValueError, KeyError, TypeError):
@@ -197,22 +191,21 @@ def elapsed_before(file: Path) -> float:
 @contextmanager
 def keep_elapsed(file: Path, began: float) -> Iterator[None]:
     """Within `with`, write the seconds since `began` (time.monotonic) to the file, every few seconds and at the end."""
-    over = threading.Event()
+    end = threading.Event()
 
-    def keep() -> None:
-        while True:
-            ended = over.wait(_SECONDS_BETWEEN_WRITES)
+    def write() -> None:
+        ended = False
+        while not ended:
+            ended = end.wait(_SECONDS_BETWEEN_WRITES)
             try:
                 write_json(file, {"seconds": time.monotonic() - began})
             except WriteFailed:
-                return  # whoever needs the disk to go on reports it
-            if ended:
-                return
+                return  # the job itself reports a disk that it cannot write to
 
-    keeper = threading.Thread(target=keep, daemon=True)
-    keeper.start()
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
     try:
         yield
     finally:
-        over.set()
-        keeper.join()
+        end.set()
+        writer.join()

@@ -31,7 +31,7 @@ from typing import IO, cast
 from relish.core.cache import one_at_a_time
 from relish.core.errors import DataError, WriteFailed
 from relish.core.io import atomic_folder, relish_home, sha256_of_file
-from relish.core.progress import Progress
+from relish.core.progress import SILENT, Progress
 from relish.data.download import size_words
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -54,10 +54,8 @@ DAMAGE = (
 )
 """What the standard library raises on bytes that are not what they claim to be."""
 
-_SILENT = Progress()
 
-
-def extract(archive: Path, *, progress: Progress = _SILENT) -> Path:
+def extract(archive: Path, *, progress: Progress = SILENT) -> Path:
     """Unpack an archive, or find it unpacked already.
 
     Returns:

@@ -1,8 +1,8 @@
-"""What a dataset is: the class names, and for each split the paths and labels of its images.
+"""A dataset: the class names, and for each split the paths and labels of its images.
 
-Labels go by name, never by position: a class that the test split lacks would otherwise shift every later class by
-one, and a good model would score like a guess. Nothing is kept per image beyond its path and its label, so that a
-hundred thousand images take a few megabytes.
+Labels are assigned by class name, never by position: a class that the test split lacks would otherwise shift every
+later class by one, and a good model would score like a guess. An image is stored as its path and its label only, so
+that a hundred thousand images take a few megabytes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from relish.core.errors import DataError, nearest
+from relish.core.errors import DataError, closest, nearest
 
 TRAIN, VALIDATION, TEST, WHOLE = "train", "validation", "test", "all"
 """The names splits go by, whatever their folders are called; `all` is the only split of a dataset that has none."""
@@ -49,7 +49,7 @@ class Dataset:
     source: str
     """What the user gave: a folder, an archive, an address, a table or a registered name."""
     root: Path
-    """The folder that image names are told relative to."""
+    """The folder that image names are relative to."""
     classes: tuple[str, ...]
     """Class names sorted by code point; a label is a position in it."""
     splits: Mapping[str, Split]
@@ -57,11 +57,11 @@ class Dataset:
     warnings: tuple[str, ...] = field(default=())
     """One plain sentence each: what was skipped, is missing or looks odd."""
     problem: DataError | None = None
-    """Why nothing can be learned from it, where it was asked for all the same, to be looked at."""
+    """Why it cannot be trained on, where it was loaded with `learnable=False`."""
 
     def label(self, path: Path) -> str:
-        """The name of an image as a user would say it: relative to the root where it lies there."""
-        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+        """The name of an image to show: its path, relative to the root where it lies there."""
+        return name_below(path, self.root)
 
     def with_splits(self, splits: Mapping[str, Split], *warnings: str) -> "Dataset":
         """The same dataset with other splits, and further warnings."""
@@ -87,7 +87,7 @@ class TooFewImages(DataError):
         need: how many it needs, no unit.
         why: what the images are needed for.
         counts: images of each class.
-        notes: what was left out, which may be why they are missing.
+        notes: warnings about files left out, which may be why they are missing.
     """
 
     def __init__(
@@ -117,15 +117,15 @@ def label_by_name(
     Args:
         images: split name to its classes. Where there is no training split, the classes of all splits count.
         name, source, root: as in `Dataset`.
-        warnings: what was noticed so far; classes missing from validation or test are added.
-        learnable: refuse what nothing can be learned from; otherwise all classes count, and `problem` says why.
+        warnings: those so far; classes missing from validation or test are added.
+        learnable: refuse a dataset that cannot be trained on; otherwise all classes count, and `problem` says why.
 
     Raises:
         DataError: if `learnable`, another split has a class that training lacks; or, with a training split, what
             `check_trainable` raises.
     """
     known = {c for split, by_class in images.items() for c in by_class if split == TRAIN or TRAIN not in images}
-    noticed, problem = list(warnings), None
+    messages, problem = list(warnings), None
     for split in (VALIDATION, TEST):
         if TRAIN in images and split in images:
             try:
@@ -137,21 +137,21 @@ def label_by_name(
     classes = tuple(sorted(known))
     for split in (VALIDATION, TEST):
         if split in images:
-            noticed += _missing_classes(split, images[split], classes)
+            messages += _missing_classes(split, images[split], classes)
     order = [split for split in (TRAIN, VALIDATION, TEST, WHOLE) if split in images]
     splits = {split: _numbered(images[split], classes, root) for split in order}
-    dataset = Dataset(name, source, root, classes, splits, tuple(noticed), problem)
+    dataset = Dataset(name, source, root, classes, splits, tuple(messages), problem)
     if TRAIN in splits and learnable:
         check_trainable(dataset)
     return dataset
 
 
 def check_trainable(dataset: Dataset) -> None:
-    """See that there is something to learn: two classes or more, none of them empty, in `train` or `all`.
+    """Check that a model can be trained: two classes or more, none of them empty, in `train` or `all`.
 
     Raises:
         DataError: there is no such split, or one class only.
-        TooFewImages: a class without images to learn from.
+        TooFewImages: a class has no training images.
     """
     split = dataset.splits.get(TRAIN, dataset.splits.get(WHOLE))
     if split is None:
@@ -168,8 +168,8 @@ def check_trainable(dataset: Dataset) -> None:
         only = ", ".join(f'"{c}"' for c in counts) or "none"
         raise DataError(
             f"{dataset.name}: one class only ({only}); telling classes apart takes at least two.",
-            hint="Add a folder with pictures of what it is to be told from, such as not-"
-            + (next(iter(counts), "hotdog") + "."),
+            hint="Add a folder with pictures of what it is to be told from, such as "
+            f"not-{next(iter(counts), 'hotdog')}.",
         )
 
 
@@ -179,17 +179,27 @@ def named_counts(dataset: Dataset, split: Split) -> dict[str, int]:
 
 
 def first_few(names: Sequence[str], shown: int = 3) -> str:
-    """`a, b, c and 9 more`: enough to know what is meant, whatever the number."""
+    """The first names and the number of the rest: `a, b, c and 9 more`."""
     rest = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 picture`, `2,000 pictures`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def name_below(path: Path, root: Path) -> str:
+    """A path relative to the root where it lies there, otherwise as it is."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def _refuse_unknown_classes(name: str, split: str, here: ByClass, training: ByClass) -> None:
     unknown = {c: len(paths) for c, paths in sorted(here.items()) if c not in training and paths}
     if not unknown:
         return
-    listed = first_few([f'"{c}" ({count:,} picture{"s" * (count != 1)})' for c, count in unknown.items()])
-    guesses = {c: _likely(c, training) for c in unknown}
+    listed = first_few([f'"{c}" ({plural(count, "picture")})' for c, count in unknown.items()])
+    guesses = {c: _likely_class(c, training) for c in unknown}
     advice = [f'"{c}" looks like "{guess}": give it that name.' for c, guess in guesses.items() if guess][:3]
     have = _counted({c: len(paths) for c, paths in sorted(training.items())})
     otherwise = f"Add {'it' if len(unknown) == 1 else 'them'} to training, or move out of {split}."
@@ -199,18 +209,14 @@ def _refuse_unknown_classes(name: str, split: str, here: ByClass, training: ByCl
     )
 
 
-def _likely(name: str, known: Iterable[str]) -> str:
-    """The class that was probably meant: first what differs by case or spaces only, then the nearest spelling."""
-    names = list(known)
+def _likely_class(name: str, known: ByClass) -> str:
+    """The class that was probably meant: one that differs by case or spaces only, or the closest in spelling."""
     plain = plain_name(name)
-    same = [c for c in names if plain_name(c) == plain]
-    if same:
-        return same[0]
-    return nearest(name, names).removeprefix('did you mean "').removesuffix('"?')
+    return next((c for c in known if plain_name(c) == plain), "") or closest(name, known)
 
 
 def plain_name(name: str) -> str:
-    """A class name without what people write now one way, now another: case, hyphens, underscores, further spaces."""
+    """A class name without case, hyphens, underscores and repeated spaces, which people write inconsistently."""
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
@@ -229,18 +235,14 @@ def _numbered(by_class: ByClass, classes: Sequence[str], root: Path) -> Split:
     paths: list[Path] = []
     labels: list[int] = []
     for number, name in enumerate(classes):
-        found = sorted(by_class.get(name, ()), key=lambda path: _name_below(path, root))
+        found = sorted(by_class.get(name, ()), key=lambda path: name_below(path, root))
         paths += found
         labels += [number] * len(found)
     return Split(tuple(paths), np.asarray(labels, dtype=np.int64))
 
 
-def _name_below(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
-
-
 def _counted(counts: Mapping[str, int], among: str = "", shown: int = 12) -> str:
-    """`cat 212, cta 1, dog 198`, with the class in question always among those shown."""
+    """`cat 212, cta 1, dog 198`, with the class `among` always among those shown."""
     names = list(counts)
     kept = names[:shown]
     if among and among not in kept:
@@ -265,22 +267,22 @@ Border = Literal["split", "class"]
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One suspicion, of one image, of a group of them, or of the dataset.
+    """One suspicion about an image, a group of images, or the dataset.
 
-    It is worded as a suspicion: of labels that such a check flags, people who look confirm about half (Northcutt,
+    It is worded as a suspicion: of the labels that such a check flags, human reviewers confirm about half (Northcutt,
     Athalye and Mueller 2021, arXiv:2103.14749, table 2: 51% on average over ten datasets).
     """
 
     kind: Kind
     severity: Severity
     message: str
-    """What is suspected, in a plain sentence."""
+    """The suspicion, in a sentence."""
     advice: str
     """What to do about it."""
     paths: tuple[str, ...] = ()
     """The images, as `Dataset.label` names them; none where it is about the dataset."""
     across: tuple[Border, ...] = ()
-    """What a group of duplicates crosses: splits (the test is then no test), classes (their labels contradict)."""
+    """Whether a group of duplicates spans splits (the test is then no test) or classes (their labels contradict)."""
     given: str | None = None
     """Of `wrong-label`: the class the image lies in."""
     suggested: str | None = None
@@ -305,5 +307,5 @@ class Finding:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Finding":
-        """What `as_json` wrote down."""
+        """The finding of an `as_json` document."""
         return cls(**{**document, "paths": tuple(document["paths"]), "across": tuple(document.get("across", ()))})

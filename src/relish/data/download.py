@@ -20,7 +20,7 @@ import httpx
 from relish.core.cache import one_at_a_time
 from relish.core.errors import DataError, DownloadFailed, WriteFailed
 from relish.core.io import relish_home, sha256_of_file, write_json
-from relish.core.progress import Progress
+from relish.core.progress import SILENT, Progress
 
 TRIES = 5
 """Connections made for one file before giving up."""
@@ -33,15 +33,13 @@ TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 PASSING_TROUBLES = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers worth asking again for (RFC 9110, RFC 6585)."""
 
-_SILENT = Progress()
-
 
 def download(
     address: str,
     *,
     sha1: str | None = None,
     sha256: str | None = None,
-    progress: Progress = _SILENT,
+    progress: Progress = SILENT,
     folder: Path | None = None,
 ) -> Path:
     """Bring the file at an address here, or go on where an earlier call stopped, or find it already here.

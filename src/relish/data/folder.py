@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from relish.core.errors import DataError, ImageError
-from relish.data.dataset import TRAIN, WHOLE, Dataset, first_few, label_by_name
+from relish.data.dataset import TRAIN, WHOLE, Dataset, first_few, label_by_name, name_below, plural
 from relish.data.image import IMAGE_SUFFIXES, unreadable_reason
 from relish.data.layout import (
     Found,
@@ -19,7 +19,7 @@ from relish.data.layout import (
     annotation_marks,
     class_name,
     everything_below,
-    listing,
+    list_folder,
     not_class_folders,
     printable,
     split_words,
@@ -40,162 +40,151 @@ def index_folder(root: Path, *, name: str, source: str, learnable: bool = True) 
         DataError: the folder cannot be read or has no class folders; a class of validation or test is unknown to
             training; with a training split, fewer than two classes, or a class without images.
     """
-    notes = _Notes(root.absolute())
-    top = _unwrapped(_readable(root.absolute(), source), notes)
-    notes.top = top.folder
+    notes = _Notes()
+    listing = list_folder(root.absolute())
+    if listing.problem:
+        raise DataError(f"{source}: the folder {listing.problem}.", hint="Check its name and who may read it.")
+    top = _unwrapped(listing, notes)
     splits = _split_folders(top)
     images = _from_splits(top, splits, source, notes) if splits else {WHOLE: _from_classes(top, source, notes)}
     return label_by_name(
-        images, name=name, source=source, root=top.folder, warnings=notes.warnings(), learnable=learnable
+        images, name=name, source=source, root=top.folder, warnings=notes.warnings(top.folder), learnable=learnable
     )
 
 
 @dataclass
 class _Notes:
-    """What is met on the way and will be told, each kind in one sentence."""
+    """What the warnings will name, each kind in one sentence."""
 
-    top: Path
     stray: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
     looping: list[Path] = field(default_factory=list)
-    sentences: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
-    def beside(self, held: Listing) -> None:
-        """Files that lie beside folders of classes or splits."""
-        self.stray += held.images
-        self.others += held.others
+    def add_unused(self, listing: Listing) -> None:
+        """Note the files that lie beside folders of classes or splits."""
+        self.stray += listing.images
+        self.others += listing.others
 
-    def inside(self, found: Found) -> None:
-        """What a class folder holds that is no image."""
+    def add_class(self, found: Found) -> None:
+        """Note the files of a class folder that are no images."""
         self.others += found.others
         self.unreadable += found.unreadable
         self.looping += found.looping
 
-    def warnings(self) -> list[str]:
-        told = list(self.sentences)
-        if self.stray:
-            told.insert(0, f"{self._few(self.stray)} {_is(self.stray)} not inside a class folder: left out.")
+    def warnings(self, top: Path) -> list[str]:
+        def are(paths: Sequence[Path]) -> str:
+            count = f"{len(paths):,} files, " if len(paths) > 3 else ""
+            names = first_few([printable(name_below(path, top)) for path in paths])
+            return f"{count}{names} {'is' if len(paths) == 1 else 'are'}"
+
+        lines = [f"{are(self.stray)} not inside a class folder: left out."] if self.stray else []
+        lines += self.messages
         if self.others:
             kind = "not a picture" if len(self.others) == 1 else "not pictures"
-            told.append(f"{self._few(self.others)} {_is(self.others)} {kind} by name: left out.")
-        told += [f"{self._name(path)} {reason}: what it holds is left out." for path, reason in self.unreadable]
+            lines.append(f"{are(self.others)} {kind} by name: left out.")
+        for path, reason in self.unreadable:
+            lines.append(f"{printable(name_below(path, top))} {reason}: what it holds is left out.")
         if self.looping:
-            told.append(f"{self._few(self.looping)} {_is(self.looping)} linked to a folder met before: not followed.")
-        return told
-
-    def _few(self, paths: Sequence[Path]) -> str:
-        return (f"{len(paths):,} files, " if len(paths) > 3 else "") + first_few([self._name(p) for p in paths])
-
-    def _name(self, path: Path) -> str:
-        below = path.relative_to(self.top).as_posix() if path.is_relative_to(self.top) else str(path)
-        return printable(below)
+            lines.append(f"{are(self.looping)} linked to a folder met before: not followed.")
+        return lines
 
 
-def _is(paths: Sequence[Path]) -> str:
-    return "is" if len(paths) == 1 else "are"
-
-
-def _readable(root: Path, source: str) -> Listing:
-    held = listing(root)
-    if held.problem:
-        raise DataError(f"{source}: the folder {held.problem}.", hint="Check its name and who may read it.")
-    return held
-
-
-def _unwrapped(held: Listing, notes: _Notes) -> Listing:
-    """Go down while there is one folder only, and it holds folders itself; a lone split folder is where to stop."""
-    seen = 0
-    while len(held.folders) == 1 and not held.images and not split_words([held.folders[0].name]) and seen < 8:
-        inner = listing(held.folders[0])
+def _unwrapped(listing: Listing, notes: _Notes) -> Listing:
+    """Go down while a folder holds one folder only, which holds folders itself; stop at a lone split folder."""
+    for _ in range(8):
+        if len(listing.folders) != 1 or listing.images or split_words([listing.folders[0].name]):
+            break
+        inner = list_folder(listing.folders[0])
         if not inner.folders:
             break
-        notes.beside(held)
-        held, seen = inner, seen + 1
-    return held
+        notes.add_unused(listing)
+        listing = inner
+    return listing
 
 
 def _split_folders(top: Listing) -> dict[Path, str]:
-    """The folders named like splits, where one of them at least holds folders; `train` may be a class of vehicles."""
-    meant = split_words([folder.name for folder in top.folders])
-    splits = {folder: meant[folder.name] for folder in top.folders if folder.name in meant}
+    """The folders named like splits, where at least one of them holds folders; `train` may be a class of vehicles."""
+    split_of = split_words([folder.name for folder in top.folders])
+    splits = {folder: split_of[folder.name] for folder in top.folders if folder.name in split_of}
     only_splits = len(splits) == len(top.folders)
-    return splits if only_splits or any(listing(folder).folders for folder in splits) else {}
+    return splits if only_splits or any(list_folder(folder).folders for folder in splits) else {}
 
 
 def _from_splits(top: Listing, splits: dict[Path, str], source: str, notes: _Notes) -> dict[str, dict[str, list[Path]]]:
-    _refuse_twins(splits, source)
-    notes.beside(top)
+    _refuse_repeated_splits(splits, source)
+    notes.add_unused(top)
     for folder in top.folders:
         if folder not in splits:
             count = len(everything_below(folder).images)
-            left = f"{count:,} picture{'s' * (count != 1)}" if count else "no pictures"
-            notes.sentences.append(f"{printable(folder.name)} is not the name of a split: left out ({left}).")
+            omitted = plural(count, "picture") if count else "no pictures"
+            notes.messages.append(f"{printable(folder.name)} is not the name of a split: left out ({omitted}).")
     images: dict[str, dict[str, list[Path]]] = {}
     for folder, split in splits.items():
-        held = _same_split_inside(listing(folder), split)
-        if held.problem:
-            raise DataError(f"{source}: {printable(folder.name)} {held.problem}.", hint="Check who may read it.")
-        if held.folders or split == TRAIN:
-            images[split] = _from_classes(held, source, notes)
+        listing = _same_split_inside(list_folder(folder), split)
+        if listing.problem:
+            raise DataError(f"{source}: {printable(folder.name)} {listing.problem}.", hint="Check who may read it.")
+        if listing.folders or split == TRAIN:
+            images[split] = _from_classes(listing, source, notes)
         else:
-            notes.beside(held)
-            notes.sentences.append(f"{printable(folder.name)} has no class folders: it is not used.")
+            notes.add_unused(listing)
+            notes.messages.append(f"{printable(folder.name)} has no class folders: it is not used.")
     if not images:
         raise not_class_folders(source, top.folder)
     return images
 
 
-def _refuse_twins(splits: dict[Path, str], source: str) -> None:
+def _refuse_repeated_splits(splits: dict[Path, str], source: str) -> None:
     for folder, split in splits.items():
-        twins = [printable(other.name) for other, meant in splits.items() if meant == split]
-        if len(twins) > 1:
+        names = [printable(other.name) for other, of in splits.items() if of == split]
+        if len(names) > 1:
             raise DataError(
-                f"{source}: {' and '.join(twins)} both mean the {split} split.",
+                f"{source}: {' and '.join(names)} both mean the {split} split.",
                 hint=f"Keep one of them beside {printable(folder.parent.name)}'s other splits, or merge the two.",
             )
 
 
-def _same_split_inside(held: Listing, split: str) -> Listing:
+def _same_split_inside(listing: Listing, split: str) -> Listing:
     # Kaggle's archives come as training_set/training_set/cats.
-    if len(held.folders) == 1 and not held.images:
-        inner = held.folders[0]
+    if len(listing.folders) == 1 and not listing.images:
+        inner = listing.folders[0]
         if split in split_words([inner.name]).values():
-            return listing(inner)
-    return held
+            return list_folder(inner)
+    return listing
 
 
 def _from_classes(top: Listing, source: str, notes: _Notes) -> dict[str, list[Path]]:
-    """Class name to images, those in folders further down included."""
+    """Class name to images, including those in folders further down."""
     found = {folder: everything_below(folder) for folder in top.folders}
     _refuse_other_layouts(top, found, source)
-    notes.beside(top)
+    notes.add_unused(top)
     by_class: dict[str, list[Path]] = {}
-    for folder, held in found.items():
-        by_class.setdefault(class_name(folder), []).extend(held.images)
-        notes.inside(held)
-    _tell_of_a_level_too_high(found, notes)
+    for folder, content in found.items():
+        by_class.setdefault(class_name(folder), []).extend(content.images)
+        notes.add_class(content)
+    _warn_of_nested_folders(found, notes)
     return by_class
 
 
 def _refuse_other_layouts(top: Listing, found: dict[Path, Found], source: str) -> None:
-    if not any(held.images for held in found.values()):
-        raise not_class_folders(source, top.folder)
     names = {folder.name.lower(): folder for folder in top.folders}
-    if {"images", "labels"} <= set(names) and not found[names["labels"]].images:
+    empty = [folder for folder in top.folders if not found[folder].images]
+    if (
+        len(empty) == len(top.folders)
+        or ("images" in names and names.get("labels") in empty)
+        or (empty and annotation_marks(top.folder, everything_below(top.folder)))
+    ):
         raise not_class_folders(source, top.folder)
-    without = [held for held in found.values() if not held.images]
-    if without and annotation_marks(top.folder, everything_below(top.folder)):
-        raise not_class_folders(source, top.folder)
-    inner = {folder: split_words(f.name for f in listing(folder).folders) for folder in top.folders}
-    if len(top.folders) > 1 and all(TRAIN in meant.values() for meant in inner.values()):
+    inner = [split_words(f.name for f in list_folder(folder).folders) for folder in top.folders]
+    if len(top.folders) > 1 and all(TRAIN in split_of.values() for split_of in inner):
         _refuse_splits_inside(top, source)
 
 
 def _refuse_splits_inside(top: Listing, source: str) -> None:
     first = printable(top.folders[0].name)
     names = first_few([printable(folder.name) for folder in top.folders])
-    if any(listing(inner).folders for inner in listing(top.folders[0]).folders):
+    if any(list_folder(inner).folders for inner in list_folder(top.folders[0]).folders):
         raise DataError(
             f"{source}: several datasets, each with splits of its own ({names}).",
             hint=f"Give one of them: {source}/{first}",
@@ -207,17 +196,16 @@ def _refuse_splits_inside(top: Listing, source: str) -> None:
     )
 
 
-def _tell_of_a_level_too_high(found: dict[Path, Found], notes: _Notes) -> None:
-    """Folders of folders may be one class per patient or day, or a root that was given one level too high."""
-    filled = [folder for folder, held in found.items() if held.images]
-    nested = {folder: listing(folder) for folder in filled}
-    if not all(len(held.folders) > 1 and not held.images for held in nested.values()):
+def _warn_of_nested_folders(found: dict[Path, Found], notes: _Notes) -> None:
+    """Folders of folders may be one class per patient or day, or the root may be one level too high."""
+    nested = [list_folder(folder) for folder, content in found.items() if content.images]
+    if not all(len(listing.folders) > 1 and not listing.images for listing in nested):
         return
-    first = filled[0]
-    inner = first_few([f'"{printable(f.name)}"' for f in nested[first].folders])
-    notes.sentences.append(
-        f"class folders hold folders, not pictures: {inner} all count as class "
-        f'"{printable(first.name)}". If they are the classes, give the folder {printable(first.name)} instead.'
+    first = printable(nested[0].folder.name)
+    inner = first_few([f'"{printable(f.name)}"' for f in nested[0].folders])
+    notes.messages.append(
+        f'class folders hold folders, not pictures: {inner} all count as class "{first}". If they are the classes, '
+        f"give the folder {first} instead."
     )
 
 
@@ -225,13 +213,13 @@ def _tell_of_a_level_too_high(found: dict[Path, Found], notes: _Notes) -> None:
 
 
 BLOCK = 65_536
-"""Names held at once; some ten megabytes."""
+"""Names in memory at a time; some ten megabytes."""
 
 
 def images_below(folder: Path) -> Iterator[Path | ImageError]:
     """Every file of this folder and those below it that is an image by its ending, in the order of sorted paths.
 
-    What begins with a dot is passed over, and a link to a folder is not followed, so that no loop can be entered.
+    Names that begin with a dot are skipped, and links to folders are not followed, so that no loop can be entered.
     """
     try:
         for name in in_order(lambda: _names(folder)):
@@ -245,12 +233,12 @@ def images_below(folder: Path) -> Iterator[Path | ImageError]:
 
 
 def matches(pattern: str) -> Iterator[str]:
-    """What a glob pattern matches, in order; `**` goes through folders."""
+    """The paths that a glob pattern matches, in order; `**` goes through folders."""
     return in_order(lambda: glob.iglob(pattern, recursive=True))
 
 
 def in_order(names: Callable[[], Iterable[str]], block: int = BLOCK) -> Iterator[str]:
-    """The names that each call of `names` gives, sorted by code point, equal ones once; at most `block` are held."""
+    """The names that each call of `names` gives, sorted by code point, equal ones once; at most `block` in memory."""
     last: str | None = None
     while True:
         kept = heapq.nsmallest(block, (name for name in names() if last is None or name > last))

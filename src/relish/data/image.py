@@ -45,7 +45,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each value of the EXIF tag `Orientation`. Source: Exif 2.32, table 6."""
+"""The transposition that undoes each value of the EXIF tag `Orientation`. Source: Exif 2.32, table 6."""
 
 _PILLOW = r"PIL\."
 
@@ -60,16 +60,15 @@ _BMP_HEADERS = frozenset([12, 40, 52, 56, 64, 108, 124])
 """Sizes of a BMP's second header; its two letters alone would take a text on BMW for an image."""
 
 
-def open_image(source: ImageSource, *, name: str | None = None, least: int | None = None) -> Image.Image:
+def open_image(source: ImageSource, *, name: str | None = None, min_side: int | None = None) -> Image.Image:
     """Open one image, the same way everywhere.
 
     Args:
         source: a path; the bytes of a file; an open binary file, read from its start and left open; a Pillow image,
             left as it is; or a uint8 array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), channels RGB or RGBA.
-        name: what to call it in an error; otherwise the path, or what kind of thing was given.
-        least: pixels that the shorter side needs: a JPEG file may be decoded at a half, a quarter or an eighth of its
-            size where that leaves as many, which takes about half the time and changes its values by a little. None:
-            as it is.
+        name: what to call it in an error; by default the path, or what kind of object was given.
+        min_side: pixels that the shorter side must keep: a JPEG file may then be decoded at 1/2, 1/4 or 1/8 of its
+            size, which takes about half the time and changes values slightly. None: full size.
 
     Returns:
         A new image in mode RGB, wholly decoded, that holds no file open. Of an animation, the first frame.
@@ -77,13 +76,12 @@ def open_image(source: ImageSource, *, name: str | None = None, least: int | Non
     Raises:
         ImageError: it is not an image, is cut short or damaged, has more than MAX_PIXELS, or cannot be read.
     """
-    called = name or _name_of(source)
     try:
-        return _to_rgb(source, least)
+        return _to_rgb(source, min_side)
     except _Unusable as error:
-        raise ImageError(called, error.reason) from error
+        raise ImageError(name or _name_of(source), str(error)) from error
     except MemoryError as error:
-        raise ImageError(called, "not enough memory to decode it") from error
+        raise ImageError(name or _name_of(source), "not enough memory to decode it") from error
 
 
 def mode_of(content: bytes) -> str:
@@ -100,12 +98,12 @@ def mode_of(content: bytes) -> str:
 
 
 def size_from_header(source: Path | str | bytes) -> tuple[int, int] | None:
-    """Width and height by a file's header, before anything is decoded; None where `open_image` will say why not.
+    """Width and height by a file's header, nothing decoded; None where `open_image` would raise.
 
     Args:
         source: a path, or the bytes of a file.
     """
-    _hush_pillow()
+    _silence_pillow()
     try:
         with BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
             decoder = _decoder(file.read(_HEAD_BYTES))
@@ -116,11 +114,7 @@ def size_from_header(source: Path | str | bytes) -> tuple[int, int] | None:
 
 
 class _Unusable(Exception):
-    """Why an image cannot be had; `open_image` adds its name."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """The reason why there is no image; `open_image` adds its name."""
 
 
 def _name_of(source: object) -> str:
@@ -138,31 +132,32 @@ def _name_of(source: object) -> str:
             return named if isinstance(named, str) and named else "picture from a file object"
 
 
-def _to_rgb(source: object, least: int | None) -> Image.Image:
+def _to_rgb(source: object, min_side: int | None) -> Image.Image:
     match source:
         case Path() | str():
-            return _from_path(Path(source), least)
+            return _from_path(Path(source), min_side)
         case bytes() | bytearray() | memoryview():
-            return _from_file(BytesIO(source), least)
+            return _from_file(BytesIO(source), min_side)
         case Image.Image():
-            return _finished(source)
+            return _decoded(source)
         case np.ndarray():
-            return _finished(_from_array(source))
+            return _decoded(_from_array(source))
         case _ if hasattr(source, "read"):
-            return _from_file(_seekable(source), least)
+            return _from_file(_seekable(source), min_side)
         case _:
-            raise _Unusable(f"a picture cannot be made from {_a(type(source).__name__)}")
+            noun = type(source).__name__
+            raise _Unusable(f"a picture cannot be made from {'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}")
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def _from_path(path: Path, least: int | None) -> Image.Image:
+def _from_path(path: Path, min_side: int | None) -> Image.Image:
     try:
         if stat.S_ISDIR(os.stat(path).st_mode):
             raise _Unusable("not a picture: it is a folder")
         with path.open("rb") as file:
-            return _from_file(_seekable(file), least)
+            return _from_file(_seekable(file), min_side)
     except FileNotFoundError as error:
         raise _Unusable("there is no such file") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -170,7 +165,7 @@ def _from_path(path: Path, least: int | None) -> Image.Image:
 
 
 def unreadable_reason(error: OSError | ValueError) -> str:
-    """What to say of a file whose bytes the system does not give us."""
+    """The reason to give for a file that the system cannot read."""
     words = getattr(error, "strerror", None) or str(error)
     return f"cannot be read ({words[:1].lower()}{words[1:]})"
 
@@ -186,7 +181,7 @@ def _seekable(file: object) -> BinaryIO:
     return BytesIO(content)
 
 
-def _from_file(file: BinaryIO, least: int | None) -> Image.Image:
+def _from_file(file: BinaryIO, min_side: int | None) -> Image.Image:
     file.seek(0)
     head: object = file.read(_HEAD_BYTES)
     if not isinstance(head, bytes):
@@ -194,11 +189,11 @@ def _from_file(file: BinaryIO, least: int | None) -> Image.Image:
     decoder = _decoder(head)
     if decoder is None:
         raise _Unusable(f"not a picture: {kind_of(head, whole=len(head) < _HEAD_BYTES)}")
-    _hush_pillow()
+    _silence_pillow()
     file.seek(0)
     try:
         with decoder(file) as image:
-            return _finished(image, least)
+            return _decoded(image, min_side)
     except (_Unusable, MemoryError):
         raise
     except Exception as error:  # decoders raise whatever a damaged byte leads to, from SyntaxError to KeyError
@@ -220,7 +215,7 @@ def _damage(error: Exception) -> str:
     return f"damaged or cut short ({words})" if words else "damaged or cut short"
 
 
-def _hush_pillow() -> None:
+def _silence_pillow() -> None:
     # Pillow warns of odd metadata in images that decode well. Restoring the filters afterwards, as
     # `catch_warnings` does, is not safe among threads: two of them can leave every warning of the process silenced.
     if not warnings.filters or getattr(warnings.filters[0][3], "pattern", None) != _PILLOW:
@@ -230,50 +225,43 @@ def _hush_pillow() -> None:
 # ---- from whatever was decoded to RGB -------------------------------------------------------------------------------
 
 
-def _finished(image: Image.Image, least: int | None = None) -> Image.Image:
-    """Decode, turn upright and bring to RGB; the limit comes first, since it needs no more than the header."""
+def _decoded(image: Image.Image, min_side: int | None = None) -> Image.Image:
+    """Decode, turn upright and convert to RGB; the size limit is checked first, since the header tells the size."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise _Unusable(f"{width:,} x {height:,} pixels; the limit is {MAX_PIXELS / 1e6:.0f} million")
     if width * height == 0:
         raise _Unusable("it has no pixels")
     try:
-        if least is not None and isinstance(image, JpegImageFile):
-            image.draft(image.mode, (least, least))
+        if min_side is not None and isinstance(image, JpegImageFile):
+            image.draft(image.mode, (min_side, min_side))
         image.load()
-        return _upright(_rgb(image), _orientation(image))
+        rgb = _rgb(image)
+        # After decoding: Pillow turns TIFF images itself while it decodes them, and then drops the tag.
+        turn = _UPRIGHT.get(_orientation(image))
+        return rgb if turn is None else rgb.transpose(turn)
     except (OSError, ValueError, SyntaxError) as error:
         raise _Unusable(_damage(error)) from error
 
 
 def _orientation(image: Image.Image) -> int:
-    # After decoding: Pillow turns TIFF images itself while it decodes them, and then forgets the tag.
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # damaged metadata says nothing about the pixels
         return 1
 
 
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    turn = _UPRIGHT.get(orientation)
-    return image if turn is None else image.transpose(turn)
-
-
 def _rgb(image: Image.Image) -> Image.Image:
-    """A new image in RGB; the one given is left as it is."""
+    """A new image in RGB, transparency over white; the one given is left as it is."""
     mode = image.mode
     if mode in {"I", "F"} or mode.startswith("I;16"):
         return Image.fromarray(_eight_bits(image)).convert("RGB")
     if mode == "La":
         return _rgb(image.convert("LA"))
     if mode in {"LA", "PA", "RGBA", "RGBa"} or "transparency" in image.info:
-        return _over_white(image.convert("RGBA"))
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image.convert("RGBA"))
     return image.convert("RGB")
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, image).convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -309,10 +297,6 @@ def _from_array(array: npt.NDArray[np.generic]) -> Image.Image:
     if array.size == 0:
         raise _Unusable("it has no pixels")
     return Image.fromarray(np.ascontiguousarray(array))
-
-
-def _a(noun: str) -> str:
-    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
 # ---- naming what is no image ----------------------------------------------------------------------------------------

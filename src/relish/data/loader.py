@@ -8,9 +8,10 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ from relish.data.transforms import (
     Preprocessing,
     Transform,
     evaluation_transform,
-    least_side,
+    min_side,
     stacked,
     training_transform,
     user_transform,
@@ -40,11 +41,11 @@ from relish.data.transforms import (
 
 
 class View(NamedTuple):
-    """A way of looking at an image without learning from it."""
+    """One way to transform an image where nothing is trained on it."""
 
     preprocessing: Preprocessing
     view: int = 0
-    """0: as the image is evaluated; above, see `view_transform`."""
+    """0: the evaluation transform; above, see `view_transform`."""
 
 
 class Batch(NamedTuple):
@@ -59,10 +60,10 @@ class Batch(NamedTuple):
 
 
 class ViewBatch(NamedTuple):
-    """Some images of a split, each opened once and looked at in several ways."""
+    """Some images of a split, each decoded once, in several views."""
 
     images: tuple[Tensor, ...]
-    """(B, 3, S, S) uint8 for each way."""
+    """(B, 3, S, S) uint8 for each view."""
     labels: Tensor
     """(B,) int64."""
     positions: Tensor
@@ -76,11 +77,12 @@ def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[li
 
 
 def balanced_batches(labels: npt.NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Batches of an epoch in which every class comes equally often: images of small classes several times, of large
-    ones some, others in the next epoch. As many images in all as there are.
+    """Batches of an epoch in which every class has the same number of images; the total is the split's size N.
+
+    Images of small classes are repeated. Of large classes each epoch draws other images.
 
     Returns:
-        Turns rather than positions: `position + N` is the second time that an image comes, which is cropped anew.
+        Turns rather than positions: `position + N` is an image's second time in the epoch, with a new random crop.
     """
     count, (present, sizes) = len(labels), np.unique(labels, return_counts=True)
     shares = np.full(len(present), count // len(present))
@@ -109,31 +111,32 @@ def training_batches(
     """Augmented images, batch by batch; the same (seed, epoch, turn) gives the same pixels.
 
     Args:
-        batches: of turns: a position in the split, plus N for each time that the image has come before in this epoch.
+        batches: of turns: a position in the split, plus N for each earlier time of the image in this epoch.
         smallest: see `training_transform`.
         scaled: decode large JPEG files no larger than crops need, see `open_image`; not with a `transform`.
-        transform: of the user's own, in place of ours; see `user_transform`.
+        transform: of the user's own, instead of `training_transform`; see `user_transform`.
 
     Raises:
-        ImageError: an image cannot be opened any more.
-        DataError: the transform gives something else than an image.
+        ImageError: an image can no longer be opened.
+        DataError: the transform does not return an image.
     """
     if transform is not None:
-        images: _Images = _Transformed(split, preprocessing, seed, epoch, transform)
+        images = _Images(split, partial(_user_pixels, transform, preprocessing, seed, epoch))
     else:
-        images = _Augmented(split, preprocessing, seed, epoch, smallest, scaled)
-    yield from _alone(_read(images, batches, workers))
+        pixels = partial(_training_pixels, preprocessing, smallest, seed, epoch)
+        images = _Images(split, pixels, min_side(preprocessing, smallest) if scaled else None)
+    yield from _single_view(_read(images, batches, workers))
 
 
 def evaluation_batches(
     split: Split, preprocessing: Preprocessing, batches: Sequence[Sequence[int]], *, workers: int = 0
 ) -> Iterator[Batch]:
-    """Images as they are judged: no chance in them.
+    """Images by `evaluation_transform`, batch by batch; nothing is random.
 
     Raises:
-        ImageError: an image cannot be opened any more.
+        ImageError: an image can no longer be opened.
     """
-    yield from _alone(_read(_Viewed(split, [View(preprocessing)], ()), batches, workers))
+    yield from _single_view(view_batches(split, [View(preprocessing)], batches, contents=(), workers=workers))
 
 
 def view_batches(
@@ -144,86 +147,64 @@ def view_batches(
     contents: Sequence[str],
     workers: int = 0,
 ) -> Iterator[ViewBatch]:
-    """Every image in every way; what is drawn for a view depends on the view and the image's content alone.
+    """Every image in every view; the random crop of a view depends on the view and the image's content alone.
+
+    Args:
+        contents: N hashes; only views above 0 need them.
 
     Raises:
-        ImageError: an image cannot be opened any more.
+        ImageError: an image can no longer be opened.
     """
-    return _read(_Viewed(split, views, contents), batches, workers)
+    return _read(_Images(split, partial(_view_pixels, views, contents)), batches, workers)
 
 
 class _Unreadable(NamedTuple):
-    """An image that cannot be opened any more, told as words: an error itself does not come whole from a worker."""
+    """An image that can no longer be opened; an error itself would not survive the way from a worker process."""
 
     name: str
     reason: str
 
 
 class _Images(Dataset["tuple[tuple[Tensor, ...], int, int] | _Unreadable"]):
-    """What a `DataLoader` asks for: one image by its turn, see `training_batches`."""
+    """What a `DataLoader` asks for: an image's pixels, label and position by its turn, see `training_batches`."""
 
-    def __init__(self, split: Split, least: int | None = None) -> None:
-        self.split, self.least = split, least
+    def __init__(
+        self, split: Split, pixels: Callable[[Image.Image, int], tuple[Tensor, ...]], min_side: int | None = None
+    ) -> None:
+        self.split, self.pixels, self.min_side = split, pixels, min_side
 
     def __getitem__(self, turn: int) -> "tuple[tuple[Tensor, ...], int, int] | _Unreadable":
         position = turn % len(self.split)
         try:
-            image = open_image(self.split.paths[position], least=self.least)
+            image = open_image(self.split.paths[position], min_side=self.min_side)
         except ImageError as error:
             return _Unreadable(error.name, error.reason)
         return self.pixels(image, turn), int(self.split.labels[position]), position
 
-    def pixels(self, image: Image.Image, turn: int) -> tuple[Tensor, ...]:
-        """(3, S, S) uint8 each."""
-        raise NotImplementedError
+
+def _training_pixels(
+    preprocessing: Preprocessing, smallest: float, seed: int, epoch: int, image: Image.Image, turn: int
+) -> tuple[Tensor, ...]:
+    return (training_transform(image, preprocessing, rng_for(seed, "picture", epoch, turn), smallest),)
 
 
-class _Augmented(_Images):
-    """A crop of each image, drawn anew in every epoch."""
-
-    def __init__(
-        self, split: Split, preprocessing: Preprocessing, seed: int, epoch: int, smallest: float, scaled: bool
-    ) -> None:
-        super().__init__(split, least_side(preprocessing, smallest) if scaled else None)
-        self.preprocessing, self.seed, self.epoch, self.smallest = preprocessing, seed, epoch, smallest
-
-    def pixels(self, image: Image.Image, turn: int) -> tuple[Tensor, ...]:
-        """(3, S, S) uint8."""
-        rng = rng_for(self.seed, "picture", self.epoch, turn)
-        return (training_transform(image, self.preprocessing, rng, self.smallest),)
+def _user_pixels(
+    transform: Transform, preprocessing: Preprocessing, seed: int, epoch: int, image: Image.Image, turn: int
+) -> tuple[Tensor, ...]:
+    with seeded(derive_seed(seed, "transform", epoch, turn)):
+        return (user_transform(image, transform, preprocessing),)
 
 
-class _Transformed(_Images):
-    """Each image through the user's own transform, which draws anew in every epoch."""
-
-    def __init__(self, split: Split, preprocessing: Preprocessing, seed: int, epoch: int, transform: Transform) -> None:
-        super().__init__(split)
-        self.preprocessing, self.seed, self.epoch, self.transform = preprocessing, seed, epoch, transform
-
-    def pixels(self, image: Image.Image, turn: int) -> tuple[Tensor, ...]:
-        """(3, S, S) uint8, or float32 from 0 to 1."""
-        with seeded(derive_seed(self.seed, "transform", self.epoch, turn)):
-            return (user_transform(image, self.transform, self.preprocessing),)
+def _view_pixels(views: Sequence[View], contents: Sequence[str], image: Image.Image, turn: int) -> tuple[Tensor, ...]:
+    return tuple(
+        view_transform(image, preprocessing, view, rng_for(0, f"view/{contents[turn]}", view))
+        if view
+        else evaluation_transform(image, preprocessing)
+        for preprocessing, view in views
+    )
 
 
-class _Viewed(_Images):
-    """Several looks at each image."""
-
-    def __init__(self, split: Split, views: Sequence[View], contents: Sequence[str]) -> None:
-        super().__init__(split)
-        self.views, self.contents = views, contents
-
-    def pixels(self, image: Image.Image, turn: int) -> tuple[Tensor, ...]:
-        """(3, S, S) uint8 each."""
-        return tuple(self._view(image, turn, *one) for one in self.views)
-
-    def _view(self, image: Image.Image, turn: int, preprocessing: Preprocessing, view: int) -> Tensor:
-        if view == 0:  # nothing is drawn, so neither generator nor content is needed
-            return evaluation_transform(image, preprocessing)
-        return view_transform(image, preprocessing, view, rng_for(0, f"view/{self.contents[turn]}", view))
-
-
-def _alone(batches: Iterator[ViewBatch]) -> Iterator[Batch]:
+def _single_view(batches: Iterator[ViewBatch]) -> Iterator[Batch]:
     for batch in batches:
         (images,) = batch.images
         yield Batch(images, batch.labels, batch.positions)
@@ -247,8 +228,8 @@ def _stack(items: "list[tuple[tuple[Tensor, ...], int, int] | _Unreadable]") -> 
     for item in items:
         if isinstance(item, _Unreadable):
             return item
-    seen, labels, positions = zip(*items, strict=True)
-    images = tuple(stacked(one) for one in zip(*seen, strict=True))
+    pixels, labels, positions = zip(*items, strict=True)
+    images = tuple(stacked(view) for view in zip(*pixels, strict=True))
     return ViewBatch(images, torch.from_numpy(np.array(labels)), torch.from_numpy(np.array(positions)))
 
 
@@ -320,7 +301,7 @@ def _uint8_array(shape: tuple[int, ...], folder: Path) -> npt.NDArray[np.uint8] 
 
 
 LARGE = MAX_PIXELS // 4
-"""Pixels of an image after which memory is given back to the kernel: beside decoding it, that takes no time."""
+"""Pixels of an image after which freed memory is returned to the kernel: next to decoding it, that takes no time."""
 
 Ready = Tensor | str
 """(3, S, S) uint8, or why there is none."""
@@ -329,46 +310,46 @@ Ready = Tensor | str
 def read_ahead(
     images: Iterable[ImageSource | ImageError], preprocessing: Preprocessing, *, ahead: int, threads: int | None = None
 ) -> Iterator[tuple[str, Ready]]:
-    """Names and pixels in the order of `images`, which is asked for at most `ahead` more than were handed on.
+    """Names and pixels in the order of `images`; at most `ahead` images are read before they are yielded.
 
     Args:
-        images: an `ImageError` among them is an image that could not be found. Paths and bytes go to the threads;
-            open files and the rest are read as they come, since what they are part of may not bear two readers.
+        images: an `ImageError` among them is an image that could not be found. Threads read paths and bytes; open
+            files and the rest are read by the caller's thread, since they may share a source that allows one reader.
         preprocessing: see `evaluation_transform`.
-        ahead: images that may be under way or wait, 1 or more.
+        ahead: images in work or ready, 1 or more.
         threads: None takes one a processor core, 8 at most.
     """
-    gate, waiting = _Gate(MAX_PIXELS), deque[tuple[str, Ready | Future[Ready]]]()
+    limit, waiting = _PixelLimit(MAX_PIXELS), deque[tuple[str, Ready | Future[Ready]]]()
     with ThreadPoolExecutor(threads or min(8, usable_cores()), thread_name_prefix="relish-read") as pool:
         try:
             for number, image in enumerate(images):
                 if isinstance(image, ImageError):
                     waiting.append((image.name, image.reason))
                 elif isinstance(image, str | Path):
-                    waiting.append((str(image), pool.submit(_from_path, image, preprocessing, gate)))
+                    waiting.append((str(image), pool.submit(_from_path, image, preprocessing, limit)))
                 else:
                     in_thread = isinstance(image, bytes)
                     ready = pool.submit(_ready, image, preprocessing) if in_thread else _ready(image, preprocessing)
                     waiting.append((f"picture {number + 1}", ready))
                 if len(waiting) >= ahead:
-                    yield _settled(*waiting.popleft())
+                    yield _result(*waiting.popleft())
             while waiting:
-                yield _settled(*waiting.popleft())
+                yield _result(*waiting.popleft())
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)  # whoever stops early does not wait for what lies ahead
+            pool.shutdown(wait=True, cancel_futures=True)  # a caller that stops early does not wait for the rest
 
 
-def _settled(name: str, item: Ready | Future[Ready]) -> tuple[str, Ready]:
+def _result(name: str, item: Ready | Future[Ready]) -> tuple[str, Ready]:
     return name, item.result() if isinstance(item, Future) else item
 
 
-def _from_path(path: Path | str, preprocessing: Preprocessing, gate: "_Gate") -> Ready:
+def _from_path(path: Path | str, preprocessing: Preprocessing, limit: "_PixelLimit") -> Ready:
     width, height = size_from_header(path) or (0, 0)  # of what has none, `_ready` says why
     pixels = width * height
-    with gate.room_for(pixels):
+    with limit.reserve(pixels):
         ready = _ready(path, preprocessing)
         if pixels > LARGE:
-            give_memory_back()  # what one leaves free, in pieces, is not where the next one finds room
+            give_memory_back()  # the freed pieces are too small for the next large image
         return ready
 
 
@@ -379,15 +360,15 @@ def _ready(image: ImageSource, preprocessing: Preprocessing) -> Ready:
         return error.reason
 
 
-class _Gate:
-    """Lets threads decode at once what together is no more than one image of the largest size."""
+class _PixelLimit:
+    """Limits the pixels that threads decode at a time to one image of the largest size."""
 
     def __init__(self, pixels: int) -> None:
         self._free = self._all = pixels
         self._changed = threading.Condition()
 
     @contextmanager
-    def room_for(self, pixels: int) -> Iterator[None]:
+    def reserve(self, pixels: int) -> Iterator[None]:
         wanted = min(pixels, self._all)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= wanted)

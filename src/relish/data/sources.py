@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from relish.core.errors import DataError, nearest
-from relish.core.progress import Progress
+from relish.core.progress import SILENT, Progress
 from relish.data.archive import extract, short_name
 from relish.data.dataset import Dataset
 from relish.data.download import checksums, download, mismatch, shown
@@ -46,8 +46,6 @@ REGISTERED = {
 
 # ---- finding a dataset --------------------------------------------------------------------------------------------
 
-_SILENT = Progress()
-
 DataSource = str | Path | Any
 """A folder, archive, address, table or registered name; or an ImageFolder, a data frame, a list of (path, label)."""
 
@@ -67,7 +65,7 @@ def find_dataset(
     sha1: str | None = None,
     sha256: str | None = None,
     learnable: bool = True,
-    progress: Progress = _SILENT,
+    progress: Progress = SILENT,
 ) -> Dataset:
     """Find the images, their classes and their splits; no image is opened.
 

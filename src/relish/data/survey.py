@@ -1,7 +1,7 @@
 """Read every image of a dataset once before training: what cannot be opened, SHA-256 of each file, facts of its pixels.
 
-An image that fails in the middle of a run would have to be replaced or skipped, and either changes what is learned
-without a word. Found here, it is named and counted. A row of facts is 66 bytes, so that a hundred thousand images take
+An image that fails in the middle of a run would have to be replaced or skipped, and either changes the training data
+silently. Found here, it is named and counted. A row of facts is 66 bytes, so that a hundred thousand images take
 7 megabytes. Light and sharpness are measured at one scale for all: a large photograph would otherwise count as sharper
 than the same one shrunk.
 """
@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +26,7 @@ from PIL import Image
 from relish.core.cache import Cache
 from relish.core.errors import DataError, ImageError
 from relish.core.io import fingerprint
-from relish.core.progress import Progress
+from relish.core.progress import SILENT, Progress
 from relish.core.runtime import usable_cores
 from relish.data.dataset import TRAIN, Dataset, Finding, first_few, named_counts
 from relish.data.image import MAX_PIXELS, mode_of, open_image, unreadable_reason
@@ -143,18 +142,18 @@ MAX_FILE_BYTES = 2**30
 """A larger file is not read: no image within `MAX_PIXELS` needs as much, and several are in memory at a time."""
 
 _KIND = "picture"
-"""Of entries in the cache: by a file's absolute path, its size and times, and what came of reading it."""
+"""Kind of the cache's entries: by a file's absolute path, its size and times, and the outcome of reading it."""
 _CHUNK = 256
-"""Files between two looks at what is remembered, no unit; what a kill can cost."""
+"""Files between two accesses to the cache; a kill loses at most as many outcomes."""
 _SETTLED_NS = 2_000_000_000
-"""A file changed less than this before it was read may change again within one tick of its clock."""
+"""Nanoseconds; a file changed less than this before it was read may change again within one tick of its clock."""
 _RULES = f"2/{PIL.__version__}/{MAX_PIXELS}"
 """What can be opened depends on this; raise the first number when `image.py` accepts more or less than before,
 or `facts_of` measures otherwise."""
 
 
 class FileKey(NamedTuple):
-    """A file as it stood at one time. Its change time is in it since unpacking and copying set the other at will."""
+    """A file's state at one time. The change time is part of it since unpacking and copying set the other time."""
 
     path: bytes
     size: int
@@ -164,20 +163,20 @@ class FileKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of reading a file."""
+    """The result of reading and decoding one file."""
 
     sha256: str
     reason: str
     """Why it cannot be opened; empty where it can."""
     facts: bytes = b""
-    """A row of `facts.FACTS`; empty where it cannot be opened."""
+    """A row of `FACTS`; empty where it cannot be opened."""
     lasting: bool = True
     """Whether the reason lies in the file's bytes: a permission or a lack of memory may be mended."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What reading every image of a dataset once has shown."""
+    """The results of reading every image of a dataset once."""
 
     dataset: Dataset
     """Without the images that cannot be opened; its warnings say how many those were."""
@@ -186,42 +185,41 @@ class Survey:
     sha256: Mapping[Path, str]
     """64 hexadecimal digits for each image that is left."""
     facts: Mapping[Path, bytes]
-    """A row of `facts.FACTS` for each image that is left."""
+    """A row of `FACTS` for each image that is left."""
     fingerprint: str
     """Of all (name, class, split, SHA-256), whatever their order and wherever the root: equal means the same data."""
     findings: tuple[Finding, ...] = ()
     """What a first look at them found, where one was taken."""
 
     def facts_of(self, paths: Sequence[Path]) -> Facts:
-        """(N,) of `facts.FACTS`, in the order of the paths."""
+        """(N,) of `FACTS`, in the order of the paths."""
         return facts_table(self.facts[path] for path in paths)
 
 
-def survey(
-    dataset: Dataset, *, progress: Progress | None = None, strict: bool = False, learnable: bool = True
-) -> Survey:
-    """Hash and decode every image; what was seen before and has not changed is remembered.
+def survey(dataset: Dataset, *, progress: Progress = SILENT, strict: bool = False, learnable: bool = True) -> Survey:
+    """Hash and decode every image; files that have not changed since an earlier survey come from the cache.
 
     Args:
         dataset: its files are only read.
         progress: shows a bar.
         strict: refuse the dataset if any image cannot be opened, instead of leaving those out.
-        learnable: refuse what nothing can be learned from any more; otherwise the dataset's `problem` says why.
+        learnable: refuse a dataset that can no longer be trained on; otherwise its `problem` says why.
 
     Raises:
-        DataError: `strict` and an image cannot be opened; if `learnable`, a class has lost all it could be learned
-            from, or a split all its images.
+        DataError: `strict` and an image cannot be opened; if `learnable`, a class has lost all its training images,
+            or a split all its images.
     """
     paths = list(dict.fromkeys(path for split in dataset.splits.values() for path in split.paths))
-    outcomes = _examine_all(dataset, paths, progress or Progress())
+    outcomes = _examine_all(dataset, paths, progress)
     reasons = {path: outcome.reason for path, outcome in outcomes.items() if outcome.reason}
     unreadable = tuple((dataset.label(path), reason) for path, reason in reasons.items())
+    listed = first_few([f"{label} ({reason})" for label, reason in unreadable])
+    summary = f"{len(unreadable):,} of {len(paths):,} pictures cannot be opened: {listed}"
     if unreadable and strict:
-        raise DataError(_summary(dataset, unreadable, len(paths)) + ".", hint="Mend or remove them.")
-    kept = _without(dataset, reasons, unreadable, len(paths)) if unreadable else dataset
-    lost = _lost(dataset, kept) if unreadable else ""
-    if lost:
-        problem = DataError(lost, hint=f"{_summary(dataset, unreadable, len(paths))}.\n  Mend or replace them.")
+        raise DataError(f"{dataset.name}: {summary}.", hint="Mend or remove them.")
+    kept = _without(dataset, reasons, summary) if unreadable else dataset
+    if lost := _lost(dataset, kept):
+        problem = DataError(lost, hint=f"{dataset.name}: {summary}.\n  Mend or replace them.")
         if learnable:
             raise problem
         kept = replace(kept, problem=problem)
@@ -235,12 +233,13 @@ def survey(
 
 def _examine_all(dataset: Dataset, paths: Sequence[Path], progress: Progress) -> dict[Path, Outcome]:
     outcomes: dict[Path, Outcome] = {}
-    pool = ThreadPoolExecutor(_threads(), thread_name_prefix="survey")
+    # Decoding releases Python's lock, so threads are enough, and cheaper than processes.
+    pool = ThreadPoolExecutor(min(16, usable_cores()), thread_name_prefix="survey")
     try:
         cache = Cache(progress)
         with progress.bar("reading pictures", len(paths)) as bar:
-            for chunk in _chunks(paths, _CHUNK):
-                for path, outcome in _examine_chunk(chunk, pool, cache):
+            for start in range(0, len(paths), _CHUNK):
+                for path, outcome in _examine_chunk(paths[start : start + _CHUNK], pool, cache):
                     outcomes[path] = outcome
                     bar.advance()
     finally:
@@ -249,26 +248,16 @@ def _examine_all(dataset: Dataset, paths: Sequence[Path], progress: Progress) ->
 
 
 def _examine_chunk(chunk: Sequence[Path], pool: ThreadPoolExecutor, cache: Cache) -> Iterator[tuple[Path, Outcome]]:
-    """Each path with what came of reading it, in the order given."""
+    """Each path with the outcome of reading it, in the order given."""
     keys = list(pool.map(_key, chunk))
-    known = _recalled(cache, [key for key in keys if key])
-    fresh: dict[FileKey, Outcome] = {}
+    known = _cached(cache, [key for key in keys if key])
+    entries: dict[bytes, bytes] = {}
     for path, key, outcome in zip(chunk, keys, pool.map(partial(_examine, known=known), chunk, keys), strict=True):
-        if key and key not in known and _worth_remembering(key, outcome):
-            fresh[key] = outcome
+        if key and key not in known and _is_cacheable(key, outcome):
+            values = [*key[1:], _RULES, outcome.sha256, outcome.reason, outcome.facts.hex()]
+            entries[key.path] = json.dumps(values).encode()
         yield path, outcome
-    cache.remember(_KIND, {key.path: _entry(key, outcome) for key, outcome in fresh.items()})
-
-
-def _threads() -> int:
-    # Decoding leaves Python's lock alone, so threads are enough, and cheaper than processes.
-    return min(16, usable_cores())
-
-
-def _chunks(paths: Sequence[Path], size: int) -> Iterator[list[Path]]:
-    rest = iter(paths)
-    while chunk := list(islice(rest, size)):
-        yield chunk
+    cache.remember(_KIND, entries)
 
 
 def _key(path: Path) -> FileKey | None:
@@ -304,16 +293,12 @@ def _decode(content: bytes, name: str) -> Outcome:
         return Outcome(sha256, "not enough memory to look at it", lasting=False)
 
 
-def _worth_remembering(key: FileKey, outcome: Outcome) -> bool:
+def _is_cacheable(key: FileKey, outcome: Outcome) -> bool:
     return outcome.lasting and time.time_ns() - max(key.mtime_ns, key.ctime_ns) > _SETTLED_NS
 
 
-def _entry(key: FileKey, outcome: Outcome) -> bytes:
-    return json.dumps([*key[1:], _RULES, outcome.sha256, outcome.reason, outcome.facts.hex()]).encode()
-
-
-def _recalled(cache: Cache, keys: Sequence[FileKey]) -> dict[FileKey, Outcome]:
-    """What came of these files, as they stand now."""
+def _cached(cache: Cache, keys: Sequence[FileKey]) -> dict[FileKey, Outcome]:
+    """The outcomes that the cache has of these files, where they have not changed since."""
     found: dict[FileKey, Outcome] = {}
     by_path = {key.path: key for key in keys}
     for path, entry in cache.recall(_KIND, by_path):
@@ -326,31 +311,23 @@ def _recalled(cache: Cache, keys: Sequence[FileKey]) -> dict[FileKey, Outcome]:
 # ---- leaving out ----------------------------------------------------------------------------------------------------
 
 
-def _without(
-    dataset: Dataset, reasons: Mapping[Path, str], unreadable: Sequence[tuple[str, str]], total: int
-) -> Dataset:
+def _without(dataset: Dataset, reasons: Mapping[Path, str], summary: str) -> Dataset:
     splits = {
         name: split.take(np.flatnonzero([path not in reasons for path in split.paths]))
         for name, split in dataset.splits.items()
     }
-    summary = _summary(dataset, unreadable, total)
-    return dataset.with_splits(splits, f"{summary.removeprefix(dataset.name + ': ')}: left out.")
+    return dataset.with_splits(splits, f"{summary}: left out.")
 
 
 def _lost(dataset: Dataset, kept: Dataset) -> str:
-    """What can no longer be learned or scored, in words; empty where nothing is lost but images."""
+    """The class that training, or the split that evaluation can no longer use, in a sentence; empty for none."""
     for name, split in kept.splits.items():
         before, after = (named_counts(dataset, s) for s in (dataset.splits[name], split))
         lost = [c for c in dataset.classes if before[c] and not after[c]]
         if lost and (name == TRAIN or not len(split)):
-            told = first_few([f'"{c}" ({before[c]:,})' for c in lost])
-            return f"{dataset.name}: no picture that {name} has of class {told} can be opened."
+            listed = first_few([f'"{c}" ({before[c]:,})' for c in lost])
+            return f"{dataset.name}: no picture that {name} has of class {listed} can be opened."
     return ""
-
-
-def _summary(dataset: Dataset, unreadable: Sequence[tuple[str, str]], total: int) -> str:
-    told = first_few([f"{label} ({reason})" for label, reason in unreadable])
-    return f"{dataset.name}: {len(unreadable):,} of {total:,} pictures cannot be opened: {told}"
 
 
 def _fingerprint(dataset: Dataset, sha256: Mapping[Path, str]) -> str:

@@ -132,7 +132,7 @@ def training_transform(
     return _pixels(cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else cut)
 
 
-def least_side(preprocessing: Preprocessing, smallest: float) -> int:
+def min_side(preprocessing: Preprocessing, smallest: float) -> int:
     """Pixels of an image's shorter side with which no crop of `training_transform` has to be scaled up."""
     return math.ceil(preprocessing.image_size / math.sqrt(smallest * CROP_RATIO[0]))
 

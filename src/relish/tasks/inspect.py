@@ -58,7 +58,8 @@ def show(
     """
     if rows < 1 or columns < 1:
         raise DataError(f"--rows and --columns must be 1 or above, got {rows} and {columns}.")
-    dataset = survey(find_dataset(data, progress=progress or Progress()), progress=progress).dataset
+    progress = progress or Progress()
+    dataset = survey(find_dataset(data, progress=progress), progress=progress).dataset
     for warning in dataset.warnings:
         (progress or Progress()).warn(warning)
     split = _training_split(dataset)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from relish.core.errors import DataError
 from relish.core.io import atomic_folder
-from relish.core.progress import Progress
+from relish.core.progress import SILENT, Progress
 from relish.core.runtime import rng_for
 from relish.data.drawn import hotdog, long_foods, round_foods, side_views, things
 from relish.data.drawn.relief import Relief, Spot, photograph
@@ -82,9 +82,7 @@ OTHERS: tuple[str, ...] = (
 """What the other images of the hot-dog dataset are of; named twice means drawn twice as often."""
 
 
-def draw_hotdogs(
-    root: Path, *, train: int = 100, test: int = 100, seed: int = 0, progress: Progress | None = None
-) -> Path:
+def draw_hotdogs(root: Path, *, train: int = 100, test: int = 100, seed: int = 0, progress: Progress = SILENT) -> Path:
     """Draw hot dogs and other foods to root/{train,test}/{hotdog,not-hotdog}/NNN.jpg.
 
     Args:
@@ -109,7 +107,7 @@ def draw_source_classes(
     test: int = 20,
     classes: int = 12,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
 ) -> Path:
     """Draw a dataset to pretrain on, everyday things in the same scenes: root/{train,test}/CLASS/NNN.jpg.
 
@@ -138,11 +136,11 @@ def _draw(
     subjects: Mapping[str, Sequence[Subject]],
     purpose: str,
     seed: int,
-    progress: Progress | None,
+    progress: Progress,
 ) -> Path:
     """Write a folder of each class in each split; an image shows one of its class's subjects."""
     total = sum(counts.values()) * len(subjects)
-    with atomic_folder(root) as folder, (progress or Progress()).bar("drawing pictures", total) as bar:
+    with atomic_folder(root) as folder, progress.bar("drawing pictures", total) as bar:
         for split, count in counts.items():
             for name, options in subjects.items():
                 target = folder / split / name
