@@ -1,7 +1,7 @@
-"""What every part of a job is handed: the device and the other processes, the progress, and the run that it records in.
+"""The context of a job: device, processes, progress, and the run that it records events in.
 
-`Context` is enough for whatever computes on images. `RunContext` adds the run folder: what a training records there is
-handed on to everyone who listens, trackers and callbacks alike.
+`Context` is enough to compute on images. `RunContext` adds the run folder: each event that a training records there
+also goes to the listeners, such as trackers and callbacks.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from relish.core.progress import Muted, Progress
+from relish.core.progress import SILENT, Muted, Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for
 
@@ -24,12 +24,12 @@ _MOST_WORKERS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Where a job computes and what it says."""
+    """Where a job computes, and where its messages go."""
 
     accelerator: Accelerator
     progress: Progress
     workers: int = 0
-    """Processes that read images; 0: this one does."""
+    """Processes that read images; 0: this process reads them."""
 
     @classmethod
     def on(cls, device: str = "auto", progress: Progress | None = None, workers: int | None = None) -> "Context":
@@ -37,8 +37,8 @@ class Context:
 
         Args:
             device: "auto", "cpu", "cuda" or "mps".
-            progress: heard in the first process alone; None is silent.
-            workers: None: on a CPU none, since its cores are busy computing; else one a thread, 8 at most.
+            progress: used in the first process only; None is silent.
+            workers: None: on a CPU 0, since its cores are busy computing; else one a thread, 8 at most.
 
         Raises:
             BadInput: there is no such device.
@@ -46,55 +46,52 @@ class Context:
         accelerator = accelerator_for(device)
         if workers is None:
             workers = 0 if accelerator.device.type == "cpu" else min(_MOST_WORKERS, torch.get_num_threads())
-        heard = progress if progress is not None and accelerator.is_main_process else Progress()
-        return cls(accelerator=accelerator, progress=heard, workers=workers)
+        shown = progress if progress is not None and accelerator.is_main_process else SILENT
+        return cls(accelerator=accelerator, progress=shown, workers=workers)
 
     @property
     def device(self) -> torch.device:
-        """Where tensors go."""
+        """The device that tensors are computed on."""
         device: torch.device = self.accelerator.device
         return device
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes files and messages."""
         return bool(self.accelerator.is_main_process)
 
     @property
     def processes(self) -> int:
-        """How many share the work."""
+        """The number of processes that share the work."""
         return int(self.accelerator.num_processes)
 
     @property
     def process(self) -> int:
-        """Which of them this is, from 0."""
+        """The number of this process among them, from 0."""
         return int(self.accelerator.process_index)
 
     def from_main(self, make: Callable[[], T]) -> T:
-        """What the first process makes, in every process."""
+        """The object that the first process makes, in every process."""
         made: list[Any] = [make() if self.is_main else None]
         if self.processes > 1:
             broadcast_object_list(made)
-        found: T = made[0]
-        return found
+        first: T = made[0]
+        return first
 
     def any(self, here: bool) -> bool:
-        """Whether it is so in any process: all have to agree, or one would wait for the others for ever."""
+        """Whether `here` is true in any process: all must agree, or one would wait for the others for ever."""
         if self.processes == 1:
             return here
         return bool(self.accelerator.reduce(torch.tensor([float(here)], device=self.device))[0] > 0)
 
     def in_run(self, folder: RunFolder, seed: int = 0, listeners: tuple[Listener, ...] = ()) -> "RunContext":
-        """The same, with the run that is worked on."""
-        return RunContext(
-            accelerator=self.accelerator, progress=self.progress, workers=self.workers,
-            folder=folder, seed=seed, listeners=listeners,
-        )  # fmt: skip
+        """This context with a run folder."""
+        return RunContext(**vars(self), folder=folder, seed=seed, listeners=listeners)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext(Context):
-    """One run, or one training within it."""
+    """The context of a run, or of a training within one."""
 
     folder: RunFolder
     seed: int = 0
@@ -102,25 +99,25 @@ class RunContext(Context):
     listeners: tuple[Listener, ...] = ()
     """Called with each event that is recorded, in the first process."""
     within: RunFolder | None = None
-    """Of a training within a run, the folder of the whole."""
+    """Of a training within a run, the run's folder."""
 
     @property
     def resume_command(self) -> str:
-        """What to type to resume the whole run."""
+        """The command that resumes the whole run."""
         return (self.within or self.folder).resume_command
 
     def record(self, **event: Any) -> None:
-        """Add one event to `metrics.jsonl` and tell the listeners; in the first process alone."""
+        """Append one event to `metrics.jsonl` and call the listeners; in the first process only."""
         if self.is_main:
             self.folder.record(**event)
             self.tell(**event)
 
     def tell(self, **event: Any) -> None:
-        """Tell the listeners of an event that is not kept; a training within the run is named under `stage`."""
+        """Call the listeners with an event, not recorded here; a training within the run is named under `stage`."""
         named = event if self.within is None else {**event, "stage": self.folder.path.name}
         for listener in self.listeners if self.is_main else ():
             listener(named)
 
     def stage(self, name: str) -> "RunContext":
-        """A training within the run, in a folder of its own: its lines are not shown, its warnings and bars are."""
+        """A training within the run, in a folder of its own; its lines are not shown, its warnings and bars are."""
         return replace(self, folder=self.folder.stage(name), within=self.folder, progress=Muted(self.progress))

@@ -76,15 +76,10 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_bytes(target: Path, content: bytes) -> None:
-    """Write `content` to `target`, atomically."""
-    with atomic_path(target) as temporary:
-        temporary.write_bytes(content)
-
-
 def write_text(target: Path, content: str) -> None:
     """Write UTF-8 text to `target`, atomically."""
-    write_bytes(target, content.encode())
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content.encode())
 
 
 def write_json(target: Path, content: Any) -> None:

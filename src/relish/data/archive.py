@@ -1,12 +1,12 @@
-"""Unpack a .zip or .tar archive (plain, gzip, bzip2 or xz) of images into a folder, whole or not at all.
+"""Unpack a .zip or .tar archive (plain, gzip, bzip2 or xz) of images into a folder, completely or not at all.
 
 The folder lies under `RELISH_HOME/datasets`, named after the archive and the SHA-256 of its bytes, so that the same
-archive is unpacked once. The archive is read with the standard library, but every file is written by us: all that a
-member can do is to name a new file below the target and to fill it. Links, devices, modes and owners are refused, not
-skipped, since an archive of images that holds them is not what it claims to be.
+archive is unpacked once. The standard library reads the archive, but relish writes every file: a member can only name
+a new file below the target and fill it. Links and devices are refused, not skipped, since an archive of images that
+holds them is not what it claims to be.
 
-Damage is noticed by the checksums that zip, gzip, bzip2 and xz carry. A plain .tar has one for its names only: damaged
-pixels in it show when the images are opened, or against the archive's own checksum, where that was given.
+Damage is detected by the checksums of zip, gzip, bzip2 and xz. A plain .tar has one for its names only: damaged pixels
+in it show when the images are opened, or against the archive's own checksum, where that was given.
 """
 
 import bz2
@@ -29,19 +29,19 @@ from pathlib import Path
 from typing import IO, cast
 
 from relish.core.cache import one_at_a_time
-from relish.core.errors import DataError, WriteFailed
+from relish.core.errors import DataError
 from relish.core.io import atomic_folder, relish_home, sha256_of_file
 from relish.core.progress import SILENT, Progress
-from relish.data.download import size_words
+from relish.data.download import require_space, size_words
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-"""What archives are usually called; what one is, its first bytes decide."""
+"""Usual endings of archives; the format is detected by the first bytes."""
 MAX_MEMBERS = 5_000_000
 """Members of one archive; a few times ImageNet-1k."""
 MAX_EXPANSION = 100
-"""Times its own size that an archive may unpack to once that is over `SMALL`; photographs hardly shrink at all."""
+"""Largest ratio of unpacked to packed size where the former is over `SMALL`; photographs hardly shrink at all."""
 SMALL = 2**30
-"""Bytes that any archive may unpack to, however well it was packed."""
+"""Bytes that any archive may unpack to, whatever the ratio."""
 MAX_NAME = 1000
 """Bytes of a member's path; file systems allow 255 for each part of it."""
 CHUNK = 2**20
@@ -52,7 +52,7 @@ DAMAGE = (
     *(OSError, EOFError, ValueError, LookupError, RuntimeError, OverflowError, struct.error),
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
 )
-"""What the standard library raises on bytes that are not what they claim to be."""
+"""Exceptions that the standard library raises on damaged archives."""
 
 
 def extract(archive: Path, *, progress: Progress = SILENT) -> Path:
@@ -73,11 +73,12 @@ def extract(archive: Path, *, progress: Progress = SILENT) -> Path:
     target = relish_home() / "datasets" / f"{short_name(archive.name)}-{digest[:16]}"
     if target.is_dir():
         return target
-    with one_at_a_time(target.with_name(f".{target.name}.lock"), archive.name, progress) as alone:
+    with one_at_a_time(target.with_name(f".{target.name}.lock"), archive.name, progress) as exclusive:
         if target.is_dir():
             return target
-        if alone:
-            _sweep(target)
+        if exclusive:  # otherwise another process may be writing there
+            for left in target.parent.glob(f".{target.name}.*.tmp"):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
         with atomic_folder(target) as folder:
             _unpack(archive, folder, progress)
     progress.say(f"unpacked {archive.name} to {target}")
@@ -109,17 +110,18 @@ class _Member:
 
 
 @dataclass
-class _Gate:
-    """What has been let in so far, and what may follow it."""
+class _Limits:
+    """Checks each member against the limits and the members before it."""
 
     archive: Path
     members: int = 0
     unpacked: int = 0
+    """Bytes of all members so far."""
     files: set[str] = field(default_factory=set)
     folders: set[str] = field(default_factory=set)
 
-    def admit(self, member: _Member) -> tuple[str, ...] | None:
-        """The parts of the path a member goes to below the target; None where it is left out.
+    def check(self, member: _Member) -> tuple[str, ...] | None:
+        """The parts of the member's path below the target; None where it is left out.
 
         Raises:
             DataError: it must not be unpacked, or not together with those before it.
@@ -127,10 +129,15 @@ class _Gate:
         parts = self._parts(member)
         if member.kind not in {"file", "folder"}:
             raise self.refusal(member, f"is {member.kind}; only files and folders are unpacked")
-        self._weigh(member)
+        self.members += 1
+        self.unpacked += member.size
+        if self.members > MAX_MEMBERS:
+            raise self.refusal(member, f"is one too many: over {MAX_MEMBERS} members")
+        if self.unpacked > _max_unpacked(self.archive):
+            raise self.refusal(member, f"is too much: with it the archive unpacks to {size_words(self.unpacked)}")
         if "__MACOSX" in parts or (parts and parts[-1] == ".DS_Store"):
             return None
-        self._place(member, parts)
+        self._reserve_name(member, parts)
         return parts
 
     def refusal(self, member: _Member, reason: str) -> DataError:
@@ -156,15 +163,7 @@ class _Gate:
             raise self.refusal(member, "has a name that no file can have")
         return parts
 
-    def _weigh(self, member: _Member) -> None:
-        self.members += 1
-        self.unpacked += member.size
-        if self.members > MAX_MEMBERS:
-            raise self.refusal(member, f"is one too many: over {MAX_MEMBERS} members")
-        if self.unpacked > _allowed(self.archive):
-            raise self.refusal(member, f"is too much: with it the archive unpacks to {size_words(self.unpacked)}")
-
-    def _place(self, member: _Member, parts: tuple[str, ...]) -> None:
+    def _reserve_name(self, member: _Member, parts: tuple[str, ...]) -> None:
         path = "/".join(parts)
         above = {"/".join(parts[:i]) for i in range(1, len(parts))}
         taken = self.files if member.kind == "folder" else self.files | self.folders
@@ -175,43 +174,43 @@ class _Gate:
 
 
 def _unpack(archive: Path, folder: Path, progress: Progress) -> None:
-    gate = _Gate(archive)
+    limits = _Limits(archive)
     title = f"unpacking {archive.name}"
     with closing(_members(archive)) as members, progress.bar(title, archive.stat().st_size) as bar:
         for member in members:
-            parts = gate.admit(member)
+            parts = limits.check(member)
             if parts is not None and member.kind == "folder":
                 folder.joinpath(*parts).mkdir(parents=True, exist_ok=True)
             elif parts is not None:
-                _write(member, folder.joinpath(*parts), gate)
+                _write(member, folder.joinpath(*parts), limits)
             bar.advance(member.packed)
     os.sync()  # before the folder gets its name: a power cut must not leave empty files in it
-    if not gate.files:
+    if not limits.files:
         raise DataError(f"{archive}: holds no files.", hint="Give an archive with one folder of pictures per class.")
 
 
-def _write(member: _Member, path: Path, gate: _Gate) -> None:
-    _make_sure_of_space(path, member.size)
+def _write(member: _Member, path: Path, limits: _Limits) -> None:
+    _require_space(path, member.size)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         file = path.open("xb")
     except FileExistsError as error:  # where the file system does not tell upper from lower case
-        raise gate.refusal(member, "has a name that this disk cannot tell from another one") from error
+        raise limits.refusal(member, "has a name that this disk cannot tell from another one") from error
     written = 0
     with file:
-        for piece in _content(member, gate):
+        for piece in _content(member, limits):
             written += file.write(piece)
     if written != member.size:
-        raise gate.refusal(member, f"is damaged: {written} bytes instead of {member.size}")
+        raise limits.refusal(member, f"is damaged: {written} bytes instead of {member.size}")
 
 
-def _content(member: _Member, gate: _Gate) -> Iterator[bytes]:
+def _content(member: _Member, limits: _Limits) -> Iterator[bytes]:
     try:
         with member.open() as source:
             while piece := source.read(CHUNK):
                 yield piece
     except DAMAGE as error:
-        raise gate.refusal(member, f"is damaged or cannot be read ({error})") from error
+        raise limits.refusal(member, f"is damaged or cannot be read ({error})") from error
 
 
 def _members(archive: Path) -> Generator[_Member, None, None]:
@@ -242,8 +241,8 @@ def _zip_members(raw: IO[bytes], archive: Path) -> Iterator[_Member]:
         if counted is not None and counted != len(members) % 2**16:
             raise zipfile.BadZipFile(f"it lists {len(members)} of {counted} members")
         total = sum(info.file_size for info in members)
-        if total <= _allowed(archive):  # a bomb is the gate's to name
-            _make_sure_of_space(archive, total)
+        if total <= _max_unpacked(archive):  # above, `_Limits.check` names the member
+            _require_space(archive, total)
         for info in members:
             opener = partial(opened.open, info)
             yield _Member(info.orig_filename, _zip_kind(info), info.file_size, info.compress_size, opener)
@@ -351,20 +350,9 @@ class _Stream(io.RawIOBase):
                 raise tarfile.ReadError("data after the end mark")
 
 
-def _allowed(archive: Path) -> int:
+def _max_unpacked(archive: Path) -> int:
     return max(SMALL, MAX_EXPANSION * archive.stat().st_size)
 
 
-def _make_sure_of_space(path: Path, needed: int) -> None:
-    free = shutil.disk_usage(relish_home()).free
-    if needed > free:
-        raise WriteFailed(
-            f"{path}: unpacking needs {size_words(needed)}, and {size_words(free)} are free there.",
-            hint="Free some space, or set RELISH_HOME to a folder on another disk, then again.",
-        )
-
-
-def _sweep(target: Path) -> None:
-    """Remove what killed calls left; only under the lock, where nobody else can be writing there."""
-    for left in target.parent.glob(f".{target.name}.*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
+def _require_space(path: Path, needed: int) -> None:
+    require_space(path, needed, relish_home(), f"unpacking needs {size_words(needed)}")

@@ -1,8 +1,8 @@
-"""Download one file from an address, whole and checked, once; the same path under `RELISH_HOME/downloads` every time.
+"""Download one file from an address, complete and checked, once, to a fixed path under `RELISH_HOME/downloads`.
 
-Bytes go to a partial file that a kill leaves in place. The next call asks the server for the rest of it, and only of
-the same version (`If-Range`, RFC 9110 section 13.1.5). The file gets its name by a rename, after the check. Processes
-take turns under a lock of the kernel, which a killed process releases.
+Bytes go to a partial file, which survives a kill. The next call requests the rest, and only of the same version
+(`If-Range`, RFC 9110 section 13.1.5). The file is renamed to its final name after the check. Processes take turns under
+a lock of the kernel, which a killed process releases.
 """
 
 import hashlib
@@ -19,19 +19,22 @@ import httpx
 
 from relish.core.cache import one_at_a_time
 from relish.core.errors import DataError, DownloadFailed, WriteFailed
-from relish.core.io import relish_home, sha256_of_file, write_json
+from relish.core.io import cannot_write, relish_home, sha256_of_file, write_json
 from relish.core.progress import SILENT, Progress
 
 TRIES = 5
-"""Connections made for one file before giving up."""
+"""Connections for one file before giving up."""
 UNREACHABLE_TRIES = 2
-"""The same where there is not even a connection: a computer without a network should hear of it soon."""
+"""The same where no server is reached: without a network the error should come soon."""
 FIRST_PAUSE = 0.5
 """Seconds before the second try; doubled before each further one."""
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 """Seconds of silence after which a connection counts as dropped."""
-PASSING_TROUBLES = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Answers worth asking again for (RFC 9110, RFC 6585)."""
+TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""HTTP statuses after which a request is repeated (RFC 9110, RFC 6585)."""
+
+
+_SPACE_HINT = "Free some space, or set RELISH_HOME to a folder on another disk, then again"
 
 
 def download(
@@ -42,7 +45,7 @@ def download(
     progress: Progress = SILENT,
     folder: Path | None = None,
 ) -> Path:
-    """Bring the file at an address here, or go on where an earlier call stopped, or find it already here.
+    """Download the file at an address, resume an earlier download of it, or find it already here.
 
     Args:
         address: begins with http:// or https://.
@@ -57,7 +60,7 @@ def download(
     Raises:
         DataError: the address or a checksum is not one.
         DownloadFailed: the server cannot be reached, does not have the file, or sent another one.
-        WriteFailed: no space, no permission; what has come so far is kept.
+        WriteFailed: no space, no permission; the bytes received so far are kept.
     """
     url = _url(address)
     wanted = checksums(sha1, sha256)
@@ -72,13 +75,12 @@ def download(
             progress.warn(
                 f"{place} is not the file asked for ({stale}); it will be replaced by the one at {shown(url)}."
             )
-        _Fetch(url, place, stale, bool(wanted), progress).run()
-        _accept(_Partial(place), place, wanted, url, progress)
+        _Fetch(url, place, stale, wanted, progress).run()
     return place
 
 
 def kept_at(address: str, folder: Path | None = None) -> Path:
-    """Where the file at this address is kept; also where to put it by hand. It may not exist yet."""
+    """The path of the file at this address, where it can also be put by hand. It may not exist yet."""
     url = _url(address)
     last = unquote(url.path).rsplit("/", 1)[-1]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", last).lstrip(".-")[-100:] or "download"
@@ -87,21 +89,32 @@ def kept_at(address: str, folder: Path | None = None) -> Path:
 
 
 def shown(url: httpx.URL | str) -> str:
-    """An address without what may be secret: user, password, query and fragment."""
+    """An address without its parts that may be secret: user, password, query and fragment."""
     return str(httpx.URL(url).copy_with(username=None, password=None, query=None, fragment=None))
 
 
 def size_words(count: int) -> str:
-    """A number of bytes for people, such as `38.3 MB`."""
+    """A number of bytes in a readable unit, such as `38.3 MB`."""
     for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
         if count >= 10**power:
             return f"{count / 10**power:.1f} {unit}"
     return f"{count} bytes"
 
 
+def require_space(path: Path, needed: int, folder: Path, purpose: str) -> None:
+    """Check that the disk of `folder` has room for so many bytes.
+
+    Raises:
+        WriteFailed: it has fewer; the message names `path` and the purpose.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise WriteFailed(f"{path}: {purpose}, and {size_words(free)} are free there.", hint=f"{_SPACE_HINT}.")
+
+
 @dataclass(frozen=True)
 class _Version:
-    """Which version of the file the bytes of a partial file belong to."""
+    """The version of the file that the bytes of a partial file belong to."""
 
     etag: str = ""
     modified: str = ""
@@ -129,7 +142,7 @@ class _Version:
 
 
 class _Partial:
-    """What has come so far, and, beside it, which version it is part of."""
+    """The bytes received so far, and, beside them, the version of the file that they belong to."""
 
     def __init__(self, place: Path) -> None:
         self.path = place.with_name(f".{place.name}.partial")
@@ -147,7 +160,7 @@ class _Partial:
             return _Version()
 
     @property
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         return self.path.is_file() and self.size == self.version.size
 
     def begin(self, version: _Version) -> None:
@@ -161,46 +174,46 @@ class _Partial:
 
 
 class _Dropped(Exception):
-    """A try that failed in a way that another may not; says why in words."""
+    """A try that failed, with the reason, where another try may succeed."""
 
 
 class _Fetch:
-    """The tries to fill one partial file."""
+    """One download: the tries to fill the partial file, and the check of the whole."""
 
-    def __init__(self, url: httpx.URL, place: Path, stale: str, checked: bool, progress: Progress) -> None:
-        self.url, self.place, self.stale, self.checked, self.progress = url, place, stale, checked, progress
+    def __init__(self, url: httpx.URL, place: Path, stale: str, wanted: dict[str, str], progress: Progress) -> None:
+        self.url, self.place, self.stale, self.wanted, self.progress = url, place, stale, wanted, progress
         self.partial = _Partial(place)
         self.reached = False
         """Whether any server has answered yet."""
 
     def run(self) -> None:
-        if self.partial.is_whole:
-            return
-        try:
-            client = httpx.Client(follow_redirects=True, timeout=TIMEOUT)
-        except (ImportError, ValueError, httpx.InvalidURL) as error:  # a proxy of the environment that httpx cannot use
-            raise self._failed(f"the proxy set in the environment cannot be used ({error})") from error
-        with client:
-            self._persist(client)
-
-    def _persist(self, client: httpx.Client) -> None:
-        tried = 0
-        while True:
-            tried += 1
+        if not self.partial.is_complete:
             try:
-                return self._once(client)
+                client = httpx.Client(follow_redirects=True, timeout=TIMEOUT)
+            except (ImportError, ValueError, httpx.InvalidURL) as error:  # httpx cannot use the environment's proxy
+                raise self._failed(f"the proxy set in the environment cannot be used ({error})") from error
+            with client:
+                self._try_repeatedly(client)
+        self._accept()
+
+    def _try_repeatedly(self, client: httpx.Client) -> None:
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return self._try(client)
             except (httpx.TransportError, _Dropped) as error:
                 final = isinstance(error, httpx.UnsupportedProtocol)  # a redirect to ftp: or the like
-                if final or tried >= (TRIES if self.reached else UNREACHABLE_TRIES):
-                    raise self._failed(_reason(error), tried) from error
+                if final or tries >= (TRIES if self.reached else UNREACHABLE_TRIES):
+                    raise self._failed(_reason(error), tries) from error
                 self.progress.say(f"{_reason(error)}; trying again")
             except (httpx.HTTPError, httpx.InvalidURL) as error:  # too many redirects, or one to nowhere
                 raise self._failed(_reason(error)) from error
             except OSError as error:
-                raise _cannot_write(self.place, error) from error
-            time.sleep(FIRST_PAUSE * 2 ** (tried - 1))
+                raise self._cannot_write(error) from error
+            time.sleep(FIRST_PAUSE * 2 ** (tries - 1))
 
-    def _once(self, client: httpx.Client) -> None:
+    def _try(self, client: httpx.Client) -> None:
         headers, have = self._request()
         with client.stream("GET", self.url, headers=headers) as response:
             self.reached = True
@@ -209,27 +222,27 @@ class _Fetch:
                 have = 0
                 self.partial.begin(_Version.of(response))
             elif have and response.status_code in {206, 416}:
-                if not self._goes_on(response, have):
+                if not self._continues(response, have):
                     self.partial.discard()
                     raise _Dropped("the server no longer has the version that was begun")
-            elif response.status_code in PASSING_TROUBLES:
+            elif response.status_code in TRANSIENT_STATUSES:
                 raise _Dropped(answer)
             else:
                 raise self._failed(answer)
             self._receive(response, have)
 
     def _request(self) -> tuple[dict[str, str], int]:
-        """Headers that ask for what is missing, and how much is here already."""
-        headers = {"Accept-Encoding": "identity"}  # the file as it is: its checksum is of these bytes
+        """Headers that request the missing bytes, and the number of bytes that are here."""
+        headers = {"Accept-Encoding": "identity"}  # no compression: the checksum is of the file's own bytes
         have, validator = self.partial.size, self.partial.version.validator
         if have and validator:
             return {**headers, "Range": f"bytes={have}-", "If-Range": validator}, have
-        if have and self.checked:  # nothing tells the versions apart but the checksum, which does so in the end
+        if have and self.wanted:  # without a validator only the checksum tells versions apart, at the end
             return {**headers, "Range": f"bytes={have}-"}, have
         return headers, 0
 
-    def _goes_on(self, response: httpx.Response, have: int) -> bool:
-        """Whether an answer is the rest of what is here: 416 is not, and some servers do not look at If-Range."""
+    def _continues(self, response: httpx.Response, have: int) -> bool:
+        """Whether a response is the rest of the partial file: 416 is not, and some servers ignore If-Range."""
         mine, theirs = self.partial.version, _Version.of(response)
         begins = re.match(r"bytes (\d+)-", response.headers.get("content-range", "").strip())
         pairs = ((mine.etag, theirs.etag), (mine.modified, theirs.modified), (mine.size, theirs.size))
@@ -242,7 +255,8 @@ class _Fetch:
 
     def _receive(self, response: httpx.Response, have: int) -> None:
         total = self.partial.version.size
-        self._make_sure_of_space((total or 0) - have)
+        missing = (total or 0) - have
+        require_space(self.place, missing, self.place.parent, f"{size_words(missing)} are still to come")
         of = f" of {size_words(total)}" if total is not None else ""
         with self.partial.path.open("ab") as file, self.progress.bar(self.place.name, total or 0, have) as bar:
             for chunk in response.iter_raw():
@@ -256,13 +270,25 @@ class _Fetch:
         if total is not None and have != total:
             raise _Dropped(f"{have} bytes came where the server had promised {total}")
 
-    def _make_sure_of_space(self, missing: int) -> None:
-        free = shutil.disk_usage(self.place.parent).free
-        if missing > free:
-            raise WriteFailed(
-                f"{self.place}: {size_words(missing)} are still to come, and {size_words(free)} are free there.",
-                hint="Free some space, or set RELISH_HOME to a folder on another disk, then again.",
+    def _accept(self) -> None:
+        """Check the complete file and give it its name."""
+        if wrong := mismatch(self.partial.path, self.wanted):
+            self.partial.discard()
+            raise DownloadFailed(
+                f"{self.place.name} from {shown(self.url)} is not the file it should be: {wrong}.",
+                hint="It was removed; the next try starts from nothing. If that fails too, doubt the checksum.",
             )
+        try:
+            self.partial.path.replace(self.place)
+            self.partial.note.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        self.progress.say(f"downloaded {self.place.name}, {size_words(self.place.stat().st_size)}, to {self.place}")
+        if not self.wanted:
+            self.progress.say(f"to be sure of the same file elsewhere: --sha256 {sha256_of_file(self.place)}")
+
+    def _cannot_write(self, error: OSError) -> WriteFailed:
+        return cannot_write(self.place, error, f"{_SPACE_HINT}; what has come is kept.")
 
     def _failed(self, reason: str, tries: int = 1) -> DownloadFailed:
         after = f" ({tries} tries)" if tries > 1 else ""
@@ -272,25 +298,6 @@ class _Fetch:
             f"{self.place.name} is missing and could not be downloaded from {shown(self.url)}: {reason}{after}.{stale}",
             hint=f"Try again later{here}. Or save the file by hand as {self.place} and give the same command again.",
         )
-
-
-def _accept(partial: _Partial, place: Path, wanted: dict[str, str], url: httpx.URL, progress: Progress) -> None:
-    """Check a whole file and give it its name."""
-    wrong = mismatch(partial.path, wanted)
-    if wrong:
-        partial.discard()
-        raise DownloadFailed(
-            f"{place.name} from {shown(url)} is not the file it should be: {wrong}.",
-            hint="It was removed; the next try starts from nothing. If that fails too, doubt the checksum.",
-        )
-    try:
-        partial.path.replace(place)
-        partial.note.unlink(missing_ok=True)
-    except OSError as error:
-        raise _cannot_write(place, error) from error
-    progress.say(f"downloaded {place.name}, {size_words(place.stat().st_size)}, to {place}")
-    if not wanted:
-        progress.say(f"to be sure of the same file elsewhere: --sha256 {sha256_of_file(place)}")
 
 
 def _url(address: str) -> httpx.URL:
@@ -310,36 +317,28 @@ def _reason(error: Exception) -> str:
     return (str(error) or type(error).__name__).strip().rstrip(".")
 
 
-def _cannot_write(path: Path, error: OSError) -> WriteFailed:
-    return WriteFailed(
-        f"{path}: cannot write ({error.strerror or error}).",
-        hint="Free some space, or set RELISH_HOME to a folder on another disk, then again; what has come is kept.",
-    )
-
-
 # ---- checksums ------------------------------------------------------------------------------------------------------
 
 
 _NAMES = {"sha1": "SHA-1", "sha256": "SHA-256"}
+_DIGITS = {"sha1": 40, "sha256": 64}
 
 
 def checksums(sha1: str | None, sha256: str | None) -> dict[str, str]:
-    """The checksums that were given, as lower-case digits by algorithm.
+    """The checksums that are not None, as lower-case digits by algorithm.
 
     Raises:
         DataError: one of them cannot be a checksum of its kind.
     """
-    given = {"sha1": (sha1, 40), "sha256": (sha256, 64)}
-    wanted = {kind: text.strip().lower() for kind, (text, _) in given.items() if text is not None}
+    wanted = {kind: text.strip().lower() for kind, text in (("sha1", sha1), ("sha256", sha256)) if text is not None}
     for kind, text in wanted.items():
-        digits = given[kind][1]
-        if not re.fullmatch(f"[0-9a-f]{{{digits}}}", text):
-            raise DataError(f'--{kind} "{text}" is not a {_NAMES[kind]}: it needs {digits} digits from 0 to f.')
+        if not re.fullmatch(f"[0-9a-f]{{{_DIGITS[kind]}}}", text):
+            raise DataError(f'--{kind} "{text}" is not a {_NAMES[kind]}: it needs {_DIGITS[kind]} digits from 0 to f.')
     return wanted
 
 
 def mismatch(path: Path, wanted: dict[str, str]) -> str:
-    """How a file differs from the checksums it should have, in words; empty where it does not.
+    """The checksum that a file should have and does not, in words; empty where all match.
 
     Raises:
         DataError: the file cannot be read.

@@ -6,8 +6,6 @@ pointers, and a user who is told which knows what to do.
 """
 
 import codecs
-import os
-import stat
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -154,7 +152,7 @@ def _to_rgb(source: object, min_side: int | None) -> Image.Image:
 
 def _from_path(path: Path, min_side: int | None) -> Image.Image:
     try:
-        if stat.S_ISDIR(os.stat(path).st_mode):
+        if path.is_dir():
             raise _Unusable("not a picture: it is a folder")
         with path.open("rb") as file:
             return _from_file(_seekable(file), min_side)

@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from relish.core.errors import DataError
-from relish.data.dataset import TEST, TRAIN, VALIDATION, plural
+from relish.data.dataset import TEST, TRAIN, VALIDATION, name_below, plural
 from relish.data.image import IMAGE_SUFFIXES, unreadable_reason
 
-_SPLIT_WORDS = {
+SPLIT_WORDS = {
     **dict.fromkeys(["train", "training"], TRAIN),
     **dict.fromkeys(["val", "valid", "validation", "validate", "dev"], VALIDATION),
     **dict.fromkeys(["test", "testing", "tests", "eval", "evaluation", "holdout"], TEST),
 }
+"""The split that each folder name or word of a table means."""
 _EVAL_WORDS = frozenset(["eval", "evaluation"])
 _SPLIT_TAIL = re.compile(r"[-_ ]?(set|data|split|images|imgs|pictures|photos)$")
 _JUNK = frozenset(
@@ -59,15 +60,10 @@ def split_words(names: Iterable[str]) -> dict[str, str]:
     `eval` is the test split, as in other tools, unless another name among these says test: then it is validation.
     """
     words = {name: _SPLIT_TAIL.sub("", name.strip().lower()) for name in names}
-    split_of = {name: _SPLIT_WORDS[word] for name, word in words.items() if word in _SPLIT_WORDS}
+    split_of = {name: SPLIT_WORDS[word] for name, word in words.items() if word in SPLIT_WORDS}
     if any(split == TEST and words[name] not in _EVAL_WORDS for name, split in split_of.items()):
         split_of |= {name: VALIDATION for name in split_of if words[name] in _EVAL_WORDS}
     return split_of
-
-
-def known_split_words() -> tuple[str, ...]:
-    """The names that mean a split, for suggestions."""
-    return tuple(_SPLIT_WORDS)
 
 
 def list_folder(folder: Path) -> Listing:
@@ -178,9 +174,10 @@ def annotation_marks(top: Path, found: Found) -> str:
     stems = {path.stem for path in found.images}
     beside = [p for p in found.others if p.suffix.lower() in {".txt", ".xml", ".json"} and p.stem in stems]
     if beside:
-        return f"{len(beside):,} {beside[0].suffix} files named like pictures, such as {_below(beside[0], top)}"
+        first = printable(name_below(beside[0], top))
+        return f"{len(beside):,} {beside[0].suffix} files named like pictures, such as {first}"
     lists = [p for p in found.others if _is_annotation_list(p)]
-    return _below(lists[0], top) if lists else ""
+    return printable(name_below(lists[0], top)) if lists else ""
 
 
 def _is_annotation_list(path: Path) -> bool:
@@ -200,7 +197,3 @@ def _contents(listing: Listing, found: Found) -> str:
 
 def _names(paths: Sequence[Path], shown: int = 4) -> str:
     return ", ".join(printable(p.name) for p in paths[:shown]) + (", …" if len(paths) > shown else "")
-
-
-def _below(path: Path, top: Path) -> str:
-    return printable(path.relative_to(top).as_posix())

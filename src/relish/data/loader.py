@@ -236,21 +236,21 @@ def _stack(items: "list[tuple[tuple[Tensor, ...], int, int] | _Unreadable]") -> 
 # ---- images that are evaluated several times -------------------------------------------------------------------------
 
 MEMORY_SHARE = 0.25
-"""Decoded images take at most this share of the memory that is free; more of them go to a file."""
+"""Decoded images take at most this share of the free memory; more of them go to a file."""
 
 
 class DecodedImages:
-    """Images as evaluation sees them, decoded once for several evaluations of the same ones.
+    """Images by `evaluation_transform`, decoded once for several evaluations.
 
-    They are kept in memory where they fit into `MEMORY_SHARE` of it; else in a file without a name, which ends with
-    this object or this process; where the disk has no room for that either, they are decoded again each time.
+    They stay in memory where they fit into `MEMORY_SHARE` of it, else in a nameless file, which ends with this object
+    or process. Where the disk has no room either, they are decoded again each time.
     """
 
     def __init__(self, paths: Iterable[Path], preprocessing: Preprocessing, folder: Path) -> None:
         """
         Args:
-            paths: of the N images; those of other paths are decoded and not kept.
-            folder: for the file, if it is needed.
+            paths: of the N images to keep; others are decoded and not kept.
+            folder: of the file, where one is needed.
         """
         self.preprocessing = preprocessing
         self._row = {path: row for row, path in enumerate(dict.fromkeys(paths))}
@@ -261,37 +261,39 @@ class DecodedImages:
     def batches(
         self, split: Split, preprocessing: Preprocessing, batches: Sequence[Sequence[int]], *, workers: int = 0
     ) -> Iterator[Batch]:
-        """As `evaluation_batches`, with the preprocessing that the images are kept in."""
+        """As `evaluation_batches`; the preprocessing must be the one of `__init__`."""
         if preprocessing != self.preprocessing:
             raise ValueError("the images were decoded with another preprocessing")
-        rows = [np.array([self._row.get(split.paths[place], -1) for place in batch]) for batch in batches]
-        known = [bool((own >= 0).all() and self._known[own].all()) for own in rows]
-        unknown = [batch for batch, have in zip(batches, known, strict=True) if not have]
+        rows_of = [np.array([self._row.get(split.paths[i], -1) for i in batch]) for batch in batches]
+        is_known = [bool((rows >= 0).all() and self._known[rows].all()) for rows in rows_of]
+        unknown = [batch for batch, known in zip(batches, is_known, strict=True) if not known]
         fresh = evaluation_batches(split, preprocessing, unknown, workers=workers)
-        for batch, own, have in zip(batches, rows, known, strict=True):
-            if have and self._pixels is not None:
-                images = torch.from_numpy(self._pixels[own]).permute(0, 3, 1, 2)
+        for batch, rows, known in zip(batches, rows_of, is_known, strict=True):
+            if known and self._pixels is not None:
+                images = torch.from_numpy(self._pixels[rows]).permute(0, 3, 1, 2)
                 yield Batch(images, torch.from_numpy(split.labels[list(batch)]), torch.tensor(batch))
             else:
                 decoded = next(fresh)
-                self._keep(own, decoded.images)
+                self._keep(rows, decoded.images)
                 yield decoded
 
     def _keep(self, rows: npt.NDArray[np.int64], images: Tensor) -> None:
         if self._pixels is not None:
-            ours = rows >= 0
-            self._pixels[rows[ours]] = images.permute(0, 2, 3, 1).numpy()[ours]
-            self._known[rows[ours]] = True
+            kept = rows >= 0
+            self._pixels[rows[kept]] = images.permute(0, 2, 3, 1).numpy()[kept]
+            self._known[rows[kept]] = True
 
 
 def _uint8_array(shape: tuple[int, ...], folder: Path) -> npt.NDArray[np.uint8] | None:
-    """Room for pixels: in memory, in a file, or nowhere."""
+    """An array in memory or in a file; None where neither has room."""
     size = math.prod(shape)
     if size <= MEMORY_SHARE * free_memory():
         return np.empty(shape, dtype=np.uint8)
     try:
         with TemporaryFile(dir=folder) as file:
-            os.posix_fallocate(file.fileno(), 0, size)  # now: a full disk met later would end the process
+            os.posix_fallocate(
+                file.fileno(), 0, size
+            )  # a disk that fills up later would kill the process
             return np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
     except (OSError, AttributeError):  # no room; no such call on this system
         return None

@@ -1,7 +1,6 @@
 """Find a dataset from whatever the user gives: a folder, an archive, an address, a table, or a registered name.
 
-What lies on the disk wins over a registered name, as it would for any other path; a warning says so, since the name
-may have been meant.
+A path that exists takes precedence over a registered name; a warning says so, since the name may have been meant.
 """
 
 import re
@@ -51,7 +50,7 @@ DataSource = str | Path | Any
 
 
 def data_name(source: DataSource) -> str:
-    """What to call a dataset so that it can be found again: the words given, or the path of a table made of it.
+    """The name under which `find_dataset` finds a dataset again: the text given, or the path of a table made of it.
 
     Raises:
         DataError, WriteFailed: as `table_of` does.
@@ -74,7 +73,7 @@ def find_dataset(
             `table_of` takes.
         sha1: what the SHA-1 of the archive must be, 40 hexadecimal digits.
         sha256: what its SHA-256 must be, 64 hexadecimal digits.
-        learnable: refuse what nothing can be learned from; otherwise its `problem` says why.
+        learnable: refuse a dataset that cannot be trained on; otherwise its `problem` says why.
         progress: shows downloading and unpacking.
 
     Raises:
@@ -91,9 +90,11 @@ def find_dataset(
     path = Path(text).expanduser()
     if _exists(path):
         found = _local(path, text, wanted, learnable, progress)
-        return _warn_of_namesake(found, path) if text in REGISTERED else found
-    if text in REGISTERED:
-        return _registered(text, sha1, sha256, learnable, progress)
+        warning = f'"{path}" is taken as {path.resolve()}, not as the registered dataset of that name'
+        return found.with_splits(found.splits, warning) if text in REGISTERED else found
+    if known := REGISTERED.get(text):
+        sha1, sha256 = sha1 or known.sha1, sha256 or known.sha256
+        return replace(_downloaded(known.address, text, sha1, sha256, learnable, progress), name=text)
     raise _nothing_there(text, path)
 
 
@@ -116,12 +117,6 @@ def _local(path: Path, text: str, wanted: dict[str, str], learnable: bool, progr
     return index_folder(extract(path, progress=progress), name=short_name(path.name), source=text, learnable=learnable)
 
 
-def _registered(name: str, sha1: str | None, sha256: str | None, learnable: bool, progress: Progress) -> Dataset:
-    known = REGISTERED[name]
-    found = _downloaded(known.address, name, sha1 or known.sha1, sha256 or known.sha256, learnable, progress)
-    return replace(found, name=name)
-
-
 def _downloaded(
     address: str, source: str, sha1: str | None, sha256: str | None, learnable: bool, progress: Progress
 ) -> Dataset:
@@ -133,11 +128,6 @@ def _downloaded(
     return index_folder(unpacked, name=short_name(archive.name), source=source, learnable=learnable)
 
 
-def _warn_of_namesake(found: Dataset, path: Path) -> Dataset:
-    warning = f'"{path}" is taken as {path.resolve()}, not as the registered dataset of that name'
-    return found.with_splits(found.splits, warning)
-
-
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
@@ -146,7 +136,7 @@ def _exists(path: Path) -> bool:
 
 
 def _nothing_there(text: str, path: Path) -> DataError:
-    """An error that names the first part of the path that is missing, and what it may have been meant to be."""
+    """The error that names the first missing part of the path, and the existing name closest to it."""
     missing = path
     while not _exists(missing.parent):
         missing = missing.parent

@@ -36,16 +36,9 @@ from relish.data.image import MAX_PIXELS, mode_of, open_image, unreadable_reason
 
 FACTS = np.dtype(
     [
-        ("width", "<u4"),
-        ("height", "<u4"),
-        ("mode", "S6"),
-        ("pixels", "V16"),
-        ("phash", "<u8"),
-        ("mirrored", "<u8"),
-        ("dhash", "<u8"),
-        ("brightness", "<f4"),
-        ("contrast", "<f4"),
-        ("sharpness", "<f4"),
+        *[("width", "<u4"), ("height", "<u4"), ("mode", "S6"), ("pixels", "V16")],
+        *[("phash", "<u8"), ("mirrored", "<u8"), ("dhash", "<u8")],
+        *[("brightness", "<f4"), ("contrast", "<f4"), ("sharpness", "<f4")],
     ]
 )
 """Size in pixels, upright; Pillow's mode of the file; digest of size and decoded RGB pixels; perceptual hash by cosine
@@ -73,22 +66,11 @@ def facts_of(image: Image.Image, mode: str) -> bytes:
     grey = shrunk_grey(image, LONGEST)
     levels = np.asarray(grey, dtype=np.float32)
     small = grey.resize((_HASH_SIDE, _HASH_SIDE), Image.Resampling.BOX)
-    row = np.array(
-        (
-            image.width,
-            image.height,
-            mode.encode()[:6],
-            pixel_digest(image),
-            _bits(imagehash.phash(small)),
-            _bits(imagehash.phash(small.transpose(Image.Transpose.FLIP_LEFT_RIGHT))),
-            _bits(imagehash.dhash(small)),
-            levels.mean(),
-            levels.std(),
-            laplacian_variance(levels),
-        ),
-        dtype=FACTS,
-    )
-    return row.tobytes()
+    mirrored = small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    hashes = (imagehash.phash(small), imagehash.phash(mirrored), imagehash.dhash(small))
+    light = (levels.mean(), levels.std(), laplacian_variance(levels))
+    row = (*image.size, mode.encode()[:6], pixel_digest(image), *map(_bits, hashes), *light)
+    return np.array(row, dtype=FACTS).tobytes()
 
 
 def facts_table(rows: Iterable[bytes]) -> Facts:
@@ -99,11 +81,11 @@ def facts_table(rows: Iterable[bytes]) -> Facts:
 def pixel_digest(image: Image.Image) -> bytes:
     """16 bytes that are equal for images of the same size and the same RGB pixels, whatever their files are."""
     width, height = image.size
-    found = hashlib.sha256(f"{width}x{height}".encode())
+    digest = hashlib.sha256(f"{width}x{height}".encode())
     rows = max(1, _STRIP // width)
     for top in range(0, height, rows):
-        found.update(image.crop((0, top, width, min(height, top + rows))).tobytes())
-    return found.digest()[:16]
+        digest.update(image.crop((0, top, width, min(height, top + rows))).tobytes())
+    return digest.digest()[:16]
 
 
 def shrunk_grey(image: Image.Image, longest: int) -> Image.Image:
@@ -132,8 +114,8 @@ def laplacian_variance(levels: npt.NDArray[np.float32]) -> float:
     return float((around - 4 * centre).var())
 
 
-def _bits(found: imagehash.ImageHash) -> int:
-    return int.from_bytes(np.packbits(found.hash).tobytes(), "big")
+def _bits(image_hash: imagehash.ImageHash) -> int:
+    return int.from_bytes(np.packbits(image_hash.hash).tobytes(), "big")
 
 
 # ---- the survey ---------------------------------------------------------------------------------------------------

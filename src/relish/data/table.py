@@ -1,9 +1,9 @@
-"""Turn a table of images into a dataset: CSV or Parquet with the columns `path,label` and, if wanted, `split`.
+"""Turn a table of images into a dataset: CSV or Parquet with the columns `path,label` and, optionally, `split`.
 
-Data frames, lists and ImageFolders become such a table first, so that a run can say what it was made from.
+Data frames, lists and ImageFolders become such a table first, so that a run can record what it was made from.
 
-Paths are relative to the folder the table lies in, or absolute. Labels are read as the characters that stand there, so
-that class 007 is not class 7 and NA is not a missing value; this is why no data-frame library reads the CSV.
+Paths are relative to the table's folder, or absolute. Labels are read as text, so that class 007 is not class 7 and NA
+is not a missing value; this is why no data-frame library reads the CSV.
 """
 
 import csv
@@ -19,20 +19,21 @@ from typing import Any
 
 from relish.core.errors import DataError, nearest
 from relish.core.io import atomic_path, relish_home
-from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset, first_few, label_by_name
-from relish.data.layout import known_split_words, split_words
+from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset, first_few, label_by_name, plural
+from relish.data.layout import SPLIT_WORDS, split_words
 
 TABLE_SUFFIXES = frozenset([".csv", ".tsv", ".parquet", ".pq"])
 
 _SEPARATORS = (",", ";", "\t", "|")
 _NEEDED = ("path", "label")
+_COLUMNS = (*_NEEDED, "split")
 _HINT = "A table needs the columns path,label and may have split, such as:  path,label,split  /  cats/1.jpg,cat,train"
 
 
 @dataclass(frozen=True)
 class _Row:
     line: int
-    """Where it stands in the file: the line of a CSV, the row of a Parquet file, counted from 1."""
+    """The line of a CSV, or the row of a Parquet file, counted from 1."""
     path: str
     label: str
     split: str
@@ -56,21 +57,16 @@ def index_table(path: Path, *, name: str, source: str, learnable: bool = True) -
     if not rows:
         raise DataError(f"{source}: the table has no rows.", hint=_HINT)
     _refuse_empty_cells(rows, source)
-    meant = _meant_splits(rows, source)
-    unique, warnings = _without_repeats(rows, path.parent, meant, source)
+    split_of = _split_names(rows, source)
+    unique, warnings = _without_repeats(rows, path.parent, split_of, source)
     _refuse_missing_files(unique, path.parent, source)
     images: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for row in unique:
-        images[meant[row.split]][row.label].append(path.parent / row.path)
-    root = _root([path.parent / row.path for row in unique], path.parent)
+        images[split_of[row.split]][row.label].append(path.parent / row.path)
+    paths = [path.parent / row.path for row in unique]
+    is_inside = any(image.is_relative_to(path.parent) for image in paths)
+    root = path.parent if is_inside else Path(os.path.commonpath([image.parent for image in paths]))
     return label_by_name(images, name=name, source=source, root=root, warnings=warnings, learnable=learnable)
-
-
-def _root(images: Sequence[Path], folder: Path) -> Path:
-    """The table's folder; where no image lies in it, the folder that they share."""
-    if any(image.is_relative_to(folder) for image in images):
-        return folder
-    return Path(os.path.commonpath([image.parent for image in images]))
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -79,7 +75,7 @@ def _root(images: Sequence[Path], folder: Path) -> Path:
 def _read_csv(path: Path, source: str) -> list[_Row]:
     text = _text(path, source)
     header = text.lstrip("\r\n").partition("\n")[0]
-    separator = max(_SEPARATORS, key=lambda s: len(_columns(header.split(s)).keys() & {*_NEEDED, "split"}))
+    separator = max(_SEPARATORS, key=lambda s: len(_columns(header.split(s)).keys() & set(_COLUMNS)))
     lines = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         filled = ((lines.line_num, cells) for cells in lines if any(cell.strip() for cell in cells))
@@ -92,7 +88,7 @@ def _csv_rows(lines: Iterator[tuple[int, list[str]]], source: str) -> Iterator[_
     header = next(lines, None)
     if header is None:
         raise DataError(f"{source}: the table is empty.", hint=_HINT)
-    where = _columns(header[1])
+    column_of = _columns(header[1])
     _refuse_missing_columns(header[1], source)
     for line, cells in lines:
         if len(cells) != len(header[1]):
@@ -100,8 +96,7 @@ def _csv_rows(lines: Iterator[tuple[int, list[str]]], source: str) -> Iterator[_
                 f"{source}, line {line}: {len(cells)} cells, the first line has {len(header[1])}.",
                 hint='Put names that hold the separator into quotes: "a,b.jpg".',
             )
-        split = cells[where["split"]].strip() if "split" in where else ""
-        yield _Row(line, cells[where["path"]].strip(), cells[where["label"]].strip(), split)
+        yield _Row(line, *(cells[column_of[name]].strip() if name in column_of else "" for name in _COLUMNS))
 
 
 def _text(path: Path, source: str) -> str:
@@ -124,7 +119,7 @@ def _columns(header: Sequence[str]) -> dict[str, int]:
 def _refuse_missing_columns(header: Sequence[str], source: str) -> None:
     plain = [cell.strip().lower() for cell in header]
     missing = [column for column in _NEEDED if column not in plain]
-    twice = [column for column in (*_NEEDED, "split") if plain.count(column) > 1]
+    twice = [column for column in _COLUMNS if plain.count(column) > 1]
     if missing:
         raise DataError(
             f"{source}: no column {' and no column '.join(missing)}; its columns are {first_few(plain, 8)}.", hint=_HINT
@@ -145,17 +140,17 @@ def _read_parquet(path: Path, source: str) -> list[_Row]:
         with parquet.ParquetFile(path) as file:
             names = list(file.schema_arrow.names)
             _refuse_missing_columns(names, source)
-            wanted = {key: names[place] for key, place in _columns(names).items() if key in {*_NEEDED, "split"}}
+            wanted = {key: names[place] for key, place in _columns(names).items() if key in _COLUMNS}
             table = file.read(columns=list(wanted.values()))
     except (OSError, lib.ArrowException) as error:
         raise DataError(f"{source}: not a readable Parquet file ({error}).", hint=_HINT) from error
-    cells = {key: _words(table.column(column), key, source) for key, column in wanted.items()}
+    cells = {key: _texts(table.column(column), key, source) for key, column in wanted.items()}
     splits = cells.get("split", [""] * table.num_rows)
     rows = zip(cells["path"], cells["label"], splits, strict=True)
     return [_Row(line, *row) for line, row in enumerate(rows, 1)]
 
 
-def _words(column: Any, name: str, source: str) -> list[str]:
+def _texts(column: Any, name: str, source: str) -> list[str]:
     values = column.to_pylist()
     for line, value in enumerate(values, 1):
         if value is not None and not isinstance(value, str | int):
@@ -220,16 +215,16 @@ def _rows_of(data: Any) -> list[tuple[str, str, str]]:
 def _frame_rows(frame: Any) -> list[tuple[str, str, str]]:
     names = [str(name) for name in frame.columns]
     _refuse_missing_columns(names, "the data frame")
-    where = _columns(names)
-    wanted = [key for key in (*_NEEDED, "split") if key in where]
-    columns = [[_cell(value, key, place) for place, value in enumerate(frame[names[where[key]]])] for key in wanted]
+    column_of = _columns(names)
+    wanted = [key for key in _COLUMNS if key in column_of]
+    columns = [[_cell(value, key, place) for place, value in enumerate(frame[names[column_of[key]]])] for key in wanted]
     return [(*row, "")[:3] for row in zip(*columns, strict=True)]
 
 
 def _listed_row(row: Any, place: int) -> tuple[str, str, str]:
     if isinstance(row, str | bytes) or not isinstance(row, Sequence) or len(row) not in (2, 3):
         raise DataError(f"item {place} is {row!r:.80}, not (path, label) or (path, label, split).")
-    cells = [_cell(value, key, place) for value, key in zip(row, (*_NEEDED, "split"), strict=False)]
+    cells = [_cell(value, key, place) for value, key in zip(row, _COLUMNS, strict=False)]
     return (*cells, "")[:3]  # type: ignore[return-value]
 
 
@@ -252,7 +247,7 @@ def _cell(value: Any, column: str, place: int) -> str:
 
 def _refuse_empty_cells(rows: Sequence[_Row], source: str) -> None:
     has_splits = any(row.split for row in rows)
-    for column in (*_NEEDED, "split") if has_splits else _NEEDED:
+    for column in _COLUMNS if has_splits else _NEEDED:
         empty = [str(row.line) for row in rows if not getattr(row, column)]
         if empty:
             raise DataError(
@@ -262,48 +257,49 @@ def _refuse_empty_cells(rows: Sequence[_Row], source: str) -> None:
             )
 
 
-def _meant_splits(rows: Sequence[_Row], source: str) -> dict[str, str]:
-    """What each name in the column `split` stands for; no such column means `all`."""
+def _split_names(rows: Sequence[_Row], source: str) -> dict[str, str]:
+    """The split that each name in the column `split` means; without the column, `all`."""
     names = {row.split: row.line for row in reversed(rows)}
     if set(names) == {""}:
         return {"": WHOLE}
-    meant = split_words(names)
+    split_of = split_words(names)
     for name, line in names.items():
-        if name not in meant:
-            guess = nearest(name.lower(), known_split_words())
+        if name not in split_of:
+            guess = nearest(name.lower(), SPLIT_WORDS)
             raise DataError(
                 f'{source}, line {line}: unknown split "{name}".',
                 hint=f"Splits are {TRAIN}, {VALIDATION} and {TEST}" + (f"; {guess}" if guess else "."),
             )
-    return meant
+    return split_of
 
 
 def _without_repeats(
-    rows: Sequence[_Row], folder: Path, meant: dict[str, str], source: str
+    rows: Sequence[_Row], folder: Path, split_of: dict[str, str], source: str
 ) -> tuple[list[_Row], list[str]]:
-    """Each image once; saying the same twice is a warning, saying two things an error."""
+    """Each image once; a row that repeats another gives a warning, one that contradicts it an error."""
     first: dict[str, _Row] = {}
-    several: dict[str, set[str]] = defaultdict(set)
+    labels_of: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         key = os.path.normpath(folder / row.path)
         before = first.setdefault(key, row)
         if before.label != row.label:
-            several[before.path] |= {before.label, row.label}
-        elif meant[before.split] != meant[row.split]:
+            labels_of[before.path] |= {before.label, row.label}
+        elif split_of[before.split] != split_of[row.split]:
             raise DataError(
-                f"{source}: {row.path} is in {meant[before.split]} (line {before.line}) and in {meant[row.split]} "
-                f"(line {row.line}).",
+                f"{source}: {row.path} is in {split_of[before.split]} (line {before.line}) and in "
+                f"{split_of[row.split]} (line {row.line}).",
                 hint="Keep it in one split: a picture that was learned from cannot measure anything.",
             )
-    if several:
-        told = first_few([f"{path} ({', '.join(sorted(labels))})" for path, labels in several.items()])
+    if labels_of:
+        listed = first_few([f"{path} ({', '.join(sorted(labels))})" for path, labels in labels_of.items()])
+        pictures = f"{plural(len(labels_of), 'picture')} {'have' if len(labels_of) > 1 else 'has'}"
         raise DataError(
-            f"{source}: {len(several):,} picture{'s have' if len(several) > 1 else ' has'} several labels: {told}.",
+            f"{source}: {pictures} several labels: {listed}.",
             hint="relish gives a whole picture one label: keep one row for each picture.",
         )
     repeats = len(rows) - len(first)
-    told_of = [f"{repeats:,} row{'s repeat' if repeats > 1 else ' repeats'} another one: left out."] if repeats else []
-    return list(first.values()), told_of
+    warning = f"{repeats:,} row{'s repeat' if repeats > 1 else ' repeats'} another one: left out."
+    return list(first.values()), [warning] if repeats else []
 
 
 def _refuse_missing_files(rows: Sequence[_Row], folder: Path, source: str) -> None:
