@@ -13,7 +13,7 @@ from scipy import ndimage
 from relish.data import survey as survey_module
 from relish.data.folder import index_folder
 from relish.data.image import mode_of, open_image
-from relish.data.survey import FACTS, facts_of, facts_table, laplacian_variance, pixel_digest, shrunk_grey, survey
+from relish.data.survey import FACTS, facts_of, laplacian_variance, pixel_digest, shrunk_grey, survey
 
 
 def scene(seed: int = 0, size: tuple[int, int] = (160, 120)) -> Image.Image:
@@ -23,7 +23,7 @@ def scene(seed: int = 0, size: tuple[int, int] = (160, 120)) -> Image.Image:
 
 
 def row(picture: Image.Image, mode: str = "RGB") -> np.void:
-    return facts_table([facts_of(picture, mode)])[0]
+    return np.frombuffer(facts_of(picture, mode), dtype=FACTS)[0]
 
 
 def bits(code: int) -> np.ndarray:

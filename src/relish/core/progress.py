@@ -77,20 +77,12 @@ class Screen(Warnings):
 
     @contextmanager
     def bar(self, title: str, total: int | None, done: int = 0) -> Iterator[Bar]:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[words]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        with RichProgress(
-            *columns, console=self.console, transient=True, disable=not self.console.is_terminal
-        ) as shown:
+        steps = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+        time = (TextColumn("{task.fields[words]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        hidden = not self.console.is_terminal
+        with RichProgress(*steps, *time, console=self.console, transient=True, disable=hidden) as shown:
             task = shown.add_task(title, total=total, completed=done, words="")
-            yield _ShownBar(shown, task) if self.console.is_terminal else Bar()
+            yield Bar() if hidden else _ShownBar(shown, task)
 
 
 class _ShownBar(Bar):

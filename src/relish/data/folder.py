@@ -12,7 +12,7 @@ from pathlib import Path
 
 from relish.core.errors import DataError, ImageError
 from relish.data.dataset import TRAIN, WHOLE, Dataset, first_few, label_by_name, name_below, plural
-from relish.data.image import IMAGE_SUFFIXES, unreadable_reason
+from relish.data.image import is_image_name, unreadable_reason
 from relish.data.layout import (
     Found,
     Listing,
@@ -224,7 +224,7 @@ def images_below(folder: Path) -> Iterator[Path | ImageError]:
     try:
         for name in in_order(lambda: _names(folder)):
             path = folder / name
-            if _is_image(name):
+            if is_image_name(name):
                 yield path
             if os.path.isdir(path) and not os.path.islink(path):
                 yield from images_below(path)
@@ -253,9 +253,5 @@ def in_order(names: Callable[[], Iterable[str]], block: int = BLOCK) -> Iterator
 def _names(folder: Path) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.name.startswith(".") and (_is_image(entry.name) or entry.is_dir(follow_symlinks=False)):
+            if not entry.name.startswith(".") and (is_image_name(entry.name) or entry.is_dir(follow_symlinks=False)):
                 yield entry.name
-
-
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES

@@ -6,6 +6,7 @@ pointers, and a user who is told which knows what to do.
 """
 
 import codecs
+import os
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -80,6 +81,11 @@ def open_image(source: ImageSource, *, name: str | None = None, min_side: int | 
         raise ImageError(name or _name_of(source), str(error)) from error
     except MemoryError as error:
         raise ImageError(name or _name_of(source), "not enough memory to decode it") from error
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's name ends like an image's."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def mode_of(content: bytes) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from relish.core.errors import DataError
 from relish.data.dataset import TEST, TRAIN, VALIDATION, name_below, plural
-from relish.data.image import IMAGE_SUFFIXES, unreadable_reason
+from relish.data.image import IMAGE_SUFFIXES, is_image_name, unreadable_reason
 
 SPLIT_WORDS = {
     **dict.fromkeys(["train", "training"], TRAIN),
@@ -86,7 +86,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
         regular = entry.is_file() and _is_utf8(entry.name)
     except OSError:  # a link to itself
         return "others"
-    return "images" if regular and os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES else "others"
+    return "images" if regular and is_image_name(entry.name) else "others"
 
 
 def _is_utf8(name: str) -> bool:

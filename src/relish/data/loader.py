@@ -140,12 +140,7 @@ def evaluation_batches(
 
 
 def view_batches(
-    split: Split,
-    views: Sequence[View],
-    batches: Sequence[Sequence[int]],
-    *,
-    contents: Sequence[str],
-    workers: int = 0,
+    split: Split, views: Sequence[View], batches: Sequence[Sequence[int]], *, contents: Sequence[str], workers: int = 0
 ) -> Iterator[ViewBatch]:
     """Every image in every view; the random crop of a view depends on the view and the image's content alone.
 
@@ -291,9 +286,7 @@ def _uint8_array(shape: tuple[int, ...], folder: Path) -> npt.NDArray[np.uint8] 
         return np.empty(shape, dtype=np.uint8)
     try:
         with TemporaryFile(dir=folder) as file:
-            os.posix_fallocate(
-                file.fileno(), 0, size
-            )  # a disk that fills up later would kill the process
+            os.posix_fallocate(file.fileno(), 0, size)  # a disk that fills up later would kill the process
             return np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
     except (OSError, AttributeError):  # no room; no such call on this system
         return None

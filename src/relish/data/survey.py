@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -71,11 +71,6 @@ def facts_of(image: Image.Image, mode: str) -> bytes:
     light = (levels.mean(), levels.std(), laplacian_variance(levels))
     row = (*image.size, mode.encode()[:6], pixel_digest(image), *map(_bits, hashes), *light)
     return np.array(row, dtype=FACTS).tobytes()
-
-
-def facts_table(rows: Iterable[bytes]) -> Facts:
-    """Rows as one array, in their order."""
-    return np.frombuffer(b"".join(rows), dtype=FACTS)
 
 
 def pixel_digest(image: Image.Image) -> bytes:
@@ -175,7 +170,7 @@ class Survey:
 
     def facts_of(self, paths: Sequence[Path]) -> Facts:
         """(N,) of `FACTS`, in the order of the paths."""
-        return facts_table(self.facts[path] for path in paths)
+        return np.frombuffer(b"".join(self.facts[path] for path in paths), dtype=FACTS)
 
 
 def survey(dataset: Dataset, *, progress: Progress = SILENT, strict: bool = False, learnable: bool = True) -> Survey:

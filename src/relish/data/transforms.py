@@ -1,7 +1,7 @@
-"""How an image becomes the network's input: one definition for training, evaluation, prediction and export.
+"""From an image to the network's input: one definition for training, evaluation, prediction and export.
 
-An RGB image of any size becomes (3, S, S) uint8; `normalise` turns a batch of them to float32. Pillow scales: its
-filters are antialiased, and are what torchvision applies to an image too. Every random number is looked up by (seed,
+An RGB image of any size becomes (3, S, S) uint8; `normalise` converts a batch of them to float32. Pillow scales: its
+filters are antialiased, and torchvision applies the same ones to an image. Every random number is a function of (seed,
 epoch, image), so that a resumed run, or one spread over processes, crops the same.
 """
 
@@ -32,12 +32,12 @@ VIEW_AREA = 0.35
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What lies between an image and the network's input; saved with every model."""
+    """How an image is scaled, cropped and normalised for the network; saved with every model."""
 
     image_size: int
     """Side of the square the network sees, in pixels."""
     resize: int
-    """What an image's sides are scaled to before the centre crop, in pixels; with framing `crop`, the shorter one."""
+    """Length of an image's sides before the centre crop, in pixels; with framing `crop`, of the shorter side."""
     mean: tuple[float, float, float]
     """Per channel, of values from 0 to 1."""
     std: tuple[float, float, float]
@@ -45,8 +45,8 @@ class Preprocessing:
     interpolation: Interpolation = "bilinear"
     """Filter of every scaling; always antialiased."""
     framing: Framing = "squash"
-    """How an image that is no square fits one: `squash` scales both sides to `resize`, as the book does; `crop` keeps
-    their ratio and cuts more off the longer one; `letterbox` keeps it too, and fills up with the mean colour."""
+    """How a rectangular image becomes a square: `squash` scales both sides to `resize`, as the book does; `crop` keeps
+    their ratio and cuts more off the longer side; `letterbox` keeps the ratio and pads with the mean colour."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.image_size <= self.resize:
@@ -56,7 +56,7 @@ class Preprocessing:
 
     @property
     def framing_words(self) -> str:
-        """How an image that is no square fits one, in a word or two."""
+        """The framing in a word or two, for sentences."""
         if self.framing == "squash":
             return "squashed" if self.resize == self.image_size else "squashed and cropped"
         return {"crop": "cropped", "letterbox": "letterboxed"}[self.framing]
@@ -70,7 +70,7 @@ def preprocessing_from(header: Mapping[str, str], otherwise: Preprocessing) -> P
     """The preprocessing that a model file carries; `otherwise` for a file that carries none, such as a source model.
 
     Raises:
-        ModelError: the words under `preprocessing` are not what `as_dict` gave.
+        ModelError: the entry `preprocessing` is not a result of `as_dict`.
     """
     if "preprocessing" not in header:
         return otherwise
@@ -88,7 +88,7 @@ def book_preprocessing(
 
 
 def evaluation_transform(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    """An image as the network sees it outside training: scaled as `framing` says, then a centre crop.
+    """An image as input outside training: scaled as `framing` says, then a centre crop.
 
     Returns:
         (3, S, S) uint8.
@@ -118,7 +118,7 @@ def _letterboxed(image: Image.Image, preprocessing: Preprocessing) -> Image.Imag
 def training_transform(
     image: Image.Image, preprocessing: Preprocessing, rng: np.random.Generator, smallest: float = CROP_AREA[0]
 ) -> Tensor:
-    """An image as the network sees it in training: a random crop scaled to S, flipped half of the time.
+    """An image as input in training: a random crop scaled to S, flipped with probability 0.5.
 
     Args:
         smallest: share of the image's area that a crop has at least.
@@ -160,7 +160,7 @@ def random_crop(
 
 
 def view_transform(image: Image.Image, preprocessing: Preprocessing, view: int, rng: np.random.Generator) -> Tensor:
-    """An image as a probe learns from it besides its plain view: view 1 is that one flipped, the others are crops.
+    """A further view of an image, to train a probe on: view 1 is the evaluation view flipped, the others are crops.
 
     Args:
         view: 1 or above; the plain view, 0, is `evaluation_transform`.
@@ -178,13 +178,13 @@ Transform = Callable[[Image.Image], Any]
 
 
 def user_transform(image: Image.Image, transform: Transform, preprocessing: Preprocessing) -> Tensor:
-    """An image through the user's own transform, scaled to S x S where another size comes out.
+    """An image by the user's own transform, scaled to S x S where the result has another size.
 
     Returns:
-        (3, S, S) uint8 where it gives an image or uint8; float32 from 0 to 1 where it gives floating-point numbers.
+        (3, S, S) uint8 where it returns an image or uint8; float32 from 0 to 1 where it returns floating-point numbers.
 
     Raises:
-        DataError: it gives something else, or numbers outside 0 to 1, as after a normalisation.
+        DataError: it returns something else, or values outside 0 to 1, as after a normalisation.
     """
     made, size = transform(image), preprocessing.image_size
     if isinstance(made, Image.Image):
@@ -216,7 +216,7 @@ _ROUNDING = 1e-3
 
 
 def stacked(images: Sequence[Tensor]) -> Tensor:
-    """Images of (3, S, S) as one batch (B, 3, S, S), channels last in memory, which is how convolutions want them."""
+    """Images of (3, S, S) as one batch (B, 3, S, S), channels last in memory, the fastest layout for convolutions."""
     return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
@@ -232,7 +232,7 @@ def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 
 def denormalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Back from what the network sees to (B, 3, S, S) uint8, for showing."""
+    """From normalised input back to (B, 3, S, S) uint8, to show it."""
     mean, std = torch.tensor(preprocessing.mean).view(3, 1, 1), torch.tensor(preprocessing.std).view(3, 1, 1)
     return (images.cpu() * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
 

@@ -83,15 +83,12 @@ OTHERS: tuple[str, ...] = (
 
 
 def draw_hotdogs(root: Path, *, train: int = 100, test: int = 100, seed: int = 0, progress: Progress = SILENT) -> Path:
-    """Draw hot dogs and other foods to root/{train,test}/{hotdog,not-hotdog}/NNN.jpg.
+    """Draw hot dogs and other foods to root/{train,test}/{hotdog,not-hotdog}/NNN.jpg; returns `root`.
 
     Args:
         root: a folder that does not exist yet; it appears whole or not at all.
         train: images a class in the training split.
         test: images a class in the test split.
-
-    Returns:
-        `root`.
 
     Raises:
         WriteFailed: `root` exists already, or cannot be written to.
@@ -101,24 +98,15 @@ def draw_hotdogs(root: Path, *, train: int = 100, test: int = 100, seed: int = 0
 
 
 def draw_source_classes(
-    root: Path,
-    *,
-    train: int = 60,
-    test: int = 20,
-    classes: int = 12,
-    seed: int = 0,
-    progress: Progress = SILENT,
+    root: Path, *, train: int = 60, test: int = 20, classes: int = 12, seed: int = 0, progress: Progress = SILENT
 ) -> Path:
-    """Draw a dataset to pretrain on, everyday things in the same scenes: root/{train,test}/CLASS/NNN.jpg.
+    """Draw everyday things in the same scenes, to pretrain on, to root/{train,test}/CLASS/NNN.jpg; returns `root`.
 
     Args:
         root: a folder that does not exist yet; it appears whole or not at all.
         train: images a class in the training split.
         test: images a class in the test split.
         classes: how many of `SUBJECTS`, the first ones; a hot dog is not among them.
-
-    Returns:
-        `root`.
 
     Raises:
         DataError: fewer than two classes are asked for, or more than can be drawn.
