@@ -143,11 +143,12 @@ def test_the_commands_of_this_document_do_what_it_says(document, photos, tmp_pat
     monkeypatch.setattr(demo_task, "NUMBERS", {"image_size": 64, "batch_size": 16, "epochs": 1})
     needed = re.search(r"<!-- needs: (.*) -->", document.read_text(encoding="utf-8"))
     make_things(tmp_path, photos, needed[1].split() if needed and needed[1] != "nothing" else [])
+    names = {"__name__": document.stem}  # a page's Python is one program
     for block in blocks(document):
         if block.mark.startswith("not run"):
             continue
         if block.language == "python":
-            exec(compile(block.text, document.name, "exec"), {})  # noqa: S102 - our own documents
+            exec(compile(block.text, document.name, "exec"), names)  # noqa: S102 - our own documents
         elif block.language in ("bash", "console"):
             for command in block.commands:
                 run_one(command, block, capfd)

@@ -12,6 +12,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
     from relish.core.errors import RelishError as RelishError
     from relish.evaluation.prediction import Prediction as Prediction
     from relish.exporting.onnx_classifier import OnnxClassifier as OnnxClassifier
@@ -89,11 +93,13 @@ __all__ = [
 ]
 
 
-def load(path: str, *, device: str = "auto", precision: str = "f32") -> "Classifier":
+def load(
+    path: "str | Path", *, network: "nn.Module | None" = None, device: str = "auto", precision: str = "f32"
+) -> "Classifier":
     """The classifier of a run folder or of a saved model file; see `Classifier.load`."""
     from relish.tasks.classifier import Classifier
 
-    return Classifier.load(path, device=device, precision=precision)
+    return Classifier.load(path, network=network, device=device, precision=precision)
 
 
 def __getattr__(name: str) -> Any:

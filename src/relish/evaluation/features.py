@@ -32,6 +32,8 @@ Features = npt.NDArray[np.float32]
 
 _RULES = 1
 """Increase it when images are opened, scaled or normalised in another way than before."""
+_LIBRARIES = ("timm", "torchvision", "relish")
+"""The packages whose networks compute what their layers and tensors tell."""
 _KEEP_EVERY = 4
 """Batches between two writes: what a kill can cost."""
 
@@ -108,14 +110,25 @@ class Backbone:
         return True
 
     def digest(self) -> str:
-        """SHA-256 of every tensor but the output layer's, with its name."""
-        digest = hashlib.sha256()
+        """SHA-256 of the network's layers and of every tensor but the output layer's, with its name."""
+        digest = hashlib.sha256(str(self.network).encode())
         of_head = {id(tensor) for tensor in self.head.parameters()}
         for name, tensor in self.network.state_dict(keep_vars=True).items():
             if id(tensor) not in of_head:
                 digest.update(name.encode() + b"\0")
                 digest.update(tensor.detach().cpu().contiguous().numpy())
         return digest.hexdigest()
+
+    def noise_digest(self, preprocessing: Preprocessing) -> str:
+        """SHA-256 of the features of one fixed noise image, where the network's class is the user's own; else nothing.
+
+        Layers and tensors do not tell what such a class computes with them.
+        """
+        if type(self.network).__module__.partition(".")[0] in _LIBRARIES:
+            return ""
+        side = preprocessing.image_size
+        noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, side, side), dtype=np.uint8))
+        return hashlib.sha256(self(noise, preprocessing).cpu().numpy().tobytes()).hexdigest()
 
 
 def features_of(
@@ -213,8 +226,11 @@ def _computed(
 
 def _key(backbone: Backbone, digest: str, view: View) -> str:
     return fingerprint(
-        [_RULES, digest, view.preprocessing.as_dict(), view.view, backbone.device.type, torch.__version__]
-    )
+        [
+            _RULES, digest, backbone.noise_digest(view.preprocessing), view.preprocessing.as_dict(), view.view,
+            backbone.device.type, torch.__version__,
+        ]
+    )  # fmt: skip
 
 
 Nearest = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]

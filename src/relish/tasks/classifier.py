@@ -48,7 +48,7 @@ from relish.evaluation.inference import (
 from relish.evaluation.prediction import Decision, decision_from, predictions, softmax
 from relish.evaluation.prediction import Prediction as Prediction
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
-from relish.models.saved_model import load_model, read_header, says_how_to_build
+from relish.models.saved_model import OWN, load_model, read_header, says_how_to_build
 from relish.tasks.notebook import classifier_html
 
 
@@ -81,18 +81,22 @@ class Classifier:
         to_device(self.network, self._accelerator.device)
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "auto", precision: str = "f32") -> "Classifier":
+    def load(
+        cls, path: str | Path, *, network: nn.Module | None = None, device: str = "auto", precision: str = "f32"
+    ) -> "Classifier":
         """The model of a run folder, or of a `.safetensors` file with our header.
 
         Args:
             path: of either.
+            network: a new instance of the class that was trained, where that is your own; left as it is.
             device: "auto", "cpu", "cuda" or "mps".
             precision: what predictions compute in; "auto" measures f32 and bf16 on the first images, and takes the
                 faster one if its probabilities agree. Evaluation is f32 whatever is asked for here.
 
         Raises:
             RunError: no such run, or not finished.
-            ModelError: the file is damaged, or says nothing of its classes.
+            ModelError: the file is damaged, or says nothing of its classes; or its class is your own and there is no
+                `network`.
         """
         keep_freed_memory()
         path, accuracy = Path(path), ""
@@ -105,13 +109,13 @@ class Classifier:
                 f"{file} is not a model saved by relish.",
                 hint="Give the folder that relish fit made, or its model.safetensors.",
             )
-        network, description, extra = load_model(file)
+        loaded, description, extra = load_model(file, network)
         if description.labels is None:
             raise ModelError(f"{file} does not name its classes.", hint="A model saved by relish does.")
         data = description.data_config
         preprocessing = preprocessing_from(extra, book_preprocessing(data.input_size[1], data.mean, data.std))
         return cls(
-            network,
+            loaded,
             description.labels,
             preprocessing,
             source=extra.get("source", description.network_name),
@@ -337,6 +341,19 @@ def saved_path(model: str | Path | Classifier) -> Path:
             "this classifier was not loaded from a file.", hint="Load it from its run folder: relish.load."
         )
     return path
+
+
+def reloaded(model: str | Path | Classifier, device: str) -> Classifier:
+    """A saved model on a device, loaded from its file once more where it is loaded already.
+
+    Raises:
+        RunError, ModelError: as `Classifier.load` and `saved_path` do.
+    """
+    path = saved_path(model)
+    file = path if path.is_file() else RunFolder.open(path).model
+    own = read_header(file).get("library") == OWN
+    network = model.network if own and isinstance(model, Classifier) else None
+    return Classifier.load(path, network=network, device=device)
 
 
 def _as_several(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:

@@ -47,7 +47,7 @@ from relish.exporting.parity import (
     torch_model,
 )
 from relish.models.saved_model import read_header
-from relish.tasks.classifier import Classifier, labelled_images, saved_path, split_of_run
+from relish.tasks.classifier import Classifier, labelled_images, reloaded, saved_path, split_of_run
 
 
 def export(
@@ -81,7 +81,7 @@ def export(
     """
     path, target, progress = saved_path(run), Path(out), progress or Progress()
     _check(target, batch, limit, overwrite)
-    model = Classifier.load(path, device="cpu")
+    model = reloaded(run, "cpu")
     images, names, split = _verification_images(path, model, data, limit, progress)
     graphs = _graphs(model, batch, _calibration(path, model, data, batch, progress) if int8 else None, progress)
     found = _certified(model, graphs, images, names, batch, progress)

@@ -8,15 +8,19 @@ that very module are the head's.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from relish.core.errors import RecipeError
 from relish.models.freeze import layer_groups
 from relish.models.target import TargetModel
 from relish.training.recipe import Recipe
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From (b, K) float32 logits and (b,) int64 labels to (b,) losses, or to one number for all."""
 
 
 def learning_rates(recipe: Recipe) -> dict[str, float]:
@@ -90,3 +94,25 @@ def batch_loss(losses: torch.Tensor, recipe: Recipe, pictures: int, processes: i
     """
     scale = processes / pictures if recipe.loss == "mean" else float(processes)
     return losses.sum() * scale
+
+
+def losses_of(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    """(b,) losses by a callable of the user's own.
+
+    Args:
+        loss: gives one loss for each image, or one number: the mean over the images, or, where its attribute
+            `reduction` is "sum" as in torch's own, their sum. The recipe alone says which of them a step goes down.
+        logits: (b, K) float32.
+        labels: (b,) int64.
+
+    Raises:
+        RecipeError: it gives something else.
+    """
+    found = loss(logits, labels)
+    if not isinstance(found, Tensor) or found.shape not in (labels.shape, ()):
+        what = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise RecipeError(f"loss gives {what}, not one number or one for each of {len(labels)} images.")
+    if found.shape == labels.shape:
+        return found
+    mean = found / len(labels) if getattr(loss, "reduction", "mean") == "sum" else found
+    return mean.expand(len(labels))
