@@ -3,6 +3,7 @@
     request.json         what was asked for: data, source model, seed, and the run's identity
     recipe.yaml          every number of the training
     classes.json         class names, in the order of the outputs
+    source.safetensors   the module that was handed in, where one was, as it was then
     dataset.json         every image's path, class, split and SHA-256
     check.json           findings of a first look at the images
     precision.json       with precision=auto, which one was chosen and why
@@ -26,7 +27,7 @@ The last of them is written last, so a run that has it is finished.
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class RunFolder:
         self.environment = path / "environment.json"
         self.metrics = path / "metrics.jsonl"
         self.stages = path / "stages"
+        self.source = path / "source.safetensors"
         self.checkpoint = path / "checkpoints" / "latest.pt"
         self.curves = path / "curves.svg"
         self.model = path / "model.safetensors"
@@ -118,7 +120,12 @@ class RunFolder:
 
     @property
     def resume_command(self) -> str:
-        """The command that resumes this run."""
+        """The command that resumes this run, or the call where it was begun with what no command can type."""
+        given = []
+        with suppress(RunError):
+            given = given_in_python(self.read_request().get("python", {}))
+        if given:
+            return ", ".join([f'relish.fit(resume="{self.path}"', *(f"{name}=…" for name in given)]) + ")"
         return f"relish fit --resume {shlex.quote(str(self.path))}"
 
     @property
@@ -208,6 +215,16 @@ class RunFolder:
 def withdrawn_by(plan: str, event: Mapping[str, Any]) -> bool:
     """Whether an event is a rung's that no longer holds once the plan of this stage, or of one before it, is new."""
     return event["event"] == "rung" and (plan == "probe" or event["rung"] != "probe")
+
+
+def given_in_python(python: Mapping[str, Any]) -> list[str]:
+    """The arguments of `fit` that have to be handed in again: what relish can neither build nor keep in a file.
+
+    Args:
+        python: of `request.json`.
+    """
+    own = str(python.get("source", "")).startswith("own/")
+    return [name for name in ("source", "transform", "loss") if name in python and (name != "source" or own)]
 
 
 def _runs_beside(path: Path, most: int = 8) -> str:
