@@ -71,6 +71,11 @@ class SourceModel:
         """As in the description."""
         return self.description.model_args
 
+    def with_user(self, **changes: Any) -> "SourceModel":
+        """The same with another data configuration, as `DataConfig.with_user` changes it."""
+        config = self.data_config.with_user(**changes)
+        return replace(self, description=replace(self.description, data_config=config))
+
     @property
     def heads(self) -> tuple[str, ...]:
         """The output layer's module name; two where the architecture has two."""

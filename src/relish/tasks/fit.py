@@ -7,28 +7,34 @@ source model trained from random weights, whose `model.safetensors` says how to 
 
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from relish.core.context import Context
-from relish.core.errors import RunError
+from torch import nn
+
+from relish.core.context import Context, Listener
+from relish.core.errors import RecipeError, RunError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import keep_freed_memory
+from relish.data.sources import DataSource, data_name
+from relish.data.transforms import Transform
 from relish.tasks.classifier import Classifier
 from relish.tasks.prepare import Prepared, Request, introduce, prepare
 from relish.tasks.run import new_folder, train_and_evaluate
+from relish.tasks.user_code import UserCode, differences, own_network, resumed_code, user_code
+from relish.training.optim import Loss
 from relish.training.recipe import Recipe, named_recipe, recipe_from_dict
 
 DEFAULT_RECIPE = "auto"
 
 
 def fit(
-    data: str | Path | None = None,
+    data: DataSource | None = None,
     *,
-    source: str | None = None,
+    source: str | nn.Module | None = None,
     weights: str | Path | None = None,
     recipe: str | Recipe | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -43,6 +49,13 @@ def fit(
     sha256: str | None = None,
     strict: bool = False,
     track: str | None = None,
+    head: str | None = None,
+    image_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    transform: Transform | None = None,
+    loss: Loss | None = None,
+    callbacks: Sequence[Listener] = (),
     workers: int | None = None,
     device: str = "auto",
     out: str | Path | None = None,
@@ -52,8 +65,11 @@ def fit(
     """Fine-tune a source model on a folder of labelled pictures.
 
     Args:
-        data: folder, archive, address, table or registered name; with `resume` it may be omitted.
-        source: name of the source model; None takes the one that `weights` describes, else the embedded one.
+        data: folder, archive, address, table or registered name; or a torchvision ImageFolder, a list of (path, label)
+            or (path, label, split), a data frame with these columns. With `resume` it may be omitted.
+        source: name of the source model; None takes the one that `weights` describes, else the embedded one. Or an
+            `nn.Module` from (B, 3, H, W) float32 to (B, S) logits, which is copied: one from `target_model` keeps its
+            output layer, and its classes are matched by name; any other gets a new one.
         weights: weights file, run folder, or "none" for random.
         recipe: a name or a `Recipe`; None takes the default.
         settings: recipe fields to change, such as `{"epochs": 3}`.
@@ -69,10 +85,20 @@ def fit(
         sha1, sha256: checksum that the archive must have.
         strict: an unreadable picture is an error instead of being left out.
         track: a tracker for the run's figures as they come, "tensorboard" or another of Accelerate's.
+        head: of a module, the name of its output layer; None finds it.
+        image_size: side of the square the network sees, in pixels; the recipe's field of that name.
+        mean, std: three numbers each, subtracted from and divided into the channels of images from 0 to 1; None takes
+            the source model's.
+        transform: of training images, in place of the recipe's: from an RGB PIL image to one, or to a (3, H, W) tensor,
+            float from 0 to 1 or uint8. Python's, NumPy's and torch's generators are seeded from (seed, epoch, image)
+            around it.
+        loss: from (B, K) float32 logits and (B,) int64 labels to (B,) losses, or to one number, their mean.
+        callbacks: each is called with every event that `metrics.jsonl` records, a mapping.
         workers: processes that read pictures; None chooses.
         device: "auto", "cpu", "cuda" or "mps".
         out: the run folder to make; None takes the next free `runs/DATA-RECIPE-N`.
-        resume: a run folder to resume; arguments given again have to agree with it.
+        resume: a run folder to resume; arguments given again have to agree with it. A module of your own class, a
+            transform and a loss have to be given again.
 
     Returns:
         The finished run's classifier.
@@ -84,9 +110,17 @@ def fit(
     keep_freed_memory()
     context = Context.on(device, progress, workers)
     say = context.progress.say
+    if transform is None and getattr(data, "transform", None) is not None:
+        raise RecipeError(
+            "the images come with a transform of their own, which relish would not use.",
+            hint="Give it as transform=; relish prepares images for evaluation itself.",
+        )
+    module = source if isinstance(source, nn.Module) else None
+    code = user_code(module, head, transform, loss, callbacks, mean, std)
+    settings = {**(settings or {}), **({} if image_size is None else {"image_size": image_size})}
     given: dict[str, Any] = {
-        "data": data and str(data),
-        "source": source,
+        "data": None if data is None else data_name(data),
+        "source": None if module is not None else source,
         "weights": weights and str(weights),
         "mapping": mapping and {name: str(row) for name, row in mapping.items()},
         "seed": seed,
@@ -103,20 +137,21 @@ def fit(
     asked = {key: value for key, value in given.items() if value is not None}
     if resume is not None:
         begun = RunFolder.open(Path(resume))
-        request, chosen = _resumed(begun, asked, recipe, settings or {}, out)
+        request, chosen = _resumed(begun, asked, recipe, settings, out, code)
+        code = resumed_code(begun, request.python, code, module)
         if begun.finished:
             say(f"{begun.path} is finished already.")
-            return Classifier.load(begun.path, device=device)
+            return Classifier.load(begun.path, network=own_network(code.source), device=device)
         folder: RunFolder | None = begun
     elif data is None:
         raise RunError("there are no pictures to learn from: name a folder, or a run to --resume.")
     else:
-        folder, request = None, Request(**asked)
+        folder, request = None, Request(**asked, python=code.words())
         named = recipe if isinstance(recipe, Recipe) else named_recipe(recipe or DEFAULT_RECIPE)
-        chosen = named.with_settings(settings or {})
+        chosen = named.with_settings(settings)
         if out is not None:
             RunFolder.refuse_existing(Path(out))  # now, not after every picture has been read
-    prepared = prepare(context, request, chosen)
+    prepared = prepare(context, request, chosen, code)
     introduce(prepared, context.progress)
     if folder is None:
         folder = new_folder(context, prepared, None if out is None else Path(out))
@@ -139,6 +174,7 @@ def _resumed(
     named: str | Recipe | None,
     settings: Mapping[str, Any],
     out: str | Path | None,
+    code: UserCode,
 ) -> tuple[Request, Recipe]:
     """The request and recipe of a run to resume; whatever is given again has to agree with them."""
     request = Request(**{key: value for key, value in folder.read_request().items() if key != "identity"})
@@ -150,6 +186,7 @@ def _resumed(
             differ.append(f"{key} ({getattr(recipe, key)}, not {value})")
     if named is not None and named not in (recipe, recipe.name):
         differ.append(f"recipe ({recipe.name}, not {named if isinstance(named, str) else named.name})")
+    differ += differences(request.python, code)
     if out is not None and Path(out).resolve() != folder.path.resolve():
         differ.append(f"out ({folder.path}, not {out})")
     if differ:

@@ -29,10 +29,12 @@ from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone
 from relish.evaluation.thresholds import Aim, parse_aim, parse_unsure, positive_class
 from relish.models.freeze import freeze
+from relish.models.own_module import kept_target
 from relish.models.source import SourceModel, load_source
 from relish.models.summary import describe
 from relish.models.target import TargetModel, make_target
 from relish.reporting.check_page import findings_line
+from relish.tasks.user_code import NOTHING, UserCode
 from relish.training.checkpoint import checked_tracker
 from relish.training.optim import learning_rates
 from relish.training.recipe import Recipe
@@ -72,6 +74,8 @@ class Request:
     """What a threshold is chosen for, such as `precision=0.99:hotdog`; none: the likelier class is said."""
     unsure: str | None = None
     """The accuracy wanted of the answers, such as `accuracy=0.98`; none: the model is never unsure."""
+    python: Mapping[str, Any] = field(default_factory=dict)
+    """What was handed in that no command can type, as `UserCode.words` describes it."""
     track: str | None = None
     """A tracker that is told of the run's figures as it goes, such as `tensorboard`."""
 
@@ -108,6 +112,7 @@ class Request:
             "data": _absolute(self.data),
             "weights": self.weights and _absolute(self.weights),
             "mapping": dict(self.mapping),
+            "python": dict(self.python),
         }
 
 
@@ -124,6 +129,7 @@ class Prepared:
     preprocessing: Preprocessing
     identity: str
     """64 hexadecimal digits; equal for runs that are the same."""
+    code: UserCode
 
     @property
     def train(self) -> Split:
@@ -146,15 +152,18 @@ class Prepared:
         return self.dataset.splits[self.final_name]
 
 
-def prepare(context: Context, request: Request, recipe: Recipe) -> Prepared:
+def prepare(context: Context, request: Request, recipe: Recipe, code: UserCode = NOTHING) -> Prepared:
     """Find and look over the pictures, load the source model, make the target model.
+
+    Args:
+        code: what was handed in; `request.python` describes it.
 
     Raises:
         DataError, ModelError, RecipeError, DownloadFailed: as the parts do.
     """
     # The first process downloads, extracts and looks over; the others find it done.
     with context.accelerator.main_process_first():
-        return prepare_run(request, recipe, prepare_data(request, context.progress), context.progress)
+        return prepare_run(request, recipe, prepare_data(request, context.progress), context.progress, code)
 
 
 def prepare_data(request: Request, progress: Progress) -> Survey:
@@ -179,13 +188,14 @@ def prepare_data(request: Request, progress: Progress) -> Survey:
     return replace(looked, dataset=split)
 
 
-def prepare_run(request: Request, recipe: Recipe, looked: Survey, progress: Progress) -> Prepared:
+def prepare_run(
+    request: Request, recipe: Recipe, looked: Survey, progress: Progress, code: UserCode = NOTHING
+) -> Prepared:
     """The target model of one recipe, for pictures that were looked over already.
 
     Raises:
         ModelError, RecipeError: the source model, its weights or the recipe do not fit.
     """
-    random = recipe.start == "random"
     if recipe.method != "ladder" and (request.budget is not None or request.target_accuracy is not None):
         raise RecipeError(
             f"--budget and --target-accuracy are for a climb, not for recipe {recipe.name}.",
@@ -197,26 +207,35 @@ def prepare_run(request: Request, recipe: Recipe, looked: Survey, progress: Prog
             hint="Leave --head-init and --map away, or take --recipe source-head.",
         )
     _check_decision(request, recipe, looked.dataset)
-    # A run from chance takes the source model's design only: there is no need to fetch its weights.
-    weights = request.weights or ("none" if random else None)
-    source = load_source(request.source, weights, progress=progress)
-    target = make_target(
-        source,
-        looked.dataset.classes,
-        head_init=recipe.head,
-        seed=derive_seed(request.seed, "target"),
-        mapping=request.mapping,
-        unmatched=recipe.unmatched,
-        random_weights=random,
-    )
+    _check_code(request, recipe, code)
+    # A run from random weights takes the source model's design only: there is no need to fetch its weights.
+    weights = request.weights or ("none" if recipe.start == "random" else None)
+    source = code.source or load_source(request.source, weights, progress=progress)
+    source = source.with_user(mean=code.mean, std=code.std)
+    target = _target(request, recipe, source, looked.dataset.classes, code)
     freeze(target, recipe.freeze)
     size = recipe.image_size or source.data_config.input_size[1]
     how = book_preprocessing(size, source.data_config.mean, source.data_config.std)
     _check_size(target, size)
     if recipe.method != "train":
         Backbone(target)(torch.zeros(1, 3, size, size, dtype=torch.uint8), how)  # refused now, and not in a run folder
-    return Prepared(
-        request, recipe, looked.dataset, looked, source, target, how, _identity(request, recipe, looked, source)
+    identity = _identity(request, recipe, looked, source)
+    return Prepared(request, recipe, looked.dataset, looked, source, target, how, identity, code)
+
+
+def _target(
+    request: Request, recipe: Recipe, source: SourceModel, classes: tuple[str, ...], code: UserCode
+) -> TargetModel:
+    if code.keeps_head:
+        return kept_target(source, classes)
+    return make_target(
+        source,
+        classes,
+        head_init=recipe.head,
+        seed=derive_seed(request.seed, "target"),
+        mapping=request.mapping,
+        unmatched=recipe.unmatched,
+        random_weights=recipe.start == "random",
     )
 
 
@@ -253,15 +272,37 @@ def _check_decision(request: Request, recipe: Recipe, dataset: Dataset) -> None:
         positive_class(request.aim, dataset.classes)
 
 
+def _check_code(request: Request, recipe: Recipe, code: UserCode) -> None:
+    if code.source is not None and (request.source or request.weights):
+        raise RecipeError("the source model is handed in, and named or read from a file too.", hint="Omit weights=.")
+    if code.keeps_head and (recipe.start == "random" or recipe.head != Recipe().head or request.mapping):
+        raise RecipeError(
+            f"a target model keeps its weights and its output layer, and recipe {recipe.name} begins with others.",
+            hint="Hand in the source model, or choose the layer in target_model(…, head_init=…).",
+        )
+    if code.loss is not None and recipe.balance not in ("none", "sampling"):
+        raise RecipeError(
+            f"balance={recipe.balance} changes the cross-entropy, and loss= replaces it.",
+            hint="Take balance=sampling, or weigh the classes in the loss.",
+        )
+
+
 def _check_size(target: TargetModel, size: int) -> None:
     try:
         with torch.inference_mode():
-            target.network.eval()(torch.zeros(1, 3, size, size))
-    except (RuntimeError, AssertionError) as error:
+            logits = target.network.eval()(torch.zeros(1, 3, size, size))
+    except (RuntimeError, AssertionError, ValueError) as error:
         raise RecipeError(
             f"{target.source.name} does not take pictures of {size} × {size} pixels ({str(error).splitlines()[0]}).",
-            hint="Leave --image-size away, or try 224.",
+            hint="Omit --image-size, or try 224.",
         ) from error
+    shape = tuple(getattr(logits, "shape", ()))
+    if shape != (1, len(target.classes)):
+        raise RecipeError(
+            f"{target.source.name} gives {shape or type(logits).__name__}, not one logit for each of "
+            f"{len(target.classes)} classes.",
+            hint=f"Name its output layer with head=…; {', '.join(target.head_names)} was exchanged.",
+        )
 
 
 def _identity(request: Request, recipe: Recipe, looked: Survey, source: SourceModel) -> str:
@@ -274,9 +315,9 @@ def _identity(request: Request, recipe: Recipe, looked: Survey, source: SourceMo
         for name, split in dataset.splits.items()
     }
     model = [source.library, source.architecture, source.model_args, source.sha256, recipe.start == "random"]
-    named = ("budget", "target_accuracy", "threshold", "unsure")
+    named = ("budget", "target_accuracy", "threshold", "unsure", "python")
     limits = {name: getattr(request, name) for name in named}
-    asked = {name: limit for name, limit in limits.items() if limit is not None}
+    asked = {name: limit for name, limit in limits.items() if limit}
     return fingerprint([recipe.identity(), request.seed, request.judge, splits, model, dict(request.mapping), asked])
 
 

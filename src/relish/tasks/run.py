@@ -31,6 +31,7 @@ from relish.reporting.text import calibration_line, decision_lines
 from relish.tasks.classifier import Classifier, accuracy_words
 from relish.tasks.prepare import Prepared
 from relish.tasks.save import describe_run, draw_run, save_run, write_results
+from relish.tasks.user_code import on_device, own_network, save_source
 from relish.training.auto import climb
 from relish.training.budget import Budget
 from relish.training.checkpoint import Tracker
@@ -101,7 +102,10 @@ def _opened(context: Context, prepared: Prepared, folder: RunFolder) -> Iterator
             return
         with folder.locked(), _tracker(context, prepared, folder) as tracker:
             describe_run(context, prepared, folder)
-            yield context.in_run(folder, prepared.request.seed, () if tracker is None else (tracker.hear,))
+            if prepared.code.source is not None:
+                save_source(folder, prepared.code.source)
+            listeners = prepared.code.callbacks if tracker is None else (tracker.hear, *prepared.code.callbacks)
+            yield context.in_run(folder, prepared.request.seed, listeners)
     except KeyboardInterrupt as error:  # outside the loop, or a second one in it
         raise Stopped("stopped.", hint=f"Resume with: {folder.resume_command}") from error
     except WriteFailed as error:
@@ -135,6 +139,8 @@ def _setup(run: RunContext, prepared: Prepared) -> TrainingSetup:
         train=prepared.train,
         validation=splits[prepared.score_name],
         validation_name=prepared.score_name,
+        transform=prepared.code.transform,
+        loss=on_device(prepared.code.loss, run.device),
     )
     if prepared.recipe.method == "train":
         return replace(
@@ -178,7 +184,7 @@ def _evaluate(run: RunContext, prepared: Prepared) -> Classifier:
     """The saved model, loaded, evaluated on the final split; its figures written and said."""
     run.accelerator.wait_for_everyone()
     give_memory_back()
-    model = Classifier.load(run.folder.path, device=run.device.type)
+    model = Classifier.load(run.folder.path, network=own_network(prepared.source), device=run.device.type)
     final, name = prepared.final, prepared.final_name
     logits = split_logits(model.network, final, model.preprocessing, run, title="judging")
     found = figures(logits, final.labels, model.classes, model.decision)

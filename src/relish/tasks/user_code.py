@@ -4,11 +4,13 @@ A run folder holds no code of the user's. It holds the tensors that a module beg
 else, so that the run is resumed with the same or says what is missing.
 """
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from relish.core.context import Listener
@@ -52,10 +54,14 @@ class UserCode:
             "head": self.head,
             "transform": type_and_repr(self.transform),
             "loss": type_and_repr(self.loss),
-            "mean": self.mean and list(self.mean),
-            "std": self.std and list(self.std),
+            "mean": self.mean and [float(value) for value in self.mean],
+            "std": self.std and [float(value) for value in self.std],
         }
         return {name: word for name, word in found.items() if word is not None}
+
+
+NOTHING = UserCode()
+"""What a command hands in."""
 
 
 def user_code(
@@ -154,6 +160,11 @@ def _saved_source(folder: RunFolder, module: nn.Module | None) -> SourceModel | 
     return SourceModel(network, description, description.network_name, extra["origin"], extra["sha256"])
 
 
-def own_network(source: SourceModel) -> nn.Module | None:
+def on_device(loss: Loss | None, device: torch.device) -> Loss | None:
+    """A loss on the device of its logits; one that is a module is copied."""
+    return copy.deepcopy(loss).to(device) if isinstance(loss, nn.Module) else loss
+
+
+def own_network(source: SourceModel | None) -> nn.Module | None:
     """The network that has to be handed to `load_model` for a model made from this source; none where it is built."""
-    return source.network if source.description.library == OWN else None
+    return source.network if source is not None and source.description.library == OWN else None

@@ -22,13 +22,13 @@ from relish.core.errors import Diverged, Stopped
 from relish.core.runtime import derive_seed, to_device
 from relish.data.dataset import VALIDATION, Split
 from relish.data.loader import Batch, DecodedImages, balanced_batches, epoch_batches, training_batches
-from relish.data.transforms import Preprocessing, normalise
+from relish.data.transforms import Preprocessing, Transform, normalise
 from relish.evaluation.inference import Logits, split_logits
 from relish.models.freeze import set_train_mode
 from relish.models.precision import Precision, computing_in
 from relish.models.target import TargetModel
 from relish.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
-from relish.training.optim import base_rate, batch_loss, make_optimiser, set_rates
+from relish.training.optim import Loss, base_rate, batch_loss, losses_of, make_optimiser, set_rates
 from relish.training.recipe import Recipe, balance_of
 
 CHECKPOINT_SECONDS = 60.0
@@ -59,6 +59,10 @@ class TrainingSetup:
     """When to end at the latest, even in mid-epoch, by `time.monotonic`."""
     decoded: DecodedImages | None = None
     """Images of `validation` that are evaluated more than once."""
+    transform: Transform | None = None
+    """Of training images, in place of the recipe's."""
+    loss: Loss | None = None
+    """In place of the cross-entropy."""
 
 
 def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
@@ -107,7 +111,8 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
                 with computing_in(setup.precision, device):
                     logits = model(normalise(batch.images.to(device), setup.preprocessing))  # (b, K)
                 padding = count <= run.process
-                losses = balance.losses(logits.float(), labels) * (0.0 if padding else 1.0)  # (b,)
+                losses = losses_of(setup.loss or balance.losses, logits.float(), labels)  # (b,)
+                losses = losses * (0.0 if padding else 1.0)
                 optimiser.zero_grad()
                 # Not `accelerator.backward`: scaling or accumulation asked for in the environment is no recipe's.
                 batch_loss(losses, recipe, count, run.processes).backward()  # type: ignore[no-untyped-call]
@@ -152,7 +157,7 @@ def _augmented(run: RunContext, setup: TrainingSetup, epoch: int, batches: list[
     share = [batch[run.process :: run.processes] or batch[:1] for batch in batches]
     return training_batches(
         setup.train, setup.preprocessing, share, seed=run.seed, epoch=epoch, smallest=setup.recipe.smallest_crop,
-        scaled=setup.recipe.decoding == "scaled", workers=run.workers,
+        scaled=setup.recipe.decoding == "scaled", transform=setup.transform, workers=run.workers,
     )  # fmt: skip
 
 
