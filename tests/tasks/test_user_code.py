@@ -1,5 +1,6 @@
 """`fit` on a module, a transform, a loss and callbacks of the user's own: used, refused, resumed."""
 
+import html
 import os
 import random
 import subprocess
@@ -258,6 +259,14 @@ def test_a_run_of_a_librarys_network_resumes_from_the_command_line(colours, tiny
 
     done("fit", "--resume", run)
     assert same(relish.load(run).network.state_dict(), whole.network.state_dict())
+
+
+def test_a_report_is_written_of_an_own_class_and_tells_the_call_that_makes_the_run_again(colours, net, tmp_path):
+    made = fit(colours, tmp_path / "run", source=net, image_size=32, head="fc", loss=smoothed, mean=(0.5, 0.5, 0.5))
+    page = html.unescape(relish.report(made).read_text())
+    assert (
+        f"relish.fit('{colours}', recipe='book', source=…, head='fc', loss=…, mean=[0.5, 0.5, 0.5], settings=" in page
+    )
 
 
 def test_addresses_in_memory_tell_nothing_apart():

@@ -14,7 +14,7 @@ from typing import Any
 from relish.core.context import Context
 from relish.core.errors import RelishError, RunError
 from relish.core.progress import Progress
-from relish.core.run_folder import RunFolder
+from relish.core.run_folder import RunFolder, given_in_python
 from relish.data.dataset import SEVERITIES, TRAIN, VALIDATION, Finding
 from relish.evaluation.explain import least_sure, most_wrong
 from relish.evaluation.metrics import Curves, Proportion, Scores, SweepPoint
@@ -39,7 +39,7 @@ from relish.reporting.run_page import (
     images_of_cells,
     write_report,
 )
-from relish.tasks.classifier import Classifier, saved_path
+from relish.tasks.classifier import Classifier, reloaded, saved_path
 from relish.tasks.report_examples import Examples, changed_fields, fit_command, runs_beside, thumb
 from relish.tasks.run_results import RunImages, RunPredictions, read_run_predictions
 from relish.tasks.save import curve_points
@@ -62,6 +62,8 @@ class _Run:
     dataset: dict[str, Any]
     predictions: RunPredictions
     run_images: RunImages
+    saved: str | Path | Classifier
+    """What its model is loaded from."""
 
     @property
     def evaluated(self) -> list[dict[str, str]]:
@@ -106,14 +108,14 @@ def report(
     target = folder.path / "report.html" if out is None else Path(out)
     if target.is_dir():
         raise RunError(f"--out {target} is a folder.", hint=f"Name a file in it: {target / 'report.html'}")
-    page = _page(context, _read(folder))
+    page = _page(context, _read(folder, run))
     write_report(target, page)
     for note in page.notes:
         context.progress.warn(note)
     return target
 
 
-def _read(folder: RunFolder) -> _Run:
+def _read(folder: RunFolder, saved: str | Path | Classifier) -> _Run:
     evaluation = folder.read_evaluation()
     dataset = folder.read_dataset()
     predictions = read_run_predictions(folder, evaluation)
@@ -126,7 +128,7 @@ def _read(folder: RunFolder) -> _Run:
         raise RunError(
             f"{folder.path}: predictions.npz, evaluation.json and dataset.json are not of the same pictures."
         )
-    return _Run(folder, evaluation, scores, folder.read_recipe(), dataset, predictions, run_images)
+    return _Run(folder, evaluation, scores, folder.read_recipe(), dataset, predictions, run_images, saved)
 
 
 def _page(context: Context, run: _Run) -> ReportPage:
@@ -184,7 +186,7 @@ def _examples(context: Context, run: _Run, positions: Sequence[int]) -> tuple[di
     asked = [p for p in dict.fromkeys(positions) if run.run_images.has(run.evaluated[p]["path"])]
     if not asked:
         return {}, []
-    model = Classifier.load(run.folder.path, device=context.device.type)
+    model = reloaded(run.saved, context.device.type)
     made = Examples(model, run.predictions, run.run_images, run.evaluated, run.trained, context)
     return made.of(asked), made.notes
 
@@ -215,6 +217,8 @@ def _commands(run: _Run) -> list[tuple[str, str]]:
     request, here = run.folder.read_request(), shlex.quote(str(run.folder.path))
     made = fit_command(request, run.recipe)
     commands = [("Make it again, from the same pictures and versions", made)]
+    if "source" in given_in_python(request.get("python", {})):
+        return [*commands, ("Use it", f'relish.load("{run.folder.path}", network=…)')]
     if not request.get("judge"):
         commands.append(("Judge it again", f"relish evaluate {here} {shlex.quote(str(request['data']))}"))
     commands.append(("Use it", f"relish predict {here} PICTURE…"))

@@ -234,17 +234,19 @@ def _shown(one: _Evaluated, own: _Evaluated) -> OtherRun:
 # ---- the command that makes a run again -----------------------------------------------------------------------------
 
 
-_NOT_TYPED = ("data", "identity", "judge", "mapping", "strict", "budget")
+_NOT_TYPED = ("data", "identity", "judge", "mapping", "strict", "budget", "python")
 """Of a request: what is no option of that name and value."""
 
 
 def fit_command(request: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
-    """The `relish fit` of a run.
+    """The `relish fit` of a run, or the call that makes it where it was given what no command can type.
 
     Args:
         request: of `request.json`.
         recipe: of `recipe.yaml`.
     """
+    if request.get("python"):
+        return fit_call(request, recipe)
     words = ["relish", "fit", str(request["data"]), "--recipe", str(recipe["name"])]
     for key in changed_fields(recipe):
         words += ["--set", f"{key}={recipe[key]}"]
@@ -256,6 +258,19 @@ def fit_command(request: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     if request.get("budget"):
         words += ["--budget", f"{request['budget']:g}s"]
     return shlex.join(words + (["--strict"] if request.get("strict") else []))
+
+
+def fit_call(request: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+    """The `relish.fit` of a run, in Python; arguments as in `fit_command`."""
+    left_out = ("data", "identity", "judge", "python")
+    given = {key: value for key, value in request.items() if key not in left_out and value not in (None, 0, "", {})}
+    settings = {key: recipe[key] for key in changed_fields(recipe)}
+    python = {key: value for key, value in request["python"].items() if key != "keeps_head"}
+    unknown = ("source", "transform", "loss")
+    words = [repr(str(request["data"])), f"recipe={recipe['name']!r}"]
+    words += [f"{key}={'…' if key in unknown else repr(value)}" for key, value in python.items()]
+    words += [f"{key}={value!r}" for key, value in given.items()] + ([f"settings={settings!r}"] if settings else [])
+    return f"relish.fit({', '.join(words)})"
 
 
 def changed_fields(recipe: Mapping[str, Any]) -> list[str]:
