@@ -1,1 +1,1 @@
-"""What every room stands on: errors, whole files, seeds, fingerprints, progress. Imports nothing of ours."""
+"""The base of every room: errors, files, cache, seeds, progress, run folders. It imports no other room."""

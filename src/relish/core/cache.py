@@ -86,7 +86,7 @@ class Cache:
 
 
 def is_damaged(error: Exception) -> bool:
-    """Whether SQLite says that a file is no database, or a broken one."""
+    """Whether SQLite's error means a file that is no database, or a damaged one."""
     code = getattr(error, "sqlite_errorcode", None) or 0
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 

@@ -79,7 +79,7 @@ class DownloadFailed(Failed):
 
 
 class WriteFailed(Failed):
-    """A file that could not be written; what stood there before still stands."""
+    """A file that could not be written; the former file is unchanged."""
 
 
 class Diverged(Failed):

@@ -95,7 +95,7 @@ def write_yaml(target: Path, content: Any) -> None:
 def append_line(target: Path, line: str) -> None:
     """Add one line to a log, in one write, so that a kill can cut at most the last line.
 
-    A line that a full disk cut short is ended first: the new one stands alone.
+    A last line that a full disk cut short is ended first, so that the new line is whole.
 
     Raises:
         WriteFailed: the disk is full or the folder cannot be written to.

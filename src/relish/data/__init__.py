@@ -1,1 +1,1 @@
-"""From whatever holds the images to batches of tensors: sources, splits, the one way an image is opened."""
+"""From a data source to batches of tensors: sources, splits, the one way to open an image."""

@@ -55,7 +55,7 @@ class Dataset:
     splits: Mapping[str, Split]
     """By the names above. A dataset without splits of its own has the one split `all`."""
     warnings: tuple[str, ...] = field(default=())
-    """One plain sentence each: what was skipped, is missing or looks odd."""
+    """One sentence each: files skipped, classes missing, names that are suspicious."""
     problem: DataError | None = None
     """Why it cannot be trained on, where it was loaded with `learnable=False`."""
 

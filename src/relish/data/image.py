@@ -1,8 +1,8 @@
 """Open an image: the one function that training, evaluation, prediction, pages and the server all read with.
 
-The first bytes of a file decide what it is, never its name. A file that is no image is named by what it is instead
-(`text file`, `HTML page`): downloads that failed leave web pages called .jpg, phones leave HEIC files, Git leaves
-pointers, and a user who is told which knows what to do.
+A file's first bytes decide its kind, never its name. The error for a file that is no image names its kind (`text
+file`, `HTML page`): failed downloads leave web pages called .jpg, phones HEIC files, Git pointers, and each needs
+another remedy.
 """
 
 import codecs
@@ -279,7 +279,7 @@ def _eight_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _white_of(values: npt.NDArray[np.float64]) -> float:
-    """The value that stands for white where the file does not say: the smallest usual one that covers them all."""
+    """The value of white where the file does not define it: the smallest usual one that no value exceeds."""
     low, high = float(values.min()), float(values.max())
     if low >= 0:
         for white in (1.0, 255.0, 65535.0):

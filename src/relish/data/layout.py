@@ -57,7 +57,7 @@ class Found:
 def split_words(names: Iterable[str]) -> dict[str, str]:
     """The split of each of these names that means one: `{"Training": "train"}`.
 
-    `eval` is the test split, as in other tools, unless another name among these says test: then it is validation.
+    `eval` is the test split, as in other tools, unless another of the names means test: then it is validation.
     """
     words = {name: _SPLIT_TAIL.sub("", name.strip().lower()) for name in names}
     split_of = {name: SPLIT_WORDS[word] for name, word in words.items() if word in SPLIT_WORDS}
@@ -127,7 +127,7 @@ def _identity(folder: Path) -> tuple[int, int] | Path:
 
 
 def class_name(folder: Path) -> str:
-    """The class that a folder stands for. macOS writes é as two code points and others as one: here it is one.
+    """The class name of a folder, in Unicode's NFC: macOS writes é as two code points, others as one.
 
     Raises:
         DataError: the name is not UTF-8.

@@ -339,7 +339,7 @@ def _result(name: str, item: Ready | Future[Ready]) -> tuple[str, Ready]:
 
 
 def _from_path(path: Path | str, preprocessing: Preprocessing, limit: "_PixelLimit") -> Ready:
-    width, height = size_from_header(path) or (0, 0)  # of what has none, `_ready` says why
+    width, height = size_from_header(path) or (0, 0)  # without a size, `_ready` gives the reason
     pixels = width * height
     with limit.reserve(pixels):
         ready = _ready(path, preprocessing)

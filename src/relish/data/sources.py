@@ -1,4 +1,4 @@
-"""Find a dataset from whatever the user gives: a folder, an archive, an address, a table, or a registered name.
+"""Find the dataset that the user names: a folder, an archive, an address, a table, or a registered name.
 
 A path that exists takes precedence over a registered name; a warning says so, since the name may have been meant.
 """

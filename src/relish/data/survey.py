@@ -148,7 +148,7 @@ class Outcome:
     facts: bytes = b""
     """A row of `FACTS`; empty where it cannot be opened."""
     lasting: bool = True
-    """Whether the reason lies in the file's bytes: a permission or a lack of memory may be mended."""
+    """Whether the outcome depends on the file's bytes alone: a permission or a lack of memory may change."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Survey:
     """The results of reading every image of a dataset once."""
 
     dataset: Dataset
-    """Without the images that cannot be opened; its warnings say how many those were."""
+    """Without the images that cannot be opened; its warnings give their number."""
     unreadable: tuple[tuple[str, str], ...]
     """(name relative to the root, reason) of each image left out, in the order of the splits."""
     sha256: Mapping[Path, str]
@@ -166,7 +166,7 @@ class Survey:
     fingerprint: str
     """Of all (name, class, split, SHA-256), whatever their order and wherever the root: equal means the same data."""
     findings: tuple[Finding, ...] = ()
-    """What a first look at them found, where one was taken."""
+    """Findings of the check of the images, where there was one."""
 
     def facts_of(self, paths: Sequence[Path]) -> Facts:
         """(N,) of `FACTS`, in the order of the paths."""
@@ -279,8 +279,8 @@ def _cached(cache: Cache, keys: Sequence[FileKey]) -> dict[FileKey, Outcome]:
     found: dict[FileKey, Outcome] = {}
     by_path = {key.path: key for key in keys}
     for path, entry in cache.recall(_KIND, by_path):
-        *stood, sha256, reason, facts = json.loads(entry)
-        if stood == [*by_path[path][1:], _RULES]:
+        *state, sha256, reason, facts = json.loads(entry)
+        if state == [*by_path[path][1:], _RULES]:
             found[by_path[path]] = Outcome(sha256, reason, bytes.fromhex(facts))
     return found
 

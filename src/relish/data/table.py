@@ -229,7 +229,7 @@ def _listed_row(row: Any, place: int) -> tuple[str, str, str]:
 
 
 def _cell(value: Any, column: str, place: int) -> str:
-    if value is None or value != value:  # NaN is how a data frame says that there is nothing
+    if value is None or value != value:  # NaN is a data frame's missing value
         return ""
     if isinstance(value, str | os.PathLike):
         return os.fspath(value)

@@ -1,8 +1,8 @@
 """Draw whole datasets: hot dogs against everything else, and everyday things to pretrain on.
 
-An image is a subject in its place on a table, in a dish or a hand, with what stands about, light and camera. All but
-the subject is drawn with the same probabilities for every subject, so only the subject tells the class. Every image is
-a function of (seed, split, class, index) alone: more images leave the first ones as they were.
+An image is a subject on a table, in a dish or a hand, with clutter, light and camera. All but the subject is drawn with
+the same probabilities for every subject, so only the subject tells the class. Every image is a function of
+(seed, split, class, index) alone: more images leave the first ones as they were.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -145,7 +145,7 @@ def _draw(
 
 
 def compose(subject: Subject, rng: np.random.Generator) -> Image.Image:
-    """One image of a subject: its scene, its place, what stands around it, light and camera."""
+    """One image of a subject: scene, place, clutter, light and camera."""
     size = _size(rng)
     finer = 1.25 if min(size) > 240 else 1.5
     width, height = round(size[0] * finer), round(size[1] * finer)
@@ -173,9 +173,9 @@ def _lie(relief: Relief, draw: Draw, subject: Subject, rng: np.random.Generator)
     spot = _place(relief, wide, rng)
     _clutter(relief, rng)
     if subject.in_hand and rng.random() < 0.14:
-        held, skin = draw_palm(relief, spot, wide, rng)
-        draw(relief, held, rng)
-        draw_fingers(relief, held, wide, skin, rng)
+        in_palm, skin = draw_palm(relief, spot, wide, rng)
+        draw(relief, in_palm, rng)
+        draw_fingers(relief, in_palm, wide, skin, rng)
         return
     spot = serve(relief, spot, wide, rng)
     if rng.random() < 0.3:
@@ -214,7 +214,7 @@ CLUTTER: tuple[tuple[Draw, float], ...] = (
     (round_foods.draw_apple, 0.17),
     (long_foods.draw_cucumber_slice, 0.1),
 )
-"""What stands about, and its half-length as a share of the image's short side."""
+"""Things about the subject, with their half-length as a share of the image's short side."""
 
 
 def _clutter(relief: Relief, rng: np.random.Generator) -> None:

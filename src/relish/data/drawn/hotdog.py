@@ -1,6 +1,6 @@
 """Hot dogs, and the two things that are half of one: a sausage without a bun, a bun without a sausage.
 
-All three are made of the same parts in the same colours: what tells a hot dog is that the sausage lies in the bun.
+All three are made of the same parts in the same colours: a hot dog is told by the sausage in the bun.
 """
 
 import numpy as np

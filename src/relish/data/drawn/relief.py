@@ -82,7 +82,7 @@ class Patch:
         return self.u.size == 0
 
     def stamp(self, distance: Array, rise: Array | float, colour: Colour, gloss: float = 0.1) -> None:
-        """Put a body on the ground of the spot; where something higher stands already, that stays.
+        """Put a body on the spot's level; points that are higher already stay as they are.
 
         Args:
             distance: signed distance to the outline, negative inside, in half-lengths.
@@ -95,7 +95,7 @@ class Patch:
         self._tint(cover, colour, gloss)
 
     def coat(self, distance: Array, rise: Array | float, colour: Colour, gloss: float = 0.1, soft: float = 1.0) -> None:
-        """Spread something over whatever lies there, `rise` half-lengths thick; `soft` is the edge in pixels."""
+        """Spread a layer over what is there, `rise` half-lengths thick; `soft` is the width of its edge in pixels."""
         cover = np.clip(0.5 - distance * (self.spot.size / soft), 0, 1)
         self.relief.height[self.window] += np.asarray(rise, np.float32) * np.float32(self.spot.size) * cover
         self._tint(cover, colour, gloss)
