@@ -36,6 +36,8 @@ _LIBRARIES = ("timm", "torchvision", "relish")
 """The packages whose networks compute what their layers and tensors tell."""
 _KEEP_EVERY = 4
 """Batches between two writes: what a kill can cost."""
+_SMALL = 16
+"""Images in a batch from which on a row no longer depends, in its last bits, on how many there are."""
 
 
 class Backbone:
@@ -206,7 +208,7 @@ def _computed(
     # All batches are cut before the cached ones are dropped: after a kill an image is computed beside the same others
     # as without it, and its row is equal to the last bit.
     batches = [range(i, min(i + BATCH_SIZE, len(keys))) for i in range(0, len(keys), BATCH_SIZE)]
-    needed = [list(batch) for batch in batches if any(keys[p] in some for some in missing for p in batch)]
+    needed = [part for batch in batches if (part := _needed(batch, keys, missing))]
     mine = needed[context.process :: context.processes]
     loaded = view_batches(split, views, mine, contents=keys, workers=context.workers)
     rounds = math.ceil(len(needed) / (_KEEP_EVERY * context.processes))
@@ -222,6 +224,15 @@ def _computed(
             parts = gather_object([computed])
             computed = [{key: row for part in parts for key, row in part[i].items()} for i in range(len(views))]
         yield computed
+
+
+def _needed(batch: Sequence[int], keys: Sequence[str], missing: Sequence[set[str]]) -> list[int]:
+    """The positions of a batch whose rows are missing; of `_SMALL` or fewer, the whole batch, as long as there are any.
+
+    A batch is stored as a whole, so this is the same after a kill.
+    """
+    lacking = [p for p in batch if any(keys[p] in some for some in missing)]
+    return list(batch) if 0 < len(lacking) <= _SMALL else lacking
 
 
 def _key(backbone: Backbone, digest: str, view: View) -> str:

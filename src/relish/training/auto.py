@@ -93,6 +93,7 @@ def climb(
     ):
         deadline = plan.deadline(budget, len(setup.train), lower.forward, held)
         part, fitted = _without(setup, masks[fold], plan.epochs, rate, deadline), found.fit(masks[fold])
+        part = replace(part, every_epoch=fold == 0)  # whose curves stand for the run's
         logits = fitted.logits(found.plain[masks[fold]])
         tried.append(fine_tune(run.stage(name), part, origin, fitted, logits))
     models = _chosen_of_each_fold(run, tried, len(masks))

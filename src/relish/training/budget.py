@@ -172,8 +172,8 @@ class FineTuningPlan:
         """
         if not math.isfinite(budget.seconds):
             return math.inf
-        # Each is evaluated once more after its last step, and at every coefficient; then comes what is made of them.
-        after = forward * (budget.evaluated + sum(held) * (len(COEFFICIENTS) + 2))
+        # Each is evaluated at every coefficient after its last step; then comes what is made of them.
+        after = forward * (budget.evaluated + sum(held) * len(COEFFICIENTS))
         if self.folds > 1:
             after += forward * min(images, COMPARED) * (self.folds + 2 if held else 1)
             after += images * joint_epochs_for(self.epochs) * self.step if held else 0.0
@@ -252,11 +252,12 @@ def plan_fine_tuning(
         held = images / models if models > 1 else held_alone
         trained_on = images - held
         wanted = epochs_for(round(trained_on), batch_size, classes) if epochs is None else epochs
-        # Each model is evaluated at every coefficient; several are compared with their average and what it becomes.
+        # Each model is evaluated at every coefficient, and those of the first fold after every epoch, of which the last
+        # is a coefficient's; several are compared with their average and what it becomes.
         compared = (models + 2) * min(images, COMPARED) if models > 1 else 0
         trained = models + tried - 1
-        fixed = forward * (trained * held * (len(COEFFICIENTS) + 1) + evaluated + compared)
-        each = trained * (trained_on * steps[still] + held * forward)
+        fixed = forward * ((trained * len(COEFFICIENTS) - tried) * held + evaluated + compared)
+        each = trained * trained_on * steps[still] + tried * held * forward
         joint = images * steps[still] if models > 1 else 0.0
         seconds = [fixed + each * count + joint_epochs_for(count) * joint for count in range(1, wanted + 1)]
         affordable = sum(one <= left for one in seconds)

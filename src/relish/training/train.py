@@ -46,7 +46,9 @@ class TrainingSetup:
     preprocessing: Preprocessing
     train: Split
     validation: Split
-    """Evaluated after every epoch, and never learned from; may be empty."""
+    """Evaluated, and never trained on; may be empty."""
+    every_epoch: bool = True
+    """Whether `validation` is evaluated after every epoch."""
     validation_name: str = VALIDATION
     """What `validation` is called: `test` where, as in the book, the test split is evaluated in training."""
     sha256: Mapping[Path, str] = field(default_factory=dict)
@@ -136,7 +138,7 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
                     save()
                     return None
             _share_statistics(run, network)
-            if len(setup.validation):
+            if len(setup.validation) and setup.every_epoch:
                 evaluated = _evaluate(run, setup, state, steps)
             state.next_epoch()
             save()
