@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from torchvision import datasets, transforms
 import relish
 from book_loop import embedded_network, resnet18
 from measuring import earlier_rounds, finish, run, spread
-from relish.models.saved_model import ModelDescription, save_model
+from relish.models.saved_model import save_model
 from relish.models.source import load_source
 
 ARMS = ("plain", "f32", "auto")
@@ -32,14 +33,8 @@ WARM, PICTURES, BATCH = 64, 320, 64
 def save(source: str, file: Path) -> None:
     """A model file of the source network as it is, all of its classes known."""
     found = load_source(source, "none" if source == "resnet18" else None)
-    description = ModelDescription(
-        library=found.library,
-        architecture=found.architecture,
-        model_args=found.model_args,
-        num_classes=1000,
-        labels=tuple(f"class {number}" for number in range(1000)),
-        data_config=found.data_config,
-    )
+    labels = tuple(f"class {number}" for number in range(1000))
+    description = replace(found.description, num_classes=1000, labels=labels)
     save_model(file, found.network, description, {})
 
 

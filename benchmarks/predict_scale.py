@@ -17,6 +17,7 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,16 +40,14 @@ _NETWORKS = (
 
 def save(path: Path, source: str, size: int, weights: str | None = None) -> None:
     """A model of two classes, its head random."""
-    from relish.models.saved_model import ModelDescription, save_model
+    from relish.models.saved_model import save_model
     from relish.models.source import load_source
 
     model = load_source(source, weights)
     torch.manual_seed(0)
     model.network.reset_classifier(2)
     config = model.data_config.with_user(input_size=(3, size, size))
-    description = ModelDescription(
-        library=model.library, architecture=model.architecture, num_classes=2, labels=("a", "b"), data_config=config
-    )
+    description = replace(model.description, num_classes=2, labels=("a", "b"), data_config=config)
     save_model(path, model.network, description, {})
 
 

@@ -11,7 +11,7 @@ from relish.core.errors import Failed
 from relish.data.transforms import Preprocessing
 from relish.exporting import build
 from relish.exporting.onnx_classifier import OnnxClassifier
-from relish.models.saved_model import ModelDescription, load_model, save_model
+from relish.models.saved_model import load_model, save_model
 from relish.models.source import load_source
 from relish.models.target import make_target
 from relish.tasks.export import export
@@ -37,10 +37,7 @@ def model_of(name: str, folder: Path, framing: str) -> Path:
     target = make_target(loaded, ("blue", "red"), seed=3)
     stir(target.network)
     how = Preprocessing(image_size=size, resize=size + 9, mean=MEAN, std=STD, framing=framing, interpolation="bicubic")
-    description = ModelDescription(
-        library=loaded.library, architecture=loaded.architecture, model_args=loaded.model_args, num_classes=2,
-        labels=("blue", "red"), data_config=loaded.data_config,
-    )  # fmt: skip
+    description = target.description()
     path = folder / "model.safetensors"
     save_model(path, target.network, description, {"preprocessing": json.dumps(how.as_dict()), "source": name})
     return path
@@ -131,10 +128,7 @@ def test_the_real_photographs_get_the_same_class_and_probability(shared, tmp_pat
     loaded = load_source(source, None, seed=2)
     target = make_target(loaded, ("hotdog", "not-hotdog"), head_init="source", mapping={"hotdog": 934}, seed=0)
     how = Preprocessing(image_size=224, resize=256, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bicubic")
-    description = ModelDescription(
-        library=loaded.library, architecture=loaded.architecture, model_args=loaded.model_args, num_classes=2,
-        labels=("hotdog", "not-hotdog"), data_config=loaded.data_config,
-    )  # fmt: skip
+    description = target.description()
     model = tmp_path / "model.safetensors"
     save_model(model, target.network, description, {"preprocessing": json.dumps(how.as_dict())})
     certificate = export(model, tmp_path / "x.onnx", data=archive, limit=200).certificate

@@ -39,11 +39,7 @@ def exported(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("javascript")
     source = load_source("embedded")
     target = make_target(source, ("blue", "red"), head_init="source", mapping={"blue": 934, "red": 950}, seed=0)
-    description = target.source.description
-    wanted = type(description)(
-        library=source.library, architecture=source.architecture, model_args=source.model_args, num_classes=2,
-        labels=target.classes, data_config=source.data_config,
-    )  # fmt: skip
+    wanted = target.description()
     save_model(folder / "model.safetensors", target.network, wanted, {})
     draw_dataset(folder / "colours", 1, 2)
     return export(folder / "model.safetensors", folder / "photos.onnx", data=folder / "colours").path

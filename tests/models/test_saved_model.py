@@ -308,7 +308,7 @@ def test_a_header_longer_than_its_file_is_refused(saved):
 
 def test_a_header_without_a_library_means_timm(saved):
     """The weights files that relish did not write have none."""
-    assert load_source(weights=with_header(saved, library=None, format_version=None)).library == "timm"
+    assert load_source(weights=with_header(saved, library=None, format_version=None)).description.library == "timm"
 
 
 def test_a_network_other_than_described_is_not_saved(target, tmp_path):

@@ -51,7 +51,7 @@ def share_of_934(source, folder, count):
 
 def test_the_embedded_model_knows_hot_dogs():
     source = load_source()
-    assert (source.name, source.library, source.num_classes) == ("embedded", "timm", 1000)
+    assert (source.name, source.description.library, source.num_classes) == ("embedded", "timm", 1000)
     assert source.labels[934] == "hotdog, hot dog, red hot"
     assert source.sha256 == hashlib.sha256(embedded_file().read_bytes()).hexdigest()
     assert source.sha256[:12] in source.origin
@@ -74,7 +74,7 @@ def test_the_shared_file_is_built_by_its_header_alone():
     if not WEIGHTS.is_file():
         pytest.skip(f"{WEIGHTS} is not here; RELISH_SHARED names its folder")
     source = load_source(weights=WEIGHTS)
-    assert (source.name, source.model_args) == ("timm/mobilenetv2_100", {"pad_type": "same"})
+    assert (source.name, source.description.model_args) == ("timm/mobilenetv2_100", {"pad_type": "same"})
     assert (source.data_config.mean, source.labels) == ((0.5, 0.5, 0.5), imagenet_labels())
     assert all(p.dtype == torch.float32 for p in source.network.parameters())
 

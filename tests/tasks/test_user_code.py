@@ -137,6 +137,23 @@ def test_a_model_of_an_own_class_is_loaded_with_a_new_one(colours, net, tmp_path
     assert "your own class" in refused("predict", tmp_path / "run", image)
 
 
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ({"weights": "none"}, "handed in, and named or read from a file too"),
+        ({"settings": FAST | {"head": "source"}}, "a target model keeps its weights and its output layer"),
+        ({"recipe": "pretrain"}, "a target model keeps its weights and its output layer"),
+        ({"transform": 3}, "transform is a int, which cannot be called"),
+        ({"callbacks": [None, "x"]}, "one of callbacks is a str"),
+    ],
+)
+def test_choices_that_contradict_each_other_are_refused(colours, net, tmp_path, choices, words):
+    target = relish.target_model(net, ["blue", "red"])
+    with pytest.raises(RecipeError, match=words):
+        fit(colours, tmp_path / "run", source=target, image_size=32, **choices)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_head_is_named_for_a_module_only(colours, tmp_path):
     with pytest.raises(RecipeError, match="names the output layer of a module"):
         fit(colours, tmp_path / "run", head="fc")
@@ -150,6 +167,9 @@ def test_rows_train_as_the_folder_they_are_of(colours, net, tmp_path):
     one = fit(colours, tmp_path / "one", source=net, image_size=32)
     two = fit(rows, tmp_path / "two", source=net, image_size=32)
     assert same(one.network.state_dict(), two.network.state_dict())
+    with pytest.raises(RunError, match="begun with another data"):
+        relish.fit(rows[1:], resume=tmp_path / "two", source=net)
+    assert relish.fit(rows, resume=tmp_path / "two", source=net).classes == two.classes
     identities = [read_json(tmp_path / name / "request.json")["identity"] for name in ("one", "two")]
     assert identities[0] == identities[1]
 

@@ -25,7 +25,7 @@ from relish.data.dataset import Split
 from relish.data.loader import View, view_batches
 from relish.data.transforms import Preprocessing, normalise
 from relish.evaluation.inference import BATCH_SIZE
-from relish.models.head import OutputLayer, head_names, output_layer
+from relish.models.head import OutputLayer, output_layer
 from relish.models.target import TargetModel
 
 Features = npt.NDArray[np.float32]
@@ -56,13 +56,17 @@ class Backbone:
         self._set_up(target.network, target.heads[0], target.source.name, torch.device(device))
 
     @classmethod
-    def of_saved(cls, network: nn.Module, classes: int, name: str, device: torch.device | str = "cpu") -> "Backbone":
+    def of_saved(
+        cls, network: nn.Module, heads: Sequence[str], name: str, device: torch.device | str = "cpu"
+    ) -> "Backbone":
         """From a target model that was loaded from its file, which has no source model.
+
+        Args:
+            heads: the names of its output layers.
 
         Raises:
             ModelError: it has two output layers.
         """
-        heads = head_names(network, classes)
         if len(heads) != 1:
             raise ModelError(f"{name} has {len(heads)} output layers: which one's inputs are its features?")
         backbone = cls.__new__(cls)

@@ -56,21 +56,6 @@ class SourceModel:
         """How its images are fed."""
         return self.description.data_config
 
-    @property
-    def library(self) -> str:
-        """As in the description."""
-        return self.description.library
-
-    @property
-    def architecture(self) -> str:
-        """As in the description."""
-        return self.description.architecture
-
-    @property
-    def model_args(self) -> Mapping[str, Any]:
-        """As in the description."""
-        return self.description.model_args
-
     def with_user(self, **changes: Any) -> "SourceModel":
         """The same with another data configuration, as `DataConfig.with_user` changes it."""
         config = self.data_config.with_user(**changes)

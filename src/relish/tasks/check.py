@@ -22,7 +22,7 @@ from relish.core.progress import Progress
 from relish.core.runtime import keep_freed_memory
 from relish.data.dataset import Dataset, Finding
 from relish.data.loader import View
-from relish.data.sources import find_dataset
+from relish.data.sources import DataSource, find_dataset
 from relish.data.survey import survey
 from relish.data.table import TABLE_SUFFIXES
 from relish.data.transforms import book_preprocessing
@@ -108,7 +108,7 @@ class Check:
 
 
 def check(
-    data: str | Path,
+    data: DataSource,
     *,
     source: str | None = None,
     weights: str | Path | None = None,

@@ -24,7 +24,7 @@ from relish.core.runtime import accelerator_for, keep_freed_memory, to_device
 from relish.data.dataset import TEST, TRAIN, Dataset, Split
 from relish.data.image import ImageSource
 from relish.data.loader import Ready, read_ahead
-from relish.data.sources import find_dataset
+from relish.data.sources import DataSource, find_dataset
 from relish.data.survey import Survey, survey
 from relish.data.transforms import (
     Preprocessing,
@@ -47,6 +47,7 @@ from relish.evaluation.inference import (
 )
 from relish.evaluation.prediction import Decision, decision_from, predictions, softmax
 from relish.evaluation.prediction import Prediction as Prediction
+from relish.models.head import head_names
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
 from relish.models.saved_model import OWN, load_model, read_header, says_how_to_build
 from relish.tasks.notebook import classifier_html
@@ -67,6 +68,7 @@ class Classifier:
         decision: Decision | None = None,
         accelerator: Accelerator | None = None,
         precision: str = "f32",
+        heads: tuple[str, ...] = (),
     ) -> None:
         self.network = network.eval()
         self.classes = classes
@@ -77,6 +79,7 @@ class Classifier:
         self.decision = decision or Decision()
         self._accelerator = accelerator or accelerator_for()
         self._precision: AskedPrecision | Precision = checked_precision(precision)
+        self._heads = heads
         self._batch: int | None = None
         to_device(self.network, self._accelerator.device)
 
@@ -124,6 +127,7 @@ class Classifier:
             decision=decision_from(extra),
             accelerator=accelerator_for(device),
             precision=precision,
+            heads=description.heads,
         )
 
     def __repr__(self) -> str:
@@ -134,6 +138,11 @@ class Classifier:
     def _repr_html_(self) -> str:
         """For notebooks: accuracy with its interval, classes, three mistakes; less where only a model file is there."""
         return classifier_html(self.path, self.source, self.classes, self.accuracy)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The names of the network's output layers: one, or two where the architecture has two."""
+        return self._heads or head_names(self.network, len(self.classes))
 
     @property
     def classes_(self) -> npt.NDArray[np.str_]:
@@ -201,7 +210,7 @@ class Classifier:
             ImageError: an image cannot be opened; it is named.
             ModelError: the network has two output layers, or computes something after its output layer.
         """
-        backbone = Backbone.of_saved(self.network, len(self.classes), self.source, self._accelerator.device)
+        backbone = Backbone.of_saved(self.network, self.heads, self.source, self._accelerator.device)
 
         def forward(some: torch.Tensor) -> npt.NDArray[np.float32]:
             found: npt.NDArray[np.float32] = backbone(some, self.preprocessing).cpu().numpy()
@@ -222,7 +231,7 @@ class Classifier:
             yield from self._predictions(names, items)
 
     def evaluate(
-        self, data: str | Path, split: str | None = None, *, workers: int = 0, progress: Progress | None = None
+        self, data: DataSource, split: str | None = None, *, workers: int = 0, progress: Progress | None = None
     ) -> Figures:
         """The model's metrics on labelled images, none of which is held out here.
 
@@ -369,7 +378,7 @@ def _known(classes: tuple[str, ...]) -> str:
 
 
 def labelled_images(
-    data: str | Path, classes: tuple[str, ...], split: str | None, progress: Progress
+    data: DataSource, classes: tuple[str, ...], split: str | None, progress: Progress
 ) -> tuple[Survey, Split, str]:
     """A dataset surveyed, the readable images of its split with the model's labels, and what they are called.
 

@@ -19,6 +19,7 @@ from relish.core.errors import RecipeError
 from relish.core.io import fingerprint, write_json, write_text
 from relish.core.progress import Progress
 from relish.core.runtime import keep_freed_memory
+from relish.data.sources import DataSource, data_name
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.significance import McNemar, mcnemar
 from relish.reporting import plots
@@ -151,7 +152,7 @@ class Comparison:
 
 
 def compare(
-    data: str | Path,
+    data: DataSource,
     *,
     recipes: Sequence[str | Recipe] = RECIPES,
     seeds: int = 1,
@@ -189,7 +190,7 @@ def compare(
         raise RecipeError(f"--seeds must be 1 or above, got {seeds}.")
     rows = {name: str(row) for name, row in (mapping or {}).items()}
     request = Request(
-        data=str(data),
+        data=data_name(data),
         source=source,
         weights=None if weights is None else str(weights),
         mapping=rows,

@@ -12,6 +12,7 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for
 from relish.data.image import open_image
+from relish.data.sources import DataSource
 from relish.evaluation.figures import Figures, figures
 from relish.evaluation.held_out import HeldOut, read_held_out, unreached_aims, with_threshold, with_unsure
 from relish.evaluation.prediction import HEADER_KEY, Decision, decision_from
@@ -25,7 +26,7 @@ from relish.tasks.save import judged, renew_card
 
 def evaluate(
     run: str | Path,
-    data: str | Path,
+    data: DataSource,
     split: str | None = None,
     *,
     workers: int = 0,
@@ -48,7 +49,7 @@ def evaluate(
 
 
 def evaluate_file(
-    model: OnnxClassifier, data: str | Path, split: str | None = None, *, progress: Progress | None = None
+    model: OnnxClassifier, data: DataSource, split: str | None = None, *, progress: Progress | None = None
 ) -> Figures:
     """How good an exported file is on labelled pictures.
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relish.core.errors import BadInput, Failed, ModelError, RunError
+from relish.data.sources import DataSource
 from relish.data.split import evenly_spaced
 
 try:
@@ -56,7 +57,7 @@ def export(
     *,
     batch: int = 1,
     int8: bool = False,
-    data: str | Path | None = None,
+    data: DataSource | None = None,
     limit: int | None = None,
     allow_mismatch: bool = False,
     overwrite: bool = False,
@@ -111,7 +112,7 @@ def _check(target: Path, batch: int, limit: int | None, overwrite: bool) -> None
 
 
 def _verification_images(
-    run: Path, model: Classifier, data: str | Path | None, limit: int | None, progress: Progress
+    run: Path, model: Classifier, data: DataSource | None, limit: int | None, progress: Progress
 ) -> tuple[Split, list[str], str]:
     """The images to compare both models on, their names, and what they are called together."""
     if data is not None:
@@ -134,7 +135,7 @@ def _names(split: Split) -> list[str]:
 
 
 def _calibration(
-    run: Path, model: Classifier, data: str | Path | None, batch: int, progress: Progress
+    run: Path, model: Classifier, data: DataSource | None, batch: int, progress: Progress
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Training images as the network takes them, (batch, 3, S, S) float32 each."""
     if data is not None:

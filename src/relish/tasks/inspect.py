@@ -12,7 +12,7 @@ from relish.core.errors import DataError, ModelError, nearest
 from relish.core.progress import Progress
 from relish.data.dataset import TRAIN, WHOLE, Dataset, Split
 from relish.data.loader import epoch_batches, training_batches
-from relish.data.sources import find_dataset
+from relish.data.sources import DataSource, find_dataset
 from relish.data.survey import survey
 from relish.data.transforms import book_preprocessing, denormalise, normalise
 from relish.models.saved_model import save_model
@@ -25,7 +25,7 @@ from relish.training.recipe import named_recipe
 
 
 def show(
-    data: str | Path,
+    data: DataSource,
     *,
     first: str | None = None,
     last: str | None = None,
@@ -150,9 +150,9 @@ def convert(
     _check(file, target, overwrite)
     model = load_source(source, file, progress=progress)
     total = sum(parameter.numel() for parameter in model.network.parameters())
-    arguments = "".join(f", {key} {value}" for key, value in model.model_args.items())
+    arguments = "".join(f", {key} {value}" for key, value in model.description.model_args.items())
     progress.say(f"read    {file}: {model.name}{arguments}, {model.num_classes} classes, {total:,} parameters")
-    if model.library == "gluon" and model.labels is not None:
+    if model.description.library == "gluon" and model.labels is not None:
         progress.say(
             "labels  ImageNet's, in ImageNet's order: a claim, since the file has none. "
             "fit --recipe source-head proves it on your pictures"

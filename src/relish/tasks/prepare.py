@@ -314,7 +314,8 @@ def _identity(request: Request, recipe: Recipe, looked: Survey, source: SourceMo
         )
         for name, split in dataset.splits.items()
     }
-    model = [source.library, source.architecture, source.model_args, source.sha256, recipe.start == "random"]
+    built = source.description
+    model = [built.library, built.architecture, built.model_args, source.sha256, recipe.start == "random"]
     named = ("budget", "target_accuracy", "threshold", "unsure", "python")
     limits = {name: getattr(request, name) for name in named}
     asked = {name: limit for name, limit in limits.items() if limit}

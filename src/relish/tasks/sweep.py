@@ -23,6 +23,7 @@ from relish.core.io import fingerprint, write_json, write_text
 from relish.core.progress import Progress
 from relish.core.runtime import keep_freed_memory
 from relish.data.dataset import TEST, VALIDATION, Split
+from relish.data.sources import DataSource, data_name
 from relish.evaluation.inference import split_logits
 from relish.evaluation.metrics import Proportion, SweepPoint, predicted_class
 from relish.evaluation.significance import mcnemar
@@ -96,7 +97,7 @@ class Sweep:
 
 
 def sweep(
-    data: str | Path,
+    data: DataSource,
     *,
     vary: str,
     points: int = 7,
@@ -135,7 +136,7 @@ def sweep(
     chosen = chosen_recipes(recipes, settings or {})
     rows = {name: str(row) for name, row in (mapping or {}).items()}
     request = Request(
-        data=str(data), source=source, weights=None if weights is None else str(weights), mapping=rows, seed=seed,
+        data=data_name(data), source=source, weights=None if weights is None else str(weights), mapping=rows, seed=seed,
         val_split=val_split, judge=VALIDATION,
     )  # fmt: skip
     with context.accelerator.main_process_first():

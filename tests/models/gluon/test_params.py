@@ -180,6 +180,6 @@ def test_anything_after_the_magic_is_refused_or_gives_tensors(rest):
 def test_a_gluon_file_is_known_by_its_first_bytes_or_by_its_name(tmp_path):
     (tmp_path / "weights.bin").write_bytes(SMALLEST.read_bytes())
     assert is_params(tmp_path / "weights.bin")
-    assert load_source(weights=tmp_path / "weights.bin").architecture == "resnet50_v2"
+    assert load_source(weights=tmp_path / "weights.bin").description.architecture == "resnet50_v2"
     with pytest.raises(ModelError, match="cannot read the weights"):
         read_params(tmp_path)

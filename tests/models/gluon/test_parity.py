@@ -57,15 +57,15 @@ def same(one, other):
 def test_names_and_shapes_alone_say_which_network_a_file_is_of(family):
     source = load_source(weights=FIXTURES / f"{family}.params")
     architecture, model_args = FAMILIES[family]
-    assert (source.architecture, source.num_classes, source.labels) == (architecture, 5, None)
+    assert (source.description.architecture, source.num_classes, source.labels) == (architecture, 5, None)
     build = source.description.build()
     assert {k: v.shape for k, v in build.state_dict().items()} == {
         k: v.shape for k, v in source.network.state_dict().items()
     }
     if "multiplier" in model_args:
-        assert int(32 * source.model_args["multiplier"]) == int(32 * model_args["multiplier"])
+        assert int(32 * source.description.model_args["multiplier"]) == int(32 * model_args["multiplier"])
     else:
-        assert dict(source.model_args) == model_args
+        assert dict(source.description.model_args) == model_args
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -141,7 +141,7 @@ def test_every_form_mxnet_writes_is_the_same_network(form):
     """Names by counting, `arg:` and `aux:`, numpy's shapes, and the two prefixes of the book's fine-tuned network."""
     plain, other = (load_source(weights=FIXTURES / f"v2_basic{end}.params") for end in ("", f"-{form}"))
     assert same(plain.network.state_dict(), other.network.state_dict())
-    assert (plain.name, plain.model_args) == (other.name, other.model_args)
+    assert (plain.name, plain.description) == (other.name, other.description)
 
 
 def test_the_forms_are_really_other_forms():
