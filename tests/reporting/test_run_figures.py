@@ -1,6 +1,6 @@
 """The figures of a run as sentences: what is not known is not said."""
 
-from relish.reporting.run_figures import calibration_sentences, decision_sentences, figure_rows
+from relish.reporting.run_page import calibration_sentences, decision_sentences, figure_rows
 
 
 def test_a_run_without_a_temperature_is_told_of_none():

@@ -1,1 +1,1 @@
-"""What is suspected of a dataset: unreadable, doubled, wrongly labelled, odd pictures."""
+"""What is suspected of a dataset: unreadable, doubled, wrongly labelled, odd images."""

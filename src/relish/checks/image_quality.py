@@ -6,10 +6,8 @@ Measured against the dataset itself: where many images are dark, as scans are, t
 import numpy as np
 import numpy.typing as npt
 
-from relish.checks.images import ImageSet
+from relish.checks.images import Bools, ImageSet
 from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Finding, Kind, Severity, first_few
-
-Bools = npt.NDArray[np.bool_]
 
 BLANK_CONTRAST = 5.0
 """Standard deviation of the grey levels, of 255, up to which an image is blank."""
@@ -112,7 +110,10 @@ def balance(images: ImageSet) -> list[Finding]:
     for name in (VALIDATION, TEST):
         count = int(_counts(images, name).sum())
         if 0 < count < FEW_TO_EVALUATE:
-            findings.append(_few_to_evaluate(name, count))
+            counted = f"{count} {name} picture{'s' * (count != 1)}"
+            message = f"{counted}: an accuracy measured on so few is uncertain by many points."
+            advice = "Mind the interval beside the figure; more pictures make it narrower."
+            findings.append(Finding(kind="too-few", severity="note", message=message, advice=advice))
     return findings
 
 
@@ -151,13 +152,3 @@ def _few(classes: tuple[str, ...], counts: npt.NDArray[np.int64]) -> list[Findin
             advice="Add pictures, of as many different things and places as the model will meet.",
         )
     ]
-
-
-def _few_to_evaluate(split: str, count: int) -> Finding:
-    return Finding(
-        kind="too-few",
-        severity="note",
-        message=f"{count} {split} picture{'s' * (count != 1)}: an accuracy measured on so few is uncertain by many "
-        "points.",
-        advice="Mind the interval beside the figure; more pictures make it narrower.",
-    )

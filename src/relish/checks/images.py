@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from relish.core.errors import DataError
-from relish.data.dataset import Dataset, Finding, Split, check_trainable, first_few, plain_name
+from relish.data.dataset import Dataset, Finding, Severity, Split, check_trainable, first_few, plain_name
 from relish.data.layout import split_words
 from relish.data.survey import Facts, Survey
 
 Positions = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,17 +100,30 @@ def layout(dataset: Dataset) -> list[Finding]:
     """Why `fit` would refuse the dataset, class names that hint at a wrong folder, and the warnings of reading it."""
     return [
         *_refused(dataset),
-        *_splits_as_classes(dataset.classes),
-        *_holders(dataset.classes),
+        *_doubtful_names(
+            list(split_words(dataset.classes)),
+            "named like a split",
+            "If it is a split, let the classes be folders inside it, and only splits lie beside it.",
+        ),
+        *_doubtful_names(
+            [name for name in dataset.classes if _holds_any_class(plain_name(name))],
+            "named like a folder of anything",
+            "If the classes are folders inside it, give that folder; if not, name it after what it shows.",
+        ),
         *_variants(dataset.classes),
         *(
-            Finding(
-                kind="layout", severity="note", message=warning,
-                advice="Look whether that was meant; move what belongs in.",
-            )
+            _finding("note", warning, "Look whether that was meant; move what belongs in.")
             for warning in dataset.warnings
         ),
-    ]  # fmt: skip
+    ]
+
+
+def _finding(severity: Severity, message: str, advice: str) -> Finding:
+    return Finding(kind="layout", severity=severity, message=message, advice=advice)
+
+
+def _holds_any_class(name: str) -> bool:
+    return name in _HOLDERS or _UNNAMED.fullmatch(name) is not None
 
 
 def _refused(dataset: Dataset) -> list[Finding]:
@@ -122,23 +137,7 @@ def _refused(dataset: Dataset) -> list[Finding]:
     if problem is None:
         return []
     advice = " ".join(problem.hint.split()) or "Mend it before fit."
-    return [Finding(kind="layout", severity="error", message=problem.message, advice=advice)]
-
-
-def _splits_as_classes(classes: Sequence[str]) -> list[Finding]:
-    return _doubtful_names(
-        list(split_words(classes)),
-        "named like a split",
-        "If it is a split, let the classes be folders inside it, and only splits lie beside it.",
-    )
-
-
-def _holders(classes: Sequence[str]) -> list[Finding]:
-    return _doubtful_names(
-        [name for name in classes if plain_name(name) in _HOLDERS or _UNNAMED.fullmatch(plain_name(name))],
-        "named like a folder of anything",
-        "If the classes are folders inside it, give that folder; if not, name it after what it shows.",
-    )
+    return [_finding("error", problem.message, advice)]
 
 
 def _doubtful_names(names: Sequence[str], words: str, advice: str) -> list[Finding]:
@@ -146,7 +145,7 @@ def _doubtful_names(names: Sequence[str], words: str, advice: str) -> list[Findi
         return []
     verb = "is" if len(names) == 1 else "are"
     message = f"{_listed(names)} {verb} taken for a class, and {words}."
-    return [Finding(kind="layout", severity="warning", message=message, advice=advice)]
+    return [_finding("warning", message, advice)]
 
 
 def _variants(classes: Sequence[str]) -> list[Finding]:
@@ -155,11 +154,10 @@ def _variants(classes: Sequence[str]) -> list[Finding]:
     for name in classes:
         by_plain_name[_COPY.sub("", plain_name(name)).strip() or plain_name(name)].append(name)
     return [
-        Finding(
-            kind="layout",
-            severity="warning",
-            message=f"Classes {_listed(names)} differ in spelling alone.",
-            advice="If they mean one class, put their pictures into one folder.",
+        _finding(
+            "warning",
+            f"Classes {_listed(names)} differ in spelling alone.",
+            "If they mean one class, put their pictures into one folder.",
         )
         for names in by_plain_name.values()
         if len(names) > 1

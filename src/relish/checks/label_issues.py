@@ -12,15 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from relish.checks.images import ImageSet, Positions
+from relish.checks.images import Bools, Floats, ImageSet, Positions
 from relish.data.dataset import Finding
 from relish.data.split import NEVER, stratified_folds, usable_folds
 from relish.evaluation.calibration import fit_temperature
 from relish.evaluation.prediction import probability_of, softmax
 from relish.training.linear_probe import cross_validate
-
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
 
 CELL = 2000
 """Images of a cell on average; up to four times as many are compared without cells."""
@@ -130,7 +127,8 @@ def out_of_fold(images: ImageSet, features: Floats, nearest: Positions, group_of
         None where fewer than two classes have `FEWEST` distinct images.
     """
     contents = _content_of_group(images, group_of)
-    enough = _classes_with_enough(images.labels, group_of, len(images.classes))
+    distinct = np.unique(np.stack([images.labels, group_of], axis=1), axis=0)[:, 0]  # one label a distinct image
+    enough = np.bincount(distinct, minlength=len(images.classes)) >= FEWEST
     usable = np.flatnonzero(enough[images.labels])
     if enough.sum() < 2:
         return None
@@ -229,12 +227,6 @@ def _content_of_group(images: ImageSet, group_of: Positions) -> list[str]:
     for group, content in zip(group_of.tolist(), images.sha256, strict=True):
         least[group] = min(content, least.get(group, content))
     return [least[group] for group in group_of.tolist()]
-
-
-def _classes_with_enough(labels: Positions, group_of: Positions, classes: int) -> Bools:
-    distinct = np.unique(np.stack([labels, group_of], axis=1), axis=0)[:, 0]
-    enough: Bools = np.bincount(distinct, minlength=classes) >= FEWEST
-    return enough
 
 
 def _parts(labels: Positions, contents: list[str]) -> Positions:

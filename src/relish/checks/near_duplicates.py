@@ -16,13 +16,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from relish.checks.image_quality import BLANK_CONTRAST
-from relish.checks.images import ImageSet, Positions
+from relish.checks.images import Floats, ImageSet, Positions
 from relish.data.dataset import Border, Finding, Kind, Severity
 
 Codes = npt.NDArray[np.uint64]
-
-Floats = npt.NDArray[np.float32]
-
 SURE_BITS = 7
 """Every pair that differs in so many bits or fewer is found; of more different pairs, some."""
 CROWD = 256
@@ -154,8 +151,8 @@ def _distance_to_others(cosines: Floats) -> Floats:
     return distances
 
 
-def _cosines(vectors: Floats, pairs: Positions, chunk: int = 8192) -> Floats:
-    parts = [pairs[i : i + chunk] for i in range(0, len(pairs), chunk)]
+def _cosines(vectors: Floats, pairs: Positions) -> Floats:
+    parts = [pairs[i : i + 8192] for i in range(0, len(pairs), 8192)]  # bounds memory
     cosines = [np.einsum("ij,ij->i", vectors[part[:, 0]], vectors[part[:, 1]]) for part in parts]
     return np.concatenate([np.zeros(0, dtype=np.float32), *cosines])
 
@@ -196,15 +193,9 @@ def members(group_of: npt.NDArray[np.int64]) -> list[Positions]:
     return sorted((g for g in np.split(order, cuts) if len(g) > 1), key=lambda group: int(group[0]))
 
 
-def group_equal(values: npt.NDArray[np.generic]) -> Positions:
-    """(N,) int64: images of equal value get equal numbers."""
-    groups: Positions = np.unique(values, return_inverse=True)[1].astype(np.int64)
-    return groups
-
-
 def exact_groups(images: ImageSet) -> list[Positions]:
     """Groups of images of the same size and the same pixels, whatever their files are."""
-    return members(group_equal(images.facts["pixels"]))
+    return members(np.unique(images.facts["pixels"], return_inverse=True)[1])
 
 
 def exact_duplicates(images: ImageSet) -> list[Finding]:
@@ -220,7 +211,7 @@ def near_duplicates(images: ImageSet, group_of: Positions) -> list[Finding]:
     Args:
         group_of: (N,) int64, see `group_pairs`; groups of exact copies alone are left to `exact_duplicates`.
     """
-    pixels = group_equal(images.facts["pixels"])
+    pixels = images.facts["pixels"]
     return _findings(
         images,
         [group for group in members(group_of) if len(np.unique(pixels[group])) > 1],
@@ -231,11 +222,7 @@ def near_duplicates(images: ImageSet, group_of: Positions) -> list[Finding]:
 
 
 def _findings(images: ImageSet, groups: list[Positions], kind: Kind, severity: Severity, words: str) -> list[Finding]:
-    """
-    Args:
-        severity: of a group that crosses a split or a class; another one is a note.
-        words: with `{}` for the size of the group.
-    """
+    """`severity` is that of a group that crosses a split or a class; `words` has `{}` for the size of a group."""
     found = [(_borders(images, group), group) for group in groups]
     return [
         Finding(
@@ -252,12 +239,8 @@ def _findings(images: ImageSet, groups: list[Positions], kind: Kind, severity: S
 
 def _borders(images: ImageSet, group: Positions) -> tuple[Border, ...]:
     """What a group crosses: `split`, `class`, both or nothing."""
-    borders: list[Border] = []
-    if len(np.unique(images.splits[group])) > 1:
-        borders.append("split")
-    if len(np.unique(images.labels[group])) > 1:
-        borders.append("class")
-    return tuple(borders)
+    sides: dict[Border, Positions] = {"split": images.splits, "class": images.labels}
+    return tuple(border for border, values in sides.items() if len(np.unique(values[group])) > 1)
 
 
 def _where(images: ImageSet, group: Positions, across: tuple[Border, ...]) -> str:

@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from relish.checks.image_quality import balance, hard_to_see, odd_shapes
-from relish.checks.images import ImageSet, Positions, image_set, layout, unreadable
+from relish.checks.images import Floats, ImageSet, Positions, image_set, layout, unreadable
 from relish.checks.label_issues import (
-    Floats,
     OutOfFold,
     labels_not_checked,
     nearest_others,

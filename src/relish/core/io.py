@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from relish.core.errors import RelishError, WriteFailed
+from relish.core.errors import ModelError, RelishError, WriteFailed
 
 
 @contextmanager
@@ -170,3 +170,17 @@ def relish_home() -> Path:
     """The cache folder; it may not exist yet."""
     named = os.environ.get("RELISH_HOME")
     return Path(named).expanduser() if named else Path.home() / ".cache" / "relish"
+
+
+def check_target(target: Path, suffix: str, *, overwrite: bool) -> None:
+    """Refuse a model's file to write that has another suffix, is a folder, or exists and is not to be replaced.
+
+    Raises:
+        ModelError: one of these.
+    """
+    if target.suffix != suffix:
+        raise ModelError(f"{target}: is not named {suffix}.", hint=f"Write to {target.with_suffix(suffix)}.")
+    if target.is_dir():
+        raise ModelError(f"{target}: is a folder.", hint="Name a file.")
+    if target.exists() and not overwrite:
+        raise ModelError(f"{target} exists already.", hint="Name another file, or replace it: --overwrite.")

@@ -1,4 +1,4 @@
-"""What a check found: a summary for the terminal, and a page to judge suspicions by eye.
+"""What a check found: a summary for the terminal, and a page to look at suspicions by eye.
 
 The page is one HTML file with the images of each finding side by side; it has no script and loads nothing.
 """
@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from relish.core.errors import ImageError
 from relish.core.io import write_text
@@ -33,6 +34,8 @@ _ONE_A_FINDING = {"exact-duplicate", "near-duplicate"}
 """Kinds whose findings are counted, and not their images."""
 MOST_FINDINGS, FEW_IMAGES, MANY_IMAGES = 60, 6, 24
 """Shown on the page at most: findings of a kind, images of a finding about one image or a group, images of others."""
+FEW_PRINTED = 4
+"""Findings of a kind in the terminal."""
 SIDE = 224
 """Longest side of an embedded image in pixels."""
 _CANNOT_BE_SHOWN = Embedded("", 0, 0)
@@ -46,32 +49,10 @@ class _Shown:
     typical: bool
 
 
-@dataclass(frozen=True)
-class _Block:
-    message: str
-    advice: str
-    severity: str
-    images: Sequence[_Shown]
-    more: int
-
-
-@dataclass(frozen=True)
-class _Section:
-    anchor: str
-    heading: str
-    text: str
-    blocks: Sequence[_Block]
-    severity: str
-
-
-def _title(kind: Kind, count: int) -> str:
-    """Such as `3 labels that look wrong`."""
+def _title(kind: Kind, findings: Sequence[Finding]) -> str:
+    """Such as `3 labels that look wrong`; counted are groups of copies, else images, else remarks."""
+    count = sum(1 if kind in _ONE_A_FINDING else max(1, len(f.paths)) for f in findings)
     return f"{count:,} {TITLES[kind][count != 1]}"
-
-
-def _count(findings: Sequence[Finding]) -> int:
-    """How many of their kind these are: groups of copies, else images, else remarks."""
-    return sum(1 if f.kind in _ONE_A_FINDING else max(1, len(f.paths)) for f in findings)
 
 
 def _by_kind(findings: Sequence[Finding]) -> dict[Kind, list[Finding]]:
@@ -81,7 +62,7 @@ def _by_kind(findings: Sequence[Finding]) -> dict[Kind, list[Finding]]:
     return dict(sorted(present.items(), key=lambda item: min(SEVERITIES.index(f.severity) for f in item[1])))
 
 
-def findings_text(findings: Sequence[Finding], images: int, data: str, *, page: Path | None, shown: int = 4) -> str:
+def findings_text(findings: Sequence[Finding], images: int, data: str, *, page: Path | None) -> str:
     """What `relish check` prints: how many findings of each kind, the first few of each, what to type next.
 
     Args:
@@ -89,20 +70,19 @@ def findings_text(findings: Sequence[Finding], images: int, data: str, *, page: 
         images: how many were checked.
         data: what the user gave.
         page: the page that was written, if one was.
-        shown: findings of each kind that are printed one by one.
     """
     head = f"{images:,} picture{'s' * (images != 1)} looked at"
     if not findings:
         return f"{head}: nothing found.\n\nnext    relish fit {shlex.quote(data)}"
     kinds = _by_kind(findings)
     lines = [f"{head}. Suspicions, to be judged by eye; nothing was changed.", ""]
-    lines += [f"  {_mark(held)} {_title(kind, _count(held))}{_across(held)}" for kind, held in kinds.items()]
+    lines += [f"  {_mark(held)} {_title(kind, held)}{_across(held)}" for kind, held in kinds.items()]
     for kind, held in kinds.items():
         lines += ["", f"{TITLES[kind][1][0].upper()}{TITLES[kind][1][1:]}"]
-        lines += [line for finding in held[:shown] for line in _lines(finding)]
-        if len(held) > shown:
-            lines.append(f"  … and {len(held) - shown:,} more")
-        lines += [f"  → {advice}" for advice in dict.fromkeys(f.advice for f in held[:shown])]
+        lines += [line for finding in held[:FEW_PRINTED] for line in _lines(finding)]
+        if len(held) > FEW_PRINTED:
+            lines.append(f"  … and {len(held) - FEW_PRINTED:,} more")
+        lines += [f"  → {advice}" for advice in dict.fromkeys(f.advice for f in held[:FEW_PRINTED])]
     return "\n".join([*lines, "", *_next(findings, data, page)])
 
 
@@ -112,7 +92,7 @@ def findings_line(findings: Sequence[Finding], data: str) -> tuple[str, bool]:
     if not kinds:
         return "", False
     grave = any(f.severity == "error" for held in kinds.values() for f in held)
-    summary = first_few([_title(kind, _count(held)) + _across(held) for kind, held in kinds.items()])
+    summary = first_few([_title(kind, held) + _across(held) for kind, held in kinds.items()])
     return f"{'' if grave else 'check   '}{summary}. Look with  relish check {shlex.quote(data)}", grave
 
 
@@ -129,12 +109,10 @@ def write_check_page(
     """Write the page.
 
     Args:
-        path: the HTML file.
         findings: in the order they should be read.
         files: where each image lies, by the name findings give it.
         captions: a few words for each image, such as its split and class.
         typical: for each class, names of images that are surely of it, to compare doubtful ones with.
-        heading: of the page.
         images: how many were checked.
 
     Raises:
@@ -154,13 +132,14 @@ class _Gallery:
         self.files, self.captions, self.typical = files, captions, typical
         self.embedded: dict[str, Embedded] = {}
 
-    def section(self, kind: Kind, findings: Sequence[Finding]) -> _Section:
-        """All findings of one kind."""
+    def section(self, kind: Kind, findings: Sequence[Finding]) -> dict[str, Any]:
+        """All findings of one kind, as `check.html` shows them."""
         blocks = [self.block(finding) for finding in findings[:MOST_FINDINGS]]
         text = f"The first {MOST_FINDINGS} of {len(findings):,}." if len(findings) > MOST_FINDINGS else ""
-        return _Section(kind, _title(kind, _count(findings)), text, blocks, findings[0].severity)
+        heading, severity = _title(kind, findings), findings[0].severity
+        return {"anchor": kind, "heading": heading, "text": text, "blocks": blocks, "severity": severity}
 
-    def block(self, finding: Finding) -> _Block:
+    def block(self, finding: Finding) -> dict[str, Any]:
         """One finding with its images; beside a doubtful label, typical images of the suggested class."""
         most = MANY_IMAGES if finding.kind in ("off-topic", "blank", "dark", "blurred", "odd-size") else FEW_IMAGES
         shown = [self.image(name) for name in finding.paths[:most]]
@@ -170,19 +149,17 @@ class _Gallery:
         message = finding.message
         if finding.confidence is not None:
             message = f"{message.removesuffix('.')} ({whole_percent(finding.confidence)} sure)."
-        return _Block(message, finding.advice, finding.severity, shown, max(0, len(finding.paths) - most))
+        more = max(0, len(finding.paths) - most)
+        return {"finding": finding, "message": message, "images": shown, "more": more}
 
     def image(self, name: str, *, typical: bool = False) -> _Shown:
         """An image as the page shows it."""
         if name not in self.embedded:
-            self.embedded[name] = self._embed(name)
+            try:
+                self.embedded[name] = embed(open_image(self.files[name]), SIDE)
+            except (KeyError, ImageError):
+                self.embedded[name] = _CANNOT_BE_SHOWN
         return _Shown(name, self.captions.get(name, ""), self.embedded[name], typical)
-
-    def _embed(self, name: str) -> Embedded:
-        try:
-            return embed(open_image(self.files[name]), SIDE) if name in self.files else _CANNOT_BE_SHOWN
-        except ImageError:
-            return _CANNOT_BE_SHOWN
 
 
 def _mark(held: Sequence[Finding]) -> str:

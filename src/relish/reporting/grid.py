@@ -22,11 +22,12 @@ Captioned = tuple[Image.Image, str]
 
 PIXELS = 100
 """The side of a cell at scale 1, in pixels."""
+SCALE = 1.4
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 _LINES = 2
 
 
-def image_grid(rows: Sequence[Sequence[Captioned]], *, scale: float = 1.4) -> Image.Image:
+def image_grid(rows: Sequence[Sequence[Captioned]], *, scale: float = SCALE) -> Image.Image:
     """Set images in rows and columns.
 
     Args:
@@ -50,10 +51,16 @@ def image_grid(rows: Sequence[Sequence[Captioned]], *, scale: float = 1.4) -> Im
     columns = max((len(row) for row in rows), default=0)
     size = (max(1, columns * (side + gap) + gap), max(1, sum(side + gap + more for more in deep) + gap))
     sheet = Image.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(sheet)
     top = gap
     for row, texts, more in zip(rows, captions, deep, strict=True):
         for column, ((image, _), lines) in enumerate(zip(row, texts, strict=True)):
-            _set_cell(sheet, fitted(image, side), lines, (gap + column * (side + gap), top), side, font, line)
+            left, shown = gap + column * (side + gap), fitted(image, side)
+            # Centred across, and standing on the caption, so that it is plain which image it belongs to.
+            sheet.paste(shown, (left + (side - shown.width) // 2, top + side - shown.height))
+            for number, text in enumerate(lines):
+                place = (left + side / 2, top + side + 2 + number * line)
+                pen.text(place, text, fill=INK, font=font, anchor="ma")
         top += side + gap + more
     return sheet
 
@@ -66,7 +73,6 @@ def first_and_last(
     last: str | None = None,
     rows: int = 2,
     columns: int = 8,
-    scale: float = 1.4,
 ) -> Image.Image:
     """The book's look at a dataset: the first images of one class over the last ones, last first, of another.
 
@@ -77,7 +83,6 @@ def first_and_last(
         last: the class of the lower rows, otherwise the last one.
         rows: rows in all, at least 1; the upper half, and the middle row, belong to `first`.
         columns: images in a row, at least 1.
-        scale: the side of a cell in hundreds of pixels.
 
     Returns:
         The grid, each image with its class under it; of a class with fewer images, all of them.
@@ -92,13 +97,14 @@ def first_and_last(
     lower_rows = rows // 2
     heads = _of_class(split, classes, upper)[: (rows - lower_rows) * columns]
     tails = _of_class(split, classes, lower)[::-1][: lower_rows * columns]
-    side = max(1, round(PIXELS * scale))
+    side = round(PIXELS * SCALE)
     cells = [
         # Made smaller at once: sixteen images from a good camera would fill two gigabytes.
         [(fitted(open_image(path), side), name) for path in paths]
-        for paths, name in [*_in_rows(heads, columns, upper), *_in_rows(tails, columns, lower)]
+        for found, name in ((heads, upper), (tails, lower))
+        for paths in (found[i : i + columns] for i in range(0, len(found), columns))
     ]
-    return image_grid(cells, scale=scale)
+    return image_grid(cells)
 
 
 def fitted(image: Image.Image, side: int) -> Image.Image:
@@ -115,27 +121,6 @@ def _of_class(split: Split, classes: Sequence[str], name: str) -> list[Path]:
             f'there is no class "{name}".', hint=f"{nearest(name, classes)} The classes are: {known}.".strip()
         )
     return [split.paths[i] for i in np.flatnonzero(split.labels == list(classes).index(name))]
-
-
-def _in_rows(paths: list[Path], columns: int, name: str) -> list[tuple[list[Path], str]]:
-    return [(paths[i : i + columns], name) for i in range(0, len(paths), columns)]
-
-
-def _set_cell(
-    sheet: Image.Image,
-    image: Image.Image,
-    lines: list[str],
-    corner: tuple[int, int],
-    side: int,
-    font: ImageFont.FreeTypeFont,
-    line: int,
-) -> None:
-    left, top = corner
-    # Centred across, and standing on the caption, so that it is plain which image it belongs to.
-    sheet.paste(image, (left + (side - image.width) // 2, top + side - image.height))
-    pen = ImageDraw.Draw(sheet)
-    for number, text in enumerate(lines):
-        pen.text((left + side / 2, top + side + 2 + number * line), text, fill=INK, font=font, anchor="ma")
 
 
 @cache

@@ -9,6 +9,7 @@ Source: https://huggingface.co/docs/hub/model-cards, "Model card metadata" and "
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -79,15 +80,7 @@ def model_card(folder: RunFolder, evaluation: Mapping[str, Any], licence: str | 
 def card_data(
     name: str, dataset: str, evaluation: Mapping[str, Any], header: Mapping[str, str], licence: str | None
 ) -> str:
-    """YAML, without the lines of dashes around it.
-
-    Args:
-        name: of the model.
-        dataset: its name.
-        evaluation: as `evaluation.json` holds it; figures that are absent or null are omitted.
-        header: of the model file.
-        licence: an identifier of the Hub, such as `mit`; None says that it is unknown.
-    """
+    """The YAML at the head of a card, arguments as `model_card`; figures that are absent or null are omitted."""
     data = ModelCardData(
         model_name=name,
         license=licence or UNKNOWN,
@@ -181,10 +174,8 @@ def _per_class(evaluation: Mapping[str, Any]) -> list[str]:
     classes = list(evaluation["per_class"])
     fewer = []
     if len(classes) > MOST_CLASSES:
-        fewer = [
-            f"The {MOST_CLASSES} of {len(classes):,} classes with the lowest F1; evaluation.json has them all.",
-            "",
-        ]
+        words = f"The {MOST_CLASSES} of {len(classes):,} classes with the lowest F1; evaluation.json has them all."
+        fewer = [words, ""]
         classes = sorted((one for one in classes if one["count"]), key=lambda one: one["f1"])[:MOST_CLASSES]
     keys = ("precision", "recall", "f1")
     rows = [[one["class"], *(three_digits(one[key]) for key in keys), f"{one['count']:,}"] for one in classes]
@@ -221,18 +212,15 @@ def _calibration(evaluation: Mapping[str, Any]) -> list[str]:
 
 def _training_data(dataset: Mapping[str, Any]) -> list[str]:
     splits: Mapping[str, list[Mapping[str, str]]] = dataset["splits"]
-    counts: dict[str, dict[str, int]] = {}
-    for split, images in splits.items():
-        for image in images:
-            row = counts.setdefault(image["class"], dict.fromkeys(splits, 0))
-            row[split] += 1
+    counts = {split: Counter(image["class"] for image in images) for split, images in splits.items()}
+    classes = sorted({image["class"] for images in splits.values() for image in images})
     total = ", ".join(f"{len(images):,} {split}" for split, images in splits.items())
     lines = [f"Pictures of {plain(dataset['name'])}: {total}."]
     if dataset.get("unreadable"):
         lines.append(f"{len(dataset['unreadable']):,} files that could not be read were left out.")
-    if len(counts) > MOST_CLASSES:
-        return [*lines, f"{len(counts):,} classes; dataset.json has every picture of each."]
-    rows = [[name, *(f"{row[split]:,}" for split in splits)] for name, row in sorted(counts.items())]
+    if len(classes) > MOST_CLASSES:
+        return [*lines, f"{len(classes):,} classes; dataset.json has every picture of each."]
+    rows = [[name, *(f"{counts[split][name]:,}" for split in splits)] for name in classes]
     return [*lines, "", *markdown_table(["class", *splits], rows, right=range(1, len(splits) + 1))]
 
 
@@ -243,13 +231,9 @@ def _findings(check: Mapping[str, Any] | None) -> list[str]:
     if not findings:
         return [f"Nothing, among {check['pictures']:,} pictures."]
     lines = [f"- {one.severity}: {plain(one.message)}" for one in findings[:MOST_FINDINGS]]
-    more = len(findings) - MOST_FINDINGS
-    return [
-        f"Suspicions about {check['pictures']:,} pictures, for people to look at:",
-        "",
-        *lines,
-        *([f"- and {more:,} more, in check.json"] if more > 0 else []),
-    ]
+    if len(findings) > MOST_FINDINGS:
+        lines.append(f"- and {len(findings) - MOST_FINDINGS:,} more, in check.json")
+    return [f"Suspicions about {check['pictures']:,} pictures, for people to look at:", "", *lines]
 
 
 def _limits(folder: RunFolder, evaluation: Mapping[str, Any]) -> list[str]:
@@ -309,8 +293,10 @@ def _made(folder: RunFolder, evaluation: Mapping[str, Any], header: Mapping[str,
     lines: list[str] = []
     if folder.environment.is_file():
         made_on = json.loads(folder.environment.read_text(encoding="utf-8"))
-        if _typed(made_on["command"]):
-            lines = [*fenced("bash", shlex.join(["relish", *made_on["command"][1:]])), ""]
+        program, *arguments = made_on["command"] or [""]
+        if PurePath(program).name == "relish" or program.endswith("relish/__main__.py"):
+            # Typed into a shell; the arguments of someone's own script say nothing about the run.
+            lines = [*fenced("bash", shlex.join(["relish", *arguments])), ""]
         rows += [(key, made_on[key]) for key in ("began", "processor", "device", "processes", "python")]
         rows += list(made_on["versions"].items())
     if evaluation.get("training_seconds"):
@@ -321,11 +307,6 @@ def _made(folder: RunFolder, evaluation: Mapping[str, Any], header: Mapping[str,
         rows.append(("SHA-256 of model.safetensors", evaluation["model_sha256"]))
     shown = [row for row in rows if row[1] not in (None, "")]
     return [*lines, *markdown_table(["what", "which"], shown), "", "Every number of the training is in recipe.yaml."]
-
-
-def _typed(command: list[str]) -> bool:
-    """Whether a person typed it into a shell; the arguments of a script of theirs say nothing about the run."""
-    return bool(command) and (PurePath(command[0]).name == "relish" or command[0].endswith("relish/__main__.py"))
 
 
 def _origin(header: Mapping[str, str]) -> dict[str, Any]:

@@ -27,13 +27,7 @@ class Embedded:
 
 
 def embed(image: Image.Image, side: int = SIDE, quality: int = 85) -> Embedded:
-    """Encode an image, made smaller where needed to fit a square of this side.
-
-    Args:
-        image: RGB.
-        side: in pixels.
-        quality: JPEG's, 1 to 95.
-    """
+    """Encode an RGB image, made smaller to fit a square of `side` pixels, with JPEG's `quality`, 1 to 95."""
     small = image.copy()
     small.thumbnail((side, side))
     encoded = io.BytesIO()
@@ -61,12 +55,7 @@ def percent_interval(interval: tuple[float, float] | list[float]) -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill in a template of `templates/`.
-
-    Args:
-        template: its file name.
-        values: what it is given, by name; a value that it asks for and does not get is an error.
-    """
+    """Fill in a file of `templates/`; a value that it asks for and does not get is an error."""
     return _ENGINE.get_template(template).render(**values)
 
 

@@ -5,9 +5,9 @@ draw. The report shows charts inside its page; `svg.write_svg` writes one to a f
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +27,10 @@ BESIDE = 0.09
 def training_curves(
     curves: Curves, scored_on: str, *, title: str = "Loss and accuracy during training"
 ) -> Chart | None:
-    """Training loss, training accuracy and held-out accuracy against epochs: the book's figure.
-
-    Args:
-        curves: one training; points without a finite value are omitted from that line.
-        scored_on: the split of the held-out accuracy.
-        title: one line above the chart.
+    """Training loss, training accuracy and held-out accuracy, on the split `scored_on`, against epochs: the book's
+    figure. Points without a finite value are omitted from that line.
     """
-    loss, train, held = (_finite(curves, measure) for measure in (_loss, _train_accuracy, _held_accuracy))
+    loss, train, held = (_finite(curves, "loss"), _finite(curves, "train_accuracy"), _finite(curves, "test_accuracy"))
     if not (loss or train or held):
         return None
     highest = max((y for _, y in loss), default=0.0)
@@ -58,14 +54,11 @@ def training_curves(
 
 
 def comparison(curves_by_name: Mapping[str, Curves], scored_on: str = "test") -> Chart | None:
-    """Accuracies of several trainings against epochs: a colour each, solid held-out, dashed training.
-
-    Args:
-        curves_by_name: one training each, in the order of the legend.
-        scored_on: the split of the held-out accuracy.
+    """Accuracies of several trainings against epochs, in the order of the legend: a colour each, solid on the split
+    `scored_on`, dashed on the training images.
     """
     points = {
-        name: (_finite(curves, _train_accuracy), _finite(curves, _held_accuracy))
+        name: (_finite(curves, "train_accuracy"), _finite(curves, "test_accuracy"))
         for name, curves in curves_by_name.items()
     }
     accuracies = [y for lines in points.values() for line in lines for _, y in line]
@@ -88,24 +81,19 @@ def comparison(curves_by_name: Mapping[str, Curves], scored_on: str = "test") ->
     return chart
 
 
-def learning_rates(points_by_recipe: Mapping[str, Sequence[SweepPoint]], scored_on: str = "validation") -> Chart | None:
-    """Accuracy against learning rate with 95% intervals; a cross on the lower edge is a run that diverged.
-
-    Args:
-        points_by_recipe: the points of each recipe, in any order.
-        scored_on: the split of the accuracies.
-    """
+def learning_rates(points_by_recipe: Mapping[str, Sequence[SweepPoint]]) -> Chart | None:
+    """Validation accuracy against learning rate, with 95% intervals; a cross on the lower edge is a diverged run."""
     everything = [point for points in points_by_recipe.values() for point in points]
     if not everything:
         return None
     lows = [point.accuracy.interval[0] for point in everything if point.accuracy]
     floor = max(0.0, math.floor(min(lows, default=0.0) * 20 - 1) / 20)
     x = log_axis("learning rate", [point.learning_rate for point in everything])
-    y = even_axis(f"{scored_on} accuracy", floor, 1.0, percent=True)
+    y = even_axis("validation accuracy", floor, 1.0, percent=True)
     chart = Chart("sweep", "Accuracy against learning rate", _sweep_summary(points_by_recipe), x, y)
     recipes = len(points_by_recipe)
-    looks = zip(points_by_recipe.items(), cycle(COLOURS), cycle(POINT_MARKERS), strict=False)
-    for place, ((name, points), colour, marker) in enumerate(looks):
+    styles = zip(points_by_recipe.items(), cycle(COLOURS), cycle(POINT_MARKERS), strict=False)
+    for place, ((name, points), colour, marker) in enumerate(styles):
         beside = 10 ** (min(BESIDE, 4 * BESIDE / recipes) * (place - (recipes - 1) / 2))
         _add_sweep(chart, sorted(points, key=lambda p: p.learning_rate), beside, colour, marker)
         chart.keys.append(Key(name, colour, marker=marker))
@@ -148,21 +136,12 @@ def reliability_diagram(bins: Sequence[Mapping[str, Any]], before: Sequence[Poin
 
 
 def reliability_points(probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> list[Point]:
-    """(confidence, accuracy) of equally wide bins, without the empty ones.
-
-    Args:
-        probabilities: (N, K) float64.
-        labels: (N,) int64.
-    """
+    """(confidence, accuracy) of equally wide bins, without the empty ones, from (N, K) float64 and (N,) int64."""
     return [(one.confidence, one.accuracy) for one in reliability(probabilities, labels)]
 
 
 def coverage_curve(points: Sequence[Mapping[str, Any]]) -> Chart | None:
-    """Accuracy of the answers against the share of images that are answered, the surest first.
-
-    Args:
-        points: `coverage` of evaluation.json.
-    """
+    """Accuracy against the fraction of images that are answered, the surest first: `coverage` of evaluation.json."""
     if not points:
         return None
     lowest = min(point["accuracy"] for point in points)
@@ -237,18 +216,6 @@ def _nearest(points: Sequence[Mapping[str, Any]], share: float) -> Mapping[str, 
     return min(points, key=lambda point: abs(point["coverage"] - share))
 
 
-def _finite(curves: Curves, measure: Callable[[CurvePoint], float | None]) -> list[Point]:
-    pairs = ((point.epoch, measure(point)) for point in curves)
+def _finite(curves: Curves, measure: Literal["loss", "train_accuracy", "test_accuracy"]) -> list[Point]:
+    pairs = ((point.epoch, getattr(point, measure)) for point in curves)
     return [(x, y) for x, y in pairs if y is not None and math.isfinite(y)]
-
-
-def _loss(point: CurvePoint) -> float | None:
-    return point.loss
-
-
-def _train_accuracy(point: CurvePoint) -> float | None:
-    return point.train_accuracy
-
-
-def _held_accuracy(point: CurvePoint) -> float | None:
-    return point.test_accuracy

@@ -3,8 +3,7 @@
 Takes a split of a dataset and the probabilities of its images; writes one HTML file that needs nothing else.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,7 @@ from relish.data.dataset import Dataset, Split
 from relish.data.image import open_image
 from relish.data.split import evenly_spaced
 from relish.evaluation.metrics import Scores, predicted_class, score
-from relish.reporting.page import Embedded, embed, render
-
-
-@dataclass(frozen=True)
-class _Card:
-    name: str
-    image: Embedded
-    predicted: str
-    predicted_probability: float
-    truth: str
-    truth_probability: float
-    right: bool
-
-
-@dataclass(frozen=True)
-class _Section:
-    heading: str
-    text: str
-    cards: Sequence[_Card]
+from relish.reporting.page import embed, render
 
 
 def write_predictions_page(
@@ -44,19 +25,15 @@ def write_predictions_page(
     probabilities: npt.NDArray[np.floating[Any]],
     *,
     title: str,
-    split_name: str = "test",
     mistakes: int = 12,
     sample: int = 24,
 ) -> Scores:
     """Write the page.
 
     Args:
-        path: the HTML file.
         dataset: its class names, and how it names an image.
-        split: the images that were evaluated, with their true classes.
+        split: the test images, with their true classes.
         probabilities: (N, K) floating point, in the order of the split.
-        title: heading of the page.
-        split_name: what the split is called.
         mistakes: mistakes shown at most, those with the highest probability first.
         sample: images shown at most of the whole split, evenly spaced over it.
 
@@ -73,14 +50,14 @@ def write_predictions_page(
     wrong = surest_mistakes(probabilities, split.labels)
     shown = evenly_spaced(len(split), sample)
 
-    def cards(positions: Iterable[int]) -> list[_Card]:
+    def cards(positions: Iterable[int]) -> list[dict[str, Any]]:
         return [_card(dataset, split, probabilities[i], int(predicted[i]), i) for i in positions]
 
     sections = [
-        _Section("Mistakes", _on_mistakes(len(wrong), mistakes), cards(wrong[:mistakes])),
-        _Section("An even sample", _on_sample(len(split), len(shown), split_name), cards(shown)),
+        {"heading": "Mistakes", "text": _on_mistakes(len(wrong), mistakes), "cards": cards(wrong[:mistakes])},
+        {"heading": "An even sample", "text": _on_sample(len(split), len(shown)), "cards": cards(shown)},
     ]
-    page = render("predictions.html", title=title, top1=scores.top1, split_name=split_name, sections=sections)
+    page = render("predictions.html", title=title, top1=scores.top1, split_name="test", sections=sections)
     write_text(path, page)
     return scores
 
@@ -97,17 +74,19 @@ def surest_mistakes(probabilities: npt.NDArray[np.floating[Any]], labels: npt.ND
     return [int(i) for i in wrong[surest_first]]
 
 
-def _card(dataset: Dataset, split: Split, row: npt.NDArray[np.floating[Any]], predicted: int, position: int) -> _Card:
+def _card(
+    dataset: Dataset, split: Split, row: npt.NDArray[np.floating[Any]], predicted: int, position: int
+) -> dict[str, Any]:
     path, truth = split.paths[position], int(split.labels[position])
-    return _Card(
-        name=dataset.label(path),
-        image=embed(open_image(path)),
-        predicted=dataset.classes[predicted],
-        predicted_probability=float(row[predicted]),
-        truth=dataset.classes[truth],
-        truth_probability=float(row[truth]),
-        right=predicted == truth,
-    )
+    return {
+        "name": dataset.label(path),
+        "image": embed(open_image(path)),
+        "predicted": dataset.classes[predicted],
+        "predicted_probability": float(row[predicted]),
+        "truth": dataset.classes[truth],
+        "truth_probability": float(row[truth]),
+        "right": predicted == truth,
+    }
 
 
 def _on_mistakes(wrong: int, most: int) -> str:
@@ -118,7 +97,7 @@ def _on_mistakes(wrong: int, most: int) -> str:
     return f"The {most} of {wrong} that it was surest of. Some may be errors of the label."
 
 
-def _on_sample(count: int, shown: int, split_name: str) -> str:
+def _on_sample(count: int, shown: int) -> str:
     if shown == count:
-        return f"All {count} {split_name} pictures."
-    return f"{shown} of {count} {split_name} pictures, evenly spaced over the split and picked by no one."
+        return f"All {count} test pictures."
+    return f"{shown} of {count} test pictures, evenly spaced over the split and picked by no one."

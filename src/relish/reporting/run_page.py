@@ -1,23 +1,21 @@
 """`report.html`: everything a run is, on one page that needs nothing else.
 
-A `ReportPage` holds what the page says; `write_report` fills in `templates/run.html`, with images and charts inside the
-file and no script. `confusion_matrix` makes the matrix small enough to read, each number leading to its images.
+A `ReportPage` holds what the page says; `templates/run.html` shows it, with images and charts inside the file and no
+script. `confusion_matrix` makes the matrix small enough to read, each number leading to its images.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from relish.core.io import write_text
 from relish.data.dataset import Finding
 from relish.data.split import evenly_spaced
-from relish.evaluation.metrics import Proportion
-from relish.reporting.page import Embedded, render
-from relish.reporting.run_figures import ClassRow, Figure
+from relish.evaluation.metrics import ClassScores, Proportion, Scores, wilson
+from relish.reporting.page import Embedded, percent, percent_interval
 from relish.reporting.svg import Chart
 
 MOST_CLASSES = 12
@@ -126,6 +124,31 @@ class Confusion:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """One row of the table of figures."""
+
+    name: str
+    value: str
+    interval: str
+    meaning: str
+    """What it measures, and which end is bad."""
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class: its shares in percent, with the counts behind them."""
+
+    name: str
+    count: int
+    recall: str
+    recall_interval: str
+    recall_share: float | None
+    precision: str
+    precision_interval: str
+    f1: str
+
+
+@dataclass(frozen=True)
 class ReportPage:
     """What the page says; a part that is empty or None is omitted."""
 
@@ -175,22 +198,11 @@ class ReportPage:
         return sum(self.counts.values()) - len(self.findings)
 
 
-def write_report(path: Path, page: ReportPage) -> None:
-    """Write the page.
-
-    Raises:
-        WriteFailed: no space or no permission.
-    """
-    write_text(path, render("run.html", page=page))
-
-
 def confusion_matrix(predicted: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], classes: int) -> Confusion:
     """The cells of the classes that are confused most, each with the positions of its images.
 
     Args:
-        predicted: (N,) int64.
-        labels: (N,) int64.
-        classes: how many there are.
+        predicted, labels: (N,) int64, below `classes`.
     """
     counts = np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
     shown = _most_confused(counts) if classes > MOST_CLASSES else list(range(classes))
@@ -228,3 +240,134 @@ def _cell(predicted: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], truth
     of_class = labels == truth
     positions = np.flatnonzero(of_class & (predicted == column))
     return Cell(truth, column, tuple(int(i) for i in positions), len(positions) / max(1, int(of_class.sum())))
+
+
+# ---- figures as rows and sentences --------------------------------------------------------------------------------
+# `evaluation` is evaluation.json, as a mapping; a figure whose key is absent is omitted.
+
+
+_SHARES = {
+    "balanced_accuracy": (
+        "balanced accuracy",
+        "The mean of the classes' recalls: each class counts alike, however many pictures it has. 100% is perfect, "
+        "{guess} is guessing.",
+    ),
+    "macro_f1": (
+        "macro-F1",
+        "The mean over the classes of F1, which is high only where the model both finds a class's pictures and is "
+        "right when it says so. 0% is worst, 100% best.",
+    ),
+    "auc": (
+        "area under the ROC curve",
+        "How often a picture of a class is given a higher probability of it than a picture of another class. 50% is "
+        "guessing, 100% perfect.",
+    ),
+    "top5": ("top-5 accuracy", "How often the true class is among the five likeliest. Higher is better."),
+}
+"""Figures with an interval: key of evaluation.json, name, meaning."""
+_LOSSES = {
+    "log_loss": (
+        "log-loss",
+        "The price of being sure and wrong, a picture, in nats. 0 is perfect, {guess} is guessing evenly, higher is "
+        "worse.",
+    ),
+    "brier": ("Brier score", "The squared distance between probabilities and truth. 0 is perfect, higher is worse."),
+    "ece": (
+        "expected calibration error",
+        "How far confidence and accuracy lie apart, 0 to 1. 0 is perfect, higher is worse.",
+    ),
+}
+"""Figures without an interval, also known before the temperature."""
+
+
+def figure_rows(evaluation: Mapping[str, Any]) -> list[Figure]:
+    """Every figure of the run beside its accuracy."""
+    classes, before = len(evaluation["classes"]), _before(evaluation)
+    guess = f"{100 / classes:.3g}%"
+    rows = [
+        Figure(name, percent(share["value"]), percent_interval(share["interval"]), meaning.format(guess=guess))
+        for key, (name, meaning) in _SHARES.items()
+        if (share := evaluation.get(key))
+    ]
+    guess = f"{math.log(max(2, classes)):.2f}"
+    for key, (name, meaning) in _LOSSES.items():
+        if evaluation.get(key) is not None:
+            former = "" if before.get(key) is None else f"{before[key]:.4f} before the temperature"
+            rows.append(Figure(name, f"{evaluation[key]:.4f}", former, meaning.format(guess=guess)))
+    without = evaluation.get("without_duplicates")
+    if without and without["left_out"]:
+        meaning = (
+            f"Without the {without['left_out']:,} judged pictures that have a copy, or nearly one, among those the "
+            "model learned from. If it is clearly lower than the accuracy above, believe this one."
+        )
+        value, interval = percent(without["value"]), percent_interval(without["interval"])
+        rows.insert(0, Figure("accuracy without copies", value, interval, meaning))
+    return rows
+
+
+def class_rows(scores: Scores) -> list[ClassRow]:
+    """Every class with its intervals, the lowest recall first."""
+    predicted = [sum(column) for column in zip(*scores.confusion, strict=True)]
+    rows = [_class_row(one, scores.confusion[k][k], predicted[k]) for k, one in enumerate(scores.per_class)]
+    return sorted(rows, key=lambda row: 2.0 if row.recall_share is None else row.recall_share)
+
+
+def majority_share(scores: Scores) -> float:
+    """Accuracy of always predicting the commonest class, 0 to 1."""
+    return max(sum(row) for row in scores.confusion) / scores.top1.count
+
+
+def calibration_sentences(evaluation: Mapping[str, Any]) -> str:
+    """How far the model's confidence can be believed."""
+    ece, decision = evaluation.get("ece"), evaluation.get("decision") or {}
+    before = _before(evaluation).get("ece")
+    text = ""
+    if ece is not None:
+        text = f"On average, its confidence and how often it is right lie {100 * ece:.1f} points apart"
+        text += f"; before its temperature was set, {100 * before:.1f}. " if before is not None else ". "
+        text += "0 would be perfect: of the answers it is 90% sure of, 90% are right. "
+    temperature, fitted_on = decision.get("temperature", 1.0), decision.get("fitted_on", 0)
+    if fitted_on:
+        text += (
+            f"The temperature, {temperature:.3g}, was chosen on {fitted_on:,} held-out pictures; above 1 it makes the "
+            "model less sure, and it never changes the likeliest class."
+        )
+    return text.strip()
+
+
+def decision_sentences(evaluation: Mapping[str, Any]) -> list[str]:
+    """How probabilities become a prediction, where it is more than taking the likeliest class."""
+    decision, answered = evaluation.get("decision") or {}, evaluation.get("answered")
+    text = []
+    if decision.get("threshold") is not None:
+        aim = f", chosen for {decision['aim']}" if decision.get("aim") else ""
+        text.append(f"It says “{decision['positive']}” from a probability of {decision['threshold']:.4f} on{aim}.")
+    if decision.get("unsure_below") is not None:
+        text.append(f"Below a probability of {decision['unsure_below']:.4f} it says that it is unsure.")
+    if answered and not answered["count"]:
+        text.append(f"So it answers none of {answered['of']:,} pictures.")
+    elif answered:
+        text.append(
+            f"So it answers {answered['count']:,} of {answered['of']:,} pictures, and is right on "
+            f"{percent(answered['accuracy'])} of them (95% interval {percent_interval(answered['interval'])})."
+        )
+    return text
+
+
+def _before(evaluation: Mapping[str, Any]) -> Mapping[str, float]:
+    """The figures before the temperature; none where no temperature was fitted, since they are then the same."""
+    fitted = (evaluation.get("decision") or {}).get("fitted_on")
+    return (evaluation.get("before_temperature") or {}) if fitted else {}
+
+
+def _class_row(one: ClassScores, right: int, predicted: int) -> ClassRow:
+    return ClassRow(
+        name=one.name,
+        count=one.count,
+        recall=f"{percent(one.recall)} ({right} of {one.count})" if one.recall is not None else "–",
+        recall_interval=percent_interval(wilson(right, one.count)) if one.count else "–",
+        recall_share=one.recall,
+        precision=f"{percent(one.precision)} ({right} of {predicted})" if one.precision is not None else "–",
+        precision_interval=percent_interval(wilson(right, predicted)) if predicted else "–",
+        f1="–" if one.f1 is None else f"{one.f1:.3f}",
+    )

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from relish.evaluation.figures import Figures
 from relish.evaluation.held_out import HeldOut
-from relish.evaluation.metrics import ClassScores, Proportion, Scores
-from relish.evaluation.prediction import Decision, softmax
+from relish.evaluation.metrics import Proportion, Scores
+from relish.evaluation.prediction import softmax
 from relish.evaluation.thresholds import AtThreshold, answered, at_threshold
 
 MOST_CLASSES = 12
@@ -50,14 +50,10 @@ def three_digits(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def evaluation_text(figures: Figures, split: str = "here") -> str:
-    """An evaluation in full: accuracy, calibration, decision, the per-class table, the confusion matrix.
-
-    Args:
-        split: name of the images that were evaluated.
-    """
+def evaluation_text(figures: Figures) -> str:
+    """An evaluation in full: accuracy, calibration, decision, the per-class table, the confusion matrix."""
     parts = [f"accuracy {figures.sentence()}", *_further_metrics(figures), calibration_line(figures)]
-    parts += [*decision_lines(figures, None, split), "", _per_class(figures.scores)]
+    parts += [*decision_lines(figures, None, "here"), "", _per_class(figures.scores)]
     confused = _confusion(figures.scores) if len(figures.classes) <= MOST_CLASSES else _worst_pairs(figures.scores)
     return "\n".join([*parts, "", *confused])
 
@@ -70,7 +66,8 @@ def calibration_line(figures: Figures) -> str:
     if not decision.fitted_on:
         return ", ".join(f"{name} {value:.3f}" for name, _, value in pairs) + "; no temperature was fitted"
     changes = ", ".join(f"{name} {without:.3f} → {value:.3f}" for name, without, value in pairs)
-    return f"temperature {decision.temperature:.3g}, fitted on {_pictures(decision.fitted_on)} held out: {changes}"
+    fitted_on = f"{decision.fitted_on:,} picture{'s' * (decision.fitted_on != 1)}"
+    return f"temperature {decision.temperature:.3g}, fitted on {fitted_on} held out: {changes}"
 
 
 def decision_lines(figures: Figures, held: HeldOut | None, split: str) -> list[str]:
@@ -81,17 +78,22 @@ def decision_lines(figures: Figures, held: HeldOut | None, split: str) -> list[s
         split: name of the images that were evaluated.
     """
     decision, lines = figures.decision, []
-    positive, threshold = decision.positive, decision.threshold
-    if positive is not None and threshold is not None:
-        lines.append(f"threshold {threshold:.4f} of {positive}, for {decision.aim}")
-        if held is not None:
-            lines.append(f"  held-out: {_held_reached(decision, positive, threshold, held, figures).sentence()}")
-        lines.append(f"  {split}: {_evaluated_reached(figures).sentence()}")
+    held_out = None if held is None else softmax(held.logits, decision.temperature)
+    if decision.positive is not None and decision.threshold is not None:
+        k, rows = figures.classes.index(decision.positive), figures.confusion
+        lines.append(f"threshold {decision.threshold:.4f} of {decision.positive}, for {decision.aim}")
+        if held is not None and held_out is not None:
+            reached = at_threshold(held_out[:, k], held.labels == k, decision.threshold)
+            lines.append(f"  held-out: {reached.sentence()}")
+        # The predicted classes of the confusion matrix have the threshold applied.
+        reached = AtThreshold(rows[k][k], sum(row[k] for row in rows), sum(rows[k]))
+        lines.append(f"  {split}: {reached.sentence()}")
         lines.append(f"  {split}: without it, accuracy {figures.likeliest.sentence()}")
     if figures.answered is not None:
         lines.append(f"unsure below {decision.unsure_below:.4f}")
-        if held is not None:
-            lines.append(f"  held-out: {_held_answered(decision, held, figures.classes)}")
+        if held is not None and held_out is not None:
+            predicted, unsure = decision.decide(held_out, figures.classes)
+            lines.append(f"  held-out: {answered(np.equal(predicted, held.labels), unsure).sentence()}")
         lines.append(f"  {split}: {figures.answered.sentence()}")
     return lines
 
@@ -104,7 +106,8 @@ def change_text(before: Figures, after: Figures, held: HeldOut, split: str) -> s
     now = [calibration_line(after), *_accuracy_and_decision(after, held, split)]
     if before.decision == after.decision:
         return "\n".join([*now, "", f"what answering fewer {split} pictures comes to:", _coverage_table(after)])
-    return "\n".join(["before", *_indented(_accuracy_and_decision(before, held, split)), "now", *_indented(now)])
+    then = [f"  {line}" for line in _accuracy_and_decision(before, held, split)]
+    return "\n".join(["before", *then, "now", *(f"  {line}" for line in now)])
 
 
 def _further_metrics(figures: Figures) -> list[str]:
@@ -124,7 +127,7 @@ def _further_metrics(figures: Figures) -> list[str]:
 def _per_class(scores: Scores) -> str:
     rows = list(scores.per_class)
     if len(rows) > MOST_ROWS:
-        rows = sorted((one for one in rows if one.f1 is not None), key=_f1)[:MOST_ROWS]
+        rows = sorted((one for one in rows if one.f1 is not None), key=lambda one: one.f1 or 0.0)[:MOST_ROWS]
     table = text_table(
         ["class", "precision", "recall", "f1", "pictures"],
         [[c.name, *(three_digits(v) for v in (c.precision, c.recall, c.f1)), str(c.count)] for c in rows],
@@ -155,10 +158,6 @@ def _worst_pairs(scores: Scores) -> list[str]:
     return [f"most often mixed up, of {sum(pair[0] for pair in pairs)} wrong answers:", table]
 
 
-def _f1(one: ClassScores) -> float:
-    return one.f1 or 0.0
-
-
 def _accuracy_and_decision(figures: Figures, held: HeldOut, split: str) -> list[str]:
     decision, lines = figures.decision, [f"{split} accuracy {figures.sentence()}"]
     if decision.threshold is None:
@@ -173,29 +172,3 @@ def _coverage_table(figures: Figures) -> str:
         for low, high in [Proportion(round(point.accuracy * point.count), point.count).interval]
     ]
     return text_table(["answered", "accuracy", "95% interval", "unsure below"], rows, right=(0, 1, 2, 3))
-
-
-def _indented(lines: list[str]) -> list[str]:
-    return [f"  {line}" for line in lines]
-
-
-def _held_reached(decision: Decision, positive: str, threshold: float, held: HeldOut, figures: Figures) -> AtThreshold:
-    place = figures.classes.index(positive)
-    probability = softmax(held.logits, decision.temperature)[:, place]
-    return at_threshold(probability, held.labels == place, threshold)
-
-
-def _held_answered(decision: Decision, held: HeldOut, classes: tuple[str, ...]) -> str:
-    predicted, unsure = decision.decide(softmax(held.logits, decision.temperature), classes)
-    return answered(np.equal(predicted, held.labels), unsure).sentence()
-
-
-def _evaluated_reached(figures: Figures) -> AtThreshold:
-    """From the confusion matrix, whose predicted classes have the threshold applied."""
-    place = figures.classes.index(str(figures.decision.positive))
-    rows = figures.confusion
-    return AtThreshold(rows[place][place], sum(row[place] for row in rows), sum(rows[place]))
-
-
-def _pictures(count: int) -> str:
-    return "1 picture" if count == 1 else f"{count:,} pictures"

@@ -50,7 +50,7 @@ from relish.evaluation.prediction import Prediction as Prediction
 from relish.models.head import head_names
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
 from relish.models.saved_model import OWN, load_model, read_header, says_how_to_build
-from relish.tasks.notebook import classifier_html
+from relish.tasks.run_results import classifier_html
 
 
 class Classifier:

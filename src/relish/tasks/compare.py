@@ -1,10 +1,7 @@
-"""`compare`: several recipes on the same pictures, in one table with paired tests, and one chart.
+"""`compare`: several recipes on the same images, in one table with paired tests, and one chart.
 
-In:   pictures, recipe names, how many seeds.
-Out:  a `Comparison`; its table, chart and figures in a folder of their own, every run in its run folder.
-
-The recipes are judged on the same pictures, so they are compared picture by picture: McNemar's test sees a difference
-long before two intervals stop overlapping.
+The recipes are evaluated on the same images, so they are compared image by image: McNemar's test sees a difference long
+before two intervals stop overlapping. Table, chart and figures have a folder of their own beside the run folders.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,7 +51,7 @@ class Side:
 
     @property
     def mean(self) -> Proportion:
-        """The mean over seeds as so many right of the split's pictures: what the interval is computed from."""
+        """The mean over seeds as so many right of the split's images: what the interval is computed from."""
         found = self.accuracies
         return Proportion(round(float(np.mean([p.correct for p in found]))), found[0].count)
 
@@ -80,19 +77,13 @@ class Comparison:
 
     def table(self) -> str:
         """One row a recipe."""
-        headings = [
-            "recipe",
-            f"{self.split} accuracy",
-            "95% interval",
-            f"against {self.sides[0].name}",
-            "training",
-            "pictures/s",
-        ]
+        headings = ["recipe", f"{self.split} accuracy", "95% interval", f"against {self.sides[0].name}"]
+        headings += ["training", "pictures/s"]
         rows = [self._row(side) for side in self.sides]
         if any(side.balanced is not None for side in self.sides):
             headings.append("balanced accuracy")
-            cells = ["" if side.balanced is None else f"{side.balanced:.4f}" for side in self.sides]
-            rows = [[*row, cell] for row, cell in zip(rows, cells, strict=True)]
+            for row, side in zip(rows, self.sides, strict=True):
+                row.append("" if side.balanced is None else f"{side.balanced:.4f}")
         return text_table(headings, rows, right=(1, 4, 5, 6))
 
     def as_json(self) -> dict[str, Any]:
@@ -166,7 +157,7 @@ def compare(
     runs: str | Path = RUNS,
     progress: Progress | None = None,
 ) -> Comparison | None:
-    """Train each recipe with each seed on the same pictures, and compare them picture by picture.
+    """Train each recipe with each seed on the same images, and compare them image by image.
 
     Args:
         data: anything `fit` takes.
@@ -189,13 +180,8 @@ def compare(
     if seeds < 1:
         raise RecipeError(f"--seeds must be 1 or above, got {seeds}.")
     rows = {name: str(row) for name, row in (mapping or {}).items()}
-    request = Request(
-        data=data_name(data),
-        source=source,
-        weights=None if weights is None else str(weights),
-        mapping=rows,
-        val_split=val_split,
-    )
+    file = None if weights is None else str(weights)
+    request = Request(data=data_name(data), source=source, weights=file, mapping=rows, val_split=val_split)
     with context.accelerator.main_process_first():
         looked = prepare_data(request, context.progress)
     for warning in looked.dataset.warnings:

@@ -22,7 +22,7 @@ from relish.reporting.grid import first_and_last
 from relish.reporting.predictions_page import write_predictions_page
 from relish.tasks.compare import Comparison, compare
 from relish.training.optim import learning_rates
-from relish.training.recipe import Recipe, named_recipe
+from relish.training.recipe import named_recipe
 
 TRAIN_PICTURES, TEST_PICTURES = 100, 100
 """Drawn of each class."""
@@ -63,7 +63,8 @@ def demo(folder: str | Path = "relish-demo", *, seed: int = 0, progress: Progres
     with atomic_path(grid) as temporary:
         first_and_last(dataset.splits[TRAIN], dataset.classes, rows=4).save(temporary, format="PNG")
 
-    recipes = [_scaled(name) for name in ("book", "book-scratch", "frozen")]
+    book = [named_recipe(name) for name in ("book", "book-scratch", "frozen")]
+    recipes = [recipe.with_settings({**NUMBERS, "learning_rate": recipe.rate * FASTER}) for recipe in book]
     source = load_source()
     progress.say(f"\nStep 1  A source model: {source.name}, {source.origin}")
     progress.say("Steps 2 and 3  The target model: everything copied, and a new output layer for the new classes")
@@ -92,8 +93,3 @@ def _next_free(folder: Path) -> Path:
             raise WriteFailed(f"{root}: cannot be made ({error.strerror}).", hint="Name another --out.") from error
         else:
             return root
-
-
-def _scaled(name: str) -> Recipe:
-    recipe = named_recipe(name)
-    return recipe.with_settings({**NUMBERS, "learning_rate": recipe.rate * FASTER})

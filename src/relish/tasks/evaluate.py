@@ -1,4 +1,4 @@
-"""`evaluate` and `decide`: judge a saved model on labelled images; choose a run's threshold without training again."""
+"""`evaluate` a saved model on labelled images, and `decide`: choose a run's threshold without training again."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,22 +51,21 @@ def evaluate(
 def evaluate_file(
     model: OnnxClassifier, data: DataSource, split: str | None = None, *, progress: Progress | None = None
 ) -> Figures:
-    """How good an exported file is on labelled pictures.
+    """How good an exported file is on labelled images.
 
     Raises:
         DataError: no such split, or a class that the model does not know.
-        ImageError: a picture cannot be opened any more.
+        ImageError: an image cannot be opened any more.
     """
     voice = progress or Progress()
     _, chosen, part = labelled_images(data, model.classes, split, voice)
     voice.say(f"data    {part}, {len(chosen)} pictures")
-    said = []
+    logits = []
     with voice.bar("evaluating", len(chosen)) as bar:
         for path in chosen.paths:
-            _, logits = model.probabilities(np.asarray(open_image(path))[None])
-            said.append(logits)
+            logits.append(model.probabilities(np.asarray(open_image(path))[None])[1])
             bar.advance()
-    return figures(np.concatenate(said), chosen.labels, model.classes, model.about.decision)
+    return figures(np.concatenate(logits), chosen.labels, model.classes, model.about.decision)
 
 
 # ---- decide ---------------------------------------------------------------------------------------------------------
@@ -84,7 +83,7 @@ class Decided:
     after: Figures
     held: HeldOut
     split: str
-    """What both are judged on."""
+    """Whose images both are of."""
 
     def as_json(self) -> dict[str, Any]:
         """`split`, and `before` and `after` as `relish evaluate --json` has them."""
@@ -94,7 +93,7 @@ class Decided:
 def decide(
     run: str | Path, *, threshold: str | None = None, unsure: str | None = None, progress: Progress | None = None
 ) -> Decided:
-    """Choose on held-out pictures how a finished run's model answers; with neither argument, change nothing.
+    """Choose on held-out images how a finished run's model decides; with neither argument, change nothing.
 
     Args:
         run: the run folder.
@@ -103,7 +102,7 @@ def decide(
         unsure: `accuracy=0.98`; "none" is never unsure again.
 
     Raises:
-        RunError: no such run, not finished, made without held-out pictures, or what is asked for is not reached; then
+        RunError: no such run, not finished, made without held-out images, or what is asked for is not reached; then
             everything is left as it was.
         RecipeError: an argument cannot be read, or there are more than two classes.
     """
@@ -116,7 +115,7 @@ def decide(
     before, after = (figures(logits, labels, classes, decision) for decision in (standing, chosen))
     if chosen != standing:
         with folder.locked():
-            # The model first: it is what answers, and a command that is cut short here is simply given again.
+            # The model first: it is what predicts, and a command that is cut short here is simply given again.
             rewrite_header(folder.model, {HEADER_KEY: chosen.as_header()})
             renewed = {**evaluation, **judged(folder, evaluation["split"], after)}
             renew_card(folder, evaluation, renewed, progress or Progress())

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from relish.core.errors import BadInput, Failed, ModelError, RunError
+from relish.core.errors import BadInput, Failed, RunError
 from relish.data.sources import DataSource
 from relish.data.split import evenly_spaced
 
@@ -22,7 +22,7 @@ try:
     import onnxscript  # noqa: F401 - torch's exporter writes with it
 except ImportError as error:
     raise Failed("export needs packages that are not installed.", hint='pip install "relish-vision[export]"') from error
-from relish.core.io import atomic_path, sha256_of_file
+from relish.core.io import atomic_path, check_target, sha256_of_file
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import TRAIN, Split
@@ -81,11 +81,18 @@ def export(
         Failed: the predictions differ from PyTorch's, or torch cannot export the network; nothing is written.
     """
     path, target, progress = saved_path(run), Path(out), progress or Progress()
-    _check(target, batch, limit, overwrite)
+    check_target(target, SUFFIX, overwrite=overwrite)
+    if batch < 1:
+        raise BadInput(f"--batch must be 1 or more, got {batch}.")
+    if limit is not None and limit < 1:
+        raise BadInput(f"--limit must be 1 or more, got {limit}.")
     model = reloaded(run, "cpu")
     images, names, split = _verification_images(path, model, data, limit, progress)
     graphs = _graphs(model, batch, _calibration(path, model, data, batch, progress) if int8 else None, progress)
-    found = _certified(model, graphs, images, names, batch, progress)
+    sessions = {precision: session(graph.SerializeToString(), threads=1) for precision, graph in graphs.items()}
+    reference = torch_model(model.network, model.preprocessing, model.decision)
+    candidates = {precision: exported_model(loaded, batch) for precision, loaded in sessions.items()}
+    found = certify(reference, candidates, images, names, model.decision, model.classes, progress=progress)
     mismatch = _mismatch(model, graphs["f32"], found, images, names, batch)
     if mismatch and not allow_mismatch:
         raise Failed(
@@ -94,21 +101,10 @@ def export(
         )
     kept = "int8" if int8 else "f32"
     exported = Exported(target, kept, split, found[kept], found["f32"], tuple(mismatch))
-    _write(exported, graphs[kept], _about(exported, model, path))
+    content = with_metadata(graphs[kept], _about(exported, model, path).words()).SerializeToString(deterministic=True)
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)
     return exported
-
-
-def _check(target: Path, batch: int, limit: int | None, overwrite: bool) -> None:
-    if target.suffix != SUFFIX:
-        raise ModelError(f"{target}: is not named {SUFFIX}.", hint=f"Write to {target.with_suffix(SUFFIX)}.")
-    if target.is_dir():
-        raise ModelError(f"{target}: is a folder.", hint="Name a file.")
-    if target.exists() and not overwrite:
-        raise ModelError(f"{target} exists already.", hint="Name another file, or replace it: --overwrite.")
-    if batch < 1:
-        raise BadInput(f"--batch must be 1 or more, got {batch}.")
-    if limit is not None and limit < 1:
-        raise BadInput(f"--limit must be 1 or more, got {limit}.")
 
 
 def _verification_images(
@@ -125,13 +121,9 @@ def _verification_images(
         part = str(RunFolder.open(run).read_evaluation()["split"])
         split = split_of_run(RunFolder.open(run), part, model.classes)
     chosen = split if limit is None else split.take(evenly_spaced(len(split), limit))
-    return chosen, _names(chosen), part
-
-
-def _names(split: Split) -> list[str]:
-    """Paths below the folder they share: where that lies on this machine is kept out of the file."""
-    shared = os.path.commonpath([path.parent for path in split.paths])
-    return [path.relative_to(shared).as_posix() for path in split.paths]
+    # Paths below the folder they share: where that lies on this machine is kept out of the file.
+    shared = os.path.commonpath([path.parent for path in chosen.paths])
+    return chosen, [path.relative_to(shared).as_posix() for path in chosen.paths], part
 
 
 def _calibration(
@@ -164,27 +156,6 @@ def _graphs(
         precision: assemble(network, preprocessing, model.decision, classes=classes, count=batch)
         for precision, network in networks.items()
     }
-
-
-def _certified(
-    model: Classifier,
-    graphs: dict[str, onnx.ModelProto],
-    images: Split,
-    names: list[str],
-    batch: int,
-    progress: Progress,
-) -> dict[str, Certificate]:
-    """Each graph compared with PyTorch."""
-    sessions = {precision: session(graph.SerializeToString(), threads=1) for precision, graph in graphs.items()}
-    return certify(
-        torch_model(model.network, model.preprocessing, model.decision),
-        {precision: exported_model(loaded, batch) for precision, loaded in sessions.items()},
-        images,
-        names,
-        model.decision,
-        model.classes,
-        progress=progress,
-    )
 
 
 def _mismatch(
@@ -225,9 +196,3 @@ def _about(exported: Exported, model: Classifier, run: Path) -> About:
         certificate=exported.proof(),
         speed=exported.speed(),
     )
-
-
-def _write(exported: Exported, model: onnx.ModelProto, about: About) -> None:
-    content = with_metadata(model, about.words()).SerializeToString(deterministic=True)
-    with atomic_path(exported.path) as temporary:
-        temporary.write_bytes(content)

@@ -9,8 +9,9 @@ from pathlib import Path
 from PIL import Image
 
 from relish.core.errors import DataError, ModelError, nearest
+from relish.core.io import check_target
 from relish.core.progress import Progress
-from relish.data.dataset import TRAIN, WHOLE, Dataset, Split
+from relish.data.dataset import TRAIN, WHOLE
 from relish.data.loader import epoch_batches, training_batches
 from relish.data.sources import DataSource, find_dataset
 from relish.data.survey import survey
@@ -62,7 +63,8 @@ def show(
     dataset = survey(find_dataset(data, progress=progress), progress=progress).dataset
     for warning in dataset.warnings:
         (progress or Progress()).warn(warning)
-    split = _training_split(dataset)
+    name = next((name for name in (TRAIN, WHOLE) if name in dataset.splits), next(iter(dataset.splits)))
+    split = dataset.splits[name]
     if recipe is None:
         return first_and_last(split, dataset.classes, first=first, last=last, rows=rows, columns=columns)
     chosen = named_recipe(recipe)
@@ -77,13 +79,6 @@ def show(
         for pixels, label in zip(shown, batch.labels.tolist(), strict=True)
     ]
     return image_grid([cells[i : i + columns] for i in range(0, len(cells), columns)])
-
-
-def _training_split(dataset: Dataset) -> Split:
-    for name in (TRAIN, WHOLE):
-        if name in dataset.splits:
-            return dataset.splits[name]
-    return next(iter(dataset.splits.values()))
 
 
 def find_models(query: str) -> list[Listed]:
@@ -137,7 +132,6 @@ def convert(
         out: the file to write, `.safetensors`.
         source: the network it must belong to; None takes the one that the file names, or a Gluon file's shapes fit.
         overwrite: replace a file that stands at `out`.
-        progress: shows what was read.
 
     Returns:
         The model in the file.
@@ -147,7 +141,11 @@ def convert(
         WriteFailed: no space, no permission.
     """
     file, target, progress = Path(weights), Path(out), progress or Progress()
-    _check(file, target, overwrite)
+    if str(file) == "none":
+        raise ModelError("there is nothing to convert: random weights are in no file.", hint="Name a file of weights.")
+    if target.exists() and file.exists() and target.samefile(file):
+        raise ModelError(f"{target}: is the file to read.", hint="Name another to write.")
+    check_target(target, ".safetensors", overwrite=overwrite)
     model = load_source(source, file, progress=progress)
     total = sum(parameter.numel() for parameter in model.network.parameters())
     arguments = "".join(f", {key} {value}" for key, value in model.description.model_args.items())
@@ -160,18 +158,3 @@ def convert(
     save_model(target, model.network, model.description, {"source": f"{file.name} (SHA-256 {model.sha256})"})
     progress.say(f"next    relish models --weights {target}    or:  relish fit DATA --weights {target}")
     return model
-
-
-def _check(file: Path, target: Path, overwrite: bool) -> None:
-    if str(file) == "none":
-        raise ModelError("there is nothing to convert: random weights are in no file.", hint="Name a file of weights.")
-    if target.suffix != ".safetensors":
-        raise ModelError(
-            f"{target}: is not named .safetensors.", hint=f"Write to {target.with_suffix('.safetensors')}."
-        )
-    if target.is_dir():
-        raise ModelError(f"{target}: is a folder.", hint="Name a file.")
-    if target.exists() and file.exists() and target.samefile(file):
-        raise ModelError(f"{target}: is the file to read.", hint="Name another to write.")
-    if target.exists() and not overwrite:
-        raise ModelError(f"{target} exists already.", hint="Name another file, or replace it: --overwrite.")

@@ -189,9 +189,9 @@ def _tally(predictions: Sequence[Prediction], table: Table) -> dict[str, int]:
     }
 
 
-def _without_row(pictures: Iterable[NamedImage], missing: MissingRows) -> Iterator[NamedImage]:
+def _without_row(images: Iterable[NamedImage], missing: MissingRows) -> Iterator[NamedImage]:
     """The images that have no row yet."""
-    return (image for number, image in enumerate(pictures) if missing(_name(image, number)))
+    return (image for number, image in enumerate(images) if missing(_name(image, number)))
 
 
 def _name(image: NamedImage, number: int) -> str:

@@ -1,4 +1,4 @@
-"""`report`: one page that says what a run is worth, where it errs, and how to make it again.
+"""`report`: one page that says how good a run's model is, where it errs, and how to make it again.
 
 Nothing is evaluated again: figures are those of `evaluation.json`, predictions those of `predictions.npz`. The model is
 loaded only to explain its predictions.
@@ -6,6 +6,7 @@ loaded only to explain its predictions.
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +14,15 @@ from typing import Any
 
 from relish.core.context import Context
 from relish.core.errors import RelishError, RunError
+from relish.core.io import write_text
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder, given_in_python
-from relish.data.dataset import SEVERITIES, TRAIN, VALIDATION, Finding
+from relish.data.dataset import SEVERITIES, TRAIN, VALIDATION, Finding, first_few
 from relish.evaluation.explain import least_sure, most_wrong
 from relish.evaluation.metrics import Curves, Proportion, Scores, SweepPoint
 from relish.models.saved_model import read_header
 from relish.reporting import plots
-from relish.reporting.page import percent, percent_interval
-from relish.reporting.run_figures import (
-    calibration_sentences,
-    class_rows,
-    decision_sentences,
-    figure_rows,
-    majority_share,
-)
+from relish.reporting.page import percent, percent_interval, render
 from relish.reporting.run_page import (
     Confusion,
     Example,
@@ -35,9 +30,13 @@ from relish.reporting.run_page import (
     Rung,
     ShownFinding,
     Thumbnail,
+    calibration_sentences,
+    class_rows,
     confusion_matrix,
+    decision_sentences,
+    figure_rows,
     images_of_cells,
-    write_report,
+    majority_share,
 )
 from relish.tasks.classifier import Classifier, reloaded, saved_path
 from relish.tasks.report_examples import Examples, changed_fields, fit_command, runs_beside, thumb
@@ -72,11 +71,10 @@ class _Run:
 
     @property
     def trained(self) -> list[dict[str, str]]:
-        """What the model learned from: a climb learns from validation images too, unless it is judged by them."""
+        """The training images: a climb trains on validation images too, unless it is evaluated on them."""
         names = [TRAIN] if self.recipe.get("method", "train") == "train" else [TRAIN, VALIDATION]
-        return [
-            row for name in names if name != self.evaluation["split"] for row in self.dataset["splits"].get(name, [])
-        ]
+        names = [name for name in names if name != self.evaluation["split"]]
+        return [row for name in names for row in self.dataset["splits"].get(name, [])]
 
 
 def report(
@@ -109,7 +107,7 @@ def report(
     if target.is_dir():
         raise RunError(f"--out {target} is a folder.", hint=f"Name a file in it: {target / 'report.html'}")
     page = _page(context, _read(folder, run))
-    write_report(target, page)
+    write_text(target, render("run.html", page=page))
     for note in page.notes:
         context.progress.warn(note)
     return target
@@ -149,7 +147,7 @@ def _page(context: Context, run: _Run) -> ReportPage:
         )
     return ReportPage(
         title=folder.path.resolve().name,
-        facts=facts_of(folder, run.dataset, run.recipe, evaluation),
+        facts=_facts(run),
         split=evaluation["split"],
         top1=scores.top1,
         majority_share=majority_share(scores),
@@ -192,12 +190,11 @@ def _examples(context: Context, run: _Run, positions: Sequence[int]) -> tuple[di
 
 
 def _cell_images(run: _Run, confusion: Confusion) -> dict[str, list[Thumbnail]]:
-    chosen = images_of_cells(confusion, MOST_BEHIND)
-    thumbs = {
-        name: [shown for p in positions if (shown := thumb(run.run_images, run.evaluated[p])) is not None]
-        for name, positions in chosen.items()
-    }
-    return {name: shown for name, shown in thumbs.items() if shown}
+    found = {}
+    for name, positions in images_of_cells(confusion, MOST_BEHIND).items():
+        thumbs = (thumb(run.run_images, run.evaluated[p]) for p in positions)
+        found[name] = [shown for shown in thumbs if shown is not None]
+    return {name: shown for name, shown in found.items() if shown}
 
 
 def _before(run: _Run) -> list[tuple[float, float]]:
@@ -232,22 +229,18 @@ MOST_FOUND, MOST_OF_ONE = 30, 4
 """Findings shown, the gravest first, and images of each."""
 
 
-def facts_of(
-    folder: RunFolder, dataset: Mapping[str, Any], recipe: Mapping[str, Any], evaluation: Mapping[str, Any]
-) -> tuple[tuple[str, str], ...]:
-    """What it was made from, in a few lines."""
-    splits = ", ".join(f"{len(rows):,} {name}" for name, rows in dataset["splits"].items())
-    classes = evaluation["classes"]
-    named = ", ".join(classes[:8]) + (f" and {len(classes) - 8} more" if len(classes) > 8 else "")
-    seconds = evaluation.get("training_seconds") or 0.0
-    facts = [
-        ("pictures", f"{dataset['name']}: {splits}"),
-        ("classes", f"{len(classes)}: {named}"),
-        ("source model", _source(folder)),
-        ("recipe", str(recipe["name"])),
+def _facts(run: _Run) -> tuple[tuple[str, str], ...]:
+    """What the model was made from."""
+    splits = ", ".join(f"{len(rows):,} {name}" for name, rows in run.dataset["splits"].items())
+    classes = run.evaluation["classes"]
+    seconds = run.evaluation.get("training_seconds") or 0.0
+    return (
+        ("pictures", f"{run.dataset['name']}: {splits}"),
+        ("classes", f"{len(classes)}: {first_few(classes, 8)}"),
+        ("source model", _source(run.folder)),
+        ("recipe", str(run.recipe["name"])),
         ("training took", f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"),
-    ]
-    return tuple(facts)
+    )
 
 
 def rungs_of(folder: RunFolder) -> list[Rung]:
@@ -268,7 +261,7 @@ def training_curves(folder: RunFolder) -> tuple[Curves, str]:
     return curve_points(RunFolder(folder.stages / stages[-1])), HELD_OUT
 
 
-def findings_of(folder: RunFolder, run_images: RunImages) -> tuple[int | None, list[ShownFinding], dict[str, int]]:
+def findings_of(folder: RunFolder, run_images: RunImages) -> tuple[int | None, list[ShownFinding], Mapping[str, int]]:
     """How many images the check looked over, the gravest of what it found, and how much there is of each severity.
 
     Raises:
@@ -285,8 +278,7 @@ def findings_of(folder: RunFolder, run_images: RunImages) -> tuple[int | None, l
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} cannot be read ({error}).", hint="Move it away to report without it.") from error
     shown = [_found(one, run_images) for one in findings[:MOST_FOUND]]
-    each = {severity: sum(one.severity == severity for one in findings) for severity in SEVERITIES}
-    return checked, shown, {severity: count for severity, count in each.items() if count}
+    return checked, shown, Counter(one.severity for one in findings)  # in the order of the severities
 
 
 def sweep_of(folder: RunFolder) -> tuple[dict[str, list[SweepPoint]], str]:
@@ -329,16 +321,14 @@ def _rung_name(event: Mapping[str, Any]) -> str:
 
 def _rung_words(event: Mapping[str, Any]) -> str:
     right = Proportion(event["correct"], event["count"])
-    words = (
-        f"{percent(right.value)} ({right.correct:,} of {right.count:,}, "
-        f"95% interval {percent_interval(right.interval)})"
-    )
+    counts = f"{right.correct:,} of {right.count:,}"
+    words = f"{percent(right.value)} ({counts}, 95% interval {percent_interval(right.interval)})"
     if event["rung"] != "average":
         return words
     gain, error = event.get("gain"), event.get("error")
-    loss = "" if gain is None or error is None else (
-        f", loss {abs(gain):.3f} ± {error:.3f} {'lower' if gain >= 0 else 'higher'} than the probe's"
-    )  # fmt: skip
+    loss = ""
+    if gain is not None and error is not None:
+        loss = f", loss {abs(gain):.3f} ± {error:.3f} {'lower' if gain >= 0 else 'higher'} than the probe's"
     return f"{words}; the probe had {event['probe_correct']} of them right{loss}"
 
 

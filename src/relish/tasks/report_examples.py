@@ -44,7 +44,10 @@ LIKELIEST = 3
 
 
 class Examples:
-    """Makes examples of one run's judged images; what it had to leave out is in `notes`."""
+    """Makes examples of the images that a run was evaluated on; what it had to omit is in `notes`.
+
+    `evaluated` and `trained` are rows of `dataset.json`, the former in the order of the predictions.
+    """
 
     def __init__(
         self,
@@ -55,10 +58,6 @@ class Examples:
         trained: Sequence[Row],
         context: Context,
     ) -> None:
-        """
-        Args:
-            judged, learned: rows of `dataset.json`; those judged in the order of the answers.
-        """
         self.model, self.predictions, self.run_images, self.context = model, predictions, run_images, context
         self.rows, self.trained = evaluated, trained
         self.notes: list[str] = []
@@ -83,8 +82,8 @@ class Examples:
     ) -> Example:
         row, classes = self.predictions.probabilities[p], self.predictions.classes
         truth, predicted = classes[self.predictions.labels[p]], classes[self.predictions.predicted[p]]
-        how = "rightly" if truth == predicted else "wrongly"
-        alt = f"Picture of class {truth}, {how} taken for {predicted}, as the network sees it"
+        verdict = "rightly" if truth == predicted else "wrongly"
+        alt = f"Picture of class {truth}, {verdict} taken for {predicted}, as the network sees it"
         best = np.argsort(-row, kind="stable")[:LIKELIEST]
         return Example(
             shown=Thumbnail(embed(Image.fromarray(pixels), FRAMED_SIDE), self.rows[p]["path"], alt),
@@ -97,18 +96,18 @@ class Examples:
         )
 
     def _heat(self, framed: Tensor, predicted: list[int]) -> npt.NDArray[np.float32] | None:
-        network, how = self.model.network, self.model.preprocessing
+        network, preprocessing = self.model.network, self.model.preprocessing
         if why := overlays_unavailable():
             self.notes.append(f"Heat maps: {why}.")
             return None
-        layer = last_feature_map(network, how.image_size)
+        layer = last_feature_map(network, preprocessing.image_size)
         if layer is None:
             self.notes.append("Heat maps: this network has no layer laid out over the picture that relish can find.")
             return None
         self.context.progress.say(
             f"explain {len(predicted)} pictures, by Grad-CAM on {layer.layer} ({layer.side} × {layer.side})"
         )
-        return heatmaps(network, framed, predicted, how, layer)
+        return heatmaps(network, framed, predicted, preprocessing, layer)
 
     def _neighbours(self, positions: Sequence[int]) -> dict[int, tuple[Thumbnail, ...]]:
         trained = self.trained
@@ -142,9 +141,8 @@ class Examples:
         sha256 = {self.run_images.path(row["path"]): row["sha256"] for row in [*trained, *asked]}
 
         def features(rows: Sequence[Row], title: str) -> Features:
-            split, how = self.run_images.split(rows, classes), model.preprocessing
-            (found,) = features_of(backbone, split, [View(how)], sha256, self.context, title=title)
-            return found
+            split, view = self.run_images.split(rows, classes), View(model.preprocessing)
+            return features_of(backbone, split, [view], sha256, self.context, title=title)[0]
 
         kept = features(trained, "features of training pictures")
         return nearest(kept, features(asked, "features of pictures shown"), NEIGHBOURS)
@@ -181,28 +179,22 @@ def runs_beside(folder: RunFolder, predictions: RunPredictions) -> tuple[list[Ot
     """
     evaluated_on = _evaluated_images(folder, folder.read_evaluation()["split"])
     own = _Evaluated(folder, *_names(folder), predictions)
-    others = [found for path in _beside(folder.path) if (found := _evaluated_run(path, evaluated_on)) is not None]
+    here = folder.path.resolve()
+    beside = sorted(other.parent for other in here.parent.glob("*/request.json") if other.parent != here)
+    others = [found for path in beside if (found := _evaluated_run(path, evaluated_on)) is not None]
     others.sort(key=lambda other: -other.predictions.accuracy.value)
     shown = sorted([own, *others[:MOST]], key=lambda one: -one.predictions.accuracy.value)
     return ([_shown(one, own) for one in shown] if others else []), max(0, len(others) - MOST)
 
 
-def _beside(path: Path) -> list[Path]:
-    here = path.resolve()
-    return sorted(other.parent for other in here.parent.glob("*/request.json") if other.parent != here)
-
-
 def _evaluated_run(path: Path, evaluated_on: list[tuple[str, str]]) -> _Evaluated | None:
-    """A run judged on these very images; a folder that is damaged or unfinished is none."""
+    """A run that was evaluated on these very images; a folder that is damaged or unfinished is none."""
     folder = RunFolder(path)
     if not folder.finished:
         return None
     try:
         evaluation = folder.read_evaluation()
-        if (
-            evaluation["top1"]["count"] != len(evaluated_on)
-            or _evaluated_images(folder, evaluation["split"]) != evaluated_on
-        ):
+        if _evaluated_images(folder, evaluation["split"]) != evaluated_on:
             return None
         return _Evaluated(folder, *_names(folder), read_run_predictions(folder, evaluation))
     except (RelishError, KeyError, TypeError):
@@ -223,12 +215,9 @@ def _names(folder: RunFolder) -> tuple[str, str]:
 
 
 def _shown(one: _Evaluated, own: _Evaluated) -> OtherRun:
-    sentence = ""
-    if one is not own:
-        found = mcnemar(own.predictions.right, one.predictions.right)
-        sentence = found.sentence(own.folder.path.resolve().name, one.folder.path.name)
-    name = one.folder.path.resolve().name
-    return OtherRun(name, one.recipe, one.source, one.predictions.accuracy, sentence)
+    names = [run.folder.path.resolve().name for run in (own, one)]
+    sentence = "" if one is own else mcnemar(own.predictions.right, one.predictions.right).sentence(*names)
+    return OtherRun(names[1], one.recipe, one.source, one.predictions.accuracy, sentence)
 
 
 # ---- the command that makes a run again -----------------------------------------------------------------------------
@@ -241,9 +230,7 @@ _NOT_TYPED = ("data", "identity", "judge", "mapping", "strict", "budget", "pytho
 def fit_command(request: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
     """The `relish fit` of a run, or the call that makes it where it was given what no command can type.
 
-    Args:
-        request: of `request.json`.
-        recipe: of `recipe.yaml`.
+    `request` is of `request.json`, `recipe` of `recipe.yaml`.
     """
     if request.get("python"):
         return fit_call(request, recipe)

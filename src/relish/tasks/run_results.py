@@ -1,5 +1,7 @@
 """What a finished run predicted on the split it was evaluated on, and the images of that split, found again.
 
+`classifier_html` shows both in a notebook: images are embedded, so a saved notebook shows them without the dataset.
+
 Predictions are made from the logits, as they were for `evaluation.json`: probabilities are kept in fewer digits, by
 which an image that lies on a threshold may come to the other side of it. An image is shown only if its bytes are still
 those that the run saw.
@@ -18,18 +20,20 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import TypeAdapter
 
-from relish.core.errors import ImageError, RunError
+from relish.core.errors import ImageError, RelishError, RunError
 from relish.core.io import sha256_of_file
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import Split
 from relish.data.image import open_image
-from relish.evaluation.metrics import Proportion
+from relish.evaluation.explain import most_wrong
+from relish.evaluation.metrics import Proportion, Scores
 from relish.evaluation.prediction import Decision, softmax
+from relish.reporting.page import embed, render
 
 
 @dataclass(frozen=True, eq=False)
 class RunPredictions:
-    """Answers and true classes of N images."""
+    """Predictions and true classes of N images."""
 
     classes: tuple[str, ...]
     labels: npt.NDArray[np.int64]
@@ -55,7 +59,7 @@ class RunPredictions:
 
 
 def read_run_predictions(folder: RunFolder, evaluation: dict[str, Any]) -> RunPredictions:
-    """What the run's model said.
+    """The predictions of a run's model.
 
     Args:
         folder: a finished run.
@@ -81,13 +85,9 @@ def read_run_predictions(folder: RunFolder, evaluation: dict[str, Any]) -> RunPr
 
 
 class RunImages:
-    """Opens a run's images, and remembers which could not be shown."""
+    """Opens the images of a run, given its `dataset.json`, and remembers which could not be shown."""
 
     def __init__(self, dataset: Mapping[str, Any]) -> None:
-        """
-        Args:
-            dataset: what `dataset.json` holds.
-        """
         self.root = Path(dataset["root"])
         self.rows: Mapping[str, list[Mapping[str, str]]] = dataset["splits"]
         self._known = {row["path"]: row["sha256"] for rows in self.rows.values() for row in rows}
@@ -125,3 +125,47 @@ class RunImages:
         """Rows of `dataset.json` as a split, in their order."""
         labels = np.array([classes.index(row["class"]) for row in rows], dtype=np.int64)
         return Split(tuple(self.path(row["path"]) for row in rows), labels)
+
+
+# ---- a classifier in a notebook -----------------------------------------------------------------------------------
+
+
+MISTAKES = 3
+TRIED = 30
+"""Mistakes looked at for images that still exist."""
+THUMBNAIL_SIDE = 128
+"""Longest side in pixels."""
+
+
+def classifier_html(path: Path | None, source: str, classes: tuple[str, ...], accuracy: str) -> str:
+    """An HTML fragment about a classifier.
+
+    Args:
+        path: what it was loaded from: a run folder, a model file, or None.
+        accuracy: in words, shown where no evaluation can be read; may be empty.
+    """
+    mistakes: list[dict[str, Any]] = []
+    if path is not None and path.is_dir() and (folder := RunFolder(path)).finished:
+        try:
+            evaluation = folder.read_evaluation()
+            accuracy = f"{evaluation['split']} accuracy {Scores.from_json(evaluation).top1.sentence()}"
+            mistakes = _mistakes(folder, evaluation)
+        except (RelishError, KeyError, TypeError):
+            pass  # the fragment is shown unasked: what is damaged in a run is for `relish report` to say
+    accuracy = accuracy or "not evaluated"
+    return render("classifier.html", path=path, source=source, classes=classes, accuracy=accuracy, mistakes=mistakes)
+
+
+def _mistakes(folder: RunFolder, evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    found, dataset = read_run_predictions(folder, evaluation), folder.read_dataset()
+    images, rows = RunImages(dataset), dataset["splits"][evaluation["split"]]
+    mistakes: list[dict[str, Any]] = []
+    for position in most_wrong(found.probabilities, found.predicted, found.labels, TRIED):
+        path = rows[position]["path"]
+        truth, predicted = found.classes[found.labels[position]], found.classes[found.predicted[position]]
+        if (image := images.open(path)) is not None:
+            shown = embed(image, THUMBNAIL_SIDE, 80)
+            mistakes.append({"image": shown, "path": path, "truth": truth, "predicted": predicted})
+        if len(mistakes) == MISTAKES:
+            break
+    return mistakes

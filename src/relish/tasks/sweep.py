@@ -1,10 +1,7 @@
 """`sweep`: accuracy against a number of the recipe, for one recipe or several (the book's exercises 1 and 2).
 
-In:   pictures, which field to vary over which values, recipe names.
-Out:  a `Sweep`: a table, a plot, the best of each recipe, and whether these still differ.
-
-Every point is scored on validation data held back from the training pictures; the test split is looked at once, at the
-end, for the best point of each recipe alone. Picking the best of many on the test split would flatter it.
+Every point is scored on validation images held out of training; the test split is used once, at the end, for the best
+point of each recipe alone. Picking the best of many on the test split would flatter it.
 """
 
 import math
@@ -48,12 +45,12 @@ class Sweep:
     outcomes: Mapping[str, tuple[Outcome, ...]]
     """By recipe, in the order of the values."""
     tests: Mapping[str, Proportion]
-    """Test accuracy of each recipe's best point; empty where the pictures have no test split."""
+    """Test accuracy of each recipe's best point; empty where the dataset has no test split."""
     conclusion: str
     folder: Path
 
     def best(self, recipe: str) -> Outcome | None:
-        """The point with the highest validation accuracy, the smaller value of equals; None where all diverged."""
+        """See `best_of`; of equals the one with the smaller value."""
         return best_of(self.outcomes[recipe])
 
     def table(self) -> str:
@@ -62,7 +59,7 @@ class Sweep:
             [
                 name,
                 f"{getattr(outcome.recipe, self.field):g}",
-                *_judged(outcome),
+                *_accuracy_cells(outcome),
                 "best" if outcome is self.best(name) else "",
             ]
             for name, outcomes in self.outcomes.items()
@@ -121,7 +118,7 @@ def sweep(
         points: how many values a range has.
         recipes: names or `Recipe`s.
         settings: other recipe fields to change, in every recipe.
-        val_split: share of the training pictures held back, where the pictures bring no validation split.
+        val_split: fraction of the training images that is held out, where the dataset brings no validation split.
 
     Returns:
         What was found; None in every process but the first.
@@ -203,7 +200,7 @@ def best_of(outcomes: Sequence[Outcome]) -> Outcome | None:
     return max(fine, key=lambda pair: pair[1])[0] if fine else None
 
 
-def _judged(outcome: Outcome) -> list[str]:
+def _accuracy_cells(outcome: Outcome) -> list[str]:
     if outcome.scores is None:
         return ["diverged", ""]
     top1 = outcome.scores.top1
