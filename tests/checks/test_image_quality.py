@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from relish.checks.image_quality import balance
+from relish.checks.images import balance
 from tests.checks.planted import brief, image_set_of, of_kind, scene
 
 

@@ -15,8 +15,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from relish.checks.image_quality import BLANK_CONTRAST
-from relish.checks.images import Floats, ImageSet, Positions
+from relish.checks.images import BLANK_CONTRAST, Floats, ImageSet, Positions
 from relish.data.dataset import Border, Finding, Kind, Severity
 
 Codes = npt.NDArray[np.uint64]

@@ -12,8 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from relish.checks.image_quality import balance, hard_to_see, odd_shapes
-from relish.checks.images import Floats, ImageSet, Positions, image_set, layout, unreadable
+from relish.checks.images import (
+    Floats,
+    ImageSet,
+    Positions,
+    balance,
+    hard_to_see,
+    image_set,
+    layout,
+    odd_shapes,
+    unreadable,
+)
 from relish.checks.label_issues import (
     OutOfFold,
     labels_not_checked,
