@@ -6,6 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from relish.cli import options as o
+from relish.server.limits import Limits
 
 
 @o.app.command(
@@ -19,11 +20,11 @@ def serve(
     token_file: Annotated[
         Path | None, Option(help="File that holds the token.", show_default="RELISH_TOKEN, if it is set")
     ] = None,
-    max_megabytes: Annotated[float, Option(help="Of one request.", min=0.001)] = 20,
-    max_megapixels: Annotated[float, Option(help="Of one picture.", min=0.001, max=120)] = 50,
-    max_pictures: Annotated[int, Option(help="In one request.", min=1)] = 32,
-    max_requests: Annotated[int, Option(help="Under way at once.", min=1)] = 64,
-    batch: Annotated[int, Option(help="Pictures answered together, at most.", min=1)] = 16,
+    max_megabytes: Annotated[float, Option(help="Of one request.", min=0.001)] = round(Limits.body_bytes / 1e6),
+    max_megapixels: Annotated[float, Option(help="Of one picture.", min=0.001, max=120)] = round(Limits.pixels / 1e6),
+    max_pictures: Annotated[int, Option(help="In one request.", min=1)] = Limits.files,
+    max_requests: Annotated[int, Option(help="Under way at once.", min=1)] = Limits.requests,
+    batch: Annotated[int, Option(help="Pictures answered together, at most.", min=1)] = Limits.batch,
     threads: Annotated[int | None, Option(help="Of the processor, for one batch.", show_default="all", min=1)] = None,
     device: o.Device = "auto",
 ) -> None:
@@ -32,7 +33,6 @@ def serve(
     A run folder is served by PyTorch, and its page shows where the model looks. An exported file is served by ONNX
     Runtime alone. The log is one line of JSON a request, on standard error.
     """
-    from relish.server.limits import Limits
     from relish.tasks.serve import serve as run
 
     limits = Limits(

@@ -1,12 +1,13 @@
 """A run folder: everything one `fit` made, under fixed names.
 
     request.json         what was asked for: data, source model, seed, and the run's identity
-    recipe.yaml          every number of the training
+    recipe.yaml          every setting of the training
     classes.json         class names, in the order of the outputs
     source.safetensors   the module that was handed in, where one was, as it was then
     dataset.json         every image's path, class, split and SHA-256
     check.json           findings of a first look at the images
     precision.json       with precision=auto, which one was chosen and why
+    plan.json            what the ladder does within its time
     stopwatch.json       how long a climb of the ladder has taken, over all of its starts
     environment.json     processor, threads, versions, command
     metrics.jsonl        one line for each event, only ever appended to
@@ -163,7 +164,7 @@ class RunFolder:
         return _mapping(self.evaluation, json.loads)
 
     def read_check(self) -> dict[str, Any] | None:
-        """The `findings` and `images` of the check before training; None where there was none."""
+        """The `findings` of the check before training and the count of `pictures`; None where there was none."""
         return _mapping(self.check, json.loads) if self.check.is_file() else None
 
     def record(self, **event: Any) -> None:

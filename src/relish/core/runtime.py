@@ -143,7 +143,7 @@ def usable_cores() -> int:
 
 
 def derive_seed(seed: int, purpose: str, *numbers: int) -> int:
-    """A 63-bit seed for one purpose, such as `derive_seed(0, "head")` or `derive_seed(0, "image", epoch, index)`."""
+    """A 63-bit seed for one purpose, such as `derive_seed(0, "head")` or `derive_seed(0, "order", epoch)`."""
     text = "/".join([str(seed), purpose, *map(str, numbers)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 

@@ -3,6 +3,9 @@
 A file's first bytes decide its kind, never its name. The error for a file that is no image names its kind (`text
 file`, `HTML page`): failed downloads leave web pages called .jpg, phones HEIC files, Git pointers, and each needs
 another remedy.
+
+Whoever changes what can be opened, or its pixels, raises `_RULES` in `survey.py` and in `evaluation/features.py`: the
+cache then forgets what it holds.
 """
 
 import codecs

@@ -1,6 +1,6 @@
 """Preprocessing as ONNX operators: (N, H, W, 3) uint8 images of any size to the network's (N, 3, S, S) float32.
 
-`pixels` and `normalised` compute what `transforms.as_evaluated` and `normalise` compute; everything that follows from
+`pixels` and `normalised` compute what `transforms.evaluation_transform` and `normalise` compute; everything that follows from
 an image's size is worked out inside the graph. An exporter's own `interpolate` is not Pillow's resize, so the filter is
 computed here from the length itself, in float64 as Pillow does, and rounded to its 22 bits. A float32 holds 24 bits,
 too few for the sum of such weights with 8-bit pixels: each weight is split into two halves whose sums are exact, and

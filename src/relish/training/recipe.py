@@ -1,9 +1,7 @@
-"""A recipe: every number of a training run, in one frozen dataclass.
+"""A recipe: every setting of a training run in one frozen dataclass, and the losses it can ask for.
 
-In:   a name, and `key=value` overrides.
-Out:  a `Recipe`, printable, saved in the run folder as YAML, read back from there.
-
-A recipe changes numbers, never the loop: two runs with equal recipes, seeds, pictures and weights are the same run.
+`method` says what runs: the loop, the probe alone, or the ladder, whose own numbers are in `budget.py`. Two runs with
+equal recipes, seeds, images and weights are the same run.
 """
 
 import math
