@@ -3,8 +3,8 @@
 `pixels` and `normalised` compute what `transforms.evaluation_transform` and `normalise` compute; everything that
 follows from an image's size is worked out inside the graph. An exporter's own `interpolate` is not Pillow's resize, so
 the filter is computed here from the length itself, in float64 as Pillow does, and rounded to its 22 bits. A float32
-holds 24 bits, too few for the sum of such weights with 8-bit pixels: each weight is split into two halves whose sums are
-exact, and the halves are added only where the result is rounded.
+holds 24 bits, too few for the sum of such weights with 8-bit pixels: each weight is split into two halves whose sums
+are exact, and the halves are added only where the result is rounded.
 
 The weights of neighbouring rows of the result fall on neighbouring rows of the image; a matrix over all rows would be
 mostly zeros. The result's rows are therefore computed in blocks, each with the window of rows it needs: the same sums
