@@ -132,6 +132,9 @@ def test_a_model_of_an_own_class_is_loaded_with_a_new_one(colours, net, tmp_path
     again = relish.load(tmp_path / "run", network=Net(classes=9))
     assert again.predict(image)[0].probabilities == made.predict(image)[0].probabilities
     assert read_header(tmp_path / "run" / "model.safetensors")["architecture"].endswith("test_user_code.Net")
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert 'relish.load("run", network=Net())' in card
+    assert "relish predict" not in card
     with pytest.raises(ModelError, match=r"your own class .*Net, which relish cannot build"):
         relish.load(tmp_path / "run")
     assert "your own class" in refused("predict", tmp_path / "run", image)

@@ -21,7 +21,7 @@ from relish.data.dataset import SEVERITIES, Finding
 from relish.data.transforms import Preprocessing
 from relish.evaluation.held_out import Gap, gap_of
 from relish.evaluation.metrics import Proportion
-from relish.models.saved_model import read_header
+from relish.models.saved_model import OWN, read_header
 from relish.reporting.text import three_digits
 
 MOST_CLASSES = 50
@@ -274,12 +274,18 @@ def _gap(gap: Gap | None, split: str) -> list[str]:
 
 
 def _use(name: str, header: Mapping[str, str]) -> list[str]:
+    own = header.get("library") == OWN
+    network = f", network={header['architecture'].rpartition('.')[2]}()" if own else ""
     python = (
-        f"import relish\n\nclf = relish.load({json.dumps(name, ensure_ascii=False)})\n"
+        f"import relish\n\nclf = relish.load({json.dumps(name, ensure_ascii=False)}{network})\n"
         '(answer,) = clf.predict("new.jpg")\nprint(answer.class_name, answer.probability, answer.unsure)'
     )
     shell = f"relish predict {shlex.quote(name)} new.jpg\nrelish predict {shlex.quote(name)} folder/ --out answers.csv"
-    lines = ["From the folder that this one lies in:", "", *fenced("python", python), "", *fenced("bash", shell)]
+    lines = ["From the folder that this one lies in:", "", *fenced("python", python)]
+    if own:
+        lines += ["", f"`network` is a new instance of the class that was trained, `{header['architecture']}`."]
+    else:
+        lines += ["", *fenced("bash", shell)]
     if "preprocessing" in header:
         preprocessing = Preprocessing(**json.loads(header["preprocessing"]))
         size = preprocessing.image_size

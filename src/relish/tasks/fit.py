@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from relish.core.context import Context, Listener
-from relish.core.errors import RecipeError, RunError
+from relish.core.errors import RunError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import keep_freed_memory
@@ -110,13 +110,8 @@ def fit(
     keep_freed_memory()
     context = Context.on(device, progress, workers)
     say = context.progress.say
-    if transform is None and getattr(data, "transform", None) is not None:
-        raise RecipeError(
-            "the images come with a transform of their own, which relish would not use.",
-            hint="Give it as transform=; relish prepares images for evaluation itself.",
-        )
     module = source if isinstance(source, nn.Module) else None
-    code = user_code(module, head, transform, loss, callbacks, mean, std)
+    code = user_code(data, module, head, transform, loss, callbacks, mean, std)
     settings = {**(settings or {}), **({} if image_size is None else {"image_size": image_size})}
     given: dict[str, Any] = {
         "data": None if data is None else data_name(data),
@@ -163,9 +158,16 @@ def fit(
     if request.budget is not None:
         say(f"start   {time.monotonic() - began:.0f} s to look the pictures over; the budget counts from here")
     classifier = train_and_evaluate(context, prepared, folder)
-    made = shlex.quote(str(folder.path))
-    say(f"next    relish report {made}    or:  relish predict {made} PICTURE…")
+    say(f"next    {_next(folder, code)}")
     return classifier
+
+
+def _next(folder: RunFolder, code: UserCode) -> str:
+    """What to type next; no command can load a model of the user's own class."""
+    if own_network(code.source) is not None:
+        return 'relish.report(clf)    or:  relish.export(clf, "model.onnx")'
+    made = shlex.quote(str(folder.path))
+    return f"relish report {made}    or:  relish predict {made} PICTURE…"
 
 
 def _resumed(

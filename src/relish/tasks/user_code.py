@@ -65,6 +65,7 @@ NOTHING = UserCode()
 
 
 def user_code(
+    data: object,
     module: nn.Module | None,
     head: str | None,
     transform: Transform | None,
@@ -77,8 +78,13 @@ def user_code(
 
     Raises:
         ModelError: the module has no output layer that can be found.
-        RecipeError: something that cannot be called, or a head without a module.
+        RecipeError: something that cannot be called, a head without a module, or images with a transform of their own.
     """
+    if transform is None and getattr(data, "transform", None) is not None and hasattr(data, "samples"):
+        raise RecipeError(
+            "the images come with a transform of their own, which relish would not use.",
+            hint="Give it as transform=; relish prepares images for evaluation itself.",
+        )
     named = [("transform", transform), ("loss", loss), *(("one of callbacks", one) for one in callbacks)]
     for name, one in named:
         if one is not None and not callable(one):
