@@ -17,7 +17,7 @@ from relish.data.dataset import Split
 from relish.data.split import evenly_spaced
 from relish.data.transforms import Preprocessing
 from relish.evaluation.inference import split_logits
-from relish.models.head import Match
+from relish.models.head import Match, match_words
 
 Labels = npt.NDArray[np.int64]
 
@@ -55,16 +55,16 @@ class RowProof:
     def sentence(self) -> str:
         """Such as `hotdog = row 934 "hotdog": likeliest on 71 of 100 hotdog pictures, 1 of 100 others`."""
         return (
-            f"{self.class_name} = row {self.row}{_quoted(self.label)}: likeliest on {self.wins} of {self.images} "
+            f"{self.class_name} = row {match_words(self.row, self.label)}: likeliest on {self.wins} of {self.images} "
             f"{self.class_name} pictures, {self.wins_elsewhere} of {self.others} others"
         )
 
     def doubt(self) -> str:
         """What to type where another row wins more often."""
         return (
-            f"row {self.row}{_quoted(self.label)} wins on {self.wins} of {self.images} {self.class_name} pictures, "
-            f"row {self.best}{_quoted(self.best_label)} on {self.best_wins}: say --map {self.class_name}={self.best} "
-            "if that is the class meant"
+            f"row {match_words(self.row, self.label)} wins on {self.wins} of {self.images} {self.class_name} pictures, "
+            f"row {match_words(self.best, self.best_label)} on {self.best_wins}: "
+            f"say --map {self.class_name}={self.best} if that is the class meant"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def prove_rows(
     some = split.take(_sample(split.labels, len(classes)))
     rows = split_logits(network, some, preprocessing, context, title="proving rows").argmax(1)
     return [
-        _proof(name, matches[name][0], rows[some.labels == label], rows[_others(some.labels, label)], labels)
+        _proof(name, matches[name][0], rows[some.labels == label], rows[_spaced(some.labels != label)], labels)
         for label, name in enumerate(classes)
         if matches[name]
     ]
@@ -133,16 +133,9 @@ def _proof(name: str, match: Match, of_class: Labels, of_others: Labels, labels:
 def _sample(labels: Labels, classes: int) -> Labels:
     """Positions of a few images of every class, evenly spaced."""
     each = min(MOST_OF_A_CLASS, max(FEWEST, MOST // classes))
-    return np.concatenate([_spaced(np.flatnonzero(labels == label), each) for label in range(classes)])
+    return np.concatenate([_spaced(labels == label, each) for label in range(classes)])
 
 
-def _others(labels: Labels, label: int) -> Labels:
-    return _spaced(np.flatnonzero(labels != label), MOST_OF_A_CLASS)
-
-
-def _spaced(positions: npt.NDArray[np.intp], most: int) -> Labels:
+def _spaced(chosen: npt.NDArray[np.bool_], most: int = MOST_OF_A_CLASS) -> Labels:
+    positions = np.flatnonzero(chosen)
     return positions[evenly_spaced(len(positions), most)]
-
-
-def _quoted(label: str) -> str:
-    return f' "{label}"' if label else ""

@@ -101,10 +101,14 @@ def layer_groups(target: TargetModel) -> list[list[nn.Parameter]]:
     of stages that some keep in a module of its own opened up, or by their own `layer_group`. A norm by itself goes with
     the layer before it.
     """
-    group_of = _timm_groups(target.network) or _own_groups(target.network) or _torchvision_groups(target.network)
+    network = target.network
+    if isinstance(network, GluonMobileNet):
+        group_of: Callable[[str], Any] = network.layer_group
+    else:
+        group_of = _timm_groups(network) or _torchvision_groups(network)
     head = {id(parameter) for parameter in target.head_parameters()}
     groups: dict[Any, list[nn.Parameter]] = {}
-    for name, parameter in target.network.named_parameters():
+    for name, parameter in network.named_parameters():
         if id(parameter) not in head:
             groups.setdefault(group_of(name), []).append(parameter)
     return _with_norms([groups[key] for key in sorted(groups)])
@@ -140,14 +144,10 @@ def _timm_groups(network: nn.Module) -> Callable[[str], Any] | None:
     return dict(group_parameters(network, matcher(coarse=True), reverse=True)).__getitem__
 
 
-def _own_groups(network: nn.Module) -> Callable[[str], Any] | None:
-    return network.layer_group if isinstance(network, GluonMobileNet) else None
-
-
 def _torchvision_groups(network: nn.Module) -> Callable[[str], Any]:
     order: dict[str, int] = {}
     for name, _ in network.named_modules():
-        if name not in _CONTAINERS and _parent(name) in ("", *_CONTAINERS):
+        if name not in _CONTAINERS and name.rpartition(".")[0] in ("", *_CONTAINERS):
             order[name] = len(order)
 
     def group_of(parameter: str) -> int:
@@ -155,7 +155,3 @@ def _torchvision_groups(network: nn.Module) -> Callable[[str], Any]:
         return max((place for name, place in order.items() if parameter.startswith(f"{name}.")), default=0)
 
     return group_of
-
-
-def _parent(name: str) -> str:
-    return name.rpartition(".")[0]

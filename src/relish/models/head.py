@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from relish.core.errors import ModelError, RecipeError, nearest
 from relish.core.runtime import derive_seed
-from relish.models.registry import imagenet_descriptions, label_set_of, names_of_rows
+from relish.models.registry import imagenet_labels, label_set_of, names_of_rows
 
 OutputLayer = nn.Linear | nn.Conv2d
 
@@ -96,8 +96,7 @@ def exchange_head(network: nn.Module, name: str, num_classes: int, seed: int = 0
             if isinstance(layer, nn.Linear)
             else nn.Conv2d(layer.in_channels, num_classes, 1, layer.stride, bias=bias)
         )
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, new.to(layer.weight.device))
+    network.set_submodule(name, new.to(layer.weight.device))
 
 
 def output_layer(network: nn.Module, name: str) -> OutputLayer:
@@ -164,10 +163,10 @@ def initialise_head(
     if head_init == "library":
         return
     if head_init == "zeros":
-        _zero(layer)
-        return
-    _xavier(layer, seed)
-    if head_init == "xavier-zero" and layer.bias is not None:
+        layer.weight.zero_()
+    else:
+        _xavier(layer, seed)
+    if head_init in ("zeros", "xavier-zero") and layer.bias is not None:
         layer.bias.zero_()
     if head_init == "source":
         _copy_rows(layer.weight, source.weight, rows, unmatched)
@@ -182,12 +181,6 @@ def _xavier(layer: OutputLayer, seed: int) -> None:
         nn.init.xavier_uniform_(layer.weight)
 
 
-def _zero(layer: OutputLayer) -> None:
-    layer.weight.zero_()
-    if layer.bias is not None:
-        layer.bias.zero_()
-
-
 def _copy_rows(new: Tensor, source: Tensor, rows: Sequence[int | None], unmatched: Unmatched) -> None:
     for place, row in enumerate(rows):
         if row is not None:
@@ -198,6 +191,11 @@ def _copy_rows(new: Tensor, source: Tensor, rows: Sequence[int | None], unmatche
 
 Match = tuple[int, str]
 """A source row and its label."""
+
+
+def match_words(row: int, label: str) -> str:
+    """Such as `934 "hotdog"`; the number alone where the source has no name for the row."""
+    return f'{row} "{label}"' if label else str(row)
 
 
 def match_classes(
@@ -223,7 +221,10 @@ def match_classes(
                 f'--map {name}={mapping[name]}: there is no class "{name}".',
                 hint=nearest(name, classes) or f"The classes: {', '.join(classes)}.",
             )
-    index = _rows_by_name(labels)
+    index: dict[str, list[int]] = defaultdict(list)
+    for row, names in enumerate(names_of_rows(labels) if labels else []):
+        for known in dict.fromkeys(map(normalised, names)):
+            index[known].append(row)
     return {name: _match(name, mapping.get(name), labels, rows, index) for name in classes}
 
 
@@ -261,18 +262,10 @@ def _only(name: str, found: list[int], labels: tuple[str, ...] | None) -> list[M
         return []
     if len(found) > 1:
         label_set = label_set_of(labels)
-        words = imagenet_descriptions(label_set) if label_set else labels
+        words = imagenet_labels(label_set, detailed=True) if label_set else labels
         raise RecipeError(
             f'class "{name}" could be any of these source classes: '
             + "; ".join(f"{row} ({words[row]})" for row in found),
             hint=f"Say which: --map {name}={found[0]}.",
         )
     return [(found[0], labels[found[0]])]
-
-
-def _rows_by_name(labels: tuple[str, ...] | None) -> dict[str, list[int]]:
-    rows: dict[str, list[int]] = defaultdict(list)
-    for row, names in enumerate(names_of_rows(labels) if labels else []):
-        for name in dict.fromkeys(map(normalised, names)):
-            rows[name].append(row)
-    return rows

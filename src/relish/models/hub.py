@@ -50,10 +50,8 @@ def load_from_hub(name: ZooName, progress: Progress) -> tuple[nn.Module, ModelDe
             hint=f"Give a file of them: --source {name} --weights FILE.params, or --weights none for random ones.",
         )
     description = default_description(name)
-    if name.library == "timm":
-        network, path, tag = _load_timm(name, description, progress)
-    else:
-        network, path, tag = _load_torchvision(name, description, progress)
+    load = _load_timm if name.library == "timm" else _load_torchvision
+    network, path, tag = load(name, description, progress)
     sha256 = sha256_of_file(path)
     return network.eval(), description, f"{name.library}'s weights {tag} (SHA-256 {sha256[:12]}…)", sha256
 
@@ -129,13 +127,14 @@ def _timm_description(name: ZooName) -> ModelDescription:
             f"{name} is published without a classifier, as features only.",
             hint="Choose a name or a tag with one: relish models NAME lists them.",
         )
+    if record.get("interpolation") not in ("bilinear", "bicubic"):
+        record = {**record, "interpolation": None}
     return ModelDescription(
         library="timm",
         architecture=name.architecture,
-        model_args={},
         num_classes=outputs,
         labels=_timm_labels(record, outputs),
-        data_config=DataConfig.from_weights({**record, "interpolation": _interpolation(record)}),
+        data_config=DataConfig.from_weights(record),
     )
 
 
@@ -147,11 +146,6 @@ def _timm_labels(record: Mapping[str, Any], outputs: int) -> tuple[str, ...] | N
     label_set = infer_imagenet_subset({"num_classes": outputs})
     labels = imagenet_labels(label_set) if label_set else None
     return labels if labels and len(labels) == outputs else None
-
-
-def _interpolation(record: Mapping[str, Any]) -> str | None:
-    named = record.get("interpolation")
-    return named if named in ("bilinear", "bicubic") else None
 
 
 def _load_timm(name: ZooName, description: ModelDescription, progress: Progress) -> tuple[nn.Module, Path, str]:
@@ -185,20 +179,13 @@ def _fetch_from_hub(name: ZooName, record: Any, progress: Progress) -> Path:
     if isinstance(kept, str):
         return Path(kept)
     address = hf_hub_url(repo, file, revision=revision or None)
-    # Left alone, their client tries for half a minute before it says that there is no network.
-    _check_reachable(name, constants.ENDPOINT, address)
-    progress.say(f"fetching {address}")
     try:
+        # Left alone, their client tries for half a minute before it says that there is no network.
+        httpx.head(constants.ENDPOINT, timeout=TIMEOUT)
+        progress.say(f"fetching {address}")
         return Path(hf_hub_download(repo, file, cache_dir=cache, revision=revision or None, etag_timeout=10))
     # Every way a hub can fail, under their own names or the transport's.
     except Exception as error:
-        raise _unreachable(name, address, error) from error
-
-
-def _check_reachable(name: ZooName, endpoint: str, address: str) -> None:
-    try:
-        httpx.head(endpoint, timeout=TIMEOUT)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise _unreachable(name, address, error) from error
 
 

@@ -1,12 +1,9 @@
-"""In which precision a network is fastest on the machine at hand: measured, never guessed from a processor's name.
-
-In:   a network, a few pictures as it will see them, and whether it is to be trained.
-Out:  a `Trial`: the times of a pass in `f32` and in `bf16`, how far their answers lie apart, and which to use.
+"""In which precision, `f32` or `bf16`, a network is fastest on this machine: measured, never guessed.
 
 bf16 halves the bytes and, where the processor multiplies it, the time; where a network's layers have no fast bf16
-kernel it is several times slower, on the very same processor. So both are timed on the network itself. Times are
-kept in the cache, by processor, threads, PyTorch, network and shape; how far the answers lie apart
-depends on the weights and is looked at every time.
+kernel it is several times slower on the same processor. So both are timed on the network itself. Times are cached by
+processor, threads, PyTorch, network and shape; the difference of the probabilities depends on the weights and is
+measured every time.
 """
 
 import copy
@@ -35,12 +32,12 @@ BOTH: tuple[Precision, ...] = ("f32", "bf16")
 
 SECONDS = 10.0
 """A trial takes no longer, short of one pass that is longer by itself."""
-PICTURES = 16
-"""A trial sees no more; the ratio of the two times hardly depends on the batch."""
+IMAGES = 16
+"""Of a trial, at most; the ratio of the two times hardly depends on the batch."""
 GAIN = 1.05
 """bf16 has to be so many times as fast to be used."""
 DIFFERENCE = 0.05
-"""Largest difference of any probability; where the first two classes are twice that apart, the answer is the same."""
+"""Largest difference of any probability; classes that are twice that apart keep their order."""
 
 _FIRST, _ROUNDS = 2, 3
 _FEWEST = 4
@@ -57,13 +54,13 @@ class Trial:
     bf16_seconds: float
     """Shortest pass in bf16."""
     difference: float
-    """Largest difference between the probabilities of both, 0 to 1, 0 is the good end."""
+    """Largest difference between the probabilities of both, 0 (best) to 1."""
     agreement: float
-    """Share of the pictures given the same class by both, 0 to 1, 1 is the good end."""
+    """Fraction of the images for which both predict the same class, 0 to 1 (best)."""
 
     @property
     def precision(self) -> Precision:
-        """bf16 where it is faster by `GAIN` and says the same to within `DIFFERENCE`; f32 otherwise."""
+        """bf16 where it is faster by `GAIN` and differs by at most `DIFFERENCE`; f32 otherwise."""
         faster = self.f32_seconds >= GAIN * self.bf16_seconds
         return "bf16" if faster and self.difference <= DIFFERENCE else "f32"
 
@@ -115,7 +112,7 @@ class _GroupedInF32(TorchFunctionMode):
 
 
 def fastest(network: nn.Module, images: Tensor) -> Precision:
-    """What a network answers fastest in, without losing an answer; `images` as in `trial`, fewer than four: f32."""
+    """The fastest precision for prediction; `images` as in `trial`, with fewer than four of them f32."""
     if images.device.type not in MEASURED_ON or len(images) < _FEWEST:
         return "f32"
     return trial(network, images, training=False).precision
@@ -126,13 +123,13 @@ def trial(network: nn.Module, images: Tensor, *, training: bool) -> Trial:
 
     Args:
         network: on the device of the images, its modules in the modes that they will train in; left as it is.
-        images: (B, 3, S, S) float32, normalised; the first `PICTURES` are used.
+        images: (B, 3, S, S) float32, normalised; the first `IMAGES` are used.
         training: whether a pass goes backward too.
 
     Returns:
-        Times of `PICTURES` or fewer pictures, never of B.
+        Times of at most `IMAGES` images, never of B.
     """
-    twin, images = copy.deepcopy(network), images[:PICTURES]
+    twin, images = copy.deepcopy(network), images[:IMAGES]
     cache, key = Cache(), _cache_key(network, images, training)
     with torch.random.fork_rng():
         f32, bf16 = _recalled(cache, key) or _timed(twin, images, training)
@@ -166,7 +163,7 @@ def _recalled(cache: Cache, key: bytes) -> tuple[float, float] | None:
 
 
 def _timed(network: nn.Module, images: Tensor, training: bool) -> tuple[float, float]:
-    """Shortest pass in f32 and in bf16, in turn, over as many of the pictures as the time allows."""
+    """Shortest pass in f32 and in bf16, in turn, over as many of the images as the time allows."""
     began = time.perf_counter()
     few = images[:_FIRST]
     for precision in BOTH:  # the first pass of each shape also chooses kernels

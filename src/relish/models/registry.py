@@ -172,41 +172,26 @@ def _construct(library: str, architecture: str, model_args: Mapping[str, Any], n
     ) as error:  # fmt: skip
         raise ModelError(
             f"{library}/{architecture} cannot be built with {json.dumps(dict(model_args), default=repr)}: "
-            f"{_first_line(error)}"
+            f"{(str(error).splitlines() or [type(error).__name__])[0][:200]}"
         ) from error
     return network.eval()
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0][:200]
-
-
-LABEL_SETS = (
-    "imagenet-1k",
-    "imagenet-12k",
-    "imagenet-21k-goog",
-    "imagenet-21k-miil",
-    "imagenet-22k",
-    "imagenet-22k-ms",
+LABEL_SETS = frozenset(
+    {"imagenet-1k", "imagenet-12k", "imagenet-21k-goog", "imagenet-21k-miil", "imagenet-22k", "imagenet-22k-ms"}
 )
 """The words that may stand for a list in `labels` of a weights header."""
 
 
 @cache
-def imagenet_labels(label_set: str = "imagenet-1k") -> tuple[str, ...]:
-    """The label of every output row: its WordNet lemmas, joined by commas (`hotdog, hot dog, red hot`)."""
+def imagenet_labels(label_set: str = "imagenet-1k", *, detailed: bool = False) -> tuple[str, ...]:
+    """The label of every output row: its WordNet lemmas, joined by commas (`hotdog, hot dog, red hot`).
+
+    With `detailed` its definition follows, which tells the two cranes apart.
+    """
     from timm.data.imagenet_info import ImageNetInfo
 
-    return tuple(ImageNetInfo(label_set).label_descriptions())
-
-
-@cache
-def imagenet_descriptions(label_set: str = "imagenet-1k") -> tuple[str, ...]:
-    """The same with each class's definition, which tells the two cranes apart."""
-    from timm.data.imagenet_info import ImageNetInfo
-
-    return tuple(ImageNetInfo(label_set).label_descriptions(detailed=True))
+    return tuple(ImageNetInfo(label_set).label_descriptions(detailed=detailed))
 
 
 def label_set_of(labels: tuple[str, ...] | None) -> str | None:

@@ -30,7 +30,7 @@ from relish.models.registry import (
     imagenet_labels,
     label_set_of,
 )
-from relish.models.weights import broken_file, check_fit, fill, is_safetensors, read_tensors
+from relish.models.weights import broken_file, check_fit, fill, is_safetensors, read_tensors, shapes_of
 
 Interpolation = Literal["bilinear", "bicubic"]
 Origin = Literal["user", "weights", "default"]
@@ -195,11 +195,6 @@ class ModelDescription:
         return str(built) == str(network) and shapes_of(built.state_dict()) == shapes_of(network.state_dict())
 
 
-def shapes_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor by name."""
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
 def save_model(path: Path, network: nn.Module, description: ModelDescription, extra: Mapping[str, str]) -> None:
     """Write a network with its description, atomically; equal models give equal bytes.
 
@@ -343,17 +338,16 @@ def _header_of(description: ModelDescription) -> dict[str, str]:
         "architecture": description.architecture,
         "model_args": json.dumps(dict(description.model_args), sort_keys=True),
         "num_classes": str(description.num_classes),
-        **{name: _plain_or_json(value) for name, value in description.data_config.as_dict().items()},
+        **{
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in description.data_config.as_dict().items()
+        },
     }
     if description.heads:
         header["heads"] = json.dumps(description.heads)
     if description.labels is not None:
         header["labels"] = label_set_of(description.labels) or json.dumps(description.labels, ensure_ascii=False)
     return header
-
-
-def _plain_or_json(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _serialised(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> tuple[bytes, bytes]:

@@ -11,11 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from relish.models.freeze import frozen_modules
 from relish.models.gluon.networks import SPECS
-from relish.models.head import Match, head_words
+from relish.models.head import head_words, match_words
 from relish.models.registry import architectures
 from relish.models.source import ARCHITECTURE, EMBEDDED, SourceModel
 from relish.models.target import TargetModel
@@ -59,7 +57,8 @@ def describe_source(source: SourceModel) -> list[str]:
 
 
 def _backbone(target: TargetModel, rates: Mapping[str, float]) -> list[str]:
-    names = [*target.copied] or [name for name in target.new if not _in_head(name, target)]
+    heads = tuple(f"{name}." for name in target.head_names)
+    names = [*target.copied] or [name for name in target.new if not name.startswith(heads)]
     tensors, parameters = target.count(names)
     copied = bool(target.copied)
     state = _state(target, rates)
@@ -72,7 +71,7 @@ def _backbone(target: TargetModel, rates: Mapping[str, float]) -> list[str]:
 def _state(target: TargetModel, rates: Mapping[str, float]) -> tuple[str, str]:
     parameters = target.backbone_parameters()
     frozen = sum(p.numel() for p in parameters if not p.requires_grad)
-    norms = sum(1 for module in frozen_modules(target.network) if _keeps_statistics(module))
+    norms = sum(getattr(module, "running_mean", None) is not None for module in frozen_modules(target.network))
     still = f"; {norms} norms keep their statistics" if norms else ""
     if frozen == sum(p.numel() for p in parameters):
         return "frozen", still.removeprefix("; ")
@@ -96,13 +95,9 @@ def _matches(target: TargetModel) -> list[str]:
         return []
     rest = "random" if target.unmatched == "random" else "the mean of all source rows"
     return [
-        f"  {name} starts from source row {_told(found[0])}" if found else f"  {name} starts from {rest}"
+        f"  {name} starts from source row {match_words(*found[0])}" if found else f"  {name} starts from {rest}"
         for name, found in target.matches.items()
     ]
-
-
-def _told(match: Match) -> str:
-    return f'{match[0]} "{match[1]}"' if match[1] else str(match[0])
 
 
 def _row(left: str, arrow: str, right: str, note: str) -> str:
@@ -111,14 +106,6 @@ def _row(left: str, arrow: str, right: str, note: str) -> str:
 
 def _rate(rates: Mapping[str, float], group: str) -> str:
     return f", rate {rates[group]:g}" if group in rates else ""
-
-
-def _in_head(name: str, target: TargetModel) -> bool:
-    return any(name.startswith(f"{head}.") for head in target.head_names)
-
-
-def _keeps_statistics(module: nn.Module) -> bool:
-    return getattr(module, "running_mean", None) is not None
 
 
 @dataclass(frozen=True)

@@ -127,13 +127,18 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, told: str, networ
         ModelError: names missing, unexpected or of another shape, a few of each with their counts.
     """
     current: Any = network.state_dict()
-    wanted = {name: tuple(tensor.shape) for name, tensor in current.items()}
+    wanted = shapes_of(current)
     fitted: Any = OrderedDict(_renamed(tensors, wanted))
-    check_fit({name: tuple(tensor.shape) for name, tensor in fitted.items()}, wanted, told, network_name)
+    check_fit(shapes_of(fitted), wanted, told, network_name)
     # Some networks (MNASNet) ask for their format's version, which safetensors has no place for. Names and shapes have
     # just been found to be of this version.
     fitted._metadata = current._metadata
     network.load_state_dict(fitted, strict=False)
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor by name."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def check_fit(

@@ -14,7 +14,7 @@ from relish.data.loader import evaluation_batches
 from relish.data.split import evenly_spaced
 from relish.data.transforms import normalise
 from relish.models.freeze import set_train_mode
-from relish.models.precision import MEASURED_ON, PICTURES, Precision, trial
+from relish.models.precision import IMAGES, MEASURED_ON, Precision, trial
 from relish.training.train import TrainingSetup
 
 
@@ -45,7 +45,7 @@ def _tried(run: RunContext, setup: TrainingSetup) -> Precision:
     network = setup.target.network
     to_device(network, run.device)
     set_train_mode(network, setup.target, still_norms=setup.recipe.batch_norm == "still")
-    some = evenly_spaced(len(setup.train), min(PICTURES, setup.recipe.batch_size))
+    some = evenly_spaced(len(setup.train), min(IMAGES, setup.recipe.batch_size))
     (batch,) = evaluation_batches(setup.train, setup.preprocessing, [some])
     found = trial(network, normalise(batch.images.to(run.device), setup.preprocessing), training=True)
     write_json(run.folder.precision, found.as_json())

@@ -17,7 +17,6 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,24 +36,24 @@ from relish.models.gluon.networks import (
 from relish.models.gluon.params import read_params
 from relish.models.registry import imagenet_labels
 from relish.models.saved_model import DataConfig, ModelDescription
-from relish.models.weights import check_fit, fill
+from relish.models.weights import check_fit, fill, shapes_of
 
 
-@dataclass(frozen=True)
-class Recognised:
-    """What a file's tensors are of."""
+def gluon_description(
+    architecture: str, model_args: Mapping[str, Any] | None = None, num_classes: int = 1000
+) -> ModelDescription:
+    """What weights of this name are like; Gluon's published ones have a thousand classes, ImageNet's, at 224 px.
 
-    architecture: str
-    model_args: Mapping[str, Any]
-    num_classes: int
-
-
-def gluon_description(architecture: str) -> ModelDescription:
-    """What Gluon's published weights of this name are like: a thousand classes, ImageNet's mean and std, 224 px.
-
-    Source: MXNet 1.9.1, gluon/model_zoo/vision/__init__.py, which gives the mean and std.
+    Source: MXNet 1.9.1, gluon/model_zoo/vision/__init__.py, which gives ImageNet's mean and std.
     """
-    return _description(Recognised(architecture, {}, 1000))
+    return ModelDescription(
+        library="gluon",
+        architecture=architecture,
+        model_args=model_args or {},
+        num_classes=num_classes,
+        labels=imagenet_labels() if num_classes == 1000 else None,
+        data_config=DataConfig.from_weights(DataConfig().as_dict()),
+    )
 
 
 def load_params(path: Path, architecture: str | None = None) -> tuple[nn.Module, ModelDescription]:
@@ -68,35 +67,22 @@ def load_params(path: Path, architecture: str | None = None) -> tuple[nn.Module,
         ModelError: the file cannot be read, is of no network that relish knows, or of another than asked for.
     """
     tensors = plain_names(read_params(path), str(path))
-    found = recognise(tensors, str(path))
-    name = f"gluon/{found.architecture}"
-    if architecture not in (None, found.architecture):
+    description = recognise(tensors, str(path))
+    name = description.network_name
+    if architecture not in (None, description.architecture):
         raise ModelError(
             f"{path}: is a {name}, not --source gluon/{architecture}.",
             hint="Omit --source: names and shapes say which network it is.",
         )
-    description = _description(found)
     with torch.device("meta"):
         hollow = description.build()
     fitting = renamed(tensors, hollow)
-    wanted = {key: tuple(tensor.shape) for key, tensor in hollow.state_dict().items()}
-    given = {key: tuple(tensor.shape) for key, tensor in fitting.items()}
     # Before any memory is taken for the network.
-    check_fit(given, wanted, str(path), name, advice="It may be another version of that network, or damaged.")
+    advice = "It may be another version of that network, or damaged."
+    check_fit(shapes_of(fitting), shapes_of(hollow.state_dict()), str(path), name, advice=advice)
     network = description.build()
     fill(network, fitting, told=str(path), network_name=name)
     return network, description
-
-
-def _description(found: Recognised) -> ModelDescription:
-    return ModelDescription(
-        library="gluon",
-        architecture=found.architecture,
-        model_args=found.model_args,
-        num_classes=found.num_classes,
-        labels=imagenet_labels() if found.num_classes == 1000 else None,
-        data_config=DataConfig.from_weights(DataConfig().as_dict()),
-    )
 
 
 Shape = tuple[int, ...]
@@ -106,21 +92,22 @@ _STAGE = re.compile(r"(?:stage(\d{1,3})_conv\d+_weight|features\.(\d{1,3})\.\d+\
 _BLOCK = re.compile(r"(?:features_linearbottleneck(\d{1,3})_conv2_weight|features\.(\d{1,3})\.out\.6\.weight)")
 
 
-def recognise(tensors: Mapping[str, Tensor], told: str) -> Recognised:
+def recognise(tensors: Mapping[str, Tensor], told: str) -> ModelDescription:
     """Recognise the network the tensors are of by names and shapes; errors call the file `told`.
 
     Raises:
         ModelError: they are of none that relish knows.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    shapes = shapes_of(tensors)
     output = next((shapes[name] for name in _OUTPUTS if shapes.get(name)), None)
-    if output is None:
-        raise _unknown(told, shapes)
     found = _mobilenet_v2(shapes) or _resnet(shapes) or _mobilenet(shapes)
-    if found is None:
-        raise _unknown(told, shapes)
-    family, args = found
-    return Recognised(*_named(family, args), num_classes=output[0])
+    if output is None or found is None:
+        few = ", ".join(name[:60] for name in list(shapes)[:3])
+        raise ModelError(
+            f"{told}: its {len(shapes)} tensors ({few}…) are of no Gluon network that relish knows.",
+            hint="It knows the ResNets v1 and v2, MobileNet and MobileNetV2 of Gluon's model zoo: relish models gluon/",
+        )
+    return gluon_description(*_named(*found), num_classes=output[0])
 
 
 def _named(family: str, args: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -190,14 +177,6 @@ def _multiplier(pairs: list[tuple[int, int]]) -> float | None:
     return next((m for m in tried if low <= m < high and all(int(w * m) == got for w, got in pairs)), None)
 
 
-def _unknown(told: str, shapes: Mapping[str, Shape]) -> ModelError:
-    few = ", ".join(name[:60] for name in list(shapes)[:3])
-    return ModelError(
-        f"{told}: its {len(shapes)} tensors ({few}…) are of no Gluon network that relish knows.",
-        hint="It knows the ResNets v1 and v2, MobileNet and MobileNetV2 of Gluon's model zoo: relish models gluon/",
-    )
-
-
 _ENDS = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean", "running_var": "running_var"}
 """What Gluon calls the tensors of a norm."""
 _COUNTED = re.compile(
@@ -243,11 +222,8 @@ def own_names(network: nn.Module, *, counted: bool) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     for path, prefix, layer in _layers(network, "", "", Counter()):
-        if isinstance(layer, Norm):
-            ends = [(_ENDS[own], own) for own in _ENDS]
-        else:
-            ends = [(own, own) for own in ("weight", "bias") if getattr(layer, own) is not None]
-        for theirs, own in ends:
+        same = {own: own for own in ("weight", "bias") if getattr(layer, own) is not None}
+        for own, theirs in (_ENDS if isinstance(layer, Norm) else same).items():
             there = f"{prefix}_{theirs}" if counted else f"{path}.{theirs}"
             names[there] = "" if getattr(layer, own) is None else f"{path}.{own}"
     return names
@@ -260,13 +236,9 @@ def renamed(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tens
         tensors: under plain names of either kind; what the network does not know keeps its name.
         network: one of Gluon's, on any device.
     """
-    known = own_names(network, counted=is_counted(tensors))
+    by_place = any(name.startswith("features.") for name in tensors)
+    known = own_names(network, counted=not by_place)
     return {known.get(name, name): tensor for name, tensor in tensors.items() if known.get(name, name)}
-
-
-def is_counted(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether names go by counting, rather than by place."""
-    return not any(name.startswith("features.") for name in tensors)
 
 
 def _layers(module: nn.Module, path: str, scope: str, counts: Counter[str]) -> Iterator[tuple[str, str, nn.Module]]:
