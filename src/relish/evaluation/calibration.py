@@ -3,7 +3,7 @@
 `prediction.py` applies the temperature.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,6 @@ class Calibration:
     ece: float
     """Expected calibration error, 0 to 1: see `calibration_error`."""
 
-    def as_json(self) -> dict[str, float]:
-        """The three figures by name."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Bin:
@@ -51,10 +47,6 @@ class Bin:
     """Mean probability of the likeliest class."""
     accuracy: float
     """Fraction of the images whose likeliest class is the true one."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields by name."""
-        return asdict(self)
 
 
 def calibration(logits: Logits, probabilities: Floats, labels: Labels, temperature: float = 1.0) -> Calibration:

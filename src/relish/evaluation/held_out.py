@@ -19,13 +19,7 @@ from relish.core.run_folder import RunFolder
 from relish.evaluation.calibration import fit_temperature
 from relish.evaluation.metrics import Proportion, Z
 from relish.evaluation.prediction import Decision, probability_of, softmax
-from relish.evaluation.thresholds import (
-    Aim,
-    choose_threshold,
-    choose_unsure,
-    highest_fraction,
-    positive_class,
-)
+from relish.evaluation.thresholds import Aim, choose_threshold, choose_unsure, highest_fraction, positive_class
 
 _KNOWN = 0.9
 """Fraction of the test split, at least, whose classes have held-out images; below it a gap has no explanation."""

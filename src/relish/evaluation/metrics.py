@@ -81,12 +81,7 @@ class Proportion:
 
     def as_json(self) -> dict[str, Any]:
         """`value`, `correct`, `count` and `interval`."""
-        return {
-            "value": self.value,
-            "correct": self.correct,
-            "count": self.count,
-            "interval": list(self.interval),
-        }
+        return {"value": self.value, "correct": self.correct, "count": self.count, "interval": list(self.interval)}
 
 
 @dataclass(frozen=True)

@@ -139,10 +139,7 @@ class Prediction:
 
 
 def predictions(
-    names: Sequence[str],
-    probabilities: npt.NDArray[np.floating[Any]],
-    classes: Sequence[str],
-    decision: Decision,
+    names: Sequence[str], probabilities: npt.NDArray[np.floating[Any]], classes: Sequence[str], decision: Decision
 ) -> list[Prediction]:
     """One prediction for each image.
 

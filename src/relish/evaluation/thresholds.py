@@ -9,7 +9,7 @@ Research 11; for networks Geifman and El-Yaniv 2017, arXiv:1705.08500, where the
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -86,10 +86,6 @@ class CoveragePoint:
     """The lowest probability of a predicted class among these images."""
     count: int
     """Images that are answered."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields by name."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ Both sides get the image that one function opens: Pillow and torch on one side, 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,7 +26,7 @@ from relish.data.dataset import Split
 from relish.data.image import open_image
 from relish.data.transforms import Preprocessing, evaluation_transform, normalise, stacked
 from relish.evaluation.metrics import Proportion
-from relish.evaluation.prediction import Decision, softmax
+from relish.evaluation.prediction import Decision, probability_of, softmax
 from relish.exporting.build import NORMALISED, PIXELS, with_outputs
 from relish.exporting.onnx_classifier import IMAGE, LOGITS, run, session
 
@@ -42,6 +43,8 @@ INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 
 ProbabilitiesOf = Callable[[Image.Image], npt.NDArray[np.floating[Any]]]
 """(K,) probabilities of one opened image."""
+_Measured = list[tuple[npt.NDArray[np.floating[Any]], float]]
+"""Probabilities of one model, image by image, and how many seconds each took."""
 
 
 @dataclass(frozen=True)
@@ -87,20 +90,6 @@ class Certificate:
         }
 
 
-@dataclass
-class _Measured:
-    """Probabilities of one model, image by image, and how long each took."""
-
-    rows: list[npt.NDArray[np.floating[Any]]] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-    def add(self, probabilities_of: ProbabilitiesOf, image: Image.Image) -> None:
-        began = time.perf_counter()
-        row = probabilities_of(image)
-        self.seconds.append(time.perf_counter() - began)
-        self.rows.append(row)
-
-
 def certify(
     torch_probabilities: ProbabilitiesOf,
     exported: Mapping[str, ProbabilitiesOf],
@@ -128,16 +117,18 @@ def certify(
         ImageError: an image cannot be opened any more.
     """
     models = {"": torch_probabilities, **exported}
-    measured = {name: _Measured() for name in models}
+    measured: dict[str, _Measured] = {name: [] for name in models}
     with _one_thread(), (progress or Progress()).bar("comparing", len(split)) as bar:
         for path in split.paths:
             image = open_image(path)
             for name, probabilities_of in models.items():
-                measured[name].add(probabilities_of, image)
+                began = time.perf_counter()
+                row = probabilities_of(image)
+                measured[name].append((row, time.perf_counter() - began))
             bar.advance()
     reference = measured.pop("")
-    comparison = _Comparison(split.labels, names, decision, classes)
-    return {name: comparison.certificate(reference, one) for name, one in measured.items()}
+    compare = partial(_certificate, reference, labels=split.labels, names=names, decision=decision, classes=classes)
+    return {name: compare(one) for name, one in measured.items()}
 
 
 def torch_model(network: nn.Module, preprocessing: Preprocessing, decision: Decision) -> ProbabilitiesOf:
@@ -186,49 +177,38 @@ class _one_thread:
         torch.set_num_threads(self.threads)
 
 
-@dataclass(frozen=True, eq=False)
-class _Comparison:
-    """Compares probabilities of two models with each other and with the labels."""
-
-    labels: npt.NDArray[np.int64]
-    names: Sequence[str]
-    decision: Decision
-    classes: Sequence[str]
-
-    def certificate(self, reference: _Measured, exported: _Measured) -> Certificate:
-        """The certificate of an exported graph, with PyTorch as the reference."""
-        wanted, found = np.stack(reference.rows), np.stack(exported.rows)  # (N, K)
-        # NaN counts as the largest difference there is.
-        differences = np.nan_to_num(np.abs(wanted - found), nan=1.0).max(axis=1)
-        in_torch, in_export = self._predicted(wanted), self._predicted(found)
-        tied = (in_torch != in_export) & (self._margin(wanted, in_torch, in_export) <= TIE)
-        differs = (in_torch != in_export) & ~tied
-        worst = int(differences.argmax())
-        return Certificate(
-            pictures=len(self.labels),
-            worst_difference=float(differences[worst]),
-            worst_picture=self.names[worst],
-            disagreements=tuple(name for name, apart in zip(self.names, differs, strict=True) if apart),
-            ties=int(tied.sum()),
-            torch_accuracy=Proportion(int((in_torch == self.labels).sum()), len(self.labels)),
-            accuracy=Proportion(int((in_export == self.labels).sum()), len(self.labels)),
-            torch_milliseconds=1000 * median(reference.seconds),
-            milliseconds=1000 * median(exported.seconds),
-        )
-
-    def _predicted(self, rows: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:
-        """(N,) predicted classes; of a row of NaN, the first class."""
-        return self.decision.decide(np.nan_to_num(rows), self.classes)[0]
-
-    def _margin(
-        self, wanted: npt.NDArray[np.floating[Any]], one: npt.NDArray[np.int64], other: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.floating[Any]]:
-        """(N,) how far a probability is from where the other class would be predicted."""
-        if self.decision.threshold is not None and self.decision.positive is not None:
-            positive = wanted[:, list(self.classes).index(self.decision.positive)]
-            return np.asarray(np.abs(positive - self.decision.threshold))
-        every = np.arange(len(one))
-        return np.asarray(wanted[every, one] - wanted[every, other])
+def _certificate(
+    reference: _Measured,
+    exported: _Measured,
+    *,
+    labels: npt.NDArray[np.int64],
+    names: Sequence[str],
+    decision: Decision,
+    classes: Sequence[str],
+) -> Certificate:
+    """The certificate of an exported graph, with PyTorch as the reference."""
+    wanted, found = (np.stack([row for row, _ in measured]) for measured in (reference, exported))  # (N, K)
+    # NaN counts as the largest difference there is; of a row of NaN, the first class is predicted.
+    differences = np.nan_to_num(np.abs(wanted - found), nan=1.0).max(axis=1)
+    in_torch, in_export = (decision.decide(np.nan_to_num(rows), classes)[0] for rows in (wanted, found))
+    if decision.threshold is not None and decision.positive is not None:
+        margin = np.abs(wanted[:, list(classes).index(decision.positive)] - decision.threshold)
+    else:
+        margin = probability_of(wanted, in_torch) - probability_of(wanted, in_export)
+    tied = (in_torch != in_export) & (margin <= TIE)
+    differs = (in_torch != in_export) & ~tied
+    worst = int(differences.argmax())
+    return Certificate(
+        pictures=len(labels),
+        worst_difference=float(differences[worst]),
+        worst_picture=names[worst],
+        disagreements=tuple(name for name, apart in zip(names, differs, strict=True) if apart),
+        ties=int(tied.sum()),
+        torch_accuracy=Proportion(int((in_torch == labels).sum()), len(labels)),
+        accuracy=Proportion(int((in_export == labels).sum()), len(labels)),
+        torch_milliseconds=1000 * median(seconds for _, seconds in reference),
+        milliseconds=1000 * median(seconds for _, seconds in exported),
+    )
 
 
 def explain(
@@ -278,12 +258,7 @@ class Exported:
 
     def as_json(self) -> dict[str, Any]:
         """The document that `relish export --json` prints."""
-        return {
-            "path": str(self.path),
-            "precision": self.precision,
-            "certificate": self.proof(),
-            "speed": self.speed(),
-        }
+        return {"path": str(self.path), "precision": self.precision, "certificate": self.proof(), "speed": self.speed()}
 
     def proof(self) -> dict[str, Any]:
         """The certificate as the file's metadata holds it; the same at each export."""

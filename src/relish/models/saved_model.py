@@ -35,25 +35,18 @@ from relish.models.weights import broken_file, check_fit, fill, is_safetensors, 
 Interpolation = Literal["bilinear", "bicubic"]
 Origin = Literal["user", "weights", "default"]
 
-_DEFAULTS: Mapping[str, Any] = {
-    "input_size": (3, 224, 224),
-    # The statistics of the ImageNet training images, which most published weights were trained with.
-    "mean": (0.485, 0.456, 0.406),
-    "std": (0.229, 0.224, 0.225),
-    "interpolation": "bilinear",
-}
-FIELDS = tuple(_DEFAULTS)
+FIELDS = ("input_size", "mean", "std", "interpolation")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """How images are fed to one network."""
+    """How images are fed to one network; by default as most published weights were trained, on ImageNet."""
 
     input_size: tuple[int, int, int] = (3, 224, 224)
     """Channels (always 3), height and width in pixels."""
-    mean: tuple[float, float, float] = _DEFAULTS["mean"]
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Subtracted from each channel once it is scaled to [0, 1]."""
-    std: tuple[float, float, float] = _DEFAULTS["std"]
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """Each channel is divided by it, after the mean."""
     interpolation: Interpolation = "bilinear"
     """The filter an image is resized with."""
@@ -88,12 +81,8 @@ class DataConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """The four fields as JSON holds them, without their origin."""
-        return {
-            "input_size": list(self.input_size),
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "interpolation": self.interpolation,
-        }
+        rows = {"input_size": list(self.input_size), "mean": list(self.mean), "std": list(self.std)}
+        return {**rows, "interpolation": self.interpolation}
 
     def words(self) -> str:
         """One line for a printout: every field, and who decided it."""
@@ -374,9 +363,8 @@ def _check_free(extra: Mapping[str, str]) -> None:
 def _check_version(header: Mapping[str, str]) -> None:
     version = _json(header, "format_version", int, FORMAT_VERSION)
     if version > FORMAT_VERSION:
-        raise ModelError(
-            f"was saved in format {version}; this relish reads up to {FORMAT_VERSION}.", hint="Install a newer relish."
-        )
+        reason = f"was saved in format {version}; this relish reads up to {FORMAT_VERSION}."
+        raise ModelError(reason, hint="Install a newer relish.")
 
 
 def _labels(header: Mapping[str, str]) -> tuple[str, ...] | None:

@@ -68,11 +68,7 @@ class SourceModel:
 
 
 def load_source(
-    source: str | None = None,
-    weights: str | Path | None = None,
-    *,
-    seed: int = 0,
-    progress: Progress | None = None,
+    source: str | None = None, weights: str | Path | None = None, *, seed: int = 0, progress: Progress | None = None
 ) -> SourceModel:
     """Load the model that a target model will be made from.
 

@@ -43,11 +43,11 @@ def is_safetensors(path: Path) -> bool:
     Raises:
         ModelError: the file is missing, is a folder or may not be read.
     """
-    return first_bytes(path, 9)[8:] == b"{" or path.suffix == ".safetensors"
+    return read_bytes(path, 9)[8:] == b"{" or path.suffix == ".safetensors"
 
 
-def first_bytes(path: Path, count: int) -> bytes:
-    """So many bytes from a file's start, or all there are.
+def read_bytes(path: Path, count: int = -1) -> bytes:
+    """So many bytes from a file's start, or all there are; -1 reads the whole file.
 
     Raises:
         ModelError: the file is missing, is a folder or may not be read.
@@ -165,8 +165,7 @@ def check_fit(
         _told("another shape", misshapen, lambda name: f"{name} {_shape(given[name])}, not {_shape(wanted[name])}"),
     ]
     raise ModelError(
-        f"{told}: these weights are not of {network_name}.",
-        hint="\n  ".join([*filter(None, lines), advice]),
+        f"{told}: these weights are not of {network_name}.", hint="\n  ".join([*filter(None, lines), advice])
     )
 
 

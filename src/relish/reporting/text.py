@@ -1,6 +1,7 @@
 """Figures as a person reads them in a terminal: plain tables, an evaluation, how a model decides."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from io import StringIO
 
 import numpy as np
@@ -62,7 +63,7 @@ def calibration_line(figures: Figures) -> str:
     """Log-loss, Brier score and calibration error; where a temperature was fitted, without it and with it."""
     before, after, decision = figures.before_temperature, figures.calibration, figures.decision
     names = ("log-loss", "Brier score", "calibration error")
-    pairs = zip(names, before.as_json().values(), after.as_json().values(), strict=True)
+    pairs = zip(names, asdict(before).values(), asdict(after).values(), strict=True)
     if not decision.fitted_on:
         return ", ".join(f"{name} {value:.3f}" for name, _, value in pairs) + "; no temperature was fitted"
     changes = ", ".join(f"{name} {without:.3f} → {value:.3f}" for name, without, value in pairs)

@@ -106,10 +106,7 @@ _JSON_SCHEMA = {
     "properties": {"pictures": {"type": "array", "minItems": 1, "items": Base64Picture.model_json_schema()}},
 }
 IMAGES_IN: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {FORM: {"schema": _FORM_SCHEMA}, JSON: {"schema": _JSON_SCHEMA}},
-    }
+    "requestBody": {"required": True, "content": {FORM: {"schema": _FORM_SCHEMA}, JSON: {"schema": _JSON_SCHEMA}}}
 }
 """The request body's OpenAPI schema, by hand: FastAPI would read the whole body to derive one, `uploads` does not."""
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
@@ -229,11 +230,7 @@ class Predictor:
         if reason := self._limits.reason_to_refuse(size):
             raise ImageError(upload.name, reason)
         async with self._pixels.acquired(size[0] * size[1]):
-            yield await self._in_decoder(_open, upload)
+            yield await self._in_decoder(partial(open_image, upload.content, name=upload.name))
 
     async def _in_decoder(self, work: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._decoders, work, *args)
-
-
-def _open(upload: Upload) -> Image.Image:
-    return open_image(upload.content, name=upload.name)

@@ -32,7 +32,7 @@ BACKLOG = 128
 
 
 class Connection(H11Protocol):
-    """One HTTP/1.1 connection, with time limits; `connection_with` sets them."""
+    """One HTTP/1.1 connection, with time limits; `uvicorn_server` sets them."""
 
     limits = Limits()
     _timer: asyncio.TimerHandle | None = None
@@ -102,11 +102,6 @@ class Connection(H11Protocol):
         self.transport.close()
 
 
-def connection_with(limits: Limits) -> type[Connection]:
-    """The class of connections with these limits."""
-    return type("Connection", (Connection,), {"limits": limits})
-
-
 def run(app: FastAPI, host: str, port: int, limits: Limits, ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
@@ -126,7 +121,7 @@ def uvicorn_server(app: FastAPI, limits: Limits) -> uvicorn.Server:
     """A uvicorn server with our connections and our log, for a socket that listens already."""
     config = uvicorn.Config(
         app,
-        http=connection_with(limits),
+        http=type("Connection", (Connection,), {"limits": limits}),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -14,6 +14,7 @@ A file may claim anything, so nothing is allocated before the bytes it is for ha
 taken as they are, NaN included, as from any other file of weights.
 """
 
+import math
 import struct
 from collections import Counter
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor
 
 from relish.core.errors import ModelError
-from relish.models.weights import first_bytes
+from relish.models.weights import read_bytes
 
 LIST_MAGIC = 0x112
 _MAGIC = struct.pack("<Q", LIST_MAGIC)
@@ -51,7 +52,7 @@ def is_params(path: Path) -> bool:
     Raises:
         ModelError: the file is missing, is a folder or may not be read.
     """
-    return first_bytes(path, 8) == _MAGIC or path.suffix == ".params"
+    return read_bytes(path, 8) == _MAGIC or path.suffix == ".params"
 
 
 def read_params(path: Path) -> dict[str, Tensor]:
@@ -61,11 +62,7 @@ def read_params(path: Path) -> dict[str, Tensor]:
         ModelError: the file cannot be read, is damaged, or holds anything but dense arrays of fractions with a name
             each.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot read the weights ({error.strerror or error}).") from error
-    return parse_params(content, str(path))
+    return parse_params(read_bytes(path), str(path))
 
 
 def parse_params(content: bytes, told: str) -> dict[str, Tensor]:
@@ -147,10 +144,7 @@ def _array(reader: _Reader) -> Tensor:
         )
     form = np.dtype(_TYPES[kind])
     # Whole numbers of Python: the product of a hostile shape grows, it does not wrap around.
-    size = form.itemsize
-    for length in shape:
-        size *= length
-    values = np.frombuffer(reader.take(size), dtype=form)
+    values = np.frombuffer(reader.take(form.itemsize * math.prod(shape)), dtype=form)
     # A copy, so that no tensor keeps the whole file in memory; a double too large for float32 becomes infinite.
     with np.errstate(over="ignore", invalid="ignore"):
         return torch.from_numpy(values.astype(np.float32)).reshape(shape)
@@ -159,17 +153,13 @@ def _array(reader: _Reader) -> Tensor:
 def _shape(reader: _Reader, magic: int) -> tuple[int, ...]:
     dimensions, letter = (reader.number("i"), "q") if magic in (V1, V2, V3) else (magic, "I")
     lowest = 0 if magic == V3 else 1
+    hint = "It may be damaged, or hold parameters that were never initialised."
     if not lowest <= dimensions <= MOST_DIMENSIONS:
-        raise ModelError(
-            f"{reader.told}: an array of {dimensions} dimensions, where {lowest} to {MOST_DIMENSIONS} can be.",
-            hint="It may be damaged, or hold parameters that were never initialised.",
-        )
+        claim = f"an array of {dimensions} dimensions, where {lowest} to {MOST_DIMENSIONS} can be."
+        raise ModelError(f"{reader.told}: {claim}", hint=hint)
     shape = reader.numbers(letter * dimensions)
     if any(length < 1 for length in shape):
-        raise ModelError(
-            f"{reader.told}: an array of the shape {'×'.join(map(str, shape))}.",
-            hint="It may be damaged, or hold parameters that were never initialised.",
-        )
+        raise ModelError(f"{reader.told}: an array of the shape {'×'.join(map(str, shape))}.", hint=hint)
     return shape
 
 
