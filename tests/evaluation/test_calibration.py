@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import relish
-from relish.evaluation.calibration import calibration, calibration_error, fit_temperature, reliability
-from relish.evaluation.held_out import HeldOut, choose_decision, read_held_out
+from relish.evaluation.figures import calibration, calibration_error, reliability
+from relish.evaluation.held_out import HeldOut, choose_decision, fit_temperature, read_held_out
 from relish.evaluation.prediction import decision_from, softmax
 from relish.models.saved_model import read_header
 from tests.conftest import SMALL, draw_dataset, read_json

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from relish.checks.images import Bools, Floats, ImageSet, Positions
 from relish.data.dataset import Finding
 from relish.data.split import NEVER, stratified_folds, usable_folds
-from relish.evaluation.calibration import fit_temperature
+from relish.evaluation.held_out import fit_temperature
 from relish.evaluation.prediction import probability_of, softmax
 from relish.training.linear_probe import cross_validate
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import logsumexp
 from scipy.stats import rankdata
 
 from relish.core.runtime import rng_for
 from relish.data.dataset import Finding
-from relish.evaluation.calibration import Bin, Calibration, calibration, reliability
 from relish.evaluation.metrics import (
     ClassScores,
     Estimate,
@@ -30,6 +30,7 @@ from relish.evaluation.metrics import (
 from relish.evaluation.prediction import Decision, probability_of, softmax
 from relish.evaluation.thresholds import Answered, CoveragePoint, answered, coverage_curve
 
+Logits = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 ImageRow = Mapping[str, str]
@@ -43,6 +44,86 @@ MOST_RESAMPLED = 50_000
 """Images times classes up to which the interval is a bootstrap's."""
 _AT_ONCE = 100
 """Resamples computed together, which bounds memory."""
+BINS = 15
+"""Equally wide bins of confidence, as in Guo et al. 2017."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Three figures of how far probabilities are from the labels; 0 is the best value of each."""
+
+    log_loss: float
+    """Mean negative log probability of the true class, in nats; guessing evenly among K classes gives log K."""
+    brier: float
+    """Mean squared distance between the probabilities of all classes and the one-hot label, 0 to 2 (Brier 1950, Monthly
+    Weather Review 78, pages 1-3); with two classes, twice the score of one of them."""
+    ece: float
+    """Expected calibration error, 0 to 1: see `calibration_error`."""
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Images of about equal confidence: one mark of a reliability diagram."""
+
+    low: float
+    """Confidence above this, up to and including `high`."""
+    high: float
+    count: int
+    """Above 0."""
+    confidence: float
+    """Mean probability of the likeliest class."""
+    accuracy: float
+    """Fraction of the images whose likeliest class is the true one."""
+
+
+def calibration(logits: Logits, probabilities: Floats, labels: Labels, temperature: float = 1.0) -> Calibration:
+    """The three figures.
+
+    Args:
+        logits: (N, K), before the temperature.
+        probabilities: (N, K) float64, with it applied.
+        labels: (N,) int64.
+    """
+    images = np.arange(len(labels))
+    # From the logits: a probability may be rounded to 0, whose logarithm is infinite.
+    scaled = logits.astype(np.float64) / temperature
+    losses = logsumexp(scaled, axis=1) - scaled[images, labels]
+    # The squared distance to the one-hot label, expanded.
+    distances = np.einsum("nk,nk->n", probabilities, probabilities) - 2 * probabilities[images, labels] + 1
+    return Calibration(
+        log_loss=float(losses.mean()),
+        brier=float(distances.mean()),
+        ece=calibration_error(reliability(probabilities, labels)),
+    )
+
+
+def reliability(probabilities: Floats, labels: Labels, bins: int = BINS) -> tuple[Bin, ...]:
+    """Images grouped by the probability of their likeliest class, in equally wide bins; empty bins are omitted.
+
+    Source: Guo et al. 2017, arXiv:1706.04599, section 2.
+    """
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    bin_of = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    counts = np.bincount(bin_of, minlength=bins)
+    sums, hits = (np.bincount(bin_of, values, minlength=bins) for values in (confidence, right.astype(np.float64)))
+    return tuple(
+        Bin(float(edges[b]), float(edges[b + 1]), int(n), float(sums[b] / n), float(hits[b] / n))
+        for b, n in enumerate(counts)
+        if n
+    )
+
+
+def calibration_error(bins: tuple[Bin, ...]) -> float:
+    """The expected calibration error: mean difference of confidence and accuracy over bins, weighted by their counts.
+
+    It is biased upwards: with few images most of a bin's difference is chance.
+
+    Source: Naeini et al. 2015, Obtaining well calibrated probabilities using Bayesian binning, AAAI; in this form Guo
+        et al. 2017, arXiv:1706.04599, equation 3.
+    """
+    total = sum(one.count for one in bins)
+    return sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / total
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Logits of images held out of training, saved with the run: decisions are chosen on them, without training again.
+"""Logits of images held out of training, saved with the run: temperature and decision are chosen on them.
 
 Also the gap between accuracy on them and on the test split. A test split with other class frequencies may have another
 accuracy without being harder, so the held-out accuracy of each class is first weighted by its frequency in the test
@@ -9,20 +9,24 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 
 from relish.core.errors import RunError
 from relish.core.io import atomic_path
 from relish.core.run_folder import RunFolder
-from relish.evaluation.calibration import fit_temperature
 from relish.evaluation.metrics import Proportion, Z
 from relish.evaluation.prediction import Decision, probability_of, softmax
 from relish.evaluation.thresholds import Aim, choose_threshold, choose_unsure, highest_fraction, positive_class
 
 _KNOWN = 0.9
 """Fraction of the test split, at least, whose classes have held-out images; below it a gap has no explanation."""
+_LOG_TEMPERATURES = (-4.0, 4.0)
+"""To search: temperatures from 0.018 to 55."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +70,38 @@ def read_held_out(path: Path) -> HeldOut:
             return HeldOut(arrays["labels"], arrays["logits"], tuple(arrays["sha256"].tolist()))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise RunError(f"{path} cannot be read ({error}).", hint="Fit again.") from error
+
+
+def fit_temperature(logits: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np.int64]) -> float:
+    """The temperature that maximises the likelihood of held-out labels, with one imaginary wrong label among them.
+
+    Without that one, a model that has every held-out image right would be made certain of everything; with a few
+    hundred images it has hardly any effect. It is Platt's rule (1999, Probabilistic outputs for support vector
+    machines, section 2.2) for K classes: the target of the true class is (N + 1) / (N + 2), the other classes share
+    the rest.
+
+    Args:
+        logits: (N, K) of images held out of training; rows that are not finite are ignored.
+        labels: (N,) int64.
+
+    Returns:
+        Above 0; 1 where there is no image, or a single class.
+
+    Source: Guo et al. 2017, arXiv:1706.04599, section 4.2.
+    """
+    finite = np.isfinite(logits).all(1)
+    logits, labels, classes = logits[finite].astype(np.float64), labels[finite], logits.shape[1]
+    if len(labels) == 0 or classes < 2:
+        return 1.0
+    rest = 1 / (len(labels) + 2)
+    targets = np.full(logits.shape, rest / (classes - 1))
+    targets[np.arange(len(labels)), labels] = 1 - rest
+
+    def loss(log_temperature: float) -> float:
+        return -float((targets * log_softmax(logits / np.exp(log_temperature), axis=1)).sum(1).mean())
+
+    found = minimize_scalar(loss, bounds=_LOG_TEMPERATURES, method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))
 
 
 def choose_decision(

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from relish.evaluation.calibration import reliability
+from relish.evaluation.figures import reliability
 from relish.evaluation.metrics import CurvePoint, Curves, SweepPoint
 from relish.reporting.svg import COLOURS, Axis, Chart, Key, Point, even_axis, log_axis
 
