@@ -48,8 +48,9 @@ def compare(pictures: Path, work: Path, run: Path) -> None:
 
     from relish.data.image import open_image
     from relish.data.transforms import book_preprocessing, evaluation_transform
-    from relish.evaluation.inference import batch_logits, softmax
+    from relish.evaluation.inference import batch_logits
     from relish.evaluation.metrics import score
+    from relish.evaluation.prediction import softmax
     from relish.evaluation.significance import mcnemar
     from relish.models.saved_model import load_model
 
