@@ -1,7 +1,7 @@
 """Several runs for one question: what `compare` and `sweep` share.
 
 A study killed at any point is continued by the same command: finished runs are recognised by their identity (recipe,
-seed, pictures, split, weights, picture size), whichever command made them.
+seed, images, split, weights, image size), whichever command made them.
 """
 
 import json
@@ -38,7 +38,7 @@ class Outcome:
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
-        """(N,) bool: for each picture of the final split, in its order, whether the saved model was right."""
+        """(N,) bool: for each image of the final split, in its order, whether the saved model was right."""
         return read_run_predictions(self.folder, self.folder.read_evaluation()).right
 
     @property
@@ -59,7 +59,7 @@ def chosen_recipes(recipes: Sequence[str | Recipe], settings: Mapping[str, Any])
     return chosen
 
 
-def carry_out(context: Context, request: Request, recipe: Recipe, looked: Survey, runs: Path) -> Outcome:
+def carry_out(context: Context, request: Request, recipe: Recipe, surveyed: Survey, runs: Path) -> Outcome:
     """The outcome of one run: found finished, resumed, or trained now.
 
     Raises:
@@ -69,7 +69,7 @@ def carry_out(context: Context, request: Request, recipe: Recipe, looked: Survey
     if recipe.head != "source":
         request = replace(request, mapping={})  # one mapping for all recipes; only heads of source rows read it
     say = context.progress.say
-    prepared = prepare_run(request, recipe, looked, context.progress)
+    prepared = prepare_run(request, recipe, surveyed, context.progress)
     folder, known = _place(context, prepared, runs)
     rate = "" if recipe.learning_rate is None else f", rate {recipe.learning_rate:g}"
     words = f"{recipe.name}{rate}, seed {request.seed}: {folder.path}"

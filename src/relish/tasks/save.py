@@ -1,4 +1,4 @@
-"""The files of a run that are written once: the model, what it was judged by, what it was made from.
+"""The files of a run that are written once: the model, what it predicts of the final split, what it was made from.
 
 In:   a `Prepared` run and its folder.
 Out:  files, each whole or not at all.
@@ -40,17 +40,17 @@ from relish.reporting.svg import write_svg
 from relish.tasks.prepare import Prepared
 
 
-def save_run(prepared: Prepared, folder: RunFolder, how: Preprocessing, held: HeldOut | None) -> None:
+def save_run(prepared: Prepared, folder: RunFolder, preprocessing: Preprocessing, held: HeldOut | None) -> None:
     """Save the target model as it is now, with its classes, its preprocessing and its decision rule.
 
     Args:
         held: its logits on held-out images, saved beside it; None where no image was held out.
     """
     target, source = prepared.target, prepared.source
-    data_config = source.data_config.with_user(input_size=(3, how.image_size, how.image_size))
+    data_config = source.data_config.with_user(input_size=(3, preprocessing.image_size, preprocessing.image_size))
     description = replace(target.description(), data_config=data_config)
     extra = {
-        "preprocessing": json.dumps(how.as_dict()),
+        "preprocessing": json.dumps(preprocessing.as_dict()),
         "source": f"{source.name}: {source.origin}",
         "recipe": json.dumps(prepared.recipe.as_dict()),
     }
@@ -69,7 +69,7 @@ def draw_run(folder: RunFolder, stage: RunFolder, scored_on: str) -> None:
 
 
 def write_results(prepared: Prepared, folder: RunFolder, found: Figures, logits: npt.NDArray[np.float32]) -> None:
-    """What the saved model said of the final split, (N, K) logits, and the figures; these end the run."""
+    """The saved model's (N, K) logits of the final split, and the figures; these end the run."""
     final = prepared.final
     probabilities = softmax(logits, found.decision.temperature).astype(np.float32)
     with atomic_path(folder.predictions) as temporary, temporary.open("wb") as file:
@@ -122,12 +122,12 @@ def curve_points(folder: RunFolder) -> tuple[CurvePoint, ...]:
 
 
 def describe_run(context: Context, prepared: Prepared, folder: RunFolder) -> None:
-    """Classes, pictures, and what the run was made on."""
+    """Classes, images, and what the run was made on."""
     write_json(folder.classes, list(prepared.dataset.classes))
-    write_json(folder.dataset, _pictures(prepared))
-    looked = prepared.survey
-    seen = len(prepared.dataset) + len(looked.unreadable)
-    write_json(folder.check, {"findings": [finding.as_json() for finding in looked.findings], "pictures": seen})
+    write_json(folder.dataset, _images(prepared))
+    survey = prepared.survey
+    images = len(prepared.dataset) + len(survey.unreadable)
+    write_json(folder.check, {"findings": [finding.as_json() for finding in survey.findings], "pictures": images})
     write_json(
         folder.environment,
         {
@@ -147,7 +147,7 @@ def describe_run(context: Context, prepared: Prepared, folder: RunFolder) -> Non
     )
 
 
-def _pictures(prepared: Prepared) -> dict[str, Any]:
+def _images(prepared: Prepared) -> dict[str, Any]:
     dataset = prepared.dataset
     return {
         "name": dataset.name,

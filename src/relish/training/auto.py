@@ -52,7 +52,7 @@ def climb(
     """Climb as far as the recipe and the time go, and as each rung is better than the one below.
 
     Args:
-        setup: `train` holds every image to learn from; those in `validation` too are what rungs are chosen by.
+        setup: `train` holds every image to train on; those in `validation` too are what rungs are chosen by.
         target_accuracy: on held-out images; a probe that reaches it is the last rung.
 
     Returns:

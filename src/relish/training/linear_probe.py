@@ -117,7 +117,7 @@ class Problem:
         """
         self.bias, width = bias, features.shape[1]
         self.mean = features.mean(0, dtype=np.float64) if bias else np.zeros(width)
-        # One scale for all: divided each by its own, a feature that is nearly always 0 in a few pictures outweighs all
+        # One scale for all: divided each by its own, a feature that is nearly always 0 in a few images outweighs all
         # others in the next one. With 10 photographs a class 1 to 2 points of accuracy, with 2,000 no difference.
         self.scale = max(float(np.sqrt(np.mean(features.var(0, dtype=np.float64)))), 1e-12)
         scaled = features - self.mean.astype(np.float32)
@@ -133,7 +133,7 @@ class Problem:
         Args:
             strength: of the penalty, above 0.
             start: where to begin, such as another strength's optimum.
-            rows: (N,) bool, which pictures count; all of them where None.
+            rows: (N,) bool, which images count; all of them where None.
             gain: it ends where a step gains less than this much of the loss, in nats.
         """
         features = self.features if rows is None else self.features[rows]
@@ -170,7 +170,7 @@ class Problem:
         return at
 
     def scores(self, at: Tensor, rows: Tensor) -> Tensor:
-        """(n, K) float32 logits of some pictures."""
+        """(n, K) float32 logits of some images."""
         return torch.addmm(at[:, -1].float(), self.features[rows], at[:, :-1].float().T)
 
     def unfolded(self, at: Tensor, strength: float) -> Probe:
@@ -189,7 +189,7 @@ def fit_probe(
     bias: bool = True,
     balance: BalanceName = "none",
 ) -> Probe:
-    """The probe of one strength, from all the pictures.
+    """The probe of one strength, fitted to all the images.
 
     Args:
         features: (N, D) float32.
@@ -212,13 +212,13 @@ def cross_validate(
     bias: bool = True,
     balance: BalanceName = "none",
 ) -> CrossValidated:
-    """Choose the strength with the smallest mean loss on pictures that were not learned from.
+    """Choose the strength with the smallest mean loss on images that were held out.
 
     Args:
-        features: (V * N, D) float32: N pictures, then the same again in other views if there are any. Probes learn
-            from every view and are judged on the first.
+        features: (V * N, D) float32: N images, then the same again in other views if there are any. Probes are fitted
+            to every view and evaluated on the first.
         labels: (V * N,) int64.
-        fold_of: (N,) int64: the fold each picture is held out with, below 0 for none; some have to be in one.
+        fold_of: (N,) int64: the fold each image is held out with, below 0 for none; some have to be in one.
         strengths: strongest first; the path ends where the loss has risen for good.
         bias: whether the output layer has one.
         balance: of what is minimised, and so of the loss that strengths are chosen by.
@@ -238,11 +238,11 @@ def cross_validate(
         for number, out in enumerate(folds):
             places[number] = at = problem.solve(strength, places[number], ~out.repeat(views), _ROUGH_GAIN)
             logits[out] = problem.scores(at, out.nonzero().squeeze(1))
-        judged = logits[torch.from_numpy(held)]
-        loss = float(problem.balance.losses(judged.double(), own).mean())
+        held_out = logits[torch.from_numpy(held)]
+        loss = float(problem.balance.losses(held_out.double(), own).mean())
         losses.append((strength, loss))
         if loss < best[0]:
-            best = (loss, strength, judged.numpy())
+            best = (loss, strength, held_out.numpy())
         elif all(worse > best[0] for _, worse in losses[-_PATIENCE:]):
             break
     return CrossValidated(

@@ -32,7 +32,7 @@ def make_optimiser(target: TargetModel, recipe: Recipe) -> torch.optim.Optimizer
     """The optimiser over what learns; frozen parameters are in none of its groups.
 
     With `layer_decay` below 1 every group of layers has its own rate: the base rate for the last one before the head,
-    and less the nearer to the picture (Howard and Ruder 2018, arXiv:1801.06146, section 3.2).
+    and less the nearer to the image (Howard and Ruder 2018, arXiv:1801.06146, section 3.2).
     """
     groups = [
         {"params": learning, "lr": rate, "base_lr": rate, "name": name}
@@ -84,15 +84,15 @@ def base_rate(optimiser: torch.optim.Optimizer, recipe: Recipe) -> float:
     return recipe.rate * float(group["lr"] / group["base_lr"]) if group["base_lr"] else 0.0
 
 
-def batch_loss(losses: torch.Tensor, recipe: Recipe, pictures: int, processes: int) -> torch.Tensor:
+def batch_loss(losses: torch.Tensor, recipe: Recipe, images: int, processes: int) -> torch.Tensor:
     """The number whose gradient a step takes.
 
     Args:
         losses: (b,) float32, of this process's share of a batch; none of padding.
-        pictures: in the whole batch, over all processes.
+        images: in the whole batch, over all processes.
         processes: their gradients are averaged afterwards (as DistributedDataParallel does), which is undone here.
     """
-    scale = processes / pictures if recipe.loss == "mean" else float(processes)
+    scale = processes / images if recipe.loss == "mean" else float(processes)
     return losses.sum() * scale
 
 

@@ -31,7 +31,7 @@ def probe_stage(run: RunContext, setup: TrainingSetup, plan: ProbePlan) -> tuple
     """Choose the framing, compute features, choose the strength of the penalty.
 
     Args:
-        setup: `train` holds every image to learn from.
+        setup: `train` holds every image to train on.
 
     Returns:
         The setup with the chosen preprocessing and the images that were used; the probe.

@@ -36,20 +36,20 @@ SHORT: Mapping[str, str] = {"lr": "learning_rate"}
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What a run does with the pictures it is given; the defaults are the book's."""
+    """Every number of a training run; the defaults are the book's."""
 
     name: str = "book"
     """The named recipe this one began as."""
     method: Method = "train"
     """What a run does: `train`, the loop alone; `probe`, an output layer solved for on frozen features; `ladder`, the
-    probe, fine-tuning from it, and averaging the two, each kept only where it is better on held-out pictures."""
+    probe, fine-tuning from it, and mixtures of the two, each kept only where it is better on held-out images."""
     start: Start = "source"
-    """Where the backbone's parameters come from: the source model, or chance."""
+    """Where the backbone's parameters come from: the source model, or random numbers."""
     head: HeadStart = "xavier"
     """How the new output layer begins: Xavier-uniform (-zero: with biases of zero), zeros, the source head's own rows,
     or as the library does it."""
     unmatched: Unmatched = "random"
-    """With head=source: what a class without a source row starts from, chance or the mean of the source rows."""
+    """With head=source: what a class without a source row starts from, random numbers or the source rows' mean."""
     freeze: str = "none"
     """What does not learn: `none`, `backbone`, `early`, the first third of the groups of layers or the first two,
     `half` of them, or N, the first N."""
@@ -71,8 +71,8 @@ class Recipe:
     """How the losses of a batch become one number; the step of a sum grows with the batch."""
     balance: BalanceName = "none"
     """What is done about classes of unequal size: nothing; `sampling`, small classes are shown as often as large ones;
-    `weights`, their losses count for more; `logit`, the logarithm of each class's share is added to the logits while
-    learning. In a head that is solved for, sampling is weights, which is what it comes to."""
+    `weights`, their losses count for more; `logit`, the logarithm of each class's share is added to the logits in
+    training. In a head that is solved for, sampling is weights, which is what it comes to."""
     schedule: Schedule = "constant"
     """The rate over the run: the same throughout, or down half a cosine to zero."""
     warmup: float = 0.0
@@ -80,13 +80,13 @@ class Recipe:
     batch_norm: BatchNorm = "moving"
     """The running statistics of batch norm in layers that learn: `moving` with the batches, or `still`."""
     smallest_crop: float = 0.08
-    """Random crops in training keep at least this share of a picture's area, above 0 up to 1."""
+    """Random crops in training keep at least this share of an image's area, above 0 up to 1."""
     decoding: Decoding = "whole"
     """In training, JPEG files that are much larger than crops need are decoded `whole` or `scaled` down."""
     batch_size: int = 128
-    """Pictures in a batch, over all processes; the last batch of an epoch may be smaller."""
+    """Images in a batch, over all processes; the last batch of an epoch may be smaller."""
     epochs: int | None = 5
-    """Passes over the training pictures; none, with method=ladder alone: as many as suit the number of pictures."""
+    """Passes over the training images; None, with method=ladder alone: as many as suit their number."""
     image_size: int | None = None
     """Side of the square the network sees, in pixels; none: the source model's own."""
 
@@ -253,7 +253,7 @@ RECIPES: Mapping[str, Recipe] = {
             batch_size=32,
             epochs=None,
         ),
-        # Step 1. Rates of ImageNet training scaled to small batches: 0.1 for 256 pictures, linearly down with the
+        # Step 1. Rates of ImageNet training scaled to small batches: 0.1 for 256 images, linearly down with the
         # batch (Goyal et al. 2017, arXiv:1706.02677), momentum and decay as He et al. 2016 (arXiv:1512.03385).
         replace(
             _BOOK,
@@ -278,13 +278,13 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Balance:
-    """How a loss counts its pictures; None changes nothing."""
+    """How a loss weighs its images; None changes nothing."""
 
     offsets: Tensor | None = None
-    """(K,) float32, added to the logits while learning and left away afterwards: the logarithm of each class's share
+    """(K,) float32, added to the logits in training and omitted afterwards: the logarithm of each class's share
     (Menon et al. 2021, arXiv:2007.07314, equation 10, with tau 1)."""
     weights: Tensor | None = None
-    """(K,) float32: what the loss of a picture of each class is multiplied by; 1 on average over the pictures."""
+    """(K,) float32: what the loss of an image of each class is multiplied by; 1 on average over the images."""
 
     def to(self, device: torch.device | str) -> "Balance":
         """The same on a device."""
@@ -301,10 +301,10 @@ def balance_of(name: BalanceName, labels: Labels, classes: int, *, sampled: bool
     """What a recipe's `balance` asks for.
 
     Args:
-        labels: (N,) int64, of the pictures that are learned from.
-        sampled: whether pictures are sampled, so that `sampling` leaves nothing to be done here.
+        labels: (N,) int64, of the training images.
+        sampled: whether images are sampled, so that `sampling` leaves nothing to be done here.
     """
-    # A class without pictures is taken for the rarest there can be: the logarithm of nothing is no number.
+    # A class without images counts as one with a single image: the logarithm of 0 is not finite.
     counts = torch.from_numpy(np.bincount(labels, minlength=classes).clip(1)).double()
     if name == "logit":
         return Balance(offsets=(counts / counts.sum()).log().float())
