@@ -36,7 +36,7 @@ from relish.training.auto import climb
 from relish.training.budget import Budget
 from relish.training.checkpoint import Tracker
 from relish.training.finetune import HELD_OUT
-from relish.training.precision import run_precision
+from relish.training.measure import run_precision
 from relish.training.train import TrainingSetup, train
 
 RUNS = Path("runs")

@@ -1,12 +1,19 @@
-"""How long an image takes on this machine with this network, measured on the first few; reading it included."""
+"""What is measured before training: the time an image takes with this network on this machine, and the precision.
 
+Times include reading the image. The precision that a trial finds is written into the run folder before the first step:
+a run that is resumed, on another machine too, computes in the precision that it began in.
+"""
+
+import json
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from relish.core.context import Context
+from relish.core.context import Context, RunContext
+from relish.core.errors import RunError
+from relish.core.io import write_json
 from relish.core.runtime import to_device
 from relish.data.dataset import Split
 from relish.data.loader import evaluation_batches, training_batches
@@ -14,15 +21,19 @@ from relish.data.split import evenly_spaced
 from relish.data.transforms import Preprocessing, book_preprocessing, normalise
 from relish.evaluation.features import Backbone
 from relish.models.freeze import set_train_mode
-from relish.models.precision import computing_in
+from relish.models.precision import IMAGES, MEASURED_ON, Precision, computing_in, trial
 from relish.training.checkpoint import state_of
 from relish.training.train import TrainingSetup
 
-SOLVED, STEPS_OF_A_PATH = 1000, 1000
-"""Rows to time one step of a solver on; steps that a path of strengths takes in five folds (400 to 1,200 were seen)."""
-FORWARD_BATCH, FEW, ROUNDS, SECONDS = 32, 4, 2, 1.0
-"""Images at a time, and to begin with; how many times; how long one of these times may take: a telephone's images take
-a tenth of a second each to read, and measuring is part of the budget."""
+SOLVED = 1000
+"""Rows that one step of the probe's solver is timed on."""
+STEPS_OF_A_PATH = 1000
+"""Steps that a path of strengths takes in five folds; 400 to 1,200 were seen."""
+FORWARD_BATCH, FEW = 32, 4
+"""Images of a timed pass, and of a first one that shows whether so many are affordable."""
+ROUNDS, SECONDS = 2, 1.0
+"""Passes that are timed, and seconds that one may take: measuring is part of the budget, and reading an image of a
+phone takes a tenth of a second."""
 
 
 def forward_seconds(
@@ -96,3 +107,41 @@ def _fastest(most: int, work: Callable[[int], None]) -> float:
     work(few)
     count = max(few, min(most, int(SECONDS / timed(few))))
     return min(timed(count) for _ in range(ROUNDS))
+
+
+# ---- the precision of a run -----------------------------------------------------------------------------------------
+
+
+def run_precision(run: RunContext, setup: TrainingSetup) -> Precision:
+    """What the recipe asks for; for `auto`, the outcome of a trial, one for all processes and for all of the run.
+
+    Raises:
+        RunError: the run was begun, and its precision cannot be read any more.
+        ImageError: an image cannot be opened any more.
+    """
+    if setup.recipe.precision != "auto" or run.device.type not in MEASURED_ON:
+        return "f32"
+    return run.from_main(lambda: _kept(run) if run.folder.precision.is_file() else _tried(run, setup))
+
+
+def _kept(run: RunContext) -> Precision:
+    file = run.folder.precision
+    try:
+        return {"f32": "f32", "bf16": "bf16"}[json.loads(file.read_bytes())["precision"]]  # type: ignore[return-value]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{file} does not say in which precision the run began.",
+            hint='Write {"precision": "f32"} or {"precision": "bf16"} into it.',
+        ) from error
+
+
+def _tried(run: RunContext, setup: TrainingSetup) -> Precision:
+    network = setup.target.network
+    to_device(network, run.device)
+    set_train_mode(network, setup.target, still_norms=setup.recipe.batch_norm == "still")
+    some = evenly_spaced(len(setup.train), min(IMAGES, setup.recipe.batch_size))
+    (batch,) = evaluation_batches(setup.train, setup.preprocessing, [some])
+    found = trial(network, normalise(batch.images.to(run.device), setup.preprocessing), training=True)
+    write_json(run.folder.precision, found.as_json())
+    run.progress.say(f"trial   {found.sentence()}")
+    return found.precision

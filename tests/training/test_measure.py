@@ -14,7 +14,7 @@ from relish.core.cache import cache_file
 from relish.core.errors import BadInput, RunError
 from relish.models import precision
 from relish.models.precision import DIFFERENCE, GAIN, Trial, checked_precision, computing_in, fastest, trial
-from relish.training.precision import run_precision
+from relish.training.measure import run_precision
 from relish.training.recipe import named_recipe
 from relish.training.train import train
 from tests.conftest import SMALL
