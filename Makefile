@@ -33,7 +33,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/python tools/structure.py --frames
+	OMP_NUM_THREADS=1 $(BIN)/python tools/structure.py --check --frames
 
 # Kill -9 and resume, ten times (CI does it twice).
 torture: $(READY)

