@@ -209,3 +209,17 @@ def test_another_preprocessing_than_they_were_decoded_with_is_refused(five, tmp_
     how, other = (book_preprocessing(side, (0.5,) * 3, (0.5,) * 3) for side in (32, 64))
     with pytest.raises(ValueError, match="another preprocessing"):
         next(reading.DecodedImages(five.paths, how, tmp_path).batches(five, other, [[0]]))
+
+
+def test_training_images_are_opened_once_for_all_epochs_as_far_as_memory_goes(five, monkeypatch):
+    how, batches = book_preprocessing(32, (0.5,) * 3, (0.5,) * 3), [[0, 1], [2, 3, 4]]
+    expected = [list(training_batches(five, how, batches, seed=0, epoch=epoch)) for epoch in range(3)]
+    count, real = [], reading.open_image
+    monkeypatch.setattr(reading, "open_image", lambda path, **more: count.append(path) or real(path, **more))
+    monkeypatch.setattr(reading, "free_memory", lambda: 3 * 4 * 40 * 32 / reading.MEMORY_SHARE)  # of three images
+    opened = reading.OpenedImages()
+    for epoch in range(3):
+        found = training_batches(five, how, batches, seed=0, epoch=epoch, opened=opened)
+        for one, other in zip(expected[epoch], found, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert len(count) == 5 + 2 + 2

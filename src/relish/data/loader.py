@@ -6,6 +6,7 @@ what order, is decided here: a sampler that evens out the last batch would show 
 
 import math
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -106,6 +107,7 @@ def training_batches(
     smallest: float = CROP_AREA[0],
     scaled: bool = False,
     transform: Transform | None = None,
+    opened: "OpenedImages | None" = None,
     workers: int = 0,
 ) -> Iterator[Batch]:
     """Augmented images, batch by batch; the same (seed, epoch, turn) gives the same pixels.
@@ -115,6 +117,7 @@ def training_batches(
         smallest: see `training_transform`.
         scaled: decode large JPEG files no larger than crops need, see `open_image`; not with a `transform`.
         transform: of the user's own, instead of `training_transform`; see `user_transform`.
+        opened: keeps images for the next epoch; not with a `transform`, which might change them, nor in workers.
 
     Raises:
         ImageError: an image can no longer be opened.
@@ -124,7 +127,9 @@ def training_batches(
         images = _Images(split, partial(_user_pixels, transform, preprocessing, seed, epoch))
     else:
         pixels = partial(_training_pixels, preprocessing, smallest, seed, epoch)
-        images = _Images(split, pixels, min_side(preprocessing, smallest) if scaled else None)
+        images = _Images(
+            split, pixels, min_side(preprocessing, smallest) if scaled else None, None if workers else opened
+        )
     yield from _single_view(_read(images, batches, workers))
 
 
@@ -164,14 +169,19 @@ class _Images(Dataset["tuple[tuple[Tensor, ...], int, int] | _Unreadable"]):
     """What a `DataLoader` asks for: an image's pixels, label and position by its turn, see `training_batches`."""
 
     def __init__(
-        self, split: Split, pixels: Callable[[Image.Image, int], tuple[Tensor, ...]], min_side: int | None = None
+        self,
+        split: Split,
+        pixels: Callable[[Image.Image, int], tuple[Tensor, ...]],
+        min_side: int | None = None,
+        opened: "OpenedImages | None" = None,
     ) -> None:
         self.split, self.pixels, self.min_side = split, pixels, min_side
+        self.opening = open_image if opened is None else opened.open
 
     def __getitem__(self, turn: int) -> "tuple[tuple[Tensor, ...], int, int] | _Unreadable":
         position = turn % len(self.split)
         try:
-            image = open_image(self.split.paths[position], min_side=self.min_side)
+            image = self.opening(self.split.paths[position], min_side=self.min_side)
         except ImageError as error:
             return _Unreadable(error.name, error.reason)
         return self.pixels(image, turn), int(self.split.labels[position]), position
@@ -228,10 +238,40 @@ def _stack(items: "list[tuple[tuple[Tensor, ...], int, int] | _Unreadable]") -> 
     return ViewBatch(images, torch.from_numpy(np.array(labels)), torch.from_numpy(np.array(positions)))
 
 
-# ---- images that are evaluated several times -------------------------------------------------------------------------
+# ---- images that are needed several times ----------------------------------------------------------------------------
 
 MEMORY_SHARE = 0.25
-"""Decoded images take at most this share of the free memory; more of them go to a file."""
+"""Decoded images take at most this share of the free memory."""
+_UNKNOWN_SHARE = 2**30
+"""Bytes, where the system does not tell how much is free."""
+
+
+def _bytes_allowed() -> int:
+    free = free_memory()
+    return int(MEMORY_SHARE * free) if free < sys.maxsize else _UNKNOWN_SHARE
+
+
+class OpenedImages:
+    """Training images as they were opened, decoded once for all epochs as long as they fit into `MEMORY_SHARE`."""
+
+    def __init__(self) -> None:
+        self._bytes_left = _bytes_allowed()
+        self._images: dict[tuple[Path, int | None], Image.Image] = {}
+
+    def open(self, path: Path, *, min_side: int | None = None) -> Image.Image:
+        """As `open_image`; the image is shared, so it must not be changed.
+
+        Raises:
+            ImageError: the image can no longer be opened.
+        """
+        image = self._images.get((path, min_side))
+        if image is None:
+            image = open_image(path, min_side=min_side)
+            size = 4 * image.width * image.height  # Pillow keeps an RGB pixel in four bytes
+            if size <= self._bytes_left:
+                self._bytes_left -= size
+                self._images[path, min_side] = image
+        return image
 
 
 class DecodedImages:
@@ -282,7 +322,7 @@ class DecodedImages:
 def _uint8_array(shape: tuple[int, ...], folder: Path) -> npt.NDArray[np.uint8] | None:
     """An array in memory or in a file; None where neither has room."""
     size = math.prod(shape)
-    if size <= MEMORY_SHARE * free_memory():
+    if size <= _bytes_allowed():
         return np.empty(shape, dtype=np.uint8)
     try:
         with TemporaryFile(dir=folder) as file:

@@ -19,7 +19,7 @@ from relish.core.errors import Failed, Stopped, WriteFailed
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import elapsed_before, give_memory_back, keep_elapsed
 from relish.data.dataset import VALIDATION, Split
-from relish.data.loader import DecodedImages
+from relish.data.loader import DecodedImages, OpenedImages
 from relish.data.transforms import Preprocessing
 from relish.evaluation.figures import Figures, figures
 from relish.evaluation.held_out import HeldOut, gap_of, read_held_out, unreached_aims
@@ -90,6 +90,7 @@ def train_and_evaluate(context: Context, prepared: Prepared, folder: RunFolder) 
             stage, evaluated_on = RunFolder(folder.stages / name) if name else folder, HELD_OUT
         if run.is_main:
             draw_run(folder, stage, evaluated_on)
+        del setup  # and the images that it keeps
         return _evaluate(run, prepared)
 
 
@@ -141,6 +142,7 @@ def _setup(run: RunContext, prepared: Prepared) -> TrainingSetup:
         validation_name=prepared.score_name,
         transform=prepared.code.transform,
         loss=on_device(prepared.code.loss, run.device),
+        opened=OpenedImages(),
     )
     if prepared.recipe.method == "train":
         return replace(

@@ -21,7 +21,7 @@ from relish.core.context import RunContext
 from relish.core.errors import Diverged, Stopped
 from relish.core.runtime import derive_seed, to_device
 from relish.data.dataset import VALIDATION, Split
-from relish.data.loader import Batch, DecodedImages, balanced_batches, epoch_batches, training_batches
+from relish.data.loader import Batch, DecodedImages, OpenedImages, balanced_batches, epoch_batches, training_batches
 from relish.data.transforms import Preprocessing, Transform, normalise
 from relish.evaluation.inference import Logits, split_logits
 from relish.models.freeze import set_train_mode
@@ -59,6 +59,8 @@ class TrainingSetup:
     """Of forward and backward passes; parameters, losses, updates and evaluations are f32."""
     deadline: float = math.inf
     """When to end at the latest, even in mid-epoch, by `time.monotonic`."""
+    opened: OpenedImages | None = None
+    """Images of `train` that were opened before."""
     decoded: DecodedImages | None = None
     """Images of `validation` that are evaluated more than once."""
     transform: Transform | None = None
@@ -159,7 +161,7 @@ def _augmented(run: RunContext, setup: TrainingSetup, epoch: int, batches: list[
     share = [batch[run.process :: run.processes] or batch[:1] for batch in batches]
     return training_batches(
         setup.train, setup.preprocessing, share, seed=run.seed, epoch=epoch, smallest=setup.recipe.smallest_crop,
-        scaled=setup.recipe.decoding == "scaled", transform=setup.transform, workers=run.workers,
+        scaled=setup.recipe.decoding == "scaled", transform=setup.transform, opened=setup.opened, workers=run.workers,
     )  # fmt: skip
 
 
