@@ -13,6 +13,8 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
+from relish.core.progress import Progress
+
 SHARED = Path(os.environ.get("RELISH_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 """Real pictures and weights, where there are any."""
 
@@ -33,6 +35,20 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the real pictures in {SHARED} (RELISH_SHARED)")
     return SHARED
+
+
+class Heard(Progress):
+    """Keeps the lines and the warnings."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.warnings: list[str] = []
+
+    def say(self, line: str = "") -> None:
+        self.lines.append(line)
+
+    def warn(self, line: str) -> None:
+        self.warnings.append(line)
 
 
 def draw(path: Path, colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (40, 32)) -> Path:

@@ -17,17 +17,7 @@ from hypothesis import strategies as st
 
 from relish.core import cache as module
 from relish.core.cache import Cache, cache_file
-from relish.core.progress import Progress
-
-
-class Heard(Progress):
-    """Keeps the warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, line: str) -> None:
-        self.warnings.append(line)
+from tests.conftest import Heard
 
 
 def key(number: int) -> bytes:

@@ -4,21 +4,8 @@ import pytest
 
 from relish.core.context import Context
 from relish.core.errors import BadInput
-from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-
-
-class Heard(Progress):
-    """Keeps what was said."""
-
-    def __init__(self):
-        self.lines, self.warnings = [], []
-
-    def say(self, line=""):
-        self.lines.append(line)
-
-    def warn(self, line):
-        self.warnings.append(line)
+from tests.conftest import Heard
 
 
 @pytest.fixture

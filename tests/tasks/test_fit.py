@@ -11,21 +11,7 @@ from safetensors import safe_open
 
 import relish
 from relish.core.errors import DataError, ModelError, RecipeError, RunError
-from relish.core.progress import Progress
-from tests.conftest import SMALL, draw, draw_dataset, read_json
-
-
-class Heard(Progress):
-    """Keeps what was said."""
-
-    def __init__(self):
-        self.lines, self.warnings = [], []
-
-    def say(self, line=""):
-        self.lines.append(line)
-
-    def warn(self, line):
-        self.warnings.append(line)
+from tests.conftest import SMALL, Heard, draw, draw_dataset, read_json
 
 
 @pytest.fixture
