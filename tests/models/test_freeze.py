@@ -8,6 +8,7 @@ from torch import nn
 
 from relish.core.errors import RecipeError
 from relish.models.freeze import freeze, layer_groups, set_train_mode
+from relish.models.own_module import source_of
 from relish.models.source import load_source
 from relish.models.summary import describe
 from relish.models.target import make_target
@@ -144,3 +145,32 @@ def test_the_figure_says_what_is_frozen():
     target = target_of()
     freeze(target, "backbone")
     assert any(line.endswith("frozen") for line in describe(target, {"backbone": 1.0, "head": 2.0}))
+
+
+def update_of(target, images, in_place):
+    """The gradients of one step, and how many tensors were copied on the way."""
+    set_train_mode(target.network, target)
+    for module in target.network.modules():
+        if isinstance(module, nn.Hardtanh) and in_place:
+            module.inplace = True
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        target.network(images).logsumexp(1).sum().backward()
+    clones = sum(event.count for event in profile.key_averages() if event.key == "aten::clone")
+    return [parameter.grad for parameter in target.network.parameters()], clones
+
+
+def test_activations_in_place_are_not_copied_for_their_gradients():
+    """The gradients are the same to the bit."""
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    was, copied = update_of(target_of("timm/efficientnet_lite0"), images, in_place=True)
+    now, fewer = update_of(target_of("timm/efficientnet_lite0"), images, in_place=False)
+    assert all(torch.equal(a, b) for a, b in zip(was, now, strict=True))
+    assert copied - fewer == 33  # one for each ReLU6
+
+
+def test_a_network_of_the_users_own_keeps_its_activations_in_place():
+    """It might rely on that, and not use what they return."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU6(inplace=True), nn.Flatten(), nn.Linear(4 * 6 * 6, 2))
+    target = make_target(source_of(network), ["a", "b"], seed=0)
+    set_train_mode(target.network, target)
+    assert target.network[1].inplace

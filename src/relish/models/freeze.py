@@ -16,10 +16,13 @@ from torch import nn
 
 from relish.core.errors import RecipeError
 from relish.models.gluon.networks import GluonMobileNet
+from relish.models.saved_model import OWN
 from relish.models.target import TargetModel
 
 _CONTAINERS = ("features", "encoder", "encoder.layers", "trunk_output", "layers", "blocks")
 """torchvision's modules that hold all stages of a network in a row; each of their children is a group."""
+_COPIED_IN_PLACE = (nn.Hardtanh, nn.Hardswish, nn.SiLU, nn.Mish)
+"""Activations (ReLU6 is a Hardtanh) whose gradient needs their input: in place, autograd copies that first."""
 
 
 def freeze(target: TargetModel, what: str | int) -> None:
@@ -63,6 +66,9 @@ def half_frozen(target: TargetModel) -> Iterator[None]:
 def set_train_mode(network: nn.Module, target: TargetModel, *, still_norms: bool = False) -> None:
     """Put a network into train mode, all but its frozen modules.
 
+    Activations that autograd would copy the input of are no longer computed in place: the same numbers and memory, one
+    pass over the activations less. A network of the user's own class keeps them: it may rely on what happens in place.
+
     Args:
         network: the target's own network, or a wrapper around it.
         target: its frozen parameters say which modules are frozen.
@@ -71,6 +77,9 @@ def set_train_mode(network: nn.Module, target: TargetModel, *, still_norms: bool
     network.train()
     for module in frozen_modules(target.network):
         module.eval()
+    for module in network.modules() if target.source.description.library != OWN else ():
+        if isinstance(module, _COPIED_IN_PLACE) and module.training:
+            module.inplace = False
     if still_norms:
         for module in target.network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
