@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from relish.data import survey as survey_module
 from relish.data.folder import index_folder
-from relish.data.image import mode_of, open_image
+from relish.data.image import mode_and_depth, open_image
 from relish.data.survey import FACTS, facts_of, laplacian_variance, pixel_digest, shrunk_grey, survey
 
 
@@ -124,7 +124,7 @@ def test_shrinking_ends_at_the_longest_side_and_never_enlarges(width, height, lo
 @pytest.mark.parametrize(("mode", "name"), [("L", "a.png"), ("P", "a.gif"), ("CMYK", "a.jpg"), ("RGBA", "a.png")])
 def test_the_mode_is_that_of_the_file(mode, name, tmp_path):
     scene().convert(mode).save(tmp_path / name)
-    assert mode_of((tmp_path / name).read_bytes()) == mode
+    assert mode_and_depth((tmp_path / name).read_bytes()) == (mode, False)
 
 
 # ---- through the survey ---------------------------------------------------------------------------------------------

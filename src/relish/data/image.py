@@ -11,9 +11,11 @@ cache then forgets what it holds.
 import codecs
 import os
 import warnings
+from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from relish.core.errors import ImageError
+from relish.data.depth import Again, Unclear, Used, ValueRange, is_deep, is_deep_grey, stored
 
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"])
 """Lower-case endings of the files that a folder's index takes for images."""
@@ -34,6 +37,7 @@ IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", "
 MAX_PIXELS = 120_000_000
 """The largest image that is decoded: above any camera in common use, and half a gigabyte once decoded."""
 
+Result = TypeVar("Result")
 ImageSource = Path | str | bytes | BinaryIO | Image.Image | npt.NDArray[np.generic]
 
 _HEAD_BYTES = 512
@@ -62,7 +66,13 @@ _BMP_HEADERS = frozenset([12, 40, 52, 56, 64, 108, 124])
 """Sizes of a BMP's second header; its two letters alone would take a text on BMW for an image."""
 
 
-def open_image(source: ImageSource, *, name: str | None = None, min_side: int | None = None) -> Image.Image:
+def open_image(
+    source: ImageSource,
+    *,
+    name: str | None = None,
+    min_side: int | None = None,
+    value_range: ValueRange | None = None,
+) -> Image.Image:
     """Open one image, the same way everywhere.
 
     Args:
@@ -71,15 +81,18 @@ def open_image(source: ImageSource, *, name: str | None = None, min_side: int | 
         name: what to call it in an error; by default the path, or what kind of object was given.
         min_side: pixels that the shorter side must keep: a JPEG file may then be decoded at 1/2, 1/4 or 1/8 of its
             size, which takes about half the time and changes values slightly. None: full size.
+        value_range: what is black and white in images deeper than 8 bits, the same for all images of a dataset; those
+            of 8 bits are not touched by it. None: what the image's own file says, see `depth.Stored`.
 
     Returns:
         A new image in mode RGB, wholly decoded, that holds no file open. Of an animation, the first frame.
 
     Raises:
-        ImageError: it is not an image, is cut short or damaged, has more than MAX_PIXELS, or cannot be read.
+        ImageError: it is not an image, is cut short or damaged, has more than MAX_PIXELS, or cannot be read; or its
+            values are on another scale than `value_range`, which was found and not given.
     """
     try:
-        return _to_rgb(source, min_side)
+        return _to_rgb(source, min_side, value_range)
     except _Unusable as error:
         raise ImageError(name or _name_of(source), str(error)) from error
     except MemoryError as error:
@@ -91,17 +104,45 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def mode_of(content: bytes) -> str:
-    """Pillow's mode of an image as its file holds it, such as `L`, `P` or `CMYK`; only the header is read.
+def mode_and_depth(content: bytes) -> tuple[str, bool]:
+    """Pillow's mode of an image as its file holds it, such as `L`, `P` or `CMYK`; whether it is deeper than 8 bits.
+
+    Only the header is read. Of what `open_image` cannot open: an empty mode.
 
     Args:
-        content: the bytes of a file that `open_image` opens.
+        content: the bytes of a file.
     """
+    _silence_pillow()
     decoder = _decoder(content[:_HEAD_BYTES])
-    if decoder is None:
-        return ""
-    with decoder(BytesIO(content)) as image:
-        return image.mode
+    try:
+        if decoder is None:
+            return "", False
+        with decoder(BytesIO(content)) as image:
+            return image.mode, is_deep(image)
+    except Exception:  # as in `_from_file`: whatever a damaged byte leads to
+        return "", False
+
+
+def used_values(content: bytes, *, name: str) -> Used:
+    """The smallest and the largest value that an image deeper than 8 bits stores.
+
+    Args:
+        content: the bytes of a file of which `mode_and_depth` says that it is deep.
+
+    Raises:
+        ImageError: as `open_image` does.
+    """
+
+    def used(image: ImageFile, again: Again) -> Used:
+        _check_size(image)
+        return stored(image, again).used()
+
+    try:
+        return _decoded_file(BytesIO(content), used)
+    except _Unusable as error:
+        raise ImageError(name, str(error)) from error
+    except MemoryError as error:
+        raise ImageError(name, "not enough memory to decode it") from error
 
 
 def size_from_header(source: Path | str | bytes) -> tuple[int, int] | None:
@@ -139,18 +180,18 @@ def _name_of(source: object) -> str:
             return named if isinstance(named, str) and named else "picture from a file object"
 
 
-def _to_rgb(source: object, min_side: int | None) -> Image.Image:
+def _to_rgb(source: object, min_side: int | None, value_range: ValueRange | None) -> Image.Image:
     match source:
         case Path() | str():
-            return _from_path(Path(source), min_side)
+            return _from_path(Path(source), min_side, value_range)
         case bytes() | bytearray() | memoryview():
-            return _from_file(BytesIO(source), min_side)
+            return _from_file(BytesIO(source), min_side, value_range)
         case Image.Image():
-            return _decoded(source)
+            return _decoded(source, value_range=value_range, again=_reopening(source))
         case np.ndarray():
             return _decoded(_from_array(source))
         case _ if hasattr(source, "read"):
-            return _from_file(_seekable(source), min_side)
+            return _from_file(_seekable(source), min_side, value_range)
         case _:
             noun = type(source).__name__
             raise _Unusable(f"a picture cannot be made from {'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}")
@@ -159,12 +200,12 @@ def _to_rgb(source: object, min_side: int | None) -> Image.Image:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def _from_path(path: Path, min_side: int | None) -> Image.Image:
+def _from_path(path: Path, min_side: int | None, value_range: ValueRange | None) -> Image.Image:
     try:
         if path.is_dir():
             raise _Unusable("not a picture: it is a folder")
         with path.open("rb") as file:
-            return _from_file(_seekable(file), min_side)
+            return _from_file(_seekable(file), min_side, value_range)
     except FileNotFoundError as error:
         raise _Unusable("there is no such file") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -188,7 +229,12 @@ def _seekable(file: object) -> BinaryIO:
     return BytesIO(content)
 
 
-def _from_file(file: BinaryIO, min_side: int | None) -> Image.Image:
+def _from_file(file: BinaryIO, min_side: int | None, value_range: ValueRange | None) -> Image.Image:
+    return _decoded_file(file, lambda image, again: _decoded(image, min_side, value_range, again))
+
+
+def _decoded_file(file: BinaryIO, decode: Callable[[ImageFile, Again], Result]) -> Result:
+    """What `decode` makes of an image, given it and how to open its file again; nothing is decoded before."""
     file.seek(0)
     head: object = file.read(_HEAD_BYTES)
     if not isinstance(head, bytes):
@@ -197,14 +243,28 @@ def _from_file(file: BinaryIO, min_side: int | None) -> Image.Image:
     if decoder is None:
         raise _Unusable(f"not a picture: {kind_of(head, whole=len(head) < _HEAD_BYTES)}")
     _silence_pillow()
-    file.seek(0)
+    again = partial(_from_start, decoder, file)
     try:
-        with decoder(file) as image:
-            return _decoded(image, min_side)
+        with again() as image:
+            return decode(image, again)
     except (_Unusable, MemoryError):
         raise
+    except Unclear as error:
+        raise _Unusable(str(error)) from error
     except Exception as error:  # decoders raise whatever a damaged byte leads to, from SyntaxError to KeyError
         raise _Unusable(_damage(error)) from error
+
+
+def _from_start(decoder: type[ImageFile], file: BinaryIO) -> ImageFile:
+    file.seek(0)
+    return decoder(file)
+
+
+def _reopening(image: Image.Image) -> Again | None:
+    """How to open the file of a Pillow image again, while nothing of its first frame is decoded."""
+    if not isinstance(image, ImageFile) or not image.tile or image.fp is None or image.tell():
+        return None
+    return partial(_from_start, type(image), image.fp)  # type: ignore[arg-type]
 
 
 def _decoder(head: bytes) -> type[ImageFile] | None:
@@ -217,6 +277,8 @@ def _decoder(head: bytes) -> type[ImageFile] | None:
 
 def _damage(error: Exception) -> str:
     words = str(error).strip()
+    if words == "unknown pixel mode":
+        return "a kind of TIFF that is not read; save it with 8 or 16 bits a channel, or as PNG"
     if "truncated" in words.lower() or isinstance(error, EOFError):
         return "cut short: the end of the file is missing"
     return f"damaged or cut short ({words})" if words else "damaged or cut short"
@@ -232,23 +294,37 @@ def _silence_pillow() -> None:
 # ---- from whatever was decoded to RGB -------------------------------------------------------------------------------
 
 
-def _decoded(image: Image.Image, min_side: int | None = None) -> Image.Image:
+def _decoded(
+    image: Image.Image,
+    min_side: int | None = None,
+    value_range: ValueRange | None = None,
+    again: Again | None = None,
+) -> Image.Image:
     """Decode, turn upright and convert to RGB; the size limit is checked first, since the header tells the size."""
+    _check_size(image)
+    try:
+        if min_side is not None and isinstance(image, JpegImageFile):
+            image.draft(image.mode, (min_side, min_side))
+        if is_deep(image) if again else is_deep_grey(image):
+            rgb = _rgb(stored(image, again).image(value_range))
+        else:
+            image.load()
+            rgb = _rgb(image)
+        # After decoding: Pillow turns TIFF images itself while it decodes them, and then drops the tag.
+        turn = _UPRIGHT.get(_orientation(image))
+        return rgb if turn is None else rgb.transpose(turn)
+    except Unclear as error:
+        raise _Unusable(str(error)) from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise _Unusable(_damage(error)) from error
+
+
+def _check_size(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise _Unusable(f"{width:,} x {height:,} pixels; the limit is {MAX_PIXELS / 1e6:.0f} million")
     if width * height == 0:
         raise _Unusable("it has no pixels")
-    try:
-        if min_side is not None and isinstance(image, JpegImageFile):
-            image.draft(image.mode, (min_side, min_side))
-        image.load()
-        rgb = _rgb(image)
-        # After decoding: Pillow turns TIFF images itself while it decodes them, and then drops the tag.
-        turn = _UPRIGHT.get(_orientation(image))
-        return rgb if turn is None else rgb.transpose(turn)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise _Unusable(_damage(error)) from error
 
 
 def _orientation(image: Image.Image) -> int:
@@ -259,36 +335,14 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """A new image in RGB, transparency over white; the one given is left as it is."""
+    """A new image in RGB, transparency over white, from one of 8 bits a channel, which is left as it is."""
     mode = image.mode
-    if mode in {"I", "F"} or mode.startswith("I;16"):
-        return Image.fromarray(_eight_bits(image)).convert("RGB")
     if mode == "La":
         return _rgb(image.convert("LA"))
     if mode in {"LA", "PA", "RGBA", "RGBa"} or "transparency" in image.info:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return image.convert("RGB")
-
-
-def _eight_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """(H, W) uint8 from 16-bit, 32-bit or floating-point grey. Pillow's own conversion cuts off above 255."""
-    values = np.asarray(image).astype(np.float64)
-    white = 65535.0 if image.mode.startswith("I;16") else _white_of(values)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        values[values == transparent] = white
-    return np.rint(values * (255.0 / white)).astype(np.uint8)
-
-
-def _white_of(values: npt.NDArray[np.float64]) -> float:
-    """The value of white where the file does not define it: the smallest usual one that no value exceeds."""
-    low, high = float(values.min()), float(values.max())
-    if low >= 0:
-        for white in (1.0, 255.0, 65535.0):
-            if high <= white:
-                return white
-    raise _Unusable(f"grey values from {low:g} to {high:g} do not say which is white; save it with 8 or 16 bits")
 
 
 def _from_array(array: npt.NDArray[np.generic]) -> Image.Image:

@@ -29,7 +29,7 @@ from relish.core.io import fingerprint
 from relish.core.progress import SILENT, Progress
 from relish.core.runtime import usable_cores
 from relish.data.dataset import TRAIN, Dataset, Finding, first_few, named_counts
-from relish.data.image import MAX_PIXELS, mode_of, open_image, unreadable_reason
+from relish.data.image import MAX_PIXELS, mode_and_depth, open_image, unreadable_reason
 
 # ---- facts of an image's pixels -------------------------------------------------------------------------------------
 
@@ -124,7 +124,7 @@ _CHUNK = 256
 """Files between two accesses to the cache; a kill loses at most as many outcomes."""
 _SETTLED_NS = 2_000_000_000
 """Nanoseconds; a file changed less than this before it was read may change again within one tick of its clock."""
-_RULES = f"2/{PIL.__version__}/{MAX_PIXELS}"
+_RULES = f"3/{PIL.__version__}/{MAX_PIXELS}"
 """What can be opened depends on this; raise the first number when `image.py` accepts more or less than before,
 or `facts_of` measures otherwise."""
 
@@ -263,7 +263,7 @@ def _decode(content: bytes, name: str) -> Outcome:
     sha256 = hashlib.sha256(content).hexdigest()
     try:
         image = open_image(content, name=name)
-        return Outcome(sha256, "", facts_of(image, mode_of(content)))
+        return Outcome(sha256, "", facts_of(image, mode_and_depth(content)[0]))
     except ImageError as error:
         return Outcome(sha256, error.reason, lasting=not isinstance(error.__cause__, MemoryError))
     except MemoryError:
