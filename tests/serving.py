@@ -63,11 +63,13 @@ RED, BLUE, GREY = png(), png((60, 60, 190)), png((120, 120, 120))
 
 
 @contextmanager
-def serving(model: object, limits: Limits | None = None, token: str | None = None) -> Iterator[httpx.Client]:
+def serving(
+    model: object, limits: Limits | None = None, token: str | None = None, root_path: str = ""
+) -> Iterator[httpx.Client]:
     """A client of a real server; both end with the block."""
     bounds = limits or Limits()
     taken = listening_socket("127.0.0.1", 0)
-    running = uvicorn_server(create_app(model, bounds, token), bounds)  # type: ignore[arg-type]
+    running = uvicorn_server(create_app(model, bounds, token, root_path), bounds)  # type: ignore[arg-type]
     thread = threading.Thread(target=running.run, kwargs={"sockets": [taken]}, daemon=True)
     thread.start()
     address = f"http://127.0.0.1:{taken.getsockname()[1]}"

@@ -398,7 +398,8 @@ def started(model: Path, *words: str, **environment: str) -> tuple[subprocess.Po
 
 
 def test_an_exported_file_is_served_without_torch_and_sigterm_lets_it_finish(tmp_path):
-    process, address = started(onnx_tones(tmp_path / "model.onnx"), RELISH_TOKEN=TOKEN)
+    process, address = started(onnx_tones(tmp_path / "model.onnx"), "--root-path", "/relish", RELISH_TOKEN=TOKEN)
+    assert address.endswith("/relish")
     try:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         with httpx.Client(base_url=address, headers=headers, trust_env=False) as client:

@@ -20,6 +20,7 @@ def serve(
     token_file: Annotated[
         Path | None, Option(help="File that holds the token.", show_default="RELISH_TOKEN, if it is set")
     ] = None,
+    root_path: Annotated[str, Option(help="Prefix of its address behind a proxy, such as /relish.")] = "",
     max_megabytes: Annotated[float, Option(help="Of one request.", min=0.001)] = round(Limits.body_bytes / 1e6),
     max_megapixels: Annotated[float, Option(help="Of one picture.", min=0.001, max=120)] = round(Limits.pixels / 1e6),
     max_pictures: Annotated[int, Option(help="In one request.", min=1)] = Limits.files,
@@ -43,4 +44,5 @@ def serve(
         requests=max_requests,
         batch=batch,
     )
-    run(model, host, port, token_file, limits, threads=threads, device=device, progress=o.voice())
+    progress = o.voice()
+    run(model, host, port, token_file, limits, root_path=root_path, threads=threads, device=device, progress=progress)

@@ -15,16 +15,18 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
-from relish.core.errors import ImageError
+from relish.core.errors import BadInput, ImageError
 from relish.evaluation.prediction import Prediction
 from relish.server.batching import Model, Predictor
 from relish.server.limits import ConcurrencyLimit, Limits, Refusal
-from relish.server.middleware import BearerToken, LocalOnly, Metrics, RequestLog
+from relish.server.middleware import BearerToken, LocalOnly, Metrics, RequestLog, RootPath
 from relish.server.uploads import FORM, JSON, Base64Picture, Upload, read_uploads
 
 
@@ -153,13 +155,17 @@ class Service:
             yield uploads
 
 
-def create_app(model: Model, limits: Limits | None = None, token: str | None = None) -> FastAPI:
+def create_app(model: Model, limits: Limits | None = None, token: str | None = None, root_path: str = "") -> FastAPI:
     """The application.
 
     Args:
         model: predicts.
         limits: None takes the defaults of `Limits`.
         token: needed by all routes but the pages and `/health`; None accepts requests from this computer only.
+        root_path: the prefix behind a proxy, of `valid_root_path`; empty: none.
+
+    Raises:
+        BadInput: the prefix is a path of the server's own.
     """
     service = Service(model, limits or Limits())
 
@@ -175,14 +181,32 @@ def create_app(model: Model, limits: Limits | None = None, token: str | None = N
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # `RootPath` takes them off; a redirect would lose the prefix, and often the body
     )
     _add_refusals(app)
     _add_routes(app, service, BearerToken(token))
     add_pages(app)
+    _answer_head(app)
+    _refuse_own(app, root_path)
+    app.add_middleware(RootPath, root_path=root_path)
     if token is None:
         app.add_middleware(LocalOnly)
     app.add_middleware(RequestLog, metrics=service.metrics)
     return app
+
+
+def _answer_head(app: FastAPI) -> None:
+    """Answer HEAD wherever GET is answered; the OpenAPI description omits it."""
+    for route in [route for route in app.routes if isinstance(route, APIRoute) and "GET" in (route.methods or ())]:
+        app.add_api_route(
+            route.path, route.endpoint, methods=["HEAD"], dependencies=route.dependencies, include_in_schema=False
+        )
+
+
+def _refuse_own(app: FastAPI, root_path: str) -> None:
+    own = [route.path for route in app.routes if isinstance(route, Route)]
+    if root_path and any(f"{path}/".startswith(f"{root_path}/") for path in own):
+        raise BadInput(f"--root-path {root_path} is a path of the server's own.", hint="Such as: --root-path /relish")
 
 
 def _add_routes(app: FastAPI, service: Service, bearer: BearerToken) -> None:
@@ -285,9 +309,10 @@ def _add_refusals(app: FastAPI) -> None:
     async def http_error(request: Request, error: HTTPException) -> Response:
         reasons = {404: f"there is nothing at {request.url.path[:80]}.", 405: f"{request.method} is not answered here."}
         reason = reasons.get(error.status_code, str(error.detail))
-        return Refusal(
-            error.status_code, reason, hint="/docs says what is.", headers=dict(error.headers or {})
-        ).response()
+        headers = dict(error.headers or {})
+        if headers.get("Allow") == "GET":
+            headers["Allow"] = "GET, HEAD"  # two routes, of which Starlette names the first
+        return Refusal(error.status_code, reason, hint="/docs says what is.", headers=headers).response()
 
 
 STATIC = {
@@ -299,20 +324,27 @@ STATIC = {
 
 def add_pages(app: FastAPI) -> None:
     """Add the pages for people and their static files, which the OpenAPI description omits."""
-    content = {name: (files(__package__) / "page" / name).read_bytes() for name in [*STATIC, "index.html"]}
+    content = {name: (files(__package__) / "page" / name).read_bytes() for name in STATIC}
     templates = Environment(loader=PackageLoader(__package__, "page"), autoescape=True, trim_blocks=True)
 
     @app.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return HTMLResponse(content["index.html"])
+    async def index(request: Request) -> Response:
+        return HTMLResponse(templates.get_template("index.html").render(root=request.state.root))
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> Response:
-        here = str(request.base_url).rstrip("/")
-        return HTMLResponse(templates.get_template("docs.html").render(described=app.openapi(), here=here))
+        template = templates.get_template("docs.html")
+        page = template.render(described=app.openapi(), here=_here(request), root=request.state.root)
+        return HTMLResponse(page)
 
     for name, media_type in STATIC.items():
         app.add_api_route(f"/static/{name}", _static(content[name], media_type), include_in_schema=False)
+
+
+def _here(request: Request) -> str:
+    """The server's address as its client knows it; whether a proxy has it by https decides over that word alone."""
+    https = request.headers.get("x-forwarded-proto") == "https"
+    return str(request.base_url.replace(scheme="https") if https else request.base_url).rstrip("/")
 
 
 def _static(content: bytes, media_type: str) -> Callable[[], Awaitable[Response]]:

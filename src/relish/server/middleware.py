@@ -10,6 +10,7 @@ import hmac
 import ipaddress
 import json
 import logging
+import re
 import time
 import uuid
 from datetime import UTC, datetime
@@ -119,7 +120,8 @@ class LocalOnly:
                 421, f'this server is not "{host[:80]}".', hint="Open it as http://127.0.0.1, or start it with a token."
             )
         if origin is not None and not is_loopback(_hostname(origin)):
-            return Refusal(403, "another site's page may not ask here.", hint="Open the server's own page.")
+            hint = "Open the server's own page; behind a proxy, start it with a token."
+            return Refusal(403, "another site's page may not ask here.", hint=hint)
         return None
 
 
@@ -128,6 +130,47 @@ def _hostname(address: str) -> str:
         return urlsplit(address).hostname or ""
     except ValueError:
         return ""
+
+
+def valid_root_path(text: str) -> str:
+    """The prefix as `/relish`, without a slash at its end; empty where there is none.
+
+    Raises:
+        BadInput: it is no path, or would have to be written otherwise in an address.
+    """
+    path = "/".join(["", *filter(None, text.strip().split("/"))])
+    if not re.fullmatch(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*", path):
+        raise BadInput(
+            f'--root-path "{text[:80]}": not a path of letters, digits and . _ ~ -', hint="Such as: --root-path /relish"
+        )
+    return path
+
+
+class RootPath:
+    """A middleware that gives routes the path they know: no prefix, one slash between parts, none at the end.
+
+    A proxy may take the prefix off or leave it on. `request.state.root` becomes what the addresses in a page begin
+    with: the prefix where it is known, else the way up from the page, which holds behind any prefix.
+
+    Args:
+        root_path: of `valid_root_path`. No header says it, since a client could send that too.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app = app
+        self._root = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if scope["type"] == "http":
+            path = "/" + scope["path"].lstrip("/")
+            below = len(path) - len(path.rstrip("/")) if path != "/" else 0
+            path = re.sub("/+", "/", path).rstrip("/")
+            if path == self._root or path.startswith(f"{self._root}/"):
+                path = path[len(self._root) :]
+            scope["root_path"], scope["path"] = self._root, self._root + (path or "/")
+            scope.setdefault("state", {})["root"] = f"{self._root}/" if self._root else "../" * below or "./"
+        await self._app(scope, receive, send)
 
 
 class Metrics:

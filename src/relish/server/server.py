@@ -89,6 +89,9 @@ class Connection(H11Protocol):
             return
         self._refuse(408, "the request comes too slowly.", "Try a faster connection.")
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing where a client offers HTTP/2 or a WebSocket, as Java's does each time: HTTP/1.1 answers it."""
+
     def send_400_response(self, msg: str) -> None:
         """Bytes that are no HTTP request."""
         self._refuse(400, "this is not an HTTP request.", "Ask with http://, and a head below 64 KiB.")

@@ -5,10 +5,11 @@ The body is read chunk by chunk, counted and timed, and refused at the first byt
 """
 
 import asyncio
-import binascii
 from base64 import b64decode
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
 
 from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import UploadFile
@@ -36,7 +37,9 @@ class Base64Picture(BaseModel):
     """One picture in JSON."""
 
     name: str = Field(default="", max_length=NAME_LENGTH, description="What to call it in the answer.")
-    base64: str = Field(description="The bytes of a picture file.")
+    base64: str = Field(
+        description="The bytes of a picture file; URL-safe, in lines, without padding or as a data: address, too."
+    )
 
 
 class Base64Pictures(BaseModel):
@@ -53,6 +56,16 @@ class _InMemoryParser(MultiPartParser):
     def __init__(self, request: Request, chunks: AsyncGenerator[bytes, None], limits: Limits) -> None:
         super().__init__(request.headers, self._whole(chunks), max_files=limits.files, max_fields=OTHER_FIELDS)
         self.spool_max_size = limits.body_bytes + 1
+
+    def on_headers_finished(self) -> None:
+        """Starlette takes a part with a `filename` for a file; so is one with `filename*`, or that says it is bytes."""
+        part = self._current_part
+        disposition = (part.content_disposition or b"").lower()
+        kind = dict(part.item_headers).get(b"content-type", b"").lower()
+        binary = b"filename*=" in disposition or kind.startswith((b"image/", b"application/octet-stream"))
+        if part.content_disposition and binary and b"filename=" not in disposition:
+            part.content_disposition += b'; filename=""'
+        super().on_headers_finished()
 
     def on_end(self) -> None:
         """Starlette calls this at the last boundary."""
@@ -76,7 +89,7 @@ async def read_uploads(request: Request, limits: Limits, held: RequestBytes) -> 
             415, it is neither a form nor JSON; 422, it holds no image; 503, a concurrency limit is reached.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind not in (FORM, JSON) or request.headers.get("content-encoding", "identity").lower() != "identity":
+    if kind not in (FORM, JSON) or request.headers.get("content-encoding", "").lower() not in ("", "identity"):
         raise Refusal(
             415,
             f"a body of type {kind[:80] or 'none'} is not read.",
@@ -118,7 +131,11 @@ async def _form(request: Request, chunks: AsyncGenerator[bytes, None], limits: L
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
             raise _too_many(limits) from None
-        raise Refusal(400, f"the form cannot be read: {error.message}") from None
+        boundary = "boundary=" not in request.headers["content-type"]
+        hint = "Leave Content-Type to the program that sends the form: only it knows the boundary." if boundary else ""
+        raise Refusal(400, f"the form cannot be read: {error.message}", hint=hint) from None
+    except UnicodeError:  # of the codec that is called undefined, among others
+        raise Refusal(400, "the form cannot be read: its charset is no text's.") from None
     files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
     uploads = [Upload(_name(file.filename, number), await file.read()) for number, file in enumerate(files, 1)]
     await form.close()
@@ -126,7 +143,7 @@ async def _form(request: Request, chunks: AsyncGenerator[bytes, None], limits: L
 
 
 async def _json(chunks: AsyncGenerator[bytes, None], limits: Limits) -> list[Upload]:
-    body = b"".join([chunk async for chunk in chunks])
+    body = b"".join([chunk async for chunk in chunks]).removeprefix(BOM_UTF8)
     try:
         images = Base64Pictures.model_validate_json(body).pictures
     except ValidationError as error:
@@ -140,9 +157,31 @@ async def _json(chunks: AsyncGenerator[bytes, None], limits: Limits) -> list[Upl
 
 def _decoded(image: Base64Picture, number: int) -> Upload:
     try:
-        return Upload(_name(image.name, number), b64decode(image.base64, validate=True))
-    except (binascii.Error, ValueError):
+        return Upload(_name(image.name, number), decoded_base64(image.base64))
+    except ValueError:
         raise Refusal(422, f"pictures.{number - 1}.base64: not base64.") from None
+
+
+_STANDARD, _BLANKS = bytes.maketrans(b"-_", b"+/"), b" \t\r\n\v\f"
+
+
+def decoded_base64(text: str) -> bytes:
+    """The bytes behind base64, however it is written.
+
+    It may use the URL-safe alphabet (RFC 4648, section 5), lack its padding, be broken into lines (RFC 2045), or be a
+    `data:` address (RFC 2397), whose bytes may be percent-encoded instead.
+
+    Raises:
+        ValueError: it is no base64.
+    """
+    encoded = text.strip().encode("ascii")
+    if encoded[:5].lower() == b"data:":
+        head, _, payload = encoded.partition(b",")
+        encoded = unquote_to_bytes(payload)
+        if not head.lower().replace(b" ", b"").endswith(b";base64"):
+            return encoded
+    encoded = encoded.translate(_STANDARD, _BLANKS).rstrip(b"=")
+    return b64decode(encoded + b"=" * (-len(encoded) % 4), validate=True)
 
 
 def _name(name: str | None, number: int) -> str:

@@ -37,6 +37,7 @@ def serve(
     token_file: str | Path | None = None,
     limits: Limits | None = None,
     *,
+    root_path: str = "",
     threads: int | None = None,
     device: str = "auto",
     progress: Progress | None = None,
@@ -48,31 +49,33 @@ def serve(
         host, port: where to listen; any host but this computer needs a token. Port 0 takes a free one.
         token_file: holds the token; None takes RELISH_TOKEN, if it is set.
         limits: of requests, uploads and concurrency; None takes the defaults of `Limits`.
+        root_path: the prefix of its address behind a proxy, such as "/relish", whether the proxy takes it off or not.
         threads: of the processor for one batch; None takes all.
         device: as `Classifier.load` takes it; an exported file runs on the processor.
 
     Raises:
-        BadInput: the token is missing or too short, the address cannot be listened on, or an exported file is to run
-            on another device.
+        BadInput: the token is missing or too short, the address cannot be listened on, the prefix is no path, or an
+            exported file is to run on another device.
         RunError, ModelError: the model cannot be loaded.
         Failed: a package of the extra `serve` is not installed.
     """
     progress, limits = progress or Progress(), limits or Limits()
     try:
         from relish.server.app import create_app
-        from relish.server.middleware import valid_token
+        from relish.server.middleware import valid_root_path, valid_token
         from relish.server.server import run
     except ImportError as error:
         raise Failed(f"{error.name} is not installed.", hint="pip install 'relish-vision[serve]'") from error
-    token = valid_token(_token(token_file), host)
+    token, prefix = valid_token(_token(token_file), host), valid_root_path(root_path)
     served = load_served(Path(model), threads=threads, device=device)
-    app = create_app(served, limits, token)
+    app = create_app(served, limits, token, prefix)
 
     def ready(address: str) -> None:
         asks = "asks for the token" if token else "answers this computer alone"
         progress.say(f"serving {served.name}: {len(served.classes)} classes; {asks}")
-        progress.say(f"page    {address}/")
-        progress.say(f"ask     curl -F files=@PICTURE {address}/predict   (more: {address}/docs)")
+        here = f"{address}{prefix}"
+        progress.say(f"page    {here}/")
+        progress.say(f"ask     curl -F files=@PICTURE {here}/predict   (more: {here}/docs)")
         progress.say("end     Ctrl-C")
 
     run(app, host, port, limits, ready)

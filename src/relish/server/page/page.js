@@ -5,6 +5,7 @@
 const MOST_BARS = 10;
 const MOST_KEPT = 50;
 const THUMBNAIL = 320;
+const ROOT = new URL("..", document.currentScript.src).href; // wherever a proxy has put the server
 const at = (id) => document.getElementById(id);
 const kept = [];
 let known = null;
@@ -24,7 +25,7 @@ async function ask(path, options = {}) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   let response;
   try {
-    response = await fetch(path, { ...options, headers });
+    response = await fetch(ROOT + path, { ...options, headers });
   } catch {
     throw new Problem("The server does not answer. Is it still running?");
   }
@@ -41,7 +42,7 @@ function sentence(words) {
 
 async function meet() {
   try {
-    known = await ask("/classes");
+    known = await ask("classes");
   } catch (error) {
     at("about").textContent = "";
     complain(error.message);
@@ -82,7 +83,7 @@ async function tell(file) {
     }
     const form = new FormData();
     form.append("files", file, file.name);
-    const { predictions } = await ask("/predict", { method: "POST", body: form });
+    const { predictions } = await ask("predict", { method: "POST", body: form });
     const entry = { file, row: predictions[0], url: URL.createObjectURL(file), overlay: null };
     remember(entry);
     show(entry);
@@ -149,7 +150,7 @@ async function explain() {
       at("said").textContent = "Asking where the model looks …";
       const form = new FormData();
       form.append("files", entry.file, entry.file.name);
-      const path = `/explain?class_name=${encodeURIComponent(entry.row.class)}`;
+      const path = `explain?class_name=${encodeURIComponent(entry.row.class)}`;
       entry.overlay = (await ask(path, { method: "POST", body: form })).overlay;
     }
     if (entry !== shown) return;
@@ -180,7 +181,7 @@ async function thumbnail(file) {
     bitmap.close();
     return canvas.toDataURL("image/jpeg", 0.8);
   } catch {
-    return "/static/icon.svg"; // a picture that the model reads and this browser does not, such as TIFF
+    return `${ROOT}static/icon.svg`; // a picture that the model reads and this browser does not, such as TIFF
   }
 }
 
@@ -193,7 +194,7 @@ function remembered(entry) {
   const button = element("button");
   button.type = "button";
   const picture = element("img");
-  picture.src = entry.thumbnail || "/static/icon.svg";
+  picture.src = entry.thumbnail || `${ROOT}static/icon.svg`;
   picture.alt = "";
   const said = element("span");
   said.textContent = `${entry.row.class}, ${percent(entry.row.probability)}${entry.row.unsure ? " (unsure)" : ""}`;
