@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from relish.cli import main as app
-from relish.data.drawn.datasets import draw_hotdogs, draw_source_classes
+from relish.data.drawn.datasets import SUBJECTS, draw_classes, draw_hotdogs
 from relish.tasks import demo as demo_task
 from relish.training.recipe import RECIPES, Recipe
 from tests.conftest import draw
@@ -92,7 +92,8 @@ def make_things(folder: Path, photos: Path, needed: list[str]) -> None:
                 rows = [f"{path},{path.parent.name},{path.parent.parent.name}" for path in found]
                 (folder / "pictures.csv").write_text("\n".join(["path,label,split", *rows]))
             case "things/":
-                draw_source_classes(folder / "things", train=4, test=2, classes=2)
+                subjects = {name: [SUBJECTS[name]] for name in ("banana", "carrot")}
+                draw_classes(folder / "things", {"train": 4, "test": 2}, subjects, "things")
             case "holiday/":
                 shutil.copytree(photos / "test" / "hotdog", folder / "holiday")
             case "new.jpg":

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from relish.core.errors import DataError, WriteFailed
+from relish.core.errors import WriteFailed
 from relish.core.progress import Bar, Progress
 from relish.core.runtime import rng_for
-from relish.data.drawn.datasets import HOTDOG, SUBJECTS, compose, draw_hotdogs, draw_source_classes
+from relish.data.drawn.datasets import HOTDOG, OTHERS, SUBJECTS, compose, draw_hotdogs
 
 
 @pytest.fixture(scope="module")
@@ -99,22 +99,9 @@ def _histogram(file: Path) -> np.ndarray:
     return np.sqrt(counts / counts.sum())
 
 
-def test_source_classes_are_the_first_so_many_and_never_a_hot_dog(tmp_path: Path) -> None:
-    root = draw_source_classes(tmp_path / "sources", train=1, test=1, classes=12, seed=3)
-    names = {folder.name for folder in (root / "train").iterdir()}
-    assert names == set(list(SUBJECTS)[:12])
-    assert names == {folder.name for folder in (root / "test").iterdir()}
-    assert not [name for name in SUBJECTS if "hot" in name]
+def test_no_other_food_is_a_hot_dog() -> None:
     assert HOTDOG not in SUBJECTS.values()
-
-
-@pytest.mark.parametrize("classes", [1, 0, 1000])
-def test_source_classes_that_cannot_be_drawn_are_refused_before_anything_is_written(
-    tmp_path: Path, classes: int
-) -> None:
-    with pytest.raises(DataError, match=f"classes={classes}"):
-        draw_source_classes(tmp_path / "sources", classes=classes)
-    assert list(tmp_path.iterdir()) == []
+    assert set(OTHERS) == set(SUBJECTS)
 
 
 def test_a_folder_that_exists_is_left_alone(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sample images drawn by code: hot dogs and other foods, and source classes to pretrain on.
+"""Sample images drawn by code: hot dogs and other foods.
 
 `shapes` is what everything is drawn with, `relief` a scene and its lighting, `table` what lies beneath; `hotdog`,
 `long_foods`, `round_foods`, `side_views` and `things` stand on it; `datasets` composes images and writes class folders.

@@ -1,4 +1,4 @@
-"""Draw whole datasets: hot dogs against everything else, and everyday things to pretrain on.
+"""Draw whole datasets, such as hot dogs against other foods.
 
 An image is a subject on a table, in a dish or a hand, with clutter, light and camera. All but the subject is drawn with
 the same probabilities for every subject, so only the subject tells the class. Every image is a function of
@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from relish.core.errors import DataError
 from relish.core.io import atomic_folder
 from relish.core.progress import SILENT, Progress
 from relish.core.runtime import rng_for
@@ -49,13 +48,10 @@ SUBJECTS: dict[str, Subject] = {
     "carrot": Subject(long_foods.draw_carrot, LONG, in_hand=True),
     "doughnut": Subject(round_foods.draw_doughnut, ROUND, in_hand=True),
     "fries": Subject(long_foods.draw_fries, 0.7, side_views.stand_fries, 0.95, 1.9),
-    "mug": Subject(things.draw_mug, ROUND),
     "pizza": Subject(round_foods.draw_pizza, ROUND),
     "sausage": Subject(hotdog.draw_sausage, LONG, in_hand=True),
     "baguette": Subject(long_foods.draw_baguette, LONG, in_hand=True),
-    "leaf": Subject(things.draw_leaf, 0.6),
     "roll": Subject(hotdog.draw_roll, LONG, in_hand=True),
-    "fish": Subject(things.draw_fish, 0.5),
     "taco": Subject(None, ROUND, side_views.stand_taco, 0.45, 1.55),
     "cupcake": Subject(None, ROUND, side_views.stand_cupcake, 0.95, 2.0),
     "cucumber": Subject(long_foods.draw_cucumber, LONG, in_hand=True),
@@ -65,13 +61,10 @@ SUBJECTS: dict[str, Subject] = {
     "sushi": Subject(round_foods.draw_sushi, ROUND),
     "corn": Subject(long_foods.draw_corn, LONG, in_hand=True),
     "eclair": Subject(long_foods.draw_eclair, LONG, in_hand=True),
-    "fork": Subject(things.draw_fork, LONG),
     "apple": Subject(round_foods.draw_apple, ROUND, in_hand=True),
     "orange": Subject(round_foods.draw_orange, ROUND, in_hand=True),
-    "key": Subject(things.draw_key, LONG),
-    "pencil": Subject(things.draw_pencil, 0.2),
 }
-"""What source classes are taken from, in this order; a hot dog is not among them."""
+"""Foods that are no hot dog."""
 
 OTHERS: tuple[str, ...] = (
     *("burger", "doughnut", "pizza", "fries") * 4,
@@ -94,39 +87,28 @@ def draw_hotdogs(root: Path, *, train: int = 100, test: int = 100, seed: int = 0
         WriteFailed: `root` exists already, or cannot be written to.
     """
     subjects = {"hotdog": [HOTDOG], "not-hotdog": [SUBJECTS[name] for name in OTHERS]}
-    return _draw(root, {"train": train, "test": test}, subjects, "hotdogs", seed, progress)
+    return draw_classes(root, {"train": train, "test": test}, subjects, "hotdogs", seed, progress)
 
 
-def draw_source_classes(
-    root: Path, *, train: int = 60, test: int = 20, classes: int = 12, seed: int = 0, progress: Progress = SILENT
+def draw_classes(
+    root: Path,
+    counts: Mapping[str, int],
+    subjects: Mapping[str, Sequence[Subject]],
+    purpose: str,
+    seed: int = 0,
+    progress: Progress = SILENT,
 ) -> Path:
-    """Draw everyday things in the same scenes, to pretrain on, to root/{train,test}/CLASS/NNN.jpg; returns `root`.
+    """Draw class folders to root/SPLIT/CLASS/NNN.jpg; returns `root`.
 
     Args:
         root: a folder that does not exist yet; it appears whole or not at all.
-        train: images a class in the training split.
-        test: images a class in the test split.
-        classes: how many of `SUBJECTS`, the first ones; a hot dog is not among them.
+        counts: images a class in each split.
+        subjects: of each class; an image shows one of them.
+        purpose: together with the seed, what the images depend on.
 
     Raises:
-        DataError: fewer than two classes are asked for, or more than can be drawn.
         WriteFailed: `root` exists already, or cannot be written to.
     """
-    if not 2 <= classes <= len(SUBJECTS):
-        raise DataError(f"classes={classes}: from 2 to {len(SUBJECTS)} source classes can be drawn.")
-    subjects = {name: [SUBJECTS[name]] for name in list(SUBJECTS)[:classes]}
-    return _draw(root, {"train": train, "test": test}, subjects, "sources", seed, progress)
-
-
-def _draw(
-    root: Path,
-    counts: dict[str, int],
-    subjects: Mapping[str, Sequence[Subject]],
-    purpose: str,
-    seed: int,
-    progress: Progress,
-) -> Path:
-    """Write a folder of each class in each split; an image shows one of its class's subjects."""
     total = sum(counts.values()) * len(subjects)
     with atomic_folder(root) as folder, progress.bar("drawing pictures", total) as bar:
         for split, count in counts.items():

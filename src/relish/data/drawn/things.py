@@ -1,4 +1,4 @@
-"""What is no food: cutlery, crockery, leaves, keys (as clutter and as classes), and the hand that holds food.
+"""What is no food: cutlery, crockery and leaves as clutter, and the hand that holds food.
 
 Each is stamped on a `Relief` at a `Spot` (half-length 1); of the hand, one half before the food and one after it.
 """
@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from relish.data.drawn.relief import Patch, Relief, Spot, speckle
-from relish.data.drawn.shapes import Array, Colour, arc, capsule, choose, dome, hypot, mix, pick, rounded_box
+from relish.data.drawn.shapes import Array, Colour, capsule, choose, dome, hypot, mix, pick, rounded_box
 
 METALS: tuple[Colour, ...] = ((0.72, 0.73, 0.75), (0.62, 0.63, 0.66), (0.80, 0.70, 0.48), (0.22, 0.22, 0.24))
 
@@ -110,59 +110,6 @@ def draw_leaf(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
     patch.stamp(blade, 0.05 + 0.02 * patch.mottle - 0.015 * vein, green, 0.2)
     stalk = capsule(patch.u + 1.0, patch.v, 0.22, 0.022)
     patch.stamp(stalk, 0.05, light, 0.1)
-
-
-def draw_fish(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
-    """A whole fish with fins and scales."""
-    patch = relief.patch(spot, 1.15, 0.6, rng.normal(0, 0.05))
-    back, belly = pick(((0.32, 0.42, 0.52), (0.46, 0.42, 0.32), (0.86, 0.42, 0.26)), rng), (0.86, 0.86, 0.84)
-    fin_shade = mix(back, (0.75, 0.66, 0.5), 0.3 + 0.3 * np.sin(patch.u * 60 + patch.v * 40))
-    tail = np.maximum(
-        np.abs(patch.v) - 0.36 * np.clip((patch.u - 0.5) / 0.5, 0, 1),
-        patch.u - 0.98 + 0.3 * (1 - np.abs(patch.v) * 3).clip(0, 1),
-    )
-    tail = np.maximum(tail, 0.55 - patch.u)
-    fin = np.maximum(hypot((patch.u + 0.05) / 1.9, (patch.v + 0.22)) - 0.2, -patch.u - 0.35)
-    patch.stamp(np.minimum(tail, fin), 0.05, fin_shade, 0.2)
-    wide = 0.29 * np.sin(np.pi * np.clip((patch.u + 1) / 1.75, 0, 1) ** 0.72) + 0.045 * (np.abs(patch.u) < 0.75)
-    body = np.maximum(np.abs(patch.v) - wide, patch.u - 0.72)
-    depth = np.clip(-body / 0.3, 0, 1)
-    scale = np.clip(np.sin(patch.u * 50) * np.sin(patch.v * 50) + 0.2, 0, 1)
-    colour = mix(mix(back, belly, (patch.v + 0.15) * 3.2), (0.95, 0.95, 0.95), 0.3 * scale)
-    patch.stamp(body, 0.05 + 0.27 * arc(depth) + 0.006 * scale, colour, 0.7)
-    gill = np.abs(hypot(patch.u + 0.85, patch.v) - 0.33) - 0.012
-    patch.coat(np.maximum(gill, body + 0.04), -0.01, (0.35, 0.22, 0.2), 0.2)
-    eye = hypot(patch.u + 0.76, patch.v + 0.05)
-    patch.coat(eye - 0.06, 0.01, (0.92, 0.86, 0.6), 0.6)
-    patch.coat(eye - 0.033, 0.0, (0.04, 0.04, 0.05), 0.9)
-
-
-def draw_key(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
-    """An old-fashioned key."""
-    patch = relief.patch(spot, 1.1, 0.4)
-    bow = np.abs(hypot(patch.u + 0.68, patch.v * 1.1) - 0.23) - 0.065
-    shaft = capsule(patch.u - 0.25, patch.v, 0.68, 0.055)
-    teeth = np.minimum(
-        rounded_box(patch.u - 0.82, patch.v - 0.14, 0.06, 0.15, 0.01),
-        rounded_box(patch.u - 0.62, patch.v - 0.11, 0.05, 0.12, 0.01),
-    )
-    body = np.minimum(np.minimum(bow, shaft), teeth)
-    metal = pick(((0.74, 0.58, 0.28), (0.60, 0.60, 0.62), (0.42, 0.32, 0.22)), rng)
-    patch.stamp(body, 0.03 + dome(body, 0.05), metal, 0.8)
-
-
-def draw_pencil(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
-    """A pencil with a sharpened point and a rubber at its end."""
-    patch = relief.patch(spot, 1.1, 0.15)
-    paint = pick(((0.92, 0.70, 0.12), (0.75, 0.14, 0.14), (0.14, 0.32, 0.58), (0.18, 0.45, 0.26)), rng)
-    wide = 0.075 * np.clip((patch.u + 1) / 0.24, 0, 1)
-    body = np.maximum(np.abs(patch.v) - wide, np.abs(patch.u) - 1)
-    side = np.where(np.abs(patch.v) < 0.03, 1.0, 0.78).astype(np.float32)
-    colour = mix(paint, (0.86, 0.68, 0.46), (patch.u < -0.76 + 0.02 * np.cos(patch.v * 200)).astype(np.float32))
-    colour = mix(colour, (0.10, 0.10, 0.11), (patch.u < -0.92).astype(np.float32))
-    colour = mix(colour, (0.76, 0.77, 0.78), (patch.u > 0.8).astype(np.float32))
-    colour = mix(colour, (0.88, 0.48, 0.50), (patch.u > 0.88).astype(np.float32))
-    patch.stamp(body, 0.02 + dome(body, 0.075), colour * side, 0.4)
 
 
 def draw_crumbs(relief: Relief, spot: Spot, rng: np.random.Generator) -> None:
