@@ -50,7 +50,7 @@ def main() -> None:
     looked = survey(find_dataset(asked.data, progress=Screen()), progress=Screen())
     source = load_source()
     how = book_preprocessing(asked.image_size, source.data_config.mean, source.data_config.std)
-    backbone, context = Backbone(make_target(source, looked.dataset.classes, seed=0)), Context.on("cpu", Screen())
+    backbone, context = Backbone.of(make_target(source, looked.dataset.classes, seed=0)), Context.on("cpu", Screen())
     learn, test = looked.dataset.splits["train"], looked.dataset.splits["test"]
     (features,), (unseen,) = (
         features_of(backbone, split, [View(how)], looked.sha256, context) for split in (learn, test)

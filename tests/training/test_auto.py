@@ -65,7 +65,7 @@ def looked(colours):
 
 
 def backbone_of(looked, tiny_source):
-    return Backbone(make_target(load_source(None, tiny_source), looked.dataset.classes, seed=0))
+    return Backbone.of(make_target(load_source(None, tiny_source), looked.dataset.classes, seed=0))
 
 
 def features(looked, tiny_source, view=0):
@@ -115,14 +115,16 @@ def test_another_backbone_framing_or_view_has_other_features(looked, tiny_source
 
 def test_the_output_layer_is_no_part_of_the_backbone(looked, tiny_source):
     one, other = (make_target(load_source(None, tiny_source), looked.dataset.classes, seed=s) for s in (0, 1))
-    assert Backbone(one).digest() == Backbone(other).digest()
+    assert Backbone.of(one).digest() == Backbone.of(other).digest()
 
 
 def test_a_network_that_goes_on_after_its_head_is_refused(looked):
     """SqueezeNet pools behind its 1 × 1 convolution: no probe on the convolution's input gives what it says."""
     target = make_target(load_source("torchvision/squeezenet1_1", "none"), ("a", "b"), seed=0)
     with pytest.raises(ModelError, match="--recipe book"):
-        Backbone(target)(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), book_preprocessing(64, (0.5,) * 3, (0.5,) * 3))
+        Backbone.of(target)(
+            torch.zeros(2, 3, 64, 64, dtype=torch.uint8), book_preprocessing(64, (0.5,) * 3, (0.5,) * 3)
+        )
 
 
 def test_weights_that_make_no_numbers_are_told_as_such(looked, tiny_source):

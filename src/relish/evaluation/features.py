@@ -25,7 +25,7 @@ from relish.data.dataset import Split
 from relish.data.loader import View, view_batches
 from relish.data.transforms import Preprocessing, normalise
 from relish.evaluation.inference import BATCH_SIZE
-from relish.models.head import OutputLayer, output_layer
+from relish.models.head import output_layer
 from relish.models.target import TargetModel
 
 Features = npt.NDArray[np.float32]
@@ -37,47 +37,35 @@ _LIBRARIES = ("timm", "torchvision", "relish")
 _KEEP_EVERY = 4
 """Batches between two writes: what a kill can cost."""
 _SMALL = 16
-"""Images in a batch from which on a row no longer depends, in its last bits, on how many there are."""
+"""In batches of more images than this, the last bits of a row do not depend on the number of images."""
 
 
 class Backbone:
-    """A network up to its output layer, all of it in eval mode."""
+    """A network up to its output layer, all of it in eval mode.
 
-    def __init__(self, target: TargetModel, device: torch.device | str = "cpu") -> None:
-        """
-        Raises:
-            ModelError: the network has two output layers, so no probe can be trained on the input of one.
-        """
-        if len(target.heads) != 1:
+    Args:
+        network: moved to the device.
+        heads: the names of its output layers.
+        name: what errors call it.
+
+    Raises:
+        ModelError: it has two output layers, so there is no one input to take as features.
+    """
+
+    def __init__(self, network: nn.Module, heads: Sequence[str], name: str, device: torch.device | str = "cpu") -> None:
+        if len(heads) != 1:
             raise ModelError(
-                f"{target.source.name} has {len(target.heads)} output layers, which no probe can be trained for.",
+                f"{name} has {len(heads)} output layers; features are the inputs of a single one.",
                 hint="Take --recipe book or frozen, or another --source.",
             )
-        self._set_up(target.network, target.heads[0], target.source.name, torch.device(device))
+        self.network, self.head, self.name = network, output_layer(network, heads[0]), name
+        self.device, self.width = torch.device(device), self.head.weight.shape[1]
+        to_device(network, self.device)
 
     @classmethod
-    def of_saved(
-        cls, network: nn.Module, heads: Sequence[str], name: str, device: torch.device | str = "cpu"
-    ) -> "Backbone":
-        """From a target model that was loaded from its file, which has no source model.
-
-        Args:
-            heads: the names of its output layers.
-
-        Raises:
-            ModelError: it has two output layers.
-        """
-        if len(heads) != 1:
-            raise ModelError(f"{name} has {len(heads)} output layers: which one's inputs are its features?")
-        backbone = cls.__new__(cls)
-        backbone._set_up(network, output_layer(network, heads[0]), name, torch.device(device))
-        return backbone
-
-    def _set_up(self, network: nn.Module, head: OutputLayer, name: str, device: torch.device) -> None:
-        self.network, self.head, self.device = network, head, device
-        self.width = head.weight.shape[1]
-        self.name = name
-        to_device(network, device)
+    def of(cls, target: TargetModel, device: torch.device | str = "cpu") -> "Backbone":
+        """The backbone of a target model."""
+        return cls(target.network, target.head_names, target.source.name, device)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, preprocessing: Preprocessing) -> Tensor:
@@ -208,9 +196,12 @@ def _computed(
     missing: Sequence[set[str]],
     context: Context,
 ) -> Iterator[list[dict[str, Features]]]:
-    """The rows of each view, a few batches at a time, the same in every process; at least those that are missing."""
-    # All batches are cut before the cached ones are dropped: after a kill an image is computed beside the same others
-    # as without it, and its row is equal to the last bit.
+    """Compute the rows of each view, a few batches at a time; every process gets all of them.
+
+    Rows that are not missing may be among them: see `_needed`.
+    """
+    # Cut the batches before dropping what is cached: a run that resumes after a kill then computes each image in the
+    # same batch as a run that was never killed, and the rows are equal to the last bit.
     batches = [range(i, min(i + BATCH_SIZE, len(keys))) for i in range(0, len(keys), BATCH_SIZE)]
     needed = [part for batch in batches if (part := _needed(batch, keys, missing))]
     mine = needed[context.process :: context.processes]
@@ -231,9 +222,9 @@ def _computed(
 
 
 def _needed(batch: Sequence[int], keys: Sequence[str], missing: Sequence[set[str]]) -> list[int]:
-    """The positions of a batch whose rows are missing; of `_SMALL` or fewer, the whole batch, as long as there are any.
+    """The positions of a batch to compute: those whose rows are missing, or the whole batch where they are few.
 
-    A batch is stored as a whole, so this is the same after a kill.
+    `_SMALL` images or fewer, computed alone, would give rows that differ in their last bits.
     """
     lacking = [p for p in batch if any(keys[p] in some for some in missing)]
     return list(batch) if 0 < len(lacking) <= _SMALL else lacking

@@ -175,7 +175,7 @@ def _features(
     model = load_source(source, None if weights is None else str(weights), progress=context.progress)
     target = make_target(model, images.classes or ("none",), head_init="zeros", seed=0)
     config, size = model.data_config, model.data_config.input_size[1]
-    backbone, split = Backbone(target, context.device), images.as_split()
+    backbone, split = Backbone.of(target, context.device), images.as_split()
     smaller = min(size, max(32, round(CROP_SIZE * size / 32) * 32))
     cropped = book_preprocessing(smaller if backbone.accepts(smaller) else size, config.mean, config.std)
     whole = replace(book_preprocessing(size, config.mean, config.std), resize=size)

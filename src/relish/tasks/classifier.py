@@ -210,7 +210,7 @@ class Classifier:
             ImageError: an image cannot be opened; it is named.
             ModelError: the network has two output layers, or computes something after its output layer.
         """
-        backbone = Backbone.of_saved(self.network, self.heads, self.source, self._accelerator.device)
+        backbone = Backbone(self.network, self.heads, self.source, self._accelerator.device)
 
         def forward(some: torch.Tensor) -> npt.NDArray[np.float32]:
             found: npt.NDArray[np.float32] = backbone(some, self.preprocessing).cpu().numpy()

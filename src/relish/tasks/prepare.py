@@ -218,7 +218,9 @@ def prepare_run(
     how = book_preprocessing(size, source.data_config.mean, source.data_config.std)
     _check_size(target, size)
     if recipe.method != "train":
-        Backbone(target)(torch.zeros(1, 3, size, size, dtype=torch.uint8), how)  # refused now, and not in a run folder
+        Backbone.of(target)(
+            torch.zeros(1, 3, size, size, dtype=torch.uint8), how
+        )  # refused before there is a run folder
     identity = _identity(request, recipe, looked, source)
     return Prepared(request, recipe, looked.dataset, looked, source, target, how, identity, code)
 

@@ -137,7 +137,7 @@ class Examples:
 
     def _nearest(self, trained: Sequence[Row], asked: Sequence[Row]) -> Nearest:
         model, classes = self.model, self.predictions.classes
-        backbone = Backbone.of_saved(model.network, model.heads, model.source, self.context.device)
+        backbone = Backbone(model.network, model.heads, model.source, self.context.device)
         sha256 = {self.run_images.path(row["path"]): row["sha256"] for row in [*trained, *asked]}
 
         def features(rows: Sequence[Row], title: str) -> Features:

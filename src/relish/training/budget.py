@@ -279,7 +279,7 @@ def planned_probe(run: RunContext, setup: TrainingSetup, budget: Budget) -> Prob
     classes = len(setup.target.classes)
 
     def made() -> ProbePlan:
-        backbone = Backbone(setup.target, run.device)
+        backbone = Backbone.of(setup.target, run.device)
         measured = forward_seconds(backbone, setup.train, setup.preprocessing, _sizes(setup, backbone, budget))
         return plan_probe(
             images=len(setup.train), evaluated=budget.evaluated, classes=classes,

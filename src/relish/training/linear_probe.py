@@ -19,14 +19,14 @@ Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 STRENGTHS = tuple(10.0 ** (-step / 2) for step in range(-2, 9))
-"""From 10 down to 1e-4 by half decades: the path of strengths, strongest first, each start the last one's optimum."""
+"""L2 penalties to try, 10 to 1e-4 by half decades; each fit starts from the optimum of the stronger one before it."""
 _PATIENCE = 2
-"""Strengths in a row that may be worse than the best before the path ends; beyond it probes only overfit more."""
+"""The path ends after this many strengths in a row that are worse than the best: weaker ones overfit more."""
 _MEMORY, _STEPS = 20, 1000
-"""L-BFGS: steps remembered, steps at most (Nocedal and Wright 2006, Numerical Optimization, section 7.2)."""
+"""L-BFGS: steps it remembers, and steps at most (Nocedal and Wright 2006, Numerical Optimization, section 7.2)."""
 _GRADIENT, _GAIN, _ROUGH_GAIN = 1e-6, 1e-8, 1e-6
-"""It ends where no part of the gradient is larger, or a step gains less than this much of the loss, in nats; strengths
-can be told apart at the rough one. Sums in float32 are not finer."""
+"""L-BFGS stops once every element of the gradient is at most `_GRADIENT`, or a step lowers the loss by less than
+`_GAIN` nats, the resolution of sums in float32. `_ROUGH_GAIN` is enough to compare strengths."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -100,7 +100,7 @@ class _Probing:
 
     def __init__(self, run: RunContext, setup: TrainingSetup) -> None:
         self.run, self.setup = run, setup
-        self.backbone = Backbone(setup.target, run.device)
+        self.backbone = Backbone.of(setup.target, run.device)
 
     def features(self, split: Split, views: Sequence[View], words: str) -> list[Features]:
         """(N, D) float32 for each view."""
