@@ -194,26 +194,14 @@ def _device(network: nn.Module) -> torch.device:
 def most_wrong(
     probabilities: Probabilities, predicted: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], most: int
 ) -> list[int]:
-    """Positions of wrongly predicted images, those whose true class has the lowest probability first.
-
-    Args:
-        probabilities: (N, K) floating point.
-        predicted: (N,) int64 classes.
-        labels: (N,) int64.
-        most: how many at most.
-    """
+    """Positions of at most `most` wrongly predicted images, those whose true class has the lowest probability first."""
     wrong = np.flatnonzero(predicted != labels)
     worst_first = np.argsort(probabilities[wrong, labels[wrong]], kind="stable")
     return [int(i) for i in wrong[worst_first][:most]]
 
 
 def least_sure(probabilities: Probabilities, most: int) -> list[int]:
-    """Positions of the images whose two likeliest classes are closest, right or wrong, closest first.
-
-    Args:
-        probabilities: (N, K) floating point; none are found where K is 1.
-        most: how many at most.
-    """
+    """Positions of at most `most` images whose two likeliest classes are closest, closest first; none for one class."""
     if probabilities.shape[1] < 2:
         return []
     best = np.sort(probabilities, axis=1)[:, -2:]

@@ -16,7 +16,6 @@ from scipy.stats import rankdata
 from relish.core.runtime import rng_for
 from relish.data.dataset import Finding
 from relish.evaluation.metrics import (
-    ClassScores,
     Estimate,
     Floats,
     Proportion,
@@ -77,13 +76,7 @@ class Bin:
 
 
 def calibration(logits: Logits, probabilities: Floats, labels: Labels, temperature: float = 1.0) -> Calibration:
-    """The three figures.
-
-    Args:
-        logits: (N, K), before the temperature.
-        probabilities: (N, K) float64, with it applied.
-        labels: (N,) int64.
-    """
+    """The three figures, from (N, K) logits before the temperature, probabilities after it, and (N,) labels."""
     images = np.arange(len(labels))
     # From the logits: a probability may be rounded to 0, whose logarithm is infinite.
     scaled = logits.astype(np.float64) / temperature
@@ -127,11 +120,13 @@ def calibration_error(bins: tuple[Bin, ...]) -> float:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Accuracy and what stands beside it, and how well calibrated the probabilities are. Made by `figures`."""
+class Figures(Scores):
+    """Accuracy and what stands beside it, and how well calibrated the probabilities are. Made by `figures`.
 
-    scores: Scores
-    """Of the predicted classes, the threshold applied; images on which the model abstains are included."""
+    The confusion matrix is of the predicted classes, the threshold applied; images on which the model abstains are
+    included.
+    """
+
     likeliest: Proportion
     """The accuracy without the threshold; the same where there is none."""
     balanced_accuracy: Estimate
@@ -152,34 +147,10 @@ class Figures:
     right: npt.NDArray[np.bool_] = field(repr=False, compare=False)
     """(N,) bool: whether the predicted class of each image is the true one."""
 
-    @property
-    def top1(self) -> Proportion:
-        """The accuracy."""
-        return self.scores.top1
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names, in the order of the outputs."""
-        return self.scores.classes
-
-    @property
-    def per_class(self) -> tuple[ClassScores, ...]:
-        """Precision, recall and F1 of every class."""
-        return self.scores.per_class
-
-    @property
-    def confusion(self) -> tuple[tuple[int, ...], ...]:
-        """A row is the true class, a column the predicted one."""
-        return self.scores.confusion
-
-    def sentence(self) -> str:
-        """The accuracy in words."""
-        return self.scores.sentence()
-
     def as_json(self) -> dict[str, Any]:
         """The document that `relish evaluate --json` prints; plain types, null where a figure has no value."""
         return {
-            **self.scores.as_json(),
+            **super().as_json(),
             "balanced_accuracy": self.balanced_accuracy.as_json(),
             "macro_f1": self.macro_f1.as_json(),
             "auc": self.auc and self.auc.as_json(),
@@ -193,12 +164,7 @@ class Figures:
         }
 
 
-def figures(
-    logits: npt.NDArray[np.floating[Any]],
-    labels: npt.NDArray[np.int64],
-    classes: Sequence[str],
-    decision: Decision | None = None,
-) -> Figures:
+def figures(logits: Logits, labels: Labels, classes: Sequence[str], decision: Decision | None = None) -> Figures:
     """Every figure.
 
     Args:
@@ -219,7 +185,8 @@ def figures(
     balanced, macro = balanced_figures(scores)
     right = predicted == labels
     return Figures(
-        scores=scores,
+        classes=scores.classes,
+        confusion=scores.confusion,
         likeliest=Proportion(int((predicted_class(probabilities) == labels).sum()), len(labels)),
         balanced_accuracy=balanced,
         macro_f1=macro,
@@ -236,12 +203,7 @@ def figures(
 
 
 def top_k(probabilities: Floats, labels: Labels, k: int = TOP) -> Proportion:
-    """How often the true class is among the k likeliest; of equal probabilities the first class counts.
-
-    Args:
-        probabilities: (N, K) float64.
-        labels: (N,) int64.
-    """
+    """How often the true class is among the k likeliest of (N, K) probabilities; of equal ones the first counts."""
     likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     return Proportion(int((likeliest == labels[:, None]).any(1).sum()), len(labels))
 

@@ -20,13 +20,13 @@ from relish.core.errors import DataError, Diverged
 from relish.core.runtime import rng_for
 
 Z = NormalDist().inv_cdf(0.975)
-"""Half width of a two-sided 95% interval, in standard errors."""
+"""A normal 95% interval reaches this many standard errors to each side."""
 UNEVEN = 1.5
-"""Classes are uneven where the largest has more than this many times the images of the smallest."""
+"""Classes are uneven if the largest has more than this many times the images of the smallest."""
 LEVEL = 0.95
-"""Of every interval."""
+"""The probability with which an interval covers the true value."""
 RESAMPLES = 2000
-"""Of the bootstrap: the ends of an interval then vary by a few hundredths of its width from seed to seed."""
+"""Resamples of a bootstrap; the ends of an interval vary by a few hundredths of its width between seeds."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -123,16 +123,16 @@ class Scores:
         )
 
     @property
-    def balanced_accuracy(self) -> float:
-        """The mean recall of the classes that have images, 0 (worst) to 1: every class has the same weight.
+    def mean_recall(self) -> float:
+        """The balanced accuracy: the mean recall of the classes that have images, 0 (worst) to 1.
 
         Source: Brodersen et al. 2010, The balanced accuracy and its posterior distribution, ICPR, section 2.
         """
         return float(np.mean([one.recall for one in self.per_class if one.recall is not None]))
 
     @property
-    def macro_f1(self) -> float:
-        """The mean F1 of the classes that have images, 0 (worst) to 1."""
+    def mean_f1(self) -> float:
+        """Macro-F1: the mean F1 of the classes that have images, 0 (worst) to 1."""
         return float(np.mean([one.f1 for one in self.per_class if one.f1 is not None]))
 
     @property
@@ -243,16 +243,11 @@ def percentile_interval(resampled: Floats) -> tuple[float, float]:
 
 
 def balanced_figures(scores: Scores, resamples: int = RESAMPLES, seed: int = 0) -> tuple[Estimate, Estimate]:
-    """Balanced accuracy and macro-F1 with their intervals.
-
-    Args:
-        resamples: R, of the images, class by class.
-        seed: of the resampling.
-    """
+    """Balanced accuracy and macro-F1, with intervals from so many resamples of the images within each class."""
     balanced, macro = _resampled(np.array(scores.confusion, dtype=np.int64), resamples, seed)
     return (
-        Estimate(scores.balanced_accuracy, percentile_interval(balanced)),
-        Estimate(scores.macro_f1, percentile_interval(macro)),
+        Estimate(scores.mean_recall, percentile_interval(balanced)),
+        Estimate(scores.mean_f1, percentile_interval(macro)),
     )
 
 

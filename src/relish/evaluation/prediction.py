@@ -141,13 +141,7 @@ class Prediction:
 def predictions(
     names: Sequence[str], probabilities: npt.NDArray[np.floating[Any]], classes: Sequence[str], decision: Decision
 ) -> list[Prediction]:
-    """One prediction for each image.
-
-    Args:
-        names: of the N images.
-        probabilities: (N, K), temperature applied.
-        classes: the K class names.
-    """
+    """One prediction for each of N names, from (N, K) probabilities with the temperature applied."""
     predicted, unsure = decision.decide(probabilities, classes)
     return [
         Prediction(

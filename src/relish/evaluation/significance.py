@@ -123,12 +123,7 @@ class Verdict:
 
 
 def compare_losses(probabilities: Probabilities, simpler: Probabilities, labels: Labels) -> Verdict:
-    """Compare a model with a simpler one on the same images.
-
-    Args:
-        probabilities, simpler: (N, K) floating point, of the two models.
-        labels: (N,) int64.
-    """
+    """Compare a model with a simpler one by their (N, K) probabilities on the same images of (N,) labels."""
     gains = tempered_losses(simpler, labels) - tempered_losses(probabilities, labels)
     return Verdict(
         gain=float(gains.mean()),

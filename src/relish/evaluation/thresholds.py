@@ -205,9 +205,7 @@ def answered(right: Bools, unsure: Bools) -> Answered:
 def coverage_curve(confidence: Floats, right: Bools) -> tuple[CoveragePoint, ...]:
     """From all images answered down to the most confident twentieth; images of equal confidence stay together.
 
-    Args:
-        confidence: (N,) float64, the probability of the predicted class.
-        right: (N,) bool.
+    `confidence` is (N,) float64, the probability of the predicted class; `right` is (N,) bool.
     """
     levels, counts, hits = _cumulated(confidence, right)
     wanted = np.ceil(np.arange(CURVE_POINTS, 0, -1) / CURVE_POINTS * len(right))

@@ -54,8 +54,8 @@ def three_digits(value: float | None) -> str:
 def evaluation_text(figures: Figures) -> str:
     """An evaluation in full: accuracy, calibration, decision, the per-class table, the confusion matrix."""
     parts = [f"accuracy {figures.sentence()}", *_further_metrics(figures), calibration_line(figures)]
-    parts += [*decision_lines(figures, None, "here"), "", _per_class(figures.scores)]
-    confused = _confusion(figures.scores) if len(figures.classes) <= MOST_CLASSES else _worst_pairs(figures.scores)
+    parts += [*decision_lines(figures, None, "here"), "", _per_class(figures)]
+    confused = _confusion(figures) if len(figures.classes) <= MOST_CLASSES else _worst_pairs(figures)
     return "\n".join([*parts, "", *confused])
 
 
@@ -114,9 +114,9 @@ def change_text(before: Figures, after: Figures, held: HeldOut, split: str) -> s
 def _further_metrics(figures: Figures) -> list[str]:
     """Metrics that belong beside the accuracy where classes are uneven, two, or many."""
     lines = []
-    if figures.scores.uneven:
+    if figures.uneven:
         lines.append(f"balanced accuracy {figures.balanced_accuracy.sentence()}: the classes are uneven")
-    if figures.scores.uneven or len(figures.classes) == 2:
+    if figures.uneven or len(figures.classes) == 2:
         lines.append(f"macro-F1 {figures.macro_f1.sentence()}")
         if figures.auc is not None:
             lines.append(f"area under the ROC curve {figures.auc.sentence()}")

@@ -46,7 +46,7 @@ class Side:
     @property
     def balanced(self) -> float | None:
         """The mean balanced accuracy where classes are uneven and accuracy speaks for the large ones; else None."""
-        found = [o.scores.balanced_accuracy for o in self.outcomes if o.scores is not None and o.scores.uneven]
+        found = [o.scores.mean_recall for o in self.outcomes if o.scores is not None and o.scores.uneven]
         return float(np.mean(found)) if found else None
 
     @property

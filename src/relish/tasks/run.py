@@ -254,7 +254,7 @@ def _say_figures(run: RunContext, prepared: Prepared, found: Figures) -> None:
 
 
 def _say_uneven(run: RunContext, prepared: Prepared, found: Figures) -> None:
-    if found.scores.uneven:
+    if found.uneven:
         sentence = found.balanced_accuracy.sentence()
         run.progress.say(f"balanced accuracy {sentence}: the {prepared.final_name} classes are uneven")
     counts = prepared.train.counts(len(found.classes))
