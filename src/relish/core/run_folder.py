@@ -219,11 +219,7 @@ def withdrawn_by(plan: str, event: Mapping[str, Any]) -> bool:
 
 
 def given_in_python(python: Mapping[str, Any]) -> list[str]:
-    """The arguments of `fit` that have to be handed in again: what relish can neither build nor keep in a file.
-
-    Args:
-        python: of `request.json`.
-    """
+    """The arguments of `fit`, of `python` in a request, that relish can neither build nor keep in a file."""
     own = str(python.get("source", "")).startswith("own/")
     return [name for name in ("source", "transform", "loss") if name in python and (name != "source" or own)]
 

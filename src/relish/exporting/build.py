@@ -83,7 +83,7 @@ def network_model(network: nn.Module, image_size: int, count: int) -> onnx.Model
         ) from error
     if program is None:
         raise Failed("torch did not export this network to ONNX.", hint="Take another --source.")
-    return _without_traces(program.model_proto)
+    return _plain_onnx(program.model_proto, "torch exported", "Take another --source.")
 
 
 @contextmanager
@@ -100,16 +100,21 @@ def _silent() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Remove source locations and doc strings, and check that the operators are ONNX's own."""
-    if [one.domain for one in model.opset_import] != [""] or model.functions:
-        raise Failed("torch exported this network with operators of its own.", hint="Take another --source.")
-    graph = model.graph
+def _plain_onnx(model: onnx.ModelProto, done: str, hint: str) -> onnx.ModelProto:
+    """Check that the operators are ONNX's own, remove source locations and doc strings, and set the versions.
+
+    Errors begin with `done`, such as `torch exported`.
+    """
+    graph, own = model.graph, ("", "ai.onnx")
+    versions = {one.version for one in model.opset_import if one.domain in own}
+    if versions != {OPSET} or model.functions or any(node.domain not in own for node in graph.node):
+        raise Failed(f"{done} this network with operators of its own.", hint=hint)
     for node in graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
-    del graph.value_info[:], graph.metadata_props[:], model.metadata_props[:]
+    del graph.value_info[:], graph.metadata_props[:], model.metadata_props[:], model.opset_import[:]
     graph.doc_string = ""
+    model.opset_import.append(helper.make_opsetid("", OPSET))
     model.ir_version = IR_VERSION
     return model
 
@@ -148,7 +153,7 @@ def quantised(network: onnx.ModelProto, inputs: Iterable[npt.NDArray[np.float32]
             raise Failed(
                 f"ONNX Runtime cannot quantise this network ({error}).", hint="Export it without --int8."
             ) from error
-    return _plain_onnx(model)
+    return _plain_onnx(model, "ONNX Runtime quantised", "Export it without --int8.")
 
 
 class _CalibrationReader:
@@ -160,18 +165,6 @@ class _CalibrationReader:
     def get_next(self) -> dict[str, Any] | None:
         """The next input by name; None after the last."""
         return next(({NORMALISED: one} for one in self._inputs), None)
-
-
-def _plain_onnx(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Check that the operators are ONNX's own, and set the versions of `network_model`."""
-    versions = {one.domain: one.version for one in model.opset_import if one.domain in ("", "ai.onnx")}
-    if versions.get("", OPSET) != OPSET or any(node.domain not in ("", "ai.onnx") for node in model.graph.node):
-        raise Failed("ONNX Runtime quantised this network with operators of its own.", hint="Export it without --int8.")
-    del model.metadata_props[:], model.graph.value_info[:]
-    model.ir_version = IR_VERSION
-    del model.opset_import[:]
-    model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
-    return model
 
 
 def assemble(

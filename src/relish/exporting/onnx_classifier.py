@@ -148,17 +148,14 @@ class OnnxClassifier:
                 pixels = np.asarray(open_image(image))
             except ImageError as error:
                 yield from self._predicted(waiting)
-                waiting = []
                 yield Prediction(name, error=error.reason)
                 continue
             # A batch holds images of one size.
             if waiting and waiting[0][1].shape != pixels.shape:
                 yield from self._predicted(waiting)
-                waiting = []
             waiting.append((name, pixels))
             if len(waiting) == self.batch:
                 yield from self._predicted(waiting)
-                waiting = []
         yield from self._predicted(waiting)
 
     def probabilities(self, images: npt.NDArray[np.uint8]) -> ProbabilitiesAndLogits:
@@ -176,10 +173,13 @@ class OnnxClassifier:
         return rows[:count], logits[:count]
 
     def _predicted(self, waiting: list[tuple[str, npt.NDArray[np.uint8]]]) -> list[Prediction]:
+        """The predictions for the images that wait, which is none of them afterwards."""
         if not waiting:
             return []
-        rows, _ = self.probabilities(np.stack([pixels for _, pixels in waiting]))
-        return predictions([name for name, _ in waiting], rows, self.classes, self.about.decision)
+        names, pixels = zip(*waiting, strict=True)
+        waiting.clear()
+        rows, _ = self.probabilities(np.stack(pixels))
+        return predictions(names, rows, self.classes, self.about.decision)
 
 
 def session(model: Path | bytes, *, threads: int = 0) -> Any:

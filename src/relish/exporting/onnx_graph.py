@@ -110,7 +110,9 @@ def resample(graph: Graph, rows: str, axis: Axis, count: int, interpolation: Int
     """
     g = graph
     blocks = -(-count // BLOCK)
-    length, scale, stretch = g.cast(axis.length, DOUBLE), *_scale(g, axis)
+    length, scaled = g.cast(axis.length, DOUBLE), g.cast(axis.scaled, DOUBLE)
+    scale = g.op("Div", length, scaled)  # rows of the image for one of the result
+    stretch = g.op("Max", scale, g.real(1.0))  # a filter is never narrower than at scale 1
     support = g.op("Mul", stretch, g.real(SUPPORT[interpolation]))
     position = g.op("Add", g.cast(axis.first, DOUBLE), g.constant(np.arange(blocks * BLOCK), np.float64))  # (blocks·B,)
     centre = g.op("Mul", g.op("Add", position, g.real(0.5)), scale)
@@ -126,12 +128,6 @@ def resample(graph: Graph, rows: str, axis: Axis, count: int, interpolation: Int
     gathered = g.op("Reshape", g.cast(gathered, FLOAT), g.whole(0, 0, -1))  # (blocks, W, M)
     sums = g.op("MatMul", weights, gathered)  # (blocks, 2B, M)
     return _whole_pixels(g, sums, blocks, count)
-
-
-def _scale(g: Graph, axis: Axis) -> tuple[str, str]:
-    """Rows of the image for one of the result; and the same, at least 1, which a filter is stretched by."""
-    scale = g.op("Div", g.cast(axis.length, DOUBLE), g.cast(axis.scaled, DOUBLE))
-    return scale, g.op("Max", scale, g.real(1.0))
 
 
 def _rounded(g: Graph, name: str) -> str:

@@ -18,6 +18,7 @@ from torch import nn
 
 from relish.core.errors import ModelError, RecipeError, nearest
 from relish.core.runtime import derive_seed
+from relish.data.dataset import first_few
 from relish.models.head import HeadInit, Unmatched, checked_head, head_names, last_layer, output_layer, outputs_of
 from relish.models.saved_model import OWN, DataConfig, ModelDescription
 from relish.models.source import SourceModel, load_source
@@ -128,7 +129,7 @@ def kept_target(source: SourceModel, classes: Sequence[str]) -> TargetModel:
         missing = [name for name in wanted if name not in own]
         offer = next(filter(None, (nearest(name, own) for name in missing)), "")
         raise RecipeError(
-            f"the target model's classes are {_listed(own)}; the images' classes are {_listed(wanted)}.",
+            f"the target model's classes are {first_few(own, 8)}; the images' classes are {first_few(wanted, 8)}.",
             hint=f"{offer[:1].upper()}{offer[1:]} Make the target model with classes={list(wanted)[:8]}.".strip(),
         )
     network = copy.deepcopy(source.network)
@@ -188,7 +189,3 @@ def _description(network: nn.Module, head: str | None) -> ModelDescription:
 def _tag(module: nn.Module) -> ModelDescription | None:
     found = getattr(module, "description", None)
     return found if isinstance(found, ModelDescription) else None
-
-
-def _listed(names: Sequence[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -249,11 +249,7 @@ def embedded_file() -> Path:
 
 
 def embedded_tensors(path: Path, wanted: dict[str, Tensor]) -> Tensors:
-    """The packaged tensors under timm's names.
-
-    Args:
-        path: the packaged file.
-        wanted: the state dict of timm's network, in its own order.
+    """The packaged tensors under the names that timm's network has them in `wanted`, by their order.
 
     Raises:
         ModelError: the file holds other tensors than the network has.

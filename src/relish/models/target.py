@@ -89,11 +89,8 @@ def make_target(
 
     Args:
         source: left as it is.
-        classes: K names, each once.
-        head_init: what the output layer starts from, see `initialise_head`.
+        classes, head_init, mapping, unmatched: as `own_module.target_model` takes them.
         seed: of every draw; the global random state is left as it was.
-        mapping: class name to source row or source class name; read only with `head_init="source"`.
-        unmatched: with `head_init="source"`, what a class without a source row starts from.
         random_weights: copy nothing: the same network, all of it as the library initialises it.
 
     Returns:
@@ -105,7 +102,9 @@ def make_target(
     """
     names, mapping = tuple(classes), mapping or {}
     _check(names, head_init, mapping, random_weights)
-    matches = _matches(source, names, head_init, mapping)
+    matches: dict[str, list[Match]] = {name: [] for name in names}
+    if head_init == "source":
+        matches = match_classes(names, source.labels, source.num_classes, mapping)
     network = _built(source, len(names), derive_seed(seed, "weights"), random_weights)
     heads = _heads(source, network, len(names))
     copied = () if random_weights else _copy(source, network, heads)
@@ -147,14 +146,6 @@ def _check(classes: tuple[str, ...], head_init: str, mapping: Mapping[str, str |
             "head=source starts the head from the source's, but all weights are to be random.",
             hint="Take another --set head=…, or a recipe that copies the source.",
         )
-
-
-def _matches(
-    source: SourceModel, classes: tuple[str, ...], head_init: str, mapping: Mapping[str, str | int]
-) -> dict[str, list[Match]]:
-    if head_init != "source":
-        return {name: [] for name in classes}
-    return match_classes(classes, source.labels, source.num_classes, mapping)
 
 
 def _built(source: SourceModel, num_classes: int, seed: int, random_weights: bool) -> nn.Module:

@@ -211,14 +211,9 @@ def plain_name(name: str) -> str:
 
 
 def own_names(network: nn.Module, *, counted: bool) -> dict[str, str]:
-    """Gluon's plain name of every tensor in its files, to the name it has here.
+    """Gluon's plain name of every tensor in its files, by place or `counted`, to the name it has here.
 
-    Args:
-        network: one of Gluon's.
-        counted: names by counting, not by place.
-
-    Returns:
-        A factor that Gluon stores and does not use (`scale=False`) has the name "" here.
+    A factor that Gluon stores and does not use (`scale=False`) has the name "" here.
     """
     names: dict[str, str] = {}
     for path, prefix, layer in _layers(network, "", "", Counter()):
@@ -230,12 +225,7 @@ def own_names(network: nn.Module, *, counted: bool) -> dict[str, str]:
 
 
 def renamed(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a file under the names of the network.
-
-    Args:
-        tensors: under plain names of either kind; what the network does not know keeps its name.
-        network: one of Gluon's, on any device.
-    """
+    """Tensors under plain names of either kind, under those of the network; what it does not know keeps its name."""
     by_place = any(name.startswith("features.") for name in tensors)
     known = own_names(network, counted=not by_place)
     return {known.get(name, name): tensor for name, tensor in tensors.items() if known.get(name, name)}

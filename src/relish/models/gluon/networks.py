@@ -60,15 +60,12 @@ class Norm(nn.BatchNorm2d):
         )
         if normed.requires_grad:
             count = images.numel() // images.shape[1]
-            self._move(kept, (mean, variance * ((count - 1) / count)))
+            with torch.no_grad():
+                kept[0].lerp_(mean, NEW_SHARE)
+                kept[1].lerp_(variance * ((count - 1) / count), NEW_SHARE)
+                if self.num_batches_tracked is not None:
+                    self.num_batches_tracked.add_(1)
         return normed
-
-    @torch.no_grad()
-    def _move(self, kept: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> None:
-        for old, batch in zip(kept, new, strict=True):
-            old.lerp_(batch, NEW_SHARE)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, *, groups: int = 1, bias: bool = False) -> nn.Conv2d:
