@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from relish.evaluation.figures import reliability
 from relish.evaluation.metrics import CurvePoint, Proportion, SweepPoint
 from relish.reporting.plots import (
     LOSS_CEILING,
@@ -13,7 +14,6 @@ from relish.reporting.plots import (
     coverage_curve,
     learning_rates,
     reliability_diagram,
-    reliability_points,
     training_curves,
 )
 from relish.reporting.svg import write_svg
@@ -44,14 +44,14 @@ def test_a_curve_that_was_never_measured_is_not_drawn():
     ids=["one point", "one epoch", "diverged", "enormous"],
 )
 def test_a_training_that_went_wrong_or_just_began_can_be_drawn(tmp_path, curves):
-    for chart in (training_curves(curves, "test"), comparison({"x": curves})):
+    for chart in (training_curves(curves, "test"), comparison({"x": curves}, "test")):
         path = write_svg(chart, tmp_path / "chart.svg")
         assert ElementTree.parse(path).getroot().tag.endswith("svg")  # noqa: S314 - our own file
         assert not {"nan", "inf"} & set(path.read_text().replace('"', " ").split())
 
 
 def test_plots_of_nothing_are_left_out():
-    assert (training_curves((), "test"), comparison({"x": ()})) == (None, None)
+    assert (training_curves((), "test"), comparison({"x": ()}, "test")) == (None, None)
     assert (learning_rates({}), coverage_curve([]), reliability_diagram([], [])) == (None, None, None)
 
 
@@ -67,7 +67,7 @@ def test_epochs_are_whole_numbers_from_one_epoch_on():
 
 
 def test_every_recipe_of_a_comparison_looks_different():
-    chart = comparison({f"recipe {k}": CURVES for k in range(28)})
+    chart = comparison({f"recipe {k}": CURVES for k in range(28)}, "test")
     assert len({(key.colour, key.marker) for key in chart.keys[:28]}) == 28
     assert len({key.colour for key in chart.keys[:7]}) == 7
 
@@ -104,4 +104,5 @@ def test_bins_are_those_of_their_definition():
         for low in np.arange(15) / 15
         if (of := (sure > low) & (sure <= low + 1 / 15)).any()
     ]
-    np.testing.assert_allclose(reliability_points(found, labels), wanted)
+    bins = [(one.confidence, one.accuracy) for one in reliability(found, labels)]
+    np.testing.assert_allclose(bins, wanted)

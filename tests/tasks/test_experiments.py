@@ -42,6 +42,15 @@ def test_a_comparison_is_one_table_with_a_paired_test(compared, tmp_path):
     assert {path.name for path in found.folder.iterdir()} == {"compare.txt", "study.json", "curves.svg"}
 
 
+def test_the_curves_of_a_comparison_name_the_pictures_they_were_scored_on(compared):
+    found, _ = compared(recipes=["book"], val_split=0.2)
+    drawn = (found.folder / "curves.svg").read_text()
+    assert "validation accuracy" in drawn
+    assert "test" not in drawn
+    tested, _ = compared(recipes=["book"])
+    assert "test accuracy" in (tested.folder / "curves.svg").read_text()
+
+
 def test_a_second_comparison_trains_nothing_and_says_the_same(compared):
     first, _ = compared()
     again, heard = compared()

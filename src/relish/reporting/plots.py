@@ -53,7 +53,7 @@ def training_curves(
     return chart
 
 
-def comparison(curves_by_name: Mapping[str, Curves], scored_on: str = "test") -> Chart | None:
+def comparison(curves_by_name: Mapping[str, Curves], scored_on: str) -> Chart | None:
     """Accuracies of several trainings against epochs, in the order of the legend: a colour each, solid on the split
     `scored_on`, dashed on the training images.
     """

@@ -16,6 +16,7 @@ from relish.core.errors import RecipeError
 from relish.core.io import fingerprint, write_json, write_text
 from relish.core.progress import Progress
 from relish.core.runtime import keep_freed_memory
+from relish.data.dataset import TEST, VALIDATION
 from relish.data.sources import DataSource, data_name
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.significance import McNemar, mcnemar
@@ -25,6 +26,7 @@ from relish.reporting.text import text_table
 from relish.tasks.experiments import Outcome, carry_out, chosen_recipes, study_folder
 from relish.tasks.prepare import Request, prepare_data
 from relish.tasks.run import RUNS
+from relish.tasks.save import curve_points
 from relish.training.recipe import Recipe
 
 RECIPES = ("book", "book-scratch", "frozen", "source-head")
@@ -197,13 +199,13 @@ def compare(
     result = Comparison(tuple(sides), split, study_folder(Path(runs), f"{looked.dataset.name}-compare", identity))
     if not context.is_main:
         return None
-    _write(result, identity)
+    _write(result, identity, VALIDATION if VALIDATION in looked.dataset.splits else TEST)
     return result
 
 
-def _write(result: Comparison, identity: str) -> None:
+def _write(result: Comparison, identity: str, scored_on: str) -> None:
     write_text(result.folder / "compare.txt", "\n".join([result.table(), *result.sentences()]) + "\n")
     write_json(result.folder / "study.json", {"identity": identity, **result.as_json()})
-    curves = {side.name: side.outcomes[0].curves for side in result.sides if side.outcomes[0].curves}
-    if chart := plots.comparison(curves):
+    curves = {side.name: curve_points(side.outcomes[0].folder) for side in result.sides}
+    if chart := plots.comparison({name: points for name, points in curves.items() if points}, scored_on):
         write_svg(chart, result.folder / "curves.svg")

@@ -18,11 +18,10 @@ from relish.core.errors import Diverged, RecipeError, RunError, Stopped
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import give_memory_back
 from relish.data.survey import Survey
-from relish.evaluation.metrics import Curves, Scores
+from relish.evaluation.metrics import Scores
 from relish.tasks.prepare import Prepared, Request, prepare_run
 from relish.tasks.run import new_folder, train_and_evaluate
 from relish.tasks.run_results import read_run_predictions
-from relish.tasks.save import curve_points
 from relish.training.recipe import Recipe, named_recipe
 
 
@@ -40,11 +39,6 @@ class Outcome:
     def right(self) -> npt.NDArray[np.bool_]:
         """(N,) bool: for each image of the final split, in its order, whether the saved model was right."""
         return read_run_predictions(self.folder, self.folder.read_evaluation()).right
-
-    @property
-    def curves(self) -> Curves:
-        """The run's training curves."""
-        return curve_points(self.folder)
 
 
 def chosen_recipes(recipes: Sequence[str | Recipe], settings: Mapping[str, Any]) -> list[Recipe]:

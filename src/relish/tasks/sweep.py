@@ -49,10 +49,6 @@ class Sweep:
     conclusion: str
     folder: Path
 
-    def best(self, recipe: str) -> Outcome | None:
-        """See `best_of`; of equals the one with the smaller value."""
-        return best_of(self.outcomes[recipe])
-
     def table(self) -> str:
         """One row a point; the best of each recipe is marked."""
         rows = [
@@ -60,7 +56,7 @@ class Sweep:
                 name,
                 f"{getattr(outcome.recipe, self.field):g}",
                 *_accuracy_cells(outcome),
-                "best" if outcome is self.best(name) else "",
+                "best" if outcome is best_of(outcomes) else "",
             ]
             for name, outcomes in self.outcomes.items()
             for outcome in outcomes
@@ -83,7 +79,7 @@ class Sweep:
                     "run": str(outcome.folder.path),
                     "diverged": outcome.scores is None,
                     "top1": outcome.scores and outcome.scores.top1.as_json(),
-                    "best": outcome is self.best(name),
+                    "best": outcome is best_of(outcomes),
                 }
                 for name, outcomes in self.outcomes.items()
                 for outcome in outcomes
@@ -195,7 +191,7 @@ def parse_vary(vary: str, points: int) -> tuple[str, list[float]]:
 
 
 def best_of(outcomes: Sequence[Outcome]) -> Outcome | None:
-    """The highest validation accuracy, the first of equals; None where every run diverged."""
+    """The highest validation accuracy, of equals the one with the smaller value; None where every run diverged."""
     fine = [(outcome, outcome.scores.top1.value) for outcome in outcomes if outcome.scores is not None]
     return max(fine, key=lambda pair: pair[1])[0] if fine else None
 
