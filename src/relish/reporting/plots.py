@@ -9,10 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from relish.evaluation.figures import reliability
 from relish.evaluation.metrics import CurvePoint, Curves, SweepPoint
 from relish.reporting.svg import COLOURS, Axis, Chart, Key, Point, even_axis, log_axis
 
@@ -133,11 +129,6 @@ def reliability_diagram(bins: Sequence[Mapping[str, Any]], before: Sequence[Poin
     if before:
         chart.keys.append(Key("before its temperature was set", "c2", marker="circle", line=False))
     return chart
-
-
-def reliability_points(probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> list[Point]:
-    """(confidence, accuracy) of equally wide bins, without the empty ones, from (N, K) float64 and (N,) int64."""
-    return [(one.confidence, one.accuracy) for one in reliability(probabilities, labels)]
 
 
 def coverage_curve(points: Sequence[Mapping[str, Any]]) -> Chart | None:

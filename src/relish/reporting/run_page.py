@@ -1,7 +1,7 @@
 """`report.html`: everything a run is, on one page that needs nothing else.
 
-A `ReportPage` holds what the page says; `templates/run.html` shows it, with images and charts inside the file and no
-script. `confusion_matrix` makes the matrix small enough to read, each number leading to its images.
+`templates/run.html` shows it, with images and charts inside the file and no script; here are its rows and sentences.
+`confusion_matrix` makes the matrix small enough to read, each number leading to its images.
 """
 
 import math
@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from relish.data.dataset import Finding
 from relish.data.split import evenly_spaced
-from relish.evaluation.metrics import ClassScores, Proportion, Scores, wilson
+from relish.evaluation.metrics import Proportion, Scores
 from relish.reporting.page import Embedded, percent, percent_interval
-from relish.reporting.svg import Chart
 
 MOST_CLASSES = 12
 """Rows and columns of the confusion matrix; more do not fit a page, and those that are confused most are shown."""
@@ -48,41 +46,7 @@ class Example:
     unsure: bool
     likeliest: tuple[tuple[str, float], ...]
     """Classes with their probabilities, the likeliest first."""
-    neighbours: tuple[Thumbnail, ...]
-
-    @property
-    def right(self) -> bool:
-        """Whether the predicted class is the true one."""
-        return self.predicted == self.truth
-
-
-@dataclass(frozen=True)
-class OtherRun:
-    """Another finished run, evaluated on the same images."""
-
-    name: str
-    recipe: str
-    source: str
-    top1: Proportion
-    sentence: str
-    """What the paired test says; empty for the run itself."""
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One rung of the ladder."""
-
-    name: str
-    text: str
-    won: bool
-
-
-@dataclass(frozen=True)
-class ShownFinding:
-    """A finding of the data check, with some of its images."""
-
-    finding: Finding
-    images: tuple[Thumbnail, ...]
+    neighbours: Sequence[Thumbnail]
 
 
 @dataclass(frozen=True)
@@ -132,70 +96,6 @@ class Figure:
     interval: str
     meaning: str
     """What it measures, and which end is bad."""
-
-
-@dataclass(frozen=True)
-class ClassRow:
-    """One class: its shares in percent, with the counts behind them."""
-
-    name: str
-    count: int
-    recall: str
-    recall_interval: str
-    recall_share: float | None
-    precision: str
-    precision_interval: str
-    f1: str
-
-
-@dataclass(frozen=True)
-class ReportPage:
-    """What the page says; a part that is empty or None is omitted."""
-
-    title: str
-    facts: tuple[tuple[str, str], ...]
-    """What the model was made from, as short pairs."""
-    split: str
-    top1: Proportion
-    majority_share: float
-    """Accuracy of always predicting the commonest class, 0 to 1."""
-    decision: Sequence[str]
-    figures: Sequence[Figure]
-    other_runs: Sequence[OtherRun]
-    other_runs_omitted: int
-    rungs: Sequence[Rung]
-    curves: Chart | None
-    checked: int | None
-    """Images that the data check looked at; None where there was no check."""
-    findings: Sequence[ShownFinding]
-    """The gravest first, as many as are shown."""
-    counts: Mapping[str, int]
-    """Findings of each severity, shown or not, the gravest first; severities without any are omitted."""
-    confusion: Confusion
-    cell_images: Mapping[str, Sequence[Thumbnail]]
-    """By the name of their cell."""
-    classes: tuple[str, ...]
-    calibration: str
-    reliability: Chart | None
-    coverage: Chart | None
-    mistakes: Sequence[Example]
-    mistakes_in_all: int
-    least_sure: Sequence[Example]
-    class_rows: Sequence[ClassRow]
-    sweep: Chart | None
-    sweep_conclusion: str
-    recipe: Sequence[tuple[str, str, bool]]
-    """Field, value, whether it differs from the recipe of that name."""
-    environment: Sequence[tuple[str, str]]
-    commands: Sequence[tuple[str, str]]
-    """What a command is for, and the command."""
-    notes: Sequence[str]
-    """What is missing from the page, and why."""
-
-    @property
-    def findings_omitted(self) -> int:
-        """Findings that are not shown."""
-        return sum(self.counts.values()) - len(self.findings)
 
 
 def confusion_matrix(predicted: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], classes: int) -> Confusion:
@@ -305,16 +205,15 @@ def figure_rows(evaluation: Mapping[str, Any]) -> list[Figure]:
     return rows
 
 
-def class_rows(scores: Scores) -> list[ClassRow]:
-    """Every class with its intervals, the lowest recall first."""
-    predicted = [sum(column) for column in zip(*scores.confusion, strict=True)]
-    rows = [_class_row(one, scores.confusion[k][k], predicted[k]) for k, one in enumerate(scores.per_class)]
-    return sorted(rows, key=lambda row: 2.0 if row.recall_share is None else row.recall_share)
-
-
-def majority_share(scores: Scores) -> float:
-    """Accuracy of always predicting the commonest class, 0 to 1."""
-    return max(sum(row) for row in scores.confusion) / scores.top1.count
+def class_rows(scores: Scores) -> list[tuple[str, Proportion | None, Proportion | None, float | None]]:
+    """Name, recall, precision and F1 of every class, None where the divisor is 0; the lowest recall first."""
+    rows = []
+    for k, one in enumerate(scores.per_class):
+        right, predicted = scores.confusion[k][k], sum(row[k] for row in scores.confusion)
+        counts = (one.count, predicted if one.count else 0)
+        recall, precision = (Proportion(right, count) if count else None for count in counts)
+        rows.append((one.name, recall, precision, one.f1))
+    return sorted(rows, key=lambda row: 2.0 if row[1] is None else row[1].value)
 
 
 def calibration_sentences(evaluation: Mapping[str, Any]) -> str:
@@ -358,16 +257,3 @@ def _before(evaluation: Mapping[str, Any]) -> Mapping[str, float]:
     """The figures before the temperature; none where no temperature was fitted, since they are then the same."""
     fitted = (evaluation.get("decision") or {}).get("fitted_on")
     return (evaluation.get("before_temperature") or {}) if fitted else {}
-
-
-def _class_row(one: ClassScores, right: int, predicted: int) -> ClassRow:
-    return ClassRow(
-        name=one.name,
-        count=one.count,
-        recall=f"{percent(one.recall)} ({right} of {one.count})" if one.recall is not None else "–",
-        recall_interval=percent_interval(wilson(right, one.count)) if one.count else "–",
-        recall_share=one.recall,
-        precision=f"{percent(one.precision)} ({right} of {predicted})" if one.precision is not None else "–",
-        precision_interval=percent_interval(wilson(right, predicted)) if predicted else "–",
-        f1="–" if one.f1 is None else f"{one.f1:.3f}",
-    )

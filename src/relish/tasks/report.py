@@ -8,7 +8,6 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +16,17 @@ from relish.core.errors import RelishError, RunError
 from relish.core.io import write_text
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder, given_in_python
-from relish.data.dataset import SEVERITIES, TRAIN, VALIDATION, Finding, first_few
+from relish.data.dataset import SEVERITIES, Finding, first_few
 from relish.evaluation.explain import least_sure, most_wrong
-from relish.evaluation.metrics import Curves, Proportion, Scores, SweepPoint
+from relish.evaluation.figures import reliability
+from relish.evaluation.metrics import Curves, Proportion, SweepPoint
 from relish.models.saved_model import read_header
-from relish.reporting import plots
+from relish.reporting import plots, run_page
 from relish.reporting.page import percent, percent_interval, render
-from relish.reporting.run_page import (
-    Confusion,
-    Example,
-    ReportPage,
-    Rung,
-    ShownFinding,
-    Thumbnail,
-    calibration_sentences,
-    class_rows,
-    confusion_matrix,
-    decision_sentences,
-    figure_rows,
-    images_of_cells,
-    majority_share,
-)
+from relish.reporting.run_page import Confusion, Example, Thumbnail
 from relish.tasks.classifier import Classifier, reloaded, saved_path
-from relish.tasks.report_examples import Examples, changed_fields, fit_command, runs_beside, thumb
-from relish.tasks.run_results import RunImages, RunPredictions, read_run_predictions
+from relish.tasks.report_examples import Examples, changed_fields, fit_command, runs_beside, thumbnails
+from relish.tasks.run_results import FinishedRun, RunImages, read_run
 from relish.tasks.save import curve_points
 from relish.training.finetune import HELD_OUT
 
@@ -48,33 +34,6 @@ MOST_WRONG, LEAST_SURE = 12, 12
 """Examples shown of each."""
 MOST_BEHIND = 240
 """Small images behind the numbers of the confusion matrix, in all: a megabyte."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """A finished run, read."""
-
-    folder: RunFolder
-    evaluation: dict[str, Any]
-    scores: Scores
-    recipe: dict[str, Any]
-    dataset: dict[str, Any]
-    predictions: RunPredictions
-    run_images: RunImages
-    saved: str | Path | Classifier
-    """What its model is loaded from."""
-
-    @property
-    def evaluated(self) -> list[dict[str, str]]:
-        rows: list[dict[str, str]] = self.dataset["splits"][self.evaluation["split"]]
-        return rows
-
-    @property
-    def trained(self) -> list[dict[str, str]]:
-        """The training images: a climb trains on validation images too, unless it is evaluated on them."""
-        names = [TRAIN] if self.recipe.get("method", "train") == "train" else [TRAIN, VALIDATION]
-        names = [name for name in names if name != self.evaluation["split"]]
-        return [row for name in names for row in self.dataset["splits"].get(name, [])]
 
 
 def report(
@@ -106,103 +65,86 @@ def report(
     target = folder.path / "report.html" if out is None else Path(out)
     if target.is_dir():
         raise RunError(f"--out {target} is a folder.", hint=f"Name a file in it: {target / 'report.html'}")
-    page = _page(context, _read(folder, run))
-    write_text(target, render("run.html", page=page))
-    for note in page.notes:
+    page, notes = _page(context, read_run(folder), run)
+    write_text(target, page)
+    for note in notes:
         context.progress.warn(note)
     return target
 
 
-def _read(folder: RunFolder, saved: str | Path | Classifier) -> _Run:
-    evaluation = folder.read_evaluation()
-    dataset = folder.read_dataset()
-    predictions = read_run_predictions(folder, evaluation)
-    try:
-        scores, evaluated = Scores.from_json(evaluation), dataset["splits"][evaluation["split"]]
-        run_images = RunImages(dataset)
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{folder.path}: evaluation.json or dataset.json lacks {error}.") from error
-    if len(predictions.labels) != len(evaluated) or scores.classes != predictions.classes:
-        raise RunError(
-            f"{folder.path}: predictions.npz, evaluation.json and dataset.json are not of the same pictures."
-        )
-    return _Run(folder, evaluation, scores, folder.read_recipe(), dataset, predictions, run_images, saved)
-
-
-def _page(context: Context, run: _Run) -> ReportPage:
+def _page(context: Context, run: FinishedRun, saved: str | Path | Classifier) -> tuple[str, list[str]]:
+    """The page, and what is missing from it, and why."""
     evaluation, scores, predictions, folder = run.evaluation, run.scores, run.predictions, run.folder
-    confusion = confusion_matrix(predictions.predicted, predictions.labels, len(predictions.classes))
+    confusion = run_page.confusion_matrix(predictions.predicted, predictions.labels, len(predictions.classes))
     wrong = most_wrong(predictions.probabilities, predictions.predicted, predictions.labels, MOST_WRONG)
     unsure = least_sure(predictions.probabilities, LEAST_SURE)
-    examples, notes = _examples(context, run, [*wrong, *unsure])
-    other_runs, other_runs_omitted = runs_beside(folder, predictions)
-    checked, findings, counts = findings_of(folder, run.run_images)
+    examples, notes = _examples(context, run, saved, [*wrong, *unsure])
+    other_runs, other_runs_omitted = runs_beside(run)
     curves, scored_on = training_curves(folder)
     sweep, conclusion = sweep_of(folder)
     cell_images = _cell_images(run, confusion)
-    if run.run_images.lost:
+    if run.images.lost:
         notes.append(
-            f"{run.run_images.lost:,} pictures that should be here are not: they are gone from {run.run_images.root}, "
+            f"{run.images.lost:,} pictures that should be here are not: they are gone from {run.images.root}, "
             "or have changed since the run saw them."
         )
-    return ReportPage(
-        title=folder.path.resolve().name,
-        facts=_facts(run),
-        split=evaluation["split"],
-        top1=scores.top1,
-        majority_share=majority_share(scores),
-        decision=decision_sentences(evaluation),
-        figures=figure_rows(evaluation),
-        other_runs=other_runs,
-        other_runs_omitted=other_runs_omitted,
-        rungs=rungs_of(folder),
-        curves=plots.training_curves(curves, scored_on),
-        checked=checked,
-        findings=findings,
-        counts=counts,
-        confusion=confusion,
-        cell_images=cell_images,
-        classes=predictions.classes,
-        calibration=calibration_sentences(evaluation),
-        reliability=plots.reliability_diagram(evaluation.get("reliability") or [], _before(run)),
-        coverage=plots.coverage_curve(evaluation.get("coverage") or []),
-        mistakes=[examples[p] for p in wrong if p in examples],
-        mistakes_in_all=int((~predictions.right).sum()),
-        least_sure=[examples[p] for p in unsure if p in examples],
-        class_rows=class_rows(scores),
-        sweep=plots.learning_rates(sweep),
-        sweep_conclusion=conclusion,
-        recipe=_recipe_rows(run.recipe),
-        environment=environment_rows(folder, evaluation),
-        commands=_commands(run),
-        notes=notes,
-    )
+    page = {
+        "title": folder.path.resolve().name,
+        "facts": _facts(run),
+        "split": evaluation["split"],
+        "top1": scores.top1,
+        "majority_share": max(one.count for one in scores.per_class) / scores.top1.count,
+        "decision": run_page.decision_sentences(evaluation),
+        "figures": run_page.figure_rows(evaluation),
+        "other_runs": other_runs,
+        "other_runs_omitted": other_runs_omitted,
+        "rungs": rungs_of(folder),
+        "curves": plots.training_curves(curves, scored_on),
+        **findings_of(folder, run.images),
+        "confusion": confusion,
+        "cell_images": cell_images,
+        "classes": predictions.classes,
+        "calibration": run_page.calibration_sentences(evaluation),
+        "reliability": plots.reliability_diagram(evaluation.get("reliability") or [], _before(run)),
+        "coverage": plots.coverage_curve(evaluation.get("coverage") or []),
+        "mistakes": [examples[p] for p in wrong if p in examples],
+        "mistakes_in_all": int((~predictions.right).sum()),
+        "least_sure": [examples[p] for p in unsure if p in examples],
+        "class_rows": run_page.class_rows(scores),
+        "sweep": plots.learning_rates(sweep),
+        "sweep_conclusion": conclusion,
+        "recipe": _recipe_rows(run.recipe),
+        "environment": environment_rows(folder, evaluation),
+        "commands": _commands(run),
+        "notes": notes,
+    }
+    return render("run.html", page=page), notes
 
 
-def _examples(context: Context, run: _Run, positions: Sequence[int]) -> tuple[dict[int, Example], list[str]]:
+def _examples(
+    context: Context, run: FinishedRun, saved: str | Path | Classifier, positions: Sequence[int]
+) -> tuple[dict[int, Example], list[str]]:
     """The model is loaded for these alone, and only where an image is left to ask it about."""
-    asked = [p for p in dict.fromkeys(positions) if run.run_images.has(run.evaluated[p]["path"])]
+    asked = [p for p in dict.fromkeys(positions) if run.images.has(run.evaluated[p]["path"])]
     if not asked:
         return {}, []
-    model = reloaded(run.saved, context.device.type)
-    made = Examples(model, run.predictions, run.run_images, run.evaluated, run.trained, context)
+    made = Examples(reloaded(saved, context.device.type), run, context)
     return made.of(asked), made.notes
 
 
-def _cell_images(run: _Run, confusion: Confusion) -> dict[str, list[Thumbnail]]:
-    found = {}
-    for name, positions in images_of_cells(confusion, MOST_BEHIND).items():
-        thumbs = (thumb(run.run_images, run.evaluated[p]) for p in positions)
-        found[name] = [shown for shown in thumbs if shown is not None]
+def _cell_images(run: FinishedRun, confusion: Confusion) -> dict[str, list[Thumbnail]]:
+    behind = run_page.images_of_cells(confusion, MOST_BEHIND)
+    found = {name: thumbnails(run.images, [(run.evaluated[p], "") for p in places]) for name, places in behind.items()}
     return {name: shown for name, shown in found.items() if shown}
 
 
-def _before(run: _Run) -> list[tuple[float, float]]:
+def _before(run: FinishedRun) -> list[tuple[float, float]]:
     """Reliability before the temperature; nothing where there was none."""
     temperature = (run.evaluation.get("decision") or {}).get("temperature", 1.0)
     if temperature == 1.0 or run.predictions.untempered is None:
         return []
-    return plots.reliability_points(run.predictions.untempered, run.predictions.labels)
+    bins = reliability(run.predictions.untempered, run.predictions.labels)
+    return [(one.confidence, one.accuracy) for one in bins]
 
 
 def _recipe_rows(recipe: dict[str, Any]) -> list[tuple[str, str, bool]]:
@@ -210,8 +152,8 @@ def _recipe_rows(recipe: dict[str, Any]) -> list[tuple[str, str, bool]]:
     return [(key, "the model's" if value is None else str(value), key in changed) for key, value in recipe.items()]
 
 
-def _commands(run: _Run) -> list[tuple[str, str]]:
-    request, here = run.folder.read_request(), shlex.quote(str(run.folder.path))
+def _commands(run: FinishedRun) -> list[tuple[str, str]]:
+    request, here = run.request, shlex.quote(str(run.folder.path))
     made = fit_command(request, run.recipe)
     commands = [("Make it again, from the same pictures and versions", made)]
     if "source" in given_in_python(request.get("python", {})):
@@ -229,7 +171,7 @@ MOST_FOUND, MOST_OF_ONE = 30, 4
 """Findings shown, the gravest first, and images of each."""
 
 
-def _facts(run: _Run) -> tuple[tuple[str, str], ...]:
+def _facts(run: FinishedRun) -> tuple[tuple[str, str], ...]:
     """What the model was made from."""
     splits = ", ".join(f"{len(rows):,} {name}" for name, rows in run.dataset["splits"].items())
     classes = run.evaluation["classes"]
@@ -243,12 +185,12 @@ def _facts(run: _Run) -> tuple[tuple[str, str], ...]:
     )
 
 
-def rungs_of(folder: RunFolder) -> list[Rung]:
-    """The rungs of a climb, the lowest first; none where the run was no climb."""
+def rungs_of(folder: RunFolder) -> list[tuple[str, str, bool]]:
+    """Name, outcome, and whether it won, of each rung of a climb, the lowest first; none where the run was no climb."""
     events = [event for event in folder.records() if event["event"] == "rung"]
     kept = [event for event in events if event.get("kept")]
     won = (kept or events[:1])[-1:]  # where nothing above it was kept, the probe stands
-    return [Rung(_rung_name(event), _rung_words(event), event in won) for event in events]
+    return [(_rung_name(event), _rung_words(event), event in won) for event in events]
 
 
 def training_curves(folder: RunFolder) -> tuple[Curves, str]:
@@ -261,15 +203,16 @@ def training_curves(folder: RunFolder) -> tuple[Curves, str]:
     return curve_points(RunFolder(folder.stages / stages[-1])), HELD_OUT
 
 
-def findings_of(folder: RunFolder, run_images: RunImages) -> tuple[int | None, list[ShownFinding], Mapping[str, int]]:
-    """How many images the check looked over, the gravest of what it found, and how much there is of each severity.
+def findings_of(folder: RunFolder, images: RunImages) -> dict[str, Any]:
+    """How many images the check looked over, None where there was no check; the gravest `findings`, each with some of
+    its images; and the `counts` of each severity, the gravest first.
 
     Raises:
         RunError: check.json is damaged.
     """
     path = folder.check
     if not path.is_file():
-        return None, [], {}
+        return {"checked": None, "findings": [], "counts": {}}
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         findings = [Finding.from_json(one) for one in document["findings"]]
@@ -277,8 +220,12 @@ def findings_of(folder: RunFolder, run_images: RunImages) -> tuple[int | None, l
         checked = int(document["pictures"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} cannot be read ({error}).", hint="Move it away to report without it.") from error
-    shown = [_found(one, run_images) for one in findings[:MOST_FOUND]]
-    return checked, shown, Counter(one.severity for one in findings)  # in the order of the severities
+    rows = {row["path"]: (row, row["class"]) for split in images.rows.values() for row in split}
+    shown = [
+        (one, thumbnails(images, [rows[path] for path in one.paths[:MOST_OF_ONE] if path in rows]))
+        for one in findings[:MOST_FOUND]
+    ]
+    return {"checked": checked, "findings": shown, "counts": Counter(one.severity for one in findings)}
 
 
 def sweep_of(folder: RunFolder) -> tuple[dict[str, list[SweepPoint]], str]:
@@ -330,12 +277,6 @@ def _rung_words(event: Mapping[str, Any]) -> str:
     if gain is not None and error is not None:
         loss = f", loss {abs(gain):.3f} ± {error:.3f} {'lower' if gain >= 0 else 'higher'} than the probe's"
     return f"{words}; the probe had {event['probe_correct']} of them right{loss}"
-
-
-def _found(finding: Finding, run_images: RunImages) -> ShownFinding:
-    rows = {row["path"]: row for rows in run_images.rows.values() for row in rows} if finding.paths else {}
-    shown = (thumb(run_images, rows[path], rows[path]["class"]) for path in finding.paths[:MOST_OF_ONE] if path in rows)
-    return ShownFinding(finding, tuple(one for one in shown if one is not None))
 
 
 def _same_pictures(study: Mapping[str, Any], runs: Path, fingerprint: str | None) -> bool:

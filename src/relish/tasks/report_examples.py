@@ -5,8 +5,7 @@ with a note; the rest of the report does not depend on it.
 """
 
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,10 @@ from relish.evaluation.explain import heatmaps, last_feature_map, overlay, overl
 from relish.evaluation.features import Backbone, Features, Nearest, features_of, nearest
 from relish.evaluation.significance import mcnemar
 from relish.reporting.page import embed
-from relish.reporting.run_page import Example, OtherRun, Thumbnail
+from relish.reporting.run_page import Example, Thumbnail
 from relish.tasks.classifier import Classifier
-from relish.tasks.run_results import RunImages, RunPredictions, read_run_predictions
+from relish.tasks.run_results import FinishedRun, Row, RunImages, read_run
 from relish.training.recipe import named_recipe
-
-Row = Mapping[str, str]
-"""Of `dataset.json`: `path`, `class`, `sha256`."""
 
 FRAMED_SIDE = 224
 """Longest side of an example in pixels."""
@@ -44,33 +40,22 @@ LIKELIEST = 3
 
 
 class Examples:
-    """Makes examples of the images that a run was evaluated on; what it had to omit is in `notes`.
+    """Makes examples of the images that a run was evaluated on; what it had to omit is in `notes`."""
 
-    `evaluated` and `trained` are rows of `dataset.json`, the former in the order of the predictions.
-    """
-
-    def __init__(
-        self,
-        model: Classifier,
-        predictions: RunPredictions,
-        run_images: RunImages,
-        evaluated: Sequence[Row],
-        trained: Sequence[Row],
-        context: Context,
-    ) -> None:
-        self.model, self.predictions, self.run_images, self.context = model, predictions, run_images, context
-        self.rows, self.trained = evaluated, trained
+    def __init__(self, model: Classifier, run: FinishedRun, context: Context) -> None:
+        self.model, self.run, self.context = model, run, context
         self.notes: list[str] = []
 
     def of(self, positions: Sequence[int]) -> dict[int, Example]:
         """Examples by position in the split; images that are gone have none."""
-        opened = {p: image for p in positions if (image := self.run_images.open(self.rows[p]["path"])) is not None}
+        found = {p: self.run.images.open(self.run.evaluated[p]["path"]) for p in positions}
+        opened = {p: image for p, image in found.items() if image is not None}
         if not opened:
             return {}
         shown = list(opened)
         framed = stacked([evaluation_transform(image, self.model.preprocessing) for image in opened.values()])
         pixels = framed.permute(0, 2, 3, 1).numpy()  # (B, S, S, 3)
-        heat = self._heat(framed, [int(self.predictions.predicted[p]) for p in shown])
+        heat = self._heat(framed, [int(self.run.predictions.predicted[p]) for p in shown])
         near = self._neighbours(shown)
         return {
             p: self._example(p, pixels[i], None if heat is None else heat[i], near.get(p, ()))
@@ -78,19 +63,19 @@ class Examples:
         }
 
     def _example(
-        self, p: int, pixels: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32] | None, near: tuple[Thumbnail, ...]
+        self, p: int, pixels: npt.NDArray[np.uint8], heat: npt.NDArray[np.float32] | None, near: Sequence[Thumbnail]
     ) -> Example:
-        row, classes = self.predictions.probabilities[p], self.predictions.classes
-        truth, predicted = classes[self.predictions.labels[p]], classes[self.predictions.predicted[p]]
+        found, classes = self.run.predictions, self.run.predictions.classes
+        row, truth, predicted = found.probabilities[p], classes[found.labels[p]], classes[found.predicted[p]]
         verdict = "rightly" if truth == predicted else "wrongly"
         alt = f"Picture of class {truth}, {verdict} taken for {predicted}, as the network sees it"
         best = np.argsort(-row, kind="stable")[:LIKELIEST]
         return Example(
-            shown=Thumbnail(embed(Image.fromarray(pixels), FRAMED_SIDE), self.rows[p]["path"], alt),
+            shown=Thumbnail(embed(Image.fromarray(pixels), FRAMED_SIDE), self.run.evaluated[p]["path"], alt),
             overlay=None if heat is None else embed(overlay(pixels, heat), FRAMED_SIDE),
             truth=truth,
             predicted=predicted,
-            unsure=bool(self.predictions.unsure[p]),
+            unsure=bool(found.unsure[p]),
             likeliest=tuple((classes[k], float(row[k])) for k in best),
             neighbours=near,
         )
@@ -109,13 +94,13 @@ class Examples:
         )
         return heatmaps(network, framed, predicted, preprocessing, layer)
 
-    def _neighbours(self, positions: Sequence[int]) -> dict[int, tuple[Thumbnail, ...]]:
-        trained = self.trained
+    def _neighbours(self, positions: Sequence[int]) -> dict[int, list[Thumbnail]]:
+        trained, images = self.run.trained, self.run.images
         some = [trained[i] for i in evenly_spaced(len(trained), MOST_LEARNED)]
-        some = [row for row in some if self.run_images.has(row["path"])]
+        some = [row for row in some if images.has(row["path"])]
         if not some:
             return {}
-        asked = [self.rows[p] for p in positions]
+        asked = [self.run.evaluated[p] for p in positions]
         try:
             found, similarity = self._nearest(some, asked)
         except (ModelError, ImageError) as error:
@@ -125,35 +110,32 @@ class Examples:
             self.notes.append(
                 f"Nearest training pictures were looked for among {len(some):,} of {len(trained):,}, evenly spaced."
             )
-        return {
-            p: tuple(
-                shown
-                for place, alike in zip(found[i], similarity[i], strict=True)
-                if (shown := thumb(self.run_images, some[place], f"{some[place]['class']}, {alike:.0%} alike"))
-                is not None
-            )
-            for i, p in enumerate(positions)
-        }
+        near = [
+            [(some[k], f"{some[k]['class']}, {alike:.0%} alike") for k, alike in zip(*pair, strict=True)]
+            for pair in zip(found, similarity, strict=True)
+        ]
+        return {p: thumbnails(images, rows) for p, rows in zip(positions, near, strict=True)}
 
     def _nearest(self, trained: Sequence[Row], asked: Sequence[Row]) -> Nearest:
-        model, classes = self.model, self.predictions.classes
+        model, images = self.model, self.run.images
         backbone = Backbone(model.network, model.heads, model.source, self.context.device)
-        sha256 = {self.run_images.path(row["path"]): row["sha256"] for row in [*trained, *asked]}
+        sha256 = {images.path(row["path"]): row["sha256"] for row in [*trained, *asked]}
 
         def features(rows: Sequence[Row], title: str) -> Features:
-            split, view = self.run_images.split(rows, classes), View(model.preprocessing)
+            split, view = images.split(rows, self.run.predictions.classes), View(model.preprocessing)
             return features_of(backbone, split, [view], sha256, self.context, title=title)[0]
 
         kept = features(trained, "features of training pictures")
         return nearest(kept, features(asked, "features of pictures shown"), NEIGHBOURS)
 
 
-def thumb(run_images: RunImages, row: Row, caption: str = "") -> Thumbnail | None:
-    """A small image of a row of `dataset.json`; None where it is gone."""
-    image = run_images.open(row["path"])
-    if image is None:
-        return None
-    return Thumbnail(embed(image, THUMB_SIDE, 80), row["path"], f"Picture of class {row['class']}", caption)
+def thumbnails(images: RunImages, rows: Iterable[tuple[Row, str]]) -> list[Thumbnail]:
+    """Small images of rows of `dataset.json`, each with a caption; without those that are gone."""
+    return [
+        Thumbnail(embed(image, THUMB_SIDE, 80), row["path"], f"Picture of class {row['class']}", caption)
+        for row, caption in rows
+        if (image := images.open(row["path"])) is not None
+    ]
 
 
 # ---- other runs that were evaluated on the same images --------------------------------------------------------------
@@ -163,61 +145,48 @@ MOST = 8
 """Other runs shown, the best of them."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Evaluated:
-    folder: RunFolder
-    recipe: str
-    source: str
-    predictions: RunPredictions
-
-
-def runs_beside(folder: RunFolder, predictions: RunPredictions) -> tuple[list[OtherRun], int]:
-    """The run among the others; nothing where there is no other.
+def runs_beside(run: FinishedRun) -> tuple[list[dict[str, Any]], int]:
+    """The run among the others, as the report shows them; nothing where there is no other.
 
     Returns:
         The runs, best first, and how many more there are.
     """
-    evaluated_on = _evaluated_images(folder, folder.read_evaluation()["split"])
-    own = _Evaluated(folder, *_names(folder), predictions)
-    here = folder.path.resolve()
+    evaluated_on = _contents(run.dataset, run.evaluation["split"])
+    here = run.folder.path.resolve()
     beside = sorted(other.parent for other in here.parent.glob("*/request.json") if other.parent != here)
-    others = [found for path in beside if (found := _evaluated_run(path, evaluated_on)) is not None]
+    others = [found for path in beside if (found := _run_on(path, evaluated_on)) is not None]
     others.sort(key=lambda other: -other.predictions.accuracy.value)
-    shown = sorted([own, *others[:MOST]], key=lambda one: -one.predictions.accuracy.value)
-    return ([_shown(one, own) for one in shown] if others else []), max(0, len(others) - MOST)
+    shown = sorted([run, *others[:MOST]], key=lambda one: -one.predictions.accuracy.value)
+    return ([_shown(one, run) for one in shown] if others else []), max(0, len(others) - MOST)
 
 
-def _evaluated_run(path: Path, evaluated_on: list[tuple[str, str]]) -> _Evaluated | None:
+def _run_on(path: Path, evaluated_on: list[tuple[str, str]]) -> FinishedRun | None:
     """A run that was evaluated on these very images; a folder that is damaged or unfinished is none."""
     folder = RunFolder(path)
-    if not folder.finished:
-        return None
     try:
-        evaluation = folder.read_evaluation()
-        if _evaluated_images(folder, evaluation["split"]) != evaluated_on:
+        if not folder.finished or _contents(folder.read_dataset(), folder.read_evaluation()["split"]) != evaluated_on:
             return None
-        return _Evaluated(folder, *_names(folder), read_run_predictions(folder, evaluation))
+        return read_run(folder)
     except (RelishError, KeyError, TypeError):
         return None
 
 
-def _evaluated_images(folder: RunFolder, split: str) -> list[tuple[str, str]]:
+def _contents(dataset: Mapping[str, Any], split: str) -> list[tuple[str, str]]:
     """(SHA-256, class) of each image of a split, in its order."""
-    rows: list[dict[str, Any]] = folder.read_dataset()["splits"][split]
-    return [(row["sha256"], row["class"]) for row in rows]
+    return [(row["sha256"], row["class"]) for row in dataset["splits"][split]]
 
 
-def _names(folder: RunFolder) -> tuple[str, str]:
-    request, recipe = folder.read_request(), folder.read_recipe()
-    weights = request.get("weights")
-    source = request.get("source") or (Path(weights).name if weights else "embedded")
-    return str(recipe.get("name", "")), source if recipe.get("start") != "random" else f"{source}, random weights"
-
-
-def _shown(one: _Evaluated, own: _Evaluated) -> OtherRun:
+def _shown(one: FinishedRun, own: FinishedRun) -> dict[str, Any]:
     names = [run.folder.path.resolve().name for run in (own, one)]
-    sentence = "" if one is own else mcnemar(own.predictions.right, one.predictions.right).sentence(*names)
-    return OtherRun(names[1], one.recipe, one.source, one.predictions.accuracy, sentence)
+    weights, recipe = one.request.get("weights"), one.recipe
+    source = one.request.get("source") or (Path(weights).name if weights else "embedded")
+    return {
+        "name": names[1],
+        "recipe": recipe.get("name", ""),
+        "source": source if recipe.get("start") != "random" else f"{source}, random weights",
+        "top1": one.predictions.accuracy,
+        "sentence": "" if one is own else mcnemar(own.predictions.right, one.predictions.right).sentence(*names),
+    }
 
 
 # ---- the command that makes a run again -----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a finished run predicted on the split it was evaluated on, and the images of that split, found again.
+"""A finished run, read: what it predicted on the split it was evaluated on, and the images of that split, found again.
 
 `classifier_html` shows both in a notebook: images are embedded, so a saved notebook shows them without the dataset.
 
@@ -23,12 +23,15 @@ from pydantic import TypeAdapter
 from relish.core.errors import ImageError, RelishError, RunError
 from relish.core.io import sha256_of_file
 from relish.core.run_folder import RunFolder
-from relish.data.dataset import Split
+from relish.data.dataset import TRAIN, VALIDATION, Split
 from relish.data.image import open_image
 from relish.evaluation.explain import most_wrong
 from relish.evaluation.metrics import Proportion, Scores
 from relish.evaluation.prediction import Decision, softmax
 from relish.reporting.page import embed, render
+
+Row = Mapping[str, str]
+"""Of `dataset.json`: `path`, `class`, `sha256`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +92,7 @@ class RunImages:
 
     def __init__(self, dataset: Mapping[str, Any]) -> None:
         self.root = Path(dataset["root"])
-        self.rows: Mapping[str, list[Mapping[str, str]]] = dataset["splits"]
+        self.rows: Mapping[str, list[Row]] = dataset["splits"]
         self._known = {row["path"]: row["sha256"] for rows in self.rows.values() for row in rows}
         self._same: dict[str, bool] = {}
 
@@ -121,10 +124,60 @@ class RunImages:
             self._same[label] = False
             return None
 
-    def split(self, rows: Sequence[Mapping[str, str]], classes: Sequence[str]) -> Split:
+    def split(self, rows: Sequence[Row], classes: Sequence[str]) -> Split:
         """Rows of `dataset.json` as a split, in their order."""
         labels = np.array([classes.index(row["class"]) for row in rows], dtype=np.int64)
         return Split(tuple(self.path(row["path"]) for row in rows), labels)
+
+
+# ---- a whole run ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """What the files of a finished run hold; made by `read_run`."""
+
+    folder: RunFolder
+    evaluation: dict[str, Any]
+    scores: Scores
+    request: dict[str, Any]
+    recipe: dict[str, Any]
+    dataset: dict[str, Any]
+    predictions: RunPredictions
+    images: RunImages
+
+    @property
+    def evaluated(self) -> Sequence[Row]:
+        """The images that it was evaluated on, in the order of the predictions."""
+        return self.images.rows[self.evaluation["split"]]
+
+    @property
+    def trained(self) -> Sequence[Row]:
+        """The training images: a climb trains on validation images too, unless it is evaluated on them."""
+        names = [TRAIN] if self.recipe.get("method", "train") == "train" else [TRAIN, VALIDATION]
+        names = [name for name in names if name != self.evaluation["split"]]
+        return [row for name in names for row in self.images.rows.get(name, [])]
+
+
+def read_run(folder: RunFolder) -> FinishedRun:
+    """Read a finished run.
+
+    Raises:
+        RunError: no finished run, or a file of it is missing, damaged, or of other images than the others.
+    """
+    evaluation, dataset = folder.read_evaluation(), folder.read_dataset()
+    request, recipe, predictions = folder.read_request(), folder.read_recipe(), read_run_predictions(folder, evaluation)
+    try:
+        scores, images = Scores.from_json(evaluation), RunImages(dataset)
+        run = FinishedRun(folder, evaluation, scores, request, recipe, dataset, predictions, images)
+        same = len(predictions.labels) == len(run.evaluated) and scores.classes == predictions.classes
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{folder.path}: evaluation.json or dataset.json lacks {error}.") from error
+    if not same:
+        raise RunError(
+            f"{folder.path}: predictions.npz, evaluation.json and dataset.json are not of the same pictures."
+        )
+    return run
 
 
 # ---- a classifier in a notebook -----------------------------------------------------------------------------------
@@ -149,21 +202,19 @@ def classifier_html(path: Path | None, source: str, classes: tuple[str, ...], ac
         try:
             evaluation = folder.read_evaluation()
             accuracy = f"{evaluation['split']} accuracy {Scores.from_json(evaluation).top1.sentence()}"
-            mistakes = _mistakes(folder, evaluation)
+            mistakes = _mistakes(read_run(folder))
         except (RelishError, KeyError, TypeError):
             pass  # the fragment is shown unasked: what is damaged in a run is for `relish report` to say
     accuracy = accuracy or "not evaluated"
     return render("classifier.html", path=path, source=source, classes=classes, accuracy=accuracy, mistakes=mistakes)
 
 
-def _mistakes(folder: RunFolder, evaluation: dict[str, Any]) -> list[dict[str, Any]]:
-    found, dataset = read_run_predictions(folder, evaluation), folder.read_dataset()
-    images, rows = RunImages(dataset), dataset["splits"][evaluation["split"]]
-    mistakes: list[dict[str, Any]] = []
+def _mistakes(run: FinishedRun) -> list[dict[str, Any]]:
+    found, mistakes = run.predictions, []
     for position in most_wrong(found.probabilities, found.predicted, found.labels, TRIED):
-        path = rows[position]["path"]
-        truth, predicted = found.classes[found.labels[position]], found.classes[found.predicted[position]]
-        if (image := images.open(path)) is not None:
+        path = run.evaluated[position]["path"]
+        if (image := run.images.open(path)) is not None:
+            truth, predicted = found.classes[found.labels[position]], found.classes[found.predicted[position]]
             shown = embed(image, THUMBNAIL_SIDE, 80)
             mistakes.append({"image": shown, "path": path, "truth": truth, "predicted": predicted})
         if len(mistakes) == MISTAKES:
