@@ -38,19 +38,8 @@ def check(
     json: o.Json = False,
 ) -> None:
     """Look a dataset over before training on it: every finding is a suspicion, and nothing is changed."""
+    given = o.arguments(locals()) | {"workers": workers or 0}
     from relish.tasks.check import check as look
 
-    found = look(
-        data,
-        source=source,
-        weights=weights,
-        html=html,
-        fix=fix,
-        relabel=relabel,
-        sha1=sha1,
-        sha256=sha256,
-        workers=workers or 0,
-        device=device,
-        progress=o.voice(json),
-    )
+    found = look(**given)
     print(jsonlib.dumps(found.as_json(), indent=1) if json else found)

@@ -25,7 +25,7 @@ def compare(
     epochs: o.Epochs = None,
     batch_size: o.BatchSize = None,
     image_size: o.ImageSize = None,
-    map_: o.Mappings = None,
+    mapping: o.Mappings = None,
     val_split: o.ValSplit = None,
     workers: o.Workers = None,
     device: o.Device = "auto",
@@ -33,24 +33,11 @@ def compare(
     json: o.Json = False,
 ) -> None:
     """Train several recipes on the same pictures: one table with paired tests, one chart. Finished runs are kept."""
+    given = o.arguments(locals())
     from relish.tasks.compare import compare as run
 
-    voice = o.voice(json)
-    found = run(
-        data,
-        recipes=o.names(recipes),
-        seeds=seeds,
-        source=source,
-        weights=weights,
-        settings=o.recipe_settings(settings, epochs=epochs, batch_size=batch_size, image_size=image_size),
-        mapping=o.mappings(map_),
-        val_split=val_split,
-        workers=workers,
-        device=device,
-        runs=runs,
-        progress=voice,
-    )
+    found = run(**given)
     if found is None:
         return  # another process prints
     print(jsonlib.dumps(found.as_json(), indent=1) if json else "\n".join([found.table(), *found.sentences()]))
-    voice.say(f"wrote   {found.folder}: compare.txt, study.json, curves.svg")
+    given["progress"].say(f"wrote   {found.folder}: compare.txt, study.json, curves.svg")

@@ -33,20 +33,10 @@ def export(
 
     It is compared with PyTorch on real pictures first; a file that answers otherwise is not written (exit code 1).
     """
+    given = o.arguments(locals())
     from relish.tasks.export import export as run_export
 
-    voice = o.voice(quiet or json)
-    done = run_export(
-        run,
-        out,
-        batch=batch,
-        int8=int8,
-        data=data,
-        limit=limit,
-        allow_mismatch=allow_mismatch,
-        overwrite=overwrite,
-        progress=voice,
-    )
+    voice, done = given["progress"], run_export(**given)
     if json:
         print(jsonlib.dumps(done.as_json(), indent=1))
         return

@@ -38,14 +38,11 @@ def fit(
     settings: o.Settings = None,
     epochs: o.Epochs = None,
     batch_size: o.BatchSize = None,
-    lr: o.LearningRate = None,
+    learning_rate: o.LearningRate = None,
     image_size: o.ImageSize = None,
     freeze: o.Freeze = None,
-    head_init: Annotated[
-        str | None,
-        Option(help="How the head begins: xavier, xavier-zero, zeros, source or library.", show_default="the recipe's"),
-    ] = None,
-    map_: o.Mappings = None,
+    head: o.HeadInit = None,
+    mapping: o.Mappings = None,
     val_split: o.ValSplit = None,
     sha1: o.Sha1 = None,
     sha256: o.Sha256 = None,
@@ -61,37 +58,7 @@ def fit(
     quiet: o.Quiet = False,
 ) -> None:
     """Fine-tune a source model on labelled pictures, into a run folder."""
-    chosen = o.recipe_settings(
-        settings,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=lr,
-        image_size=image_size,
-        freeze=freeze,
-        head=head_init,
-    )
+    given = o.arguments(locals())
     from relish.tasks.fit import fit as run
 
-    run(
-        data,
-        source=source,
-        weights=weights,
-        recipe=recipe,
-        settings=chosen,
-        mapping=o.mappings(map_),
-        seed=seed,
-        val_split=val_split,
-        budget=o.seconds("--budget", budget),
-        target_accuracy=target_accuracy,
-        threshold=threshold,
-        unsure=unsure,
-        sha1=sha1,
-        sha256=sha256,
-        strict=strict,
-        track=track,
-        workers=workers,
-        device=device,
-        out=out,
-        resume=resume,
-        progress=o.voice(quiet),
-    )
+    run(**given)

@@ -1,8 +1,9 @@
 """The command line's app, and the arguments and options that several commands share, each written once."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option, Typer
 
@@ -55,6 +56,14 @@ Freeze = Annotated[
     str | None,
     Option(
         help="What does not learn: none, backbone, early, half, or N, the first N groups.", show_default="the recipe's"
+    ),
+]
+HeadInit = Annotated[
+    str | None,
+    Option(
+        "--head-init",
+        help="How the head begins: xavier, xavier-zero, zeros, source or library.",
+        show_default="the recipe's",
     ),
 ]
 ValSplit = Annotated[
@@ -112,8 +121,36 @@ def voice(quiet: bool = False) -> Progress:
     return Warnings() if quiet else Screen()
 
 
-def recipe_settings(words: list[str] | None, **short: object) -> dict[str, object]:
-    """`--set` and the short options for recipe fields as one mapping.
+FIELDS = ("epochs", "batch_size", "learning_rate", "image_size", "freeze", "head")
+"""Fields of a recipe that have an option of their own."""
+
+
+def arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the Python call that a command stands for: the command's own, which bear the same names.
+
+    Where the command takes `--set`, the options for single fields of the recipe go into `settings` with it.
+
+    Args:
+        given: the command's `locals()`, asked for before anything else.
+
+    Raises:
+        RecipeError: an option that cannot be read, or a field of the recipe given twice.
+    """
+    found = {**given, "progress": voice(given.get("quiet", False) or given.get("json", False))}
+    if "settings" in given:
+        fields = {field: found.pop(field) for field in FIELDS if field in given}
+        found["settings"] = recipe_settings(given["settings"], fields)
+    if "mapping" in given:
+        found["mapping"] = mappings(given["mapping"])
+    if "recipes" in given:
+        found["recipes"] = names(given["recipes"])
+    if "budget" in given:
+        found["budget"] = seconds("--budget", given["budget"])
+    return {name: value for name, value in found.items() if name not in ("quiet", "json")}
+
+
+def recipe_settings(words: list[str] | None, fields: Mapping[str, object]) -> dict[str, object]:
+    """`--set` and the options for single fields as one mapping.
 
     Raises:
         RecipeError: a word of `--set` without an equals sign, or a field given twice.
@@ -121,7 +158,7 @@ def recipe_settings(words: list[str] | None, **short: object) -> dict[str, objec
     from relish.training.recipe import parse_settings
 
     settings: dict[str, object] = dict(parse_settings(words or []))
-    for name, value in short.items():
+    for name, value in fields.items():
         if value is None:
             continue
         if name in settings:

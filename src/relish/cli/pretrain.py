@@ -19,7 +19,7 @@ def pretrain(
     settings: o.Settings = None,
     epochs: o.Epochs = None,
     batch_size: o.BatchSize = None,
-    lr: o.LearningRate = None,
+    learning_rate: o.LearningRate = None,
     image_size: o.ImageSize = None,
     val_split: o.ValSplit = None,
     workers: o.Workers = None,
@@ -30,21 +30,8 @@ def pretrain(
     quiet: o.Quiet = False,
 ) -> None:
     """Train a source model from random weights, to fine-tune later."""
+    given = o.arguments(locals())
     from relish.tasks.fit import pretrain as run
 
-    progress = o.voice(quiet)
-    made = run(
-        data,
-        source=source,
-        settings=o.recipe_settings(
-            settings, epochs=epochs, batch_size=batch_size, learning_rate=lr, image_size=image_size
-        ),
-        seed=seed,
-        val_split=val_split,
-        workers=workers,
-        device=device,
-        out=out,
-        resume=resume,
-        progress=progress,
-    )
-    progress.say(f"next    relish fit DATA --weights {shlex.quote(str(made.path))}")
+    made = run(**given)
+    given["progress"].say(f"next    relish fit DATA --weights {shlex.quote(str(made.path))}")

@@ -28,22 +28,12 @@ def show(
     out: Annotated[Path, Option(help="The picture to write.")] = Path("pictures.png"),
 ) -> None:
     """Write the book's grid: the first pictures of one class over the last of another."""
+    given = o.arguments(locals())
     from relish.core.io import atomic_path
     from relish.tasks.inspect import show as grid
 
-    made = grid(
-        data,
-        first=first,
-        last=last,
-        rows=rows,
-        columns=columns,
-        recipe=recipe,
-        source=source,
-        weights=weights,
-        image_size=image_size,
-        seed=seed,
-        progress=o.voice(),
-    )
+    del given["out"]
+    made = grid(**given)
     with atomic_path(out) as temporary:
         made.save(temporary, format="PNG")
     print(out)

@@ -24,7 +24,7 @@ def sweep(
     epochs: o.Epochs = None,
     batch_size: o.BatchSize = None,
     image_size: o.ImageSize = None,
-    map_: o.Mappings = None,
+    mapping: o.Mappings = None,
     val_split: Annotated[float, Option(help="Share of the training pictures held back.")] = 0.2,
     workers: o.Workers = None,
     seed: Annotated[int, Option(help="Of every random draw.", min=0)] = 0,
@@ -33,26 +33,11 @@ def sweep(
     json: o.Json = False,
 ) -> None:
     """Train at several values, score on validation data, test the best of each recipe once. Finished runs are kept."""
+    given = o.arguments(locals())
     from relish.tasks.sweep import sweep as run
 
-    voice = o.voice(json)
-    found = run(
-        data,
-        vary=vary,
-        points=points,
-        recipes=o.names(recipes),
-        source=source,
-        weights=weights,
-        settings=o.recipe_settings(settings, epochs=epochs, batch_size=batch_size, image_size=image_size),
-        mapping=o.mappings(map_),
-        seed=seed,
-        val_split=val_split,
-        workers=workers,
-        device=device,
-        runs=runs,
-        progress=voice,
-    )
+    found = run(**given)
     if found is None:
         return  # another process prints
     print(jsonlib.dumps(found.as_json(), indent=1) if json else "\n".join(found.lines()))
-    voice.say(f"wrote   {found.folder}: sweep.txt, study.json, sweep.svg")
+    given["progress"].say(f"wrote   {found.folder}: sweep.txt, study.json, sweep.svg")
