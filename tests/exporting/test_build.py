@@ -92,7 +92,7 @@ def test_eight_bits_that_lose_accuracy_are_refused(tmp_path, monkeypatch):
     teach(model, tmp_path / "colours" / "test")
     right = build.quantised
     monkeypatch.setattr(
-        "relish.tasks.export.quantised", lambda graph, inputs: right(graph, (one * 0 for one in list(inputs)[:1]))
+        "relish.exporting.build.quantised", lambda graph, inputs: right(graph, (one * 0 for one in list(inputs)[:1]))
     )
     with pytest.raises(Failed, match="int8 is right for"):
         export(model, tmp_path / "x.onnx", data=tmp_path / "colours", int8=True)

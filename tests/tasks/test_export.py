@@ -16,13 +16,14 @@ import torch
 
 import relish
 from relish.core.errors import BadInput, DataError, Failed, ModelError, RunError
+from relish.core.run_folder import RunFolder
 from relish.data.image import open_image
 from relish.data.transforms import evaluation_transform, normalise, stacked
 from relish.evaluation.prediction import Decision, softmax
+from relish.exporting import build
 from relish.exporting.build import network_model
 from relish.exporting.onnx_classifier import OnnxClassifier
 from relish.models.saved_model import load_model, save_model
-from relish.tasks import export as exporting
 from relish.tasks.export import export
 from tests.commands import done, refused
 from tests.conftest import SMALL, draw_dataset, read_json
@@ -52,7 +53,7 @@ def odd(tmp_path_factory) -> list[Path]:
 def quick(made, monkeypatch):
     """The network's graph from `model.onnx`'s making, for tests that are about something else."""
     graph = network_graph(made)
-    monkeypatch.setattr(exporting, "network_model", lambda *_: onnx.ModelProto.FromString(graph))
+    monkeypatch.setattr(build, "network_model", lambda *_: onnx.ModelProto.FromString(graph))
 
 
 @cache
@@ -256,18 +257,18 @@ def test_somebody_elses_model_is_refused(tmp_path):
 @pytest.fixture
 def wrong_input(monkeypatch, quick):
     """An export that prepares its pictures in another way than the run did: the field's commonest silent failure."""
-    right = exporting.assemble
+    right = build.assemble
 
     def wrong(network, how, *rest, **named):
         return right(network, replace(how, framing="crop", interpolation="bicubic"), *rest, **named)
 
-    monkeypatch.setattr(exporting, "assemble", wrong)
+    monkeypatch.setattr(build, "assemble", wrong)
 
 
 @pytest.fixture
 def wrong_graph(monkeypatch, quick):
     """An exporter that gets one of the network's weights wrong."""
-    right = exporting.network_model
+    right = build.network_model
 
     def wrong(*arguments):
         model = right(*arguments)
@@ -276,7 +277,7 @@ def wrong_graph(monkeypatch, quick):
         weight.CopyFrom(onnx.numpy_helper.from_array(values * np.float32(1.2), weight.name))
         return model
 
-    monkeypatch.setattr(exporting, "network_model", wrong)
+    monkeypatch.setattr(build, "network_model", wrong)
 
 
 @pytest.mark.parametrize(
@@ -338,7 +339,7 @@ def test_a_model_alone_is_proved_on_the_pictures_one_names(made, tmp_path, quick
 
 def test_pictures_that_were_moved_are_told_with_a_way_on(made, tmp_path, monkeypatch):
     dataset = read_json(made / "run" / "dataset.json")
-    monkeypatch.setattr(exporting.RunFolder, "read_dataset", lambda _: {**dataset, "root": str(tmp_path / "gone")})
+    monkeypatch.setattr(RunFolder, "read_dataset", lambda _: {**dataset, "root": str(tmp_path / "gone")})
     with pytest.raises(DataError, match=r"is not there any more, nor are 11 others\.\n.*--data"):
         export(made / "run", tmp_path / "x.onnx")
 

@@ -5,7 +5,7 @@ The page is one HTML file with the images of each finding side by side; it has n
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,6 @@ FEW_PRINTED = 4
 SIDE = 224
 """Longest side of an embedded image in pixels."""
 _CANNOT_BE_SHOWN = Embedded("", 0, 0)
-
-
-@dataclass(frozen=True)
-class _Shown:
-    name: str
-    caption: str
-    image: Embedded
-    typical: bool
 
 
 def _title(kind: Kind, findings: Sequence[Finding]) -> str:
@@ -123,14 +115,14 @@ def write_check_page(
     write_text(path, render("check.html", title=heading, count=images, sections=sections))
 
 
+@dataclass(frozen=True)
 class _Gallery:
-    """The images of the page, each opened once."""
+    """The images of the page, each opened once; see `write_check_page`."""
 
-    def __init__(
-        self, files: Mapping[str, Path], captions: Mapping[str, str], typical: Mapping[str, Sequence[str]]
-    ) -> None:
-        self.files, self.captions, self.typical = files, captions, typical
-        self.embedded: dict[str, Embedded] = {}
+    files: Mapping[str, Path]
+    captions: Mapping[str, str]
+    typical: Mapping[str, Sequence[str]]
+    embedded: dict[str, Embedded] = field(default_factory=dict)
 
     def section(self, kind: Kind, findings: Sequence[Finding]) -> dict[str, Any]:
         """All findings of one kind, as `check.html` shows them."""
@@ -152,14 +144,15 @@ class _Gallery:
         more = max(0, len(finding.paths) - most)
         return {"finding": finding, "message": message, "images": shown, "more": more}
 
-    def image(self, name: str, *, typical: bool = False) -> _Shown:
+    def image(self, name: str, *, typical: bool = False) -> dict[str, Any]:
         """An image as the page shows it."""
         if name not in self.embedded:
             try:
                 self.embedded[name] = embed(open_image(self.files[name]), SIDE)
             except (KeyError, ImageError):
                 self.embedded[name] = _CANNOT_BE_SHOWN
-        return _Shown(name, self.captions.get(name, ""), self.embedded[name], typical)
+        caption = self.captions.get(name, "")
+        return {"name": name, "caption": caption, "image": self.embedded[name], "typical": typical}
 
 
 def _mark(held: Sequence[Finding]) -> str:

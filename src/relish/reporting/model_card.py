@@ -34,13 +34,14 @@ TASK = "image-classification"
 UNKNOWN = "unknown"
 """The Hub's own word for a licence that nobody has named."""
 _METRICS = (
-    ("top1", "accuracy", "Accuracy"),
-    ("balanced_accuracy", "balanced_accuracy", "Balanced accuracy"),
-    ("macro_f1", "f1", "Macro-F1"),
-    ("auc", "roc_auc", "Area under the ROC curve"),
-    ("top5", "top_5_accuracy", "Top-5 accuracy"),
+    ("top1", "accuracy", "Accuracy", "accuracy"),
+    ("without_duplicates", "", "", "accuracy without pictures that have a copy among those learned from"),
+    ("balanced_accuracy", "balanced_accuracy", "Balanced accuracy", "balanced accuracy (mean recall of the classes)"),
+    ("macro_f1", "f1", "Macro-F1", "macro-F1 (mean F1 of the classes)"),
+    ("auc", "roc_auc", "Area under the ROC curve", "area under the ROC curve"),
+    ("top5", "top_5_accuracy", "Top-5 accuracy", "true class among the five likeliest"),
 )
-"""Key in `evaluation.json`, type as the Hub knows it, name."""
+"""Key in `evaluation.json`; type and name on the Hub, empty where it has none; what the table for people says."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u0085\u2028\u2029]+")
 _ACTIVE = re.compile(r"[\\`*\[\]<>|~&$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|@(?=\w)|^(?=[#+=-])")
 
@@ -98,8 +99,8 @@ def card_data(
                 metric_value=evaluation[key]["value"],
                 metric_args={"interval_95": evaluation[key]["interval"]},
             )
-            for key, kind, title in _METRICS
-            if evaluation.get(key)
+            for key, kind, title, _ in _METRICS
+            if kind and evaluation.get(key)
         ],
         **_origin(header),
     )
@@ -147,15 +148,7 @@ def _about(evaluation: Mapping[str, Any], header: Mapping[str, str]) -> str:
 
 
 def _figures(evaluation: Mapping[str, Any]) -> list[str]:
-    names = {
-        "top1": "accuracy",
-        "without_duplicates": "accuracy without pictures that have a copy among those learned from",
-        "balanced_accuracy": "balanced accuracy (mean recall of the classes)",
-        "macro_f1": "macro-F1 (mean F1 of the classes)",
-        "auc": "area under the ROC curve",
-        "top5": "true class among the five likeliest",
-    }
-    rows = [_figure(title, evaluation[key]) for key, title in names.items() if evaluation.get(key)]
+    rows = [_figure(words, evaluation[key]) for key, _, _, words in _METRICS if evaluation.get(key)]
     answered = evaluation.get("answered")
     if answered and answered["count"]:
         rows.append(_figure(f"accuracy where it is sure ({answered['count']:,} of {answered['of']:,})", answered))

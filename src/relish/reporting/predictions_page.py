@@ -14,7 +14,7 @@ from relish.core.io import write_text
 from relish.data.dataset import Dataset, Split
 from relish.data.image import open_image
 from relish.data.split import evenly_spaced
-from relish.evaluation.metrics import Scores, predicted_class, score
+from relish.evaluation.metrics import predicted_class, score
 from relish.reporting.page import embed, render
 
 
@@ -27,7 +27,7 @@ def write_predictions_page(
     title: str,
     mistakes: int = 12,
     sample: int = 24,
-) -> Scores:
+) -> None:
     """Write the page.
 
     Args:
@@ -37,15 +37,11 @@ def write_predictions_page(
         mistakes: mistakes shown at most, those with the highest probability first.
         sample: images shown at most of the whole split, evenly spaced over it.
 
-    Returns:
-        The scores of every image in the split, as the page states them.
-
     Raises:
         DataError: the split is empty.
         ImageError: an image can no longer be opened.
         WriteFailed: no space or no permission.
     """
-    scores = score(probabilities, split.labels, dataset.classes)
     predicted = predicted_class(probabilities)
     wrong = surest_mistakes(probabilities, split.labels)
     shown = evenly_spaced(len(split), sample)
@@ -57,9 +53,8 @@ def write_predictions_page(
         {"heading": "Mistakes", "text": _on_mistakes(len(wrong), mistakes), "cards": cards(wrong[:mistakes])},
         {"heading": "An even sample", "text": _on_sample(len(split), len(shown)), "cards": cards(shown)},
     ]
-    page = render("predictions.html", title=title, top1=scores.top1, split_name="test", sections=sections)
-    write_text(path, page)
-    return scores
+    top1 = score(probabilities, split.labels, dataset.classes).top1
+    write_text(path, render("predictions.html", title=title, top1=top1, split_name="test", sections=sections))
 
 
 def surest_mistakes(probabilities: npt.NDArray[np.floating[Any]], labels: npt.NDArray[np.int64]) -> list[int]:

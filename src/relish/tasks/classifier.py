@@ -50,7 +50,7 @@ from relish.evaluation.prediction import Prediction as Prediction
 from relish.models.head import head_names
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
 from relish.models.saved_model import OWN, load_model, read_header, says_how_to_build
-from relish.tasks.run_results import classifier_html
+from relish.tasks.run_results import RunImages, classifier_html
 
 
 class Classifier:
@@ -228,7 +228,10 @@ class Classifier:
             images: as there; an `ImageError` among them is an image that could not be found.
         """
         for names, items in self._batches(images):
-            yield from self._predictions(names, items)
+            opened = [item for item in items if isinstance(item, torch.Tensor)]
+            found = iter(self.predict_prepared(opened) if opened else ())
+            for name, item in zip(names, items, strict=True):
+                yield Prediction(name, error=item) if isinstance(item, str) else replace(next(found), path=name)
 
     def evaluate(
         self, data: DataSource, split: str | None = None, *, workers: int = 0, progress: Progress | None = None
@@ -293,12 +296,6 @@ class Classifier:
                 if isinstance(item, str):
                     raise ImageError(name, item)
             yield stacked([item for item in items if isinstance(item, torch.Tensor)])
-
-    def _predictions(self, names: list[str], items: list[Ready]) -> Iterator[Prediction]:
-        opened = [item for item in items if isinstance(item, torch.Tensor)]
-        found = iter(self.predict_prepared(opened) if opened else ())
-        for name, item in zip(names, items, strict=True):
-            yield Prediction(name, error=item) if isinstance(item, str) else replace(next(found), path=name)
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
         """(3, S, S) uint8: an RGB image as `predict_prepared` takes it."""
@@ -385,7 +382,7 @@ def labelled_images(
     Args:
         data: anything `fit` takes.
         classes: of the model.
-        split: as `chosen_split` takes it.
+        split: None takes the test split where there is one, else every picture.
 
     Raises:
         DataError: no such split, or a class that the model does not know.
@@ -394,7 +391,7 @@ def labelled_images(
     dataset = surveyed.dataset
     for warning in dataset.warnings:
         progress.warn(warning)
-    chosen = labelled_as(classes, dataset, chosen_split(dataset, split))
+    chosen = _labelled_as(classes, dataset, _chosen_split(dataset, split))
     return surveyed, chosen, split or (TEST if TEST in dataset.splits else "every picture")
 
 
@@ -404,25 +401,19 @@ def split_of_run(folder: RunFolder, split: str, classes: tuple[str, ...]) -> Spl
     Raises:
         DataError: one of them is not there any more.
     """
-    known = folder.read_dataset()
-    rows = known["splits"][split]
-    paths = tuple(Path(known["root"]) / row["path"] for row in rows)
-    gone = [path for path in paths if not path.is_file()]
+    images = RunImages(folder.read_dataset())
+    found = images.split(images.rows[split], classes)
+    gone = [path for path in found.paths if not path.is_file()]
     if gone:
         raise DataError(
             f"{gone[0]}: a picture of the run is not there any more"
             + (f", nor are {len(gone) - 1} others." if len(gone) > 1 else "."),
             hint="Say where they are now: --data DATA.",
         )
-    return Split(paths, np.array([classes.index(row["class"]) for row in rows], dtype=np.int64))
+    return found
 
 
-def chosen_split(dataset: Dataset, split: str | None) -> Split:
-    """The split that is named; None takes the test split where there is one, else every picture.
-
-    Raises:
-        DataError: there is no such split.
-    """
+def _chosen_split(dataset: Dataset, split: str | None) -> Split:
     if split is not None:
         if split not in dataset.splits:
             raise DataError(f'{dataset.source} has no split "{split}".', hint=f"It has: {', '.join(dataset.splits)}.")
@@ -433,12 +424,8 @@ def chosen_split(dataset: Dataset, split: str | None) -> Split:
     return Split(tuple(path for part in parts for path in part.paths), np.concatenate([part.labels for part in parts]))
 
 
-def labelled_as(classes: tuple[str, ...], dataset: Dataset, split: Split) -> Split:
-    """The same images with labels in the order of the model's classes: by name, never by position.
-
-    Raises:
-        DataError: the model does not know one of the classes.
-    """
+def _labelled_as(classes: tuple[str, ...], dataset: Dataset, split: Split) -> Split:
+    """The same images with labels in the order of the model's classes: by name, never by position."""
     unknown = [dataset.classes[label] for label in np.unique(split.labels) if dataset.classes[label] not in classes]
     if unknown:
         raise DataError(

@@ -37,10 +37,11 @@ def evaluate(
 
     Raises:
         RunError, ModelError, DataError: as loading and evaluating do.
+        ImageError: an image cannot be opened any more, and the file is an exported one.
     """
     if Path(run).suffix == SUFFIX:
         refuse_choice(run, device)
-        return evaluate_file(OnnxClassifier(run), data, split, progress=progress)
+        return _evaluate_file(OnnxClassifier(run), data, split, progress or Progress())
     accelerator = accelerator_for(device)
     voice = progress if progress is not None and accelerator.is_main_process else Progress()
     model = Classifier.load(run, device=device)
@@ -48,16 +49,7 @@ def evaluate(
     return found if accelerator.is_main_process else None
 
 
-def evaluate_file(
-    model: OnnxClassifier, data: DataSource, split: str | None = None, *, progress: Progress | None = None
-) -> Figures:
-    """How good an exported file is on labelled images.
-
-    Raises:
-        DataError: no such split, or a class that the model does not know.
-        ImageError: an image cannot be opened any more.
-    """
-    voice = progress or Progress()
+def _evaluate_file(model: OnnxClassifier, data: DataSource, split: str | None, voice: Progress) -> Figures:
     _, chosen, part = labelled_images(data, model.classes, split, voice)
     voice.say(f"data    {part}, {len(chosen)} pictures")
     logits = []

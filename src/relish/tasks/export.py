@@ -28,25 +28,8 @@ from relish.core.run_folder import RunFolder
 from relish.data.dataset import TRAIN, Split
 from relish.data.image import open_image
 from relish.data.transforms import evaluation_transform, normalise, stacked
-from relish.exporting.build import (
-    CALIBRATION_IMAGES,
-    INT8_LOSS_MAX,
-    assemble,
-    network_model,
-    quantised,
-    with_metadata,
-)
+from relish.exporting import build, parity
 from relish.exporting.onnx_classifier import FORMAT_VERSION, SUFFIX, About, session
-from relish.exporting.parity import (
-    TOLERANCE,
-    Certificate,
-    Exported,
-    certify,
-    explain,
-    exported_model,
-    failures,
-    torch_model,
-)
 from relish.models.saved_model import read_header
 from relish.tasks.classifier import Classifier, labelled_images, reloaded, saved_path, split_of_run
 
@@ -62,7 +45,7 @@ def export(
     allow_mismatch: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> Exported:
+) -> parity.Exported:
     """Write a saved model as ONNX.
 
     Args:
@@ -90,9 +73,9 @@ def export(
     images, names, split = _verification_images(path, model, data, limit, progress)
     graphs = _graphs(model, batch, _calibration(path, model, data, batch, progress) if int8 else None, progress)
     sessions = {precision: session(graph.SerializeToString(), threads=1) for precision, graph in graphs.items()}
-    reference = torch_model(model.network, model.preprocessing, model.decision)
-    candidates = {precision: exported_model(loaded, batch) for precision, loaded in sessions.items()}
-    found = certify(reference, candidates, images, names, model.decision, model.classes, progress=progress)
+    reference = parity.torch_model(model.network, model.preprocessing, model.decision)
+    candidates = {precision: parity.exported_model(loaded, batch) for precision, loaded in sessions.items()}
+    found = parity.certify(reference, candidates, images, names, model.decision, model.classes, progress=progress)
     mismatch = _mismatch(model, graphs["f32"], found, images, names, batch)
     if mismatch and not allow_mismatch:
         raise Failed(
@@ -100,10 +83,10 @@ def export(
             hint="No file was written. To keep it all the same: --allow-mismatch.",
         )
     kept = "int8" if int8 else "f32"
-    exported = Exported(target, kept, split, found[kept], found["f32"], tuple(mismatch))
-    content = with_metadata(graphs[kept], _about(exported, model, path).words()).SerializeToString(deterministic=True)
+    exported = parity.Exported(target, kept, split, found[kept], found["f32"], tuple(mismatch))
+    graph = build.with_metadata(graphs[kept], _about(exported, model, path).words())
     with atomic_path(target) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(graph.SerializeToString(deterministic=True))
     return exported
 
 
@@ -134,7 +117,7 @@ def _calibration(
         _, split, _ = labelled_images(data, model.classes, TRAIN, progress)
     else:
         split = split_of_run(RunFolder.open(run), TRAIN, model.classes)
-    chosen = split.take(evenly_spaced(len(split), CALIBRATION_IMAGES))
+    chosen = split.take(evenly_spaced(len(split), build.CALIBRATION_IMAGES))
     progress.say(f"int8    calibrated on {len(chosen)} training pictures")
     for path in chosen.paths:
         pixels = evaluation_transform(open_image(path), model.preprocessing)
@@ -149,11 +132,11 @@ def _graphs(
     progress.say(
         f"export  {model.source}, {classes} classes, {preprocessing.image_size} px, {preprocessing.framing_words}"
     )
-    networks = {"f32": network_model(model.network, preprocessing.image_size, batch)}
+    networks = {"f32": build.network_model(model.network, preprocessing.image_size, batch)}
     if calibration is not None:
-        networks["int8"] = quantised(networks["f32"], calibration)
+        networks["int8"] = build.quantised(networks["f32"], calibration)
     return {
-        precision: assemble(network, preprocessing, model.decision, classes=classes, count=batch)
+        precision: build.assemble(network, preprocessing, model.decision, classes=classes, count=batch)
         for precision, network in networks.items()
     }
 
@@ -161,27 +144,27 @@ def _graphs(
 def _mismatch(
     model: Classifier,
     graph: onnx.ModelProto,
-    found: dict[str, Certificate],
+    found: dict[str, parity.Certificate],
     images: Split,
     names: list[str],
     batch: int,
 ) -> list[str]:
     """Why the export cannot be trusted; empty where it can."""
     f32, int8 = found["f32"], found.get("int8")
-    reasons = failures(f32)
+    reasons = parity.failures(f32)
     if reasons:
-        worst = f32.worst_picture if f32.worst_difference > TOLERANCE else f32.disagreements[0]
+        worst = f32.worst_picture if f32.worst_difference > parity.TOLERANCE else f32.disagreements[0]
         image = open_image(images.paths[names.index(worst)])
-        reasons.append(explain(graph, model.network, model.preprocessing, image, batch))
-    if int8 is not None and f32.accuracy.correct - int8.accuracy.correct > INT8_LOSS_MAX * int8.pictures:
+        reasons.append(parity.explain(graph, model.network, model.preprocessing, image, batch))
+    if int8 is not None and f32.accuracy.correct - int8.accuracy.correct > build.INT8_LOSS_MAX * int8.pictures:
         reasons.append(
             f"int8 is right for {int8.accuracy.correct} of {int8.pictures} pictures where float32 is for "
-            f"{f32.accuracy.correct}: more than {INT8_LOSS_MAX:.0%} lost"
+            f"{f32.accuracy.correct}: more than {build.INT8_LOSS_MAX:.0%} lost"
         )
     return reasons
 
 
-def _about(exported: Exported, model: Classifier, run: Path) -> About:
+def _about(exported: parity.Exported, model: Classifier, run: Path) -> About:
     file = run if run.is_file() else RunFolder.open(run).model
     return About(
         relish_format=FORMAT_VERSION,

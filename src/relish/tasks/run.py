@@ -4,15 +4,17 @@ The final figure is never the one that training saw: the model is loaded again f
 used. `evaluation.json` is the last file that is written.
 """
 
+import copy
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from relish.core.context import Context, RunContext
 from relish.core.errors import Failed, Stopped, WriteFailed
@@ -31,7 +33,7 @@ from relish.reporting.text import calibration_line, decision_lines
 from relish.tasks.classifier import Classifier, accuracy_words
 from relish.tasks.prepare import Prepared
 from relish.tasks.save import describe_run, draw_run, save_run, write_results
-from relish.tasks.user_code import on_device, own_network, save_source
+from relish.tasks.user_code import own_network, save_source
 from relish.training.auto import climb
 from relish.training.budget import Budget
 from relish.training.checkpoint import Tracker
@@ -68,12 +70,17 @@ def train_and_evaluate(context: Context, prepared: Prepared, folder: RunFolder) 
     """
     with _opened(context, prepared, folder) as run:
         setup, stage = _setup(run, prepared), folder
+
+        def save(preprocessing: Preprocessing, held: HeldOut | None) -> None:
+            if run.is_main:
+                save_run(prepared, folder, preprocessing, held)
+
         if prepared.recipe.method == "train":
             if prepared.recipe.head == "source" and not folder.checkpoint.is_file():
                 _say_before(run, prepared, setup)
             setup = replace(setup, precision=run_precision(run, setup))
             logits = train(run, setup)
-            _save(run, prepared, prepared.preprocessing, _held_out(run, prepared, setup, logits))
+            save(prepared.preprocessing, _held_out(run, prepared, setup, logits))
             evaluated_on = prepared.score_name
         else:
             budget = Budget(
@@ -81,12 +88,8 @@ def train_and_evaluate(context: Context, prepared: Prepared, folder: RunFolder) 
                 began=time.monotonic() - elapsed_before(folder.stopwatch),
                 evaluated=len(prepared.final),
             )
-
-            def keep(preprocessing: Preprocessing, held: HeldOut) -> None:
-                _save(run, prepared, preprocessing, held)
-
             with keep_elapsed(folder.stopwatch, budget.began) if run.is_main else nullcontext():
-                name = climb(run, setup, budget, keep, prepared.request.target_accuracy)
+                name = climb(run, setup, budget, save, prepared.request.target_accuracy)
             stage, evaluated_on = RunFolder(folder.stages / name) if name else folder, HELD_OUT
         if run.is_main:
             draw_run(folder, stage, evaluated_on)
@@ -101,11 +104,15 @@ def _opened(context: Context, prepared: Prepared, folder: RunFolder) -> Iterator
         if not context.is_main:
             yield context.in_run(folder, prepared.request.seed)
             return
-        with folder.locked(), _tracker(context, prepared, folder) as tracker:
+        listeners = prepared.code.callbacks
+        with folder.locked(), ExitStack() as until_the_end:
+            if prepared.request.track:
+                tracker = Tracker(prepared.request.track, folder.path, context.device.type)
+                until_the_end.callback(tracker.end)
+                listeners = (tracker.hear, *listeners)
             describe_run(context, prepared, folder)
             if prepared.code.source is not None:
                 save_source(folder, prepared.code.source)
-            listeners = prepared.code.callbacks if tracker is None else (tracker.hear, *prepared.code.callbacks)
             yield context.in_run(folder, prepared.request.seed, listeners)
     except KeyboardInterrupt as error:  # outside the loop, or a second one in it
         raise Stopped("stopped.", hint=f"Resume with: {folder.resume_command}") from error
@@ -119,20 +126,9 @@ def _opened(context: Context, prepared: Prepared, folder: RunFolder) -> Iterator
         ) from error
 
 
-@contextmanager
-def _tracker(context: Context, prepared: Prepared, folder: RunFolder) -> Iterator[Tracker | None]:
-    """The tracker that was asked for, until the run ends."""
-    tracker = prepared.request.track and Tracker(prepared.request.track, folder.path, context.device.type)
-    try:
-        yield tracker or None
-    finally:
-        if tracker:
-            tracker.end()
-
-
 def _setup(run: RunContext, prepared: Prepared) -> TrainingSetup:
     """What is trained on what: the ladder trains on the validation split too, and chooses by it."""
-    splits, survey = prepared.dataset.splits, prepared.survey
+    splits, survey, loss = prepared.dataset.splits, prepared.survey, prepared.code.loss
     setup = TrainingSetup(
         target=prepared.target,
         recipe=prepared.recipe,
@@ -141,7 +137,7 @@ def _setup(run: RunContext, prepared: Prepared) -> TrainingSetup:
         validation=splits[prepared.score_name],
         validation_name=prepared.score_name,
         transform=prepared.code.transform,
-        loss=on_device(prepared.code.loss, run.device),
+        loss=copy.deepcopy(loss).to(run.device) if isinstance(loss, nn.Module) else loss,
         opened=OpenedImages(),
     )
     if prepared.recipe.method == "train":
@@ -159,11 +155,6 @@ def _setup(run: RunContext, prepared: Prepared) -> TrainingSetup:
         setup, train=train, validation=validation, sha256=survey.sha256,
         sizes=dict(zip(train.paths, sizes, strict=True)),
     )  # fmt: skip
-
-
-def _save(run: RunContext, prepared: Prepared, preprocessing: Preprocessing, held: HeldOut | None) -> None:
-    if run.is_main:
-        save_run(prepared, run.folder, preprocessing, held)
 
 
 def _held_out(run: RunContext, prepared: Prepared, setup: TrainingSetup, logits: Logits | None) -> HeldOut | None:
@@ -209,7 +200,16 @@ MUCH_MORE = 3
 
 def _say_before(run: RunContext, prepared: Prepared, setup: TrainingSetup) -> None:
     """Whether the rows are of these classes, and what their head scores before any training (the book's exercise 4)."""
-    _prove_rows(run, prepared)
+    target, source = prepared.target, prepared.source
+    for proof in prove_rows(
+        source.network, prepared.train, prepared.preprocessing, run, classes=target.classes, matches=target.matches,
+        labels=source.labels,
+    ):  # fmt: skip
+        run.progress.say(f"proof   {proof.sentence()}")
+        if proof.doubtful:
+            run.progress.warn(proof.doubt())
+        run.record(event="proof", epoch=0, batch=0, **proof.as_json())
+    source.network.cpu()  # it is not asked again
     split, name = setup.validation, setup.validation_name
     logits = split_logits(
         setup.target.network, split, setup.preprocessing, run, title="scoring the source rows", decoded=setup.decoded
@@ -281,16 +281,3 @@ def _apart(points: float) -> str:
     if abs(points) < 0.05:
         return "the same"
     return f"{abs(points):.1f} points {'higher' if points > 0 else 'lower, within what chance explains'}"
-
-
-def _prove_rows(run: RunContext, prepared: Prepared) -> None:
-    target, source = prepared.target, prepared.source
-    for proof in prove_rows(
-        source.network, prepared.train, prepared.preprocessing, run, classes=target.classes, matches=target.matches,
-        labels=source.labels,
-    ):  # fmt: skip
-        run.progress.say(f"proof   {proof.sentence()}")
-        if proof.doubtful:
-            run.progress.warn(proof.doubt())
-        run.record(event="proof", epoch=0, batch=0, **proof.as_json())
-    source.network.cpu()  # it is not asked again

@@ -4,13 +4,11 @@ A run folder holds no code of the user's. It holds the tensors that a module beg
 else, so that the run is resumed with the same or says what is missing.
 """
 
-import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from relish.core.context import Listener
@@ -164,11 +162,6 @@ def _saved_source(folder: RunFolder, module: nn.Module | None) -> SourceModel | 
     own = read_header(folder.source).get("library") == OWN
     network, description, extra = load_model(folder.source, module if own else None)
     return SourceModel(network, description, description.network_name, extra["origin"], extra["sha256"])
-
-
-def on_device(loss: Loss | None, device: torch.device) -> Loss | None:
-    """A loss on the device of its logits; one that is a module is copied."""
-    return copy.deepcopy(loss).to(device) if isinstance(loss, nn.Module) else loss
 
 
 def own_network(source: SourceModel | None) -> nn.Module | None:
