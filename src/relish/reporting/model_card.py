@@ -28,8 +28,6 @@ MOST_CLASSES = 50
 """Rows of the per-class table: with more classes, those of lowest F1."""
 MOST_FINDINGS = 10
 
-Sections = list[tuple[str, list[str]]]
-"""Headings with their lines; a section without lines is omitted."""
 TASK = "image-classification"
 UNKNOWN = "unknown"
 """The Hub's own word for a licence that nobody has named."""
@@ -60,7 +58,7 @@ def model_card(folder: RunFolder, evaluation: Mapping[str, Any], licence: str | 
     """
     dataset, header = folder.read_dataset(), read_header(folder.model)
     name = name or folder.path.resolve().name
-    sections: Sections = [
+    sections = [
         ("Figures", _figures(evaluation)),
         ("Each class", _per_class(evaluation)),
         ("What its probabilities are worth", _calibration(evaluation)),
@@ -72,7 +70,7 @@ def model_card(folder: RunFolder, evaluation: Mapping[str, Any], licence: str | 
     ]
     body = [f"# {plain(name)}", "", _about(evaluation, header)]
     for heading, lines in sections:
-        if lines:
+        if lines:  # else there is nothing of it in the run's files
             body += ["", f"## {heading}", "", *lines]
     head = card_data(name, str(dataset["name"]), evaluation, header, licence)
     return "\n".join(["---", head.strip(), "---", "", *body, ""])

@@ -55,7 +55,10 @@ def evaluation_text(figures: Figures) -> str:
     """An evaluation in full: accuracy, calibration, decision, the per-class table, the confusion matrix."""
     parts = [f"accuracy {figures.sentence()}", *_further_metrics(figures), calibration_line(figures)]
     parts += [*decision_lines(figures, None, "here"), "", _per_class(figures)]
-    confused = _confusion(figures) if len(figures.classes) <= MOST_CLASSES else _worst_pairs(figures)
+    confused = _worst_pairs(figures)
+    if len(figures.classes) <= MOST_CLASSES:
+        rows = [[name, *map(str, row)] for name, row in zip(figures.classes, figures.confusion, strict=True)]
+        confused = [text_table(["truth \\ said", *figures.classes], rows, right=range(1, len(rows) + 1))]
     return "\n".join([*parts, "", *confused])
 
 
@@ -136,12 +139,6 @@ def _per_class(scores: Scores) -> str:
     )
     fewer = f"the {len(rows)} of {len(scores.classes)} classes with the lowest F1:\n"
     return table if len(rows) == len(scores.classes) else fewer + table
-
-
-def _confusion(scores: Scores) -> list[str]:
-    rows = [[name, *map(str, row)] for name, row in zip(scores.classes, scores.confusion, strict=True)]
-    headings = ["truth \\ said", *scores.classes]
-    return [text_table(headings, rows, right=range(1, len(headings)))]
 
 
 def _worst_pairs(scores: Scores) -> list[str]:

@@ -113,7 +113,8 @@ def _page(context: Context, run: FinishedRun, saved: str | Path | Classifier) ->
         "class_rows": run_page.class_rows(scores),
         "sweep": plots.learning_rates(sweep),
         "sweep_conclusion": conclusion,
-        "recipe": _recipe_rows(run.recipe),
+        "recipe": run.recipe,
+        "changed": changed_fields(run.recipe),
         "environment": environment_rows(folder, evaluation),
         "commands": _commands(run),
         "notes": notes,
@@ -145,11 +146,6 @@ def _before(run: FinishedRun) -> list[tuple[float, float]]:
         return []
     bins = reliability(run.predictions.untempered, run.predictions.labels)
     return [(one.confidence, one.accuracy) for one in bins]
-
-
-def _recipe_rows(recipe: dict[str, Any]) -> list[tuple[str, str, bool]]:
-    changed = set(changed_fields(recipe))
-    return [(key, "the model's" if value is None else str(value), key in changed) for key, value in recipe.items()]
 
 
 def _commands(run: FinishedRun) -> list[tuple[str, str]]:
@@ -234,7 +230,9 @@ def sweep_of(folder: RunFolder) -> tuple[dict[str, list[SweepPoint]], str]:
     for path in sorted(folder.path.resolve().parent.glob("*/study.json")):
         try:
             study = json.loads(path.read_text(encoding="utf-8"))
-            if study.get("field") == "learning_rate" and _same_pictures(study, path.parent.parent, fingerprint):
+            first = RunFolder(path.parent.parent / Path(study["points"][0]["run"]).name)
+            same = fingerprint is not None and first.read_dataset().get("fingerprint") == fingerprint
+            if same and study.get("field") == "learning_rate":
                 return _sweep_points(study), str(study.get("conclusion", ""))
         except (OSError, ValueError, KeyError, TypeError, RunError):
             continue  # not a sweep of ours, or one that is being written
@@ -277,11 +275,6 @@ def _rung_words(event: Mapping[str, Any]) -> str:
     if gain is not None and error is not None:
         loss = f", loss {abs(gain):.3f} ± {error:.3f} {'lower' if gain >= 0 else 'higher'} than the probe's"
     return f"{words}; the probe had {event['probe_correct']} of them right{loss}"
-
-
-def _same_pictures(study: Mapping[str, Any], runs: Path, fingerprint: str | None) -> bool:
-    first = RunFolder(runs / Path(study["points"][0]["run"]).name)
-    return fingerprint is not None and first.read_dataset().get("fingerprint") == fingerprint
 
 
 def _sweep_points(study: Mapping[str, Any]) -> dict[str, list[SweepPoint]]:

@@ -84,7 +84,7 @@ def write_results(prepared: Prepared, folder: RunFolder, found: Figures, logits:
         "training_seconds": seconds,
         "pictures_per_second": speed,
     }
-    write_card(folder, evaluation)
+    write_text(folder.card, model_card(folder, evaluation))
     write_json(folder.evaluation, evaluation)
 
 
@@ -191,19 +191,14 @@ def card(run: str | Path, *, licence: str | None = None, overwrite: bool = False
         raise RunError(
             f"{folder.card} was changed since relish wrote it.", hint="Edit it, or write it anew with --overwrite."
         )
-    write_card(folder, evaluation, licence or _licence(folder))
+    write_text(folder.card, model_card(folder, evaluation, licence or _licence(folder)))
     return folder.card
-
-
-def write_card(folder: RunFolder, evaluation: Mapping[str, Any], licence: str | None = None) -> None:
-    """The card of a run with these figures."""
-    write_text(folder.card, model_card(folder, evaluation, licence))
 
 
 def renew_card(folder: RunFolder, former: Mapping[str, Any], evaluation: Mapping[str, Any], progress: Progress) -> None:
     """The card with new figures, where it is as it was written with the former ones; else a warning."""
     if _as_written(folder, former):
-        write_card(folder, evaluation, _licence(folder))
+        write_text(folder.card, model_card(folder, evaluation, _licence(folder)))
     else:
         progress.warn(f"{folder.card} was changed by hand: it is left as it is, with the former figures.")
 
