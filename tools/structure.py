@@ -23,8 +23,9 @@ from typing import Literal, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "relish"
 
-MODULES_MAX = 125
-"""Files other than `__init__.py`: as many as a newcomer can find the way among."""
+MODULES_MAX = 126
+"""Files other than `__init__.py`: as many as a newcomer can find the way among. `data/image.py` became three: opening
+an image, what a file is by its bytes, and values deeper than 8 bits."""
 LINES_MAX = 25_750
 """Of all files together, blank lines and docstrings included. The aim is 25,000: modules, datasets, transforms, losses
 and callbacks of the user's own took the rest, until as much is simplified elsewhere."""

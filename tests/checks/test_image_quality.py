@@ -39,6 +39,16 @@ def test_tiny_long_and_grey_pictures_are_noted(root):
     }  # fmt: skip
 
 
+def test_files_of_which_only_the_first_page_is_read_are_noted_however_many(root):
+    assert of_kind(brief(root), "many-pages") == []
+    for number in range(3):
+        pages = [scene(920 + number), scene(930 + number)]
+        pages[0].save(root / f"train/cat/{number}.tif", save_all=True, append_images=pages[1:])
+    (found,) = of_kind(brief(root), "many-pages")
+    assert found.message.startswith("3 pictures are the first of several pages or frames")
+    assert sorted(found.paths) == [f"train/cat/{number}.tif" for number in range(3)]
+
+
 @pytest.mark.parametrize(
     ("counts", "kinds"),
     [

@@ -5,11 +5,13 @@ import random
 import shutil
 import sys
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from relish.core.errors import DataError
 from relish.data.dataset import TooFewImages
@@ -203,6 +205,26 @@ def test_what_is_no_picture_is_counted_and_named(tmp_path):
     put(tmp_path, *PETS, "README.txt", "cat/notes.txt", "dog/deep/photo.heic", "dog/bare")
     (warning,) = index(tmp_path).warnings
     assert warning.startswith("4 files, README.txt, cat/notes.txt, dog/bare and 1 more are not pictures")
+
+
+def test_first_bytes_decide_what_a_picture_is_and_not_the_ending(tmp_path):
+    put(tmp_path, *PETS)
+    drawn = BytesIO()
+    Image.new("RGB", (4, 4)).save(drawn, "PNG")
+    names = ["cat/bare", "cat/3.jpg?w=300&h=200", "dog/3.jpg_large", "dog/3.txt", "dog/deep/HEIC"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(drawn.getvalue())
+    (tmp_path / names[-1]).write_bytes(b"\0\0\0\x18ftypheic" + bytes(16))
+    (tmp_path / "cat/page").write_text("<html>")
+    (tmp_path / "cat/drawing.svg").write_text("<svg>")
+    (tmp_path / "dog/scan.pdf").write_text("%PDF-1.7")
+    dataset = index(tmp_path)
+    assert labelled(dataset, "all") == {name: name[:3] for name in [*PETS, *names]}
+    assert dataset.warnings == (
+        "cat/drawing.svg, cat/page, dog/scan.pdf are not pictures (SVG drawing 1, HTML page 1, PDF document 1): "
+        "left out.",
+    )
 
 
 def test_every_file_is_in_a_split_or_in_a_warning(tmp_path):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from relish.core.errors import ImageError
 from relish.data import folder as walking
 from relish.data.folder import images_below, in_order, matches
-from relish.data.image import IMAGE_SUFFIXES
+from relish.data.image_files import IMAGE_SUFFIXES
+from relish.data.layout import NoImages
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -53,6 +54,24 @@ def test_the_order_is_that_of_sorted_paths(tmp_path, monkeypatch):
 def test_a_folder_named_like_a_picture_is_named_and_gone_into(tmp_path):
     touch(tmp_path, "odd.jpg/1.png")
     assert list(images_below(tmp_path)) == [tmp_path / "odd.jpg", tmp_path / "odd.jpg" / "1.png"]
+
+
+def test_what_is_no_picture_is_counted_and_not_waited_for(tmp_path):
+    touch(tmp_path, "a/1.png", "b.txt", "c.svg", ".hidden", "Thumbs.db")
+    (tmp_path / "c.svg").write_text("<svg>")
+    (tmp_path / "a/2.jpg_large").write_bytes(b"\xff\xd8\xff")
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "gone").symlink_to("nowhere.png")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    os.mkfifo(tmp_path / "pipe.png")
+    left_out = NoImages()
+    found = list(images_below(tmp_path, left_out))
+    assert found == [tmp_path / name for name in ("a/1.png", "a/2.jpg_large", "gone", "gone.png")]
+    assert dict(left_out.kinds) == {"empty file": 1, "SVG drawing": 1, "link to a folder": 1, "pipe or device": 1}
+    assert left_out.sentence() == (
+        f"4 files, {tmp_path}/b.txt, {tmp_path}/c.svg, {tmp_path}/link and 1 more are not pictures "
+        "(empty file 1, SVG drawing 1, link to a folder 1, pipe or device 1): left out."
+    )
 
 
 def test_a_loop_of_links_ends(tmp_path):

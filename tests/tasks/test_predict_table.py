@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from pyarrow import parquet
 
 from relish.core.errors import Stopped
@@ -83,6 +84,33 @@ def test_the_three_forms_hold_what_the_screen_says(inside):
         "a.jsonl",
         "a.parquet",
     ]
+
+
+def test_a_folder_of_every_kind_of_file_gives_rows_or_counted_words(inside):
+    mixed = Path("mixed")
+    mixed.mkdir()
+    drawn = sorted(Path("colours/test").rglob("*.png"))
+    for name in ("plain.png", "bare", "a.jpg?w=300", "b.jpg_large"):
+        shutil.copy(drawn[0], mixed / name)
+    Image.open(drawn[0]).convert("RGB").save(mixed / "c.ppm")
+    (mixed / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    (mixed / "IMG_2.dng").write_bytes(b"FUJIFILMCCD-RAW 0201")
+    (mixed / "notes.txt").write_text("mustard")
+    (mixed / "page").write_text("<html>")
+    told = "warning: mixed/notes.txt, mixed/page are not pictures (text file 1, HTML page 1): left out."
+    ended = done("predict", "run", mixed, "--out", "mixed.csv")
+    assert ended.err.strip() == told
+    rows = {Path(row["path"]).name: row["error"] for row in rows_of("mixed.csv")}
+    assert list(rows) == sorted(path.name for path in mixed.iterdir() if path.name not in ("notes.txt", "page"))
+    assert sorted(name for name, error in rows.items() if error) == ["IMG_1.HEIC", "IMG_2.dng"]
+    shown = relish("predict", "run", mixed, "--json")
+    assert [Path(row["path"]).name for row in json.loads(shown.out)] == list(rows)
+    assert told in shown.err
+
+
+def test_a_picture_that_is_text_comes_through_standard_input_too(inside):
+    (row,) = json.loads(done("predict", "run", "-", "--json", stdin=b"P3 2 1 255 250 5 5 250 5 5").out)
+    assert "class" in row
 
 
 def warm(probability: float, temperature: float) -> float:

@@ -167,6 +167,14 @@ def odd_shapes(images: ImageSet) -> list[Finding]:
     ]
 
 
+def many_pages(images: ImageSet) -> list[Finding]:
+    """A finding of the files of which only the first page or frame is read, however usual they are here."""
+    more = images.facts["more"]
+    words = "are the first of several pages or frames of a file; the others are not read"
+    advice = "If what you want is on another one, or on each, save each as a picture of its own."
+    return _found(images, more, images.facts["contrast"], "many-pages", words, advice, most=len(images))
+
+
 def _found(
     images: ImageSet,
     odd: Bools,

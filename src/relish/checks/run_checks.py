@@ -20,6 +20,7 @@ from relish.checks.images import (
     hard_to_see,
     image_set,
     layout,
+    many_pages,
     odd_shapes,
     unreadable,
 )
@@ -107,6 +108,7 @@ def _survey_findings(dataset: Dataset, surveyed: Survey, images: ImageSet) -> li
         *exact_duplicates(images),
         *hard_to_see(images),
         *odd_shapes(images),
+        *many_pages(images),
         *balance(images),
         *layout(replace(surveyed.dataset, warnings=dataset.warnings)),
     ]

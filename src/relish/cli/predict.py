@@ -47,9 +47,11 @@ def predict(
     if out is None:
         if overwrite:
             raise BadInput("--overwrite replaces a table, and none is named.", hint="Name one with --out.")
-        pictures, unreadable = _print(ask(run, paths, nul=null, device=device, precision=precision), json)
+        voice = o.voice(quiet=True)
+        answers = ask(run, paths, nul=null, device=device, precision=precision, progress=voice)
+        pictures, unreadable = _print(answers, json)
         if unreadable:
-            o.voice().warn(f"{unreadable} of {pictures} pictures could not be read.")
+            voice.warn(f"{unreadable} of {pictures} pictures could not be read.")
     else:
         voice = o.voice(quiet or json)
         written = predict_table(

@@ -255,7 +255,7 @@ def _counted(counts: Mapping[str, int], among: str = "", shown: int = 12) -> str
 
 Kind = Literal[
     "unreadable", "exact-duplicate", "near-duplicate", "wrong-label", "off-topic", "blank", "blurred", "dark",
-    "odd-size", "imbalance", "too-few", "layout",
+    "odd-size", "many-pages", "imbalance", "too-few", "layout",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Severity = Literal["error", "warning", "note"]

@@ -260,6 +260,8 @@ def stored(image: Image.Image, again: Again | None) -> "Stored":
         image.load()
         unsigned = image.mode == "I" and _tag(image, _SAMPLE_FORMAT, otherwise=1) == 1
         white = {"I;12": 4095.0}.get(raw, 65535.0) if image.mode.startswith("I;16") else None
+        if image.format == "PPM" and image.mode == "I":  # Pillow has brought them there from their own largest value
+            white = 65535.0
         return Stored((image,), None, white, inverted, unsigned)
     if _is_planar(image):
         raise Unclear("16 bits a channel, and the channels one after the other (planar); save it interleaved")

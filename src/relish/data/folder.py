@@ -6,19 +6,25 @@ Names are sorted by code point, not by locale, so class 0 is the same class on e
 import glob
 import heapq
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from relish.core.errors import DataError, ImageError
 from relish.data.dataset import TRAIN, WHOLE, Dataset, first_few, label_by_name, name_below, plural
-from relish.data.image import is_image_name, unreadable_reason
+from relish.data.image_files import is_image_name, kind_of_file, unreadable_reason
 from relish.data.layout import (
+    BROKEN_LINK,
+    FOLDER,
+    PIPE,
     Found,
     Listing,
+    NoImages,
     annotation_marks,
     class_name,
     everything_below,
+    is_junk,
     list_folder,
     not_class_folders,
     printable,
@@ -57,7 +63,7 @@ class _Notes:
     """What the warnings will name, each kind in one sentence."""
 
     stray: list[Path] = field(default_factory=list)
-    others: list[Path] = field(default_factory=list)
+    others: dict[Path, str] = field(default_factory=dict)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
     looping: list[Path] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
@@ -65,11 +71,11 @@ class _Notes:
     def add_unused(self, listing: Listing) -> None:
         """Note the files that lie beside folders of classes or splits."""
         self.stray += listing.images
-        self.others += listing.others
+        self.others |= listing.others
 
     def add_class(self, found: Found) -> None:
         """Note the files of a class folder that are no images."""
-        self.others += found.others
+        self.others |= found.others
         self.unreadable += found.unreadable
         self.looping += found.looping
 
@@ -82,8 +88,10 @@ class _Notes:
         lines = [f"{are(self.stray)} not inside a class folder: left out."] if self.stray else []
         lines += self.messages
         if self.others:
-            kind = "not a picture" if len(self.others) == 1 else "not pictures"
-            lines.append(f"{are(self.others)} {kind} by name: left out.")
+            left_out = NoImages()
+            for path, kind in self.others.items():
+                left_out.add(name_below(path, top), kind)
+            lines.append(left_out.sentence())
         for path, reason in self.unreadable:
             lines.append(f"{printable(name_below(path, top))} {reason}: what it holds is left out.")
         if self.looping:
@@ -216,20 +224,40 @@ BLOCK = 65_536
 """Names in memory at a time; some ten megabytes."""
 
 
-def images_below(folder: Path) -> Iterator[Path | ImageError]:
-    """Every file of this folder and those below it that is an image by its ending, in the order of sorted paths.
+def images_below(folder: Path, left_out: NoImages | None = None) -> Iterator[Path | ImageError]:
+    """Every image of this folder and those below it, in the order of sorted paths.
 
-    Names that begin with a dot are skipped, and links to folders are not followed, so that no loop can be entered.
+    An image is what ends like one, or begins like one. Hidden files and what systems leave behind are skipped. Links
+    to folders are not followed, so that no loop can be entered.
+
+    Args:
+        left_out: counts the other files, and the links to folders.
     """
     try:
         for name in in_order(lambda: _names(folder)):
             path = folder / name
-            if is_image_name(name):
-                yield path
-            if os.path.isdir(path) and not os.path.islink(path):
-                yield from images_below(path)
+            kind = _kind(path)
+            if kind in ("", BROKEN_LINK) or (is_image_name(name) and kind == FOLDER):
+                yield path  # whoever opens a link to nothing says so
+            elif left_out is not None and kind != FOLDER:
+                left_out.add(str(path), kind)
+            if kind == FOLDER:
+                yield from images_below(path, left_out)
     except OSError as error:
         yield ImageError(str(folder), unreadable_reason(error))
+
+
+def _kind(path: Path) -> str:
+    """What a path is: empty for an image, FOLDER for one to go into, else what to call it."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return BROKEN_LINK
+    if stat.S_ISDIR(mode):
+        return "link to a folder" if path.is_symlink() else FOLDER
+    if not stat.S_ISREG(mode):
+        return PIPE
+    return "" if is_image_name(path.name) else kind_of_file(path)
 
 
 def matches(pattern: str) -> Iterator[str]:
@@ -253,5 +281,5 @@ def in_order(names: Callable[[], Iterable[str]], block: int = BLOCK) -> Iterator
 def _names(folder: Path) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.name.startswith(".") and (is_image_name(entry.name) or entry.is_dir(follow_symlinks=False)):
+            if not is_junk(entry.name):
                 yield entry.name

@@ -1,17 +1,14 @@
 """Open an image: the one function that training, evaluation, prediction, pages and the server all read with.
 
-A file's first bytes decide its kind, never its name. The error for a file that is no image names its kind (`text
-file`, `HTML page`): failed downloads leave web pages called .jpg, phones HEIC files, Git pointers, and each needs
-another remedy.
+A file's first bytes decide its kind, never its name; `image_files.py` tells it.
 
-Whoever changes what can be opened, or its pixels, raises `_RULES` in `survey.py` and in `evaluation/features.py`: the
-cache then forgets what it holds.
+Whoever changes what can be opened, or its pixels, raises `_RULES` in `survey.py` and, for pixels, the one in
+`evaluation/features.py`: the cache then forgets what it holds.
 """
 
-import codecs
-import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -20,19 +17,23 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from relish.core.errors import ImageError
 from relish.data.depth import Again, Unclear, Used, ValueRange, is_deep, is_deep_grey, stored
-
-IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"])
-"""Lower-case endings of the files that a folder's index takes for images."""
+from relish.data.image_files import (
+    CAMERA_RAW,
+    HEAD_BYTES,
+    copies_to_try,
+    decoder_of,
+    is_camera_raw,
+    kind_of,
+    unreadable_reason,
+    wrong_pixels,
+)
 
 MAX_PIXELS = 120_000_000
 """The largest image that is decoded: above any camera in common use, and half a gigabyte once decoded."""
@@ -40,7 +41,6 @@ MAX_PIXELS = 120_000_000
 Result = TypeVar("Result")
 ImageSource = Path | str | bytes | BinaryIO | Image.Image | npt.NDArray[np.generic]
 
-_HEAD_BYTES = 512
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -54,16 +54,6 @@ _UPRIGHT = {
 """The transposition that undoes each value of the EXIF tag `Orientation`. Source: Exif 2.32, table 6."""
 
 _PILLOW = r"PIL\."
-
-_DECODERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
-    (b"\xff\xd8\xff", JpegImageFile),
-    (b"\x89PNG\r\n\x1a\n", PngImageFile),
-    *((start, GifImageFile) for start in (b"GIF87a", b"GIF89a")),
-    *((start, TiffImageFile) for start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-)
-
-_BMP_HEADERS = frozenset([12, 40, 52, 56, 64, 108, 124])
-"""Sizes of a BMP's second header; its two letters alone would take a text on BMW for an image."""
 
 
 def open_image(
@@ -99,11 +89,6 @@ def open_image(
         raise ImageError(name or _name_of(source), "not enough memory to decode it") from error
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file's name ends like an image's."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-
-
 def mode_and_depth(content: bytes) -> tuple[str, bool]:
     """Pillow's mode of an image as its file holds it, such as `L`, `P` or `CMYK`; whether it is deeper than 8 bits.
 
@@ -113,11 +98,11 @@ def mode_and_depth(content: bytes) -> tuple[str, bool]:
         content: the bytes of a file.
     """
     _silence_pillow()
-    decoder = _decoder(content[:_HEAD_BYTES])
+    decoder = decoder_of(content[:HEAD_BYTES])
     try:
         if decoder is None:
             return "", False
-        with decoder(BytesIO(content)) as image:
+        with _header(BytesIO(content), decoder) as image:
             return image.mode, is_deep(image)
     except Exception:  # as in `_from_file`: whatever a damaged byte leads to
         return "", False
@@ -145,6 +130,22 @@ def used_values(content: bytes, *, name: str) -> Used:
         raise ImageError(name, "not enough memory to decode it") from error
 
 
+def has_more_frames(content: bytes) -> bool:
+    """Whether a file holds more than the image that `open_image` gives: pages of a TIFF, frames of an animation.
+
+    Args:
+        content: the bytes of a file that `open_image` opens.
+    """
+    decoder = decoder_of(content[:HEAD_BYTES])
+    if decoder is None or decoder is JpegImageFile:
+        return False
+    try:
+        with _header(BytesIO(content), decoder) as image:
+            return bool(getattr(image, "is_animated", False))
+    except Exception:  # damaged behind the first one, which is all that counts
+        return False
+
+
 def size_from_header(source: Path | str | bytes) -> tuple[int, int] | None:
     """Width and height by a file's header, nothing decoded; None where `open_image` would raise.
 
@@ -154,11 +155,21 @@ def size_from_header(source: Path | str | bytes) -> tuple[int, int] | None:
     _silence_pillow()
     try:
         with BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
-            decoder = _decoder(file.read(_HEAD_BYTES))
-            file.seek(0)
-            return decoder(file).size if decoder else None
-    except Exception:  # as in `_from_file`: whatever a damaged byte leads to
+            decoder = decoder_of(file.read(HEAD_BYTES))
+            return _header(file, decoder).size if decoder else None
+    except Exception:  # as in `_decoded_file`: whatever a damaged byte leads to
         return None
+
+
+def _header(file: BinaryIO, decoder: type[ImageFile]) -> ImageFile:
+    """The image with its header read, nothing decoded."""
+    try:
+        return _from_start(decoder, file)
+    except Exception as error:
+        for copies in copies_to_try(file, decoder, error):
+            with suppress(Exception):
+                return decoder(BytesIO(copies[0]))
+        raise
 
 
 class _Unusable(Exception):
@@ -187,7 +198,7 @@ def _to_rgb(source: object, min_side: int | None, value_range: ValueRange | None
         case bytes() | bytearray() | memoryview():
             return _from_file(BytesIO(source), min_side, value_range)
         case Image.Image():
-            return _decoded(source, value_range=value_range, again=_reopening(source))
+            return _from_pillow(source, value_range)
         case np.ndarray():
             return _decoded(_from_array(source))
         case _ if hasattr(source, "read"):
@@ -195,6 +206,15 @@ def _to_rgb(source: object, min_side: int | None, value_range: ValueRange | None
         case _:
             noun = type(source).__name__
             raise _Unusable(f"a picture cannot be made from {'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}")
+
+
+def _from_pillow(image: Image.Image, value_range: ValueRange | None) -> Image.Image:
+    try:
+        return _decoded(image, value_range=value_range, again=_reopening(image))
+    except Unclear as error:
+        raise _Unusable(str(error)) from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise _Unusable(_damage(error)) from error
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
@@ -210,12 +230,6 @@ def _from_path(path: Path, min_side: int | None, value_range: ValueRange | None)
         raise _Unusable("there is no such file") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise _Unusable(unreadable_reason(error)) from error
-
-
-def unreadable_reason(error: OSError | ValueError) -> str:
-    """The reason to give for a file that the system cannot read."""
-    words = getattr(error, "strerror", None) or str(error)
-    return f"cannot be read ({words[:1].lower()}{words[1:]})"
 
 
 def _seekable(file: object) -> BinaryIO:
@@ -236,23 +250,54 @@ def _from_file(file: BinaryIO, min_side: int | None, value_range: ValueRange | N
 def _decoded_file(file: BinaryIO, decode: Callable[[ImageFile, Again], Result]) -> Result:
     """What `decode` makes of an image, given it and how to open its file again; nothing is decoded before."""
     file.seek(0)
-    head: object = file.read(_HEAD_BYTES)
+    head: object = file.read(HEAD_BYTES)
     if not isinstance(head, bytes):
         raise _Unusable("the file object gives text; open it in binary mode")
-    decoder = _decoder(head)
+    decoder = decoder_of(head)
     if decoder is None:
-        raise _Unusable(f"not a picture: {kind_of(head, whole=len(head) < _HEAD_BYTES)}")
+        raise _Unusable(f"not a picture: {kind_of(head, whole=len(head) < HEAD_BYTES)}")
+    if decoder is TiffImageFile and is_camera_raw(file):
+        raise _Unusable(f"not a picture: {CAMERA_RAW}")
+    if decoder is PngImageFile and wrong_pixels(file):
+        raise _Unusable("damaged: the checksum of its pixels is wrong")
     _silence_pillow()
-    again = partial(_from_start, decoder, file)
     try:
-        with again() as image:
-            return decode(image, again)
+        return _attempt(file, decoder, decode)
     except (_Unusable, MemoryError):
         raise
     except Unclear as error:
         raise _Unusable(str(error)) from error
     except Exception as error:  # decoders raise whatever a damaged byte leads to, from SyntaxError to KeyError
+        for copies in copies_to_try(file, decoder, error):
+            if (result := _agreed(copies, decoder, decode)) is not None:
+                return result
         raise _Unusable(_damage(error)) from error
+
+
+def _attempt(file: BinaryIO, decoder: type[ImageFile], decode: Callable[[ImageFile, Again], Result]) -> Result:
+    again = partial(_from_start, decoder, file)
+    with again() as image:
+        return decode(image, again)
+
+
+def _agreed(
+    copies: Sequence[bytes], decoder: type[ImageFile], decode: Callable[[ImageFile, Again], Result]
+) -> Result | None:
+    """What all these copies of a file give; None where one gives nothing, or something else."""
+    first: Result | None = None
+    for copy in copies:
+        try:
+            result = _attempt(BytesIO(copy), decoder, decode)
+        except (_Unusable, MemoryError):
+            raise
+        except Unclear as error:
+            raise _Unusable(str(error)) from error
+        except Exception:  # as in `_decoded_file`
+            return None
+        if first is not None and result != first:
+            return None
+        first = result
+    return first
 
 
 def _from_start(decoder: type[ImageFile], file: BinaryIO) -> ImageFile:
@@ -265,14 +310,6 @@ def _reopening(image: Image.Image) -> Again | None:
     if not isinstance(image, ImageFile) or not image.tile or image.fp is None or image.tell():
         return None
     return partial(_from_start, type(image), image.fp)  # type: ignore[arg-type]
-
-
-def _decoder(head: bytes) -> type[ImageFile] | None:
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return WebPImageFile
-    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
-        return BmpImageFile
-    return next((decoder for start, decoder in _DECODERS if head.startswith(start)), None)
 
 
 def _damage(error: Exception) -> str:
@@ -300,23 +337,24 @@ def _decoded(
     value_range: ValueRange | None = None,
     again: Again | None = None,
 ) -> Image.Image:
-    """Decode, turn upright and convert to RGB; the size limit is checked first, since the header tells the size."""
+    """Decode, turn upright and convert to RGB; the size limit is checked first, since the header tells the size.
+
+    Raises:
+        _Unusable: it has too many pixels, or none.
+        Unclear: its values cannot be brought to 8 bits.
+        Exception: it is damaged.
+    """
     _check_size(image)
-    try:
-        if min_side is not None and isinstance(image, JpegImageFile):
-            image.draft(image.mode, (min_side, min_side))
-        if is_deep(image) if again else is_deep_grey(image):
-            rgb = _rgb(stored(image, again).image(value_range))
-        else:
-            image.load()
-            rgb = _rgb(image)
-        # After decoding: Pillow turns TIFF images itself while it decodes them, and then drops the tag.
-        turn = _UPRIGHT.get(_orientation(image))
-        return rgb if turn is None else rgb.transpose(turn)
-    except Unclear as error:
-        raise _Unusable(str(error)) from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise _Unusable(_damage(error)) from error
+    if min_side is not None and isinstance(image, JpegImageFile):
+        image.draft(image.mode, (min_side, min_side))
+    if is_deep(image) if again else is_deep_grey(image):
+        rgb = _rgb(stored(image, again).image(value_range))
+    else:
+        image.load()
+        rgb = _rgb(image)
+    # After decoding: Pillow turns TIFF images itself while it decodes them, and then drops the tag.
+    turn = _UPRIGHT.get(_orientation(image))
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def _check_size(image: Image.Image) -> None:
@@ -358,70 +396,3 @@ def _from_array(array: npt.NDArray[np.generic]) -> Image.Image:
     if array.size == 0:
         raise _Unusable("it has no pixels")
     return Image.fromarray(np.ascontiguousarray(array))
-
-
-# ---- naming what is no image ----------------------------------------------------------------------------------------
-
-
-_OTHER_KINDS: tuple[tuple[bytes, str], ...] = (
-    (b"%PDF", "PDF document"),
-    (b"%!PS", "PostScript document"),
-    (b"PK\x03\x04", "ZIP archive"),
-    (b"\x1f\x8b", "gzip archive"),
-    (b"7z\xbc\xaf", "7z archive"),
-    (b"Rar!", "RAR archive"),
-    (b"8BPS", "Photoshop file"),
-    (b"\0\0\1\0", "icon file"),
-    (b"\0\0\0\x0cjP  ", "JPEG 2000 file"),
-    (b"\xff\x0a", "JPEG XL file"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL file"),
-    (b"\x93NUMPY", "NumPy array"),
-    (b"\x89HDF", "HDF5 file"),
-    (b"SQLite format 3", "SQLite database"),
-    (b"\x7fELF", "program"),
-    (b"version https://git-lfs", "Git LFS pointer; `git lfs pull` brings the file itself"),
-)
-
-
-def kind_of(head: bytes, *, whole: bool) -> str:
-    """What to call a file, such as `HTML page`, with what to do about it where that is short.
-
-    Args:
-        head: its first bytes; a few hundred are enough.
-        whole: whether these are all of it; otherwise the last character may be cut.
-    """
-    if not head:
-        return "empty file"
-    for start, words in _OTHER_KINDS:
-        if head.startswith(start):
-            return words
-    if head[4:8] == b"ftyp":
-        return _iso_media(head[8:12])
-    if not any(head):
-        return "nothing but zero bytes"
-    return _text_kind(head, whole) or "binary file of an unknown kind"
-
-
-def _iso_media(brand: bytes) -> str:
-    if brand in {b"heic", b"heix", b"mif1", b"msf1", b"hevc"}:
-        return "HEIC file; convert it to JPEG or PNG"
-    if brand in {b"avif", b"avis"}:
-        return "AVIF file; convert it to JPEG or PNG"
-    return "video"
-
-
-def _text_kind(head: bytes, whole: bool) -> str:
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "text file"
-    try:
-        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head, whole)
-    except UnicodeDecodeError:
-        return ""
-    if any(ord(c) < 32 and c not in "\t\n\r\f" for c in text):
-        return ""
-    start = text.lstrip().lower()
-    if start.startswith(("<!doctype html", "<html", "<head")):
-        return "HTML page"
-    if "<svg" in start:
-        return "SVG drawing; convert it to PNG"
-    return "XML file" if start.startswith("<?xml") else "text file"

@@ -8,13 +8,14 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from relish.core.errors import DataError
-from relish.data.dataset import TEST, TRAIN, VALIDATION, name_below, plural
-from relish.data.image import IMAGE_SUFFIXES, is_image_name, unreadable_reason
+from relish.data.dataset import TEST, TRAIN, VALIDATION, first_few, name_below, plural
+from relish.data.image_files import is_image_name, kind_of_file, unreadable_reason
 
 SPLIT_WORDS = {
     **dict.fromkeys(["train", "training"], TRAIN),
@@ -36,11 +37,24 @@ class Listing:
 
     folder: Path
     folders: tuple[Path, ...] = ()
-    images: tuple[Path, ...] = ()
-    others: tuple[Path, ...] = ()
-    """Files that are not images by their ending, links to nothing, pipes and devices."""
+    files: Mapping[Path, str | None] = field(default_factory=dict)
+    """All else that lies there. Empty: an image by its ending; None: its first bytes say; else what it is in words."""
     problem: str = ""
     """The reason why it could not be read; empty where it could."""
+
+    @cached_property
+    def _kinds(self) -> dict[Path, str]:
+        return {path: kind_of_file(path) if kind is None else kind for path, kind in self.files.items()}
+
+    @cached_property
+    def images(self) -> tuple[Path, ...]:
+        """Images by their ending or their first bytes."""
+        return tuple(path for path, kind in self._kinds.items() if not kind)
+
+    @cached_property
+    def others(self) -> dict[Path, str]:
+        """The other files, links to nothing, pipes and devices, each with what it is, such as `text file`."""
+        return {path: kind for path, kind in self._kinds.items() if kind}
 
 
 @dataclass
@@ -48,7 +62,8 @@ class Found:
     """The content of a folder and of all folders below it."""
 
     images: list[Path] = field(default_factory=list)
-    others: list[Path] = field(default_factory=list)
+    others: dict[Path, str] = field(default_factory=dict)
+    """As in `Listing`."""
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
     looping: list[Path] = field(default_factory=list)
     """Links to a folder that was read already."""
@@ -68,25 +83,42 @@ def split_words(names: Iterable[str]) -> dict[str, str]:
 
 def list_folder(folder: Path) -> Listing:
     """The content of a folder, links followed; a folder that cannot be read is empty and has a `problem`."""
-    paths: dict[str, list[Path]] = {"folders": [], "images": [], "others": []}
+    folders: list[Path] = []
+    files: dict[Path, str | None] = {}
     try:
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda e: e.name):
-                if not entry.name.startswith(".") and entry.name.lower() not in _JUNK:
-                    paths[_kind(entry)].append(folder / entry.name)
+                if is_junk(entry.name):
+                    continue
+                kind = _kind(entry)
+                if kind == FOLDER:
+                    folders.append(folder / entry.name)
+                else:
+                    files[folder / entry.name] = kind
     except OSError as error:
         return Listing(folder, problem=unreadable_reason(error))
-    return Listing(folder, tuple(paths["folders"]), tuple(paths["images"]), tuple(paths["others"]))
+    return Listing(folder, tuple(folders), files)
 
 
-def _kind(entry: os.DirEntry[str]) -> str:
+def is_junk(name: str) -> bool:
+    """Whether a file or folder is hidden, or what operating systems leave behind."""
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+FOLDER, PIPE, BROKEN_LINK = "folder", "pipe or device", "link to nothing"
+
+
+def _kind(entry: os.DirEntry[str]) -> str | None:
     try:
         if entry.is_dir():
-            return "folders"
-        regular = entry.is_file() and _is_utf8(entry.name)
+            return FOLDER
+        if not entry.is_file():
+            return BROKEN_LINK if entry.is_symlink() and not os.path.exists(entry.path) else PIPE
     except OSError:  # a link to itself
-        return "others"
-    return "images" if regular and is_image_name(entry.name) else "others"
+        return BROKEN_LINK
+    if not _is_utf8(entry.name):
+        return "file whose name is not UTF-8"
+    return "" if is_image_name(entry.name) else None
 
 
 def _is_utf8(name: str) -> bool:
@@ -113,7 +145,7 @@ def everything_below(folder: Path) -> Found:
         if listing.problem:
             found.unreadable.append((here, listing.problem))
         found.images += listing.images
-        found.others += listing.others
+        found.others |= listing.others
         waiting += reversed(listing.folders)
     return found
 
@@ -142,6 +174,30 @@ def printable(path: Path | str) -> str:
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
+@dataclass
+class NoImages:
+    """Files that were left out since they are no images: counted by kind, the first few by name."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    names: list[str] = field(default_factory=list)
+
+    def add(self, name: str, kind: str) -> None:
+        """Count a file of this kind, such as `text file`."""
+        self.kinds[kind] += 1
+        if len(self.names) < 3:
+            self.names.append(printable(name))
+
+    def sentence(self) -> str:
+        """Such as `a.txt, b.txt are not pictures (text file 2): left out.`"""
+        count = self.kinds.total()
+        rest = f" and {count - 3:,} more" if count > 3 else ""
+        names = f"{count:,} files, " * (count > 3) + ", ".join(self.names) + rest
+        kinds = first_few([f"{kind} {number:,}" for kind, number in self.kinds.most_common()], 5)
+        if count == 1:
+            return f"{names} is not a picture ({next(iter(self.kinds))}): left out."
+        return f"{names} are not pictures ({kinds}): left out."
+
+
 def not_class_folders(source: str, top: Path) -> DataError:
     """The error for a folder without class folders: what it holds, and the one change that mends it."""
     found, listing = everything_below(top), list_folder(top)
@@ -149,7 +205,7 @@ def not_class_folders(source: str, top: Path) -> DataError:
     if not found.images:
         return DataError(
             f"{source}: no pictures found ({_contents(listing, found)}).",
-            hint="Pictures are files ending in " + ", ".join(sorted(IMAGE_SUFFIXES)) + ", one folder per class.",
+            hint="Pictures are JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000, PPM or HEIC; one folder per class.",
         )
     marks = annotation_marks(top, found)
     if marks:

@@ -29,21 +29,23 @@ from relish.core.io import fingerprint
 from relish.core.progress import SILENT, Progress
 from relish.core.runtime import usable_cores
 from relish.data.dataset import TRAIN, Dataset, Finding, first_few, named_counts
-from relish.data.image import MAX_PIXELS, mode_and_depth, open_image, unreadable_reason
+from relish.data.image import MAX_PIXELS, has_more_frames, mode_and_depth, open_image
+from relish.data.image_files import HEIF_INSTALLED, unreadable_reason
 
 # ---- facts of an image's pixels -------------------------------------------------------------------------------------
 
 
 FACTS = np.dtype(
     [
-        *[("width", "<u4"), ("height", "<u4"), ("mode", "S6"), ("pixels", "V16")],
+        *[("width", "<u4"), ("height", "<u4"), ("mode", "S5"), ("more", "?"), ("pixels", "V16")],
         *[("phash", "<u8"), ("mirrored", "<u8"), ("dhash", "<u8")],
         *[("brightness", "<f4"), ("contrast", "<f4"), ("sharpness", "<f4")],
     ]
 )
-"""Size in pixels, upright; Pillow's mode of the file; digest of size and decoded RGB pixels; perceptual hash by cosine
-transform (64 bits), the same of the mirror image, and the hash by differences of neighbours (imagehash's `phash` and
-`dhash`); mean and standard deviation of the grey levels, 0 to 255; variance of their Laplacian."""
+"""Size in pixels, upright; Pillow's mode of the file; whether it holds more pages or frames than the first; digest of
+size and decoded RGB pixels; perceptual hash by cosine transform (64 bits), the same of the mirror image, and the hash
+by differences of neighbours (imagehash's `phash` and `dhash`); mean and standard deviation of the grey levels, 0 to
+255; variance of their Laplacian."""
 
 Facts = npt.NDArray[np.void]
 """(N,) of `FACTS`."""
@@ -56,12 +58,13 @@ _STRIP = 2**20
 """Pixels in a strip that is hashed at a time, so that no second copy of a large image is made."""
 
 
-def facts_of(image: Image.Image, mode: str) -> bytes:
+def facts_of(image: Image.Image, mode: str, more: bool = False) -> bytes:
     """One row of `FACTS`.
 
     Args:
         image: RGB, wholly decoded, upright.
         mode: of the file, before it was brought to RGB.
+        more: whether the file holds more pages or frames than this one.
     """
     grey = shrunk_grey(image, LONGEST)
     levels = np.asarray(grey, dtype=np.float32)
@@ -69,7 +72,7 @@ def facts_of(image: Image.Image, mode: str) -> bytes:
     mirrored = small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     hashes = (imagehash.phash(small), imagehash.phash(mirrored), imagehash.dhash(small))
     light = (levels.mean(), levels.std(), laplacian_variance(levels))
-    row = (*image.size, mode.encode()[:6], pixel_digest(image), *map(_bits, hashes), *light)
+    row = (*image.size, mode.encode()[:5], more, pixel_digest(image), *map(_bits, hashes), *light)
     return np.array(row, dtype=FACTS).tobytes()
 
 
@@ -124,7 +127,7 @@ _CHUNK = 256
 """Files between two accesses to the cache; a kill loses at most as many outcomes."""
 _SETTLED_NS = 2_000_000_000
 """Nanoseconds; a file changed less than this before it was read may change again within one tick of its clock."""
-_RULES = f"3/{PIL.__version__}/{MAX_PIXELS}"
+_RULES = f"4/{PIL.__version__}/{MAX_PIXELS}/{HEIF_INSTALLED}"
 """What can be opened depends on this; raise the first number when `image.py` accepts more or less than before,
 or `facts_of` measures otherwise."""
 
@@ -263,7 +266,7 @@ def _decode(content: bytes, name: str) -> Outcome:
     sha256 = hashlib.sha256(content).hexdigest()
     try:
         image = open_image(content, name=name)
-        return Outcome(sha256, "", facts_of(image, mode_and_depth(content)[0]))
+        return Outcome(sha256, "", facts_of(image, mode_and_depth(content)[0], has_more_frames(content)))
     except ImageError as error:
         return Outcome(sha256, error.reason, lasting=not isinstance(error.__cause__, MemoryError))
     except MemoryError:

@@ -25,6 +25,7 @@ TITLES: dict[Kind, tuple[str, str]] = {
     "blurred": ("blurred picture", "blurred pictures"),
     "dark": ("dark picture", "dark pictures"),
     "odd-size": ("picture of odd size, shape or colour", "pictures of odd size, shape or colour"),
+    "many-pages": ("picture with more pages or frames", "pictures with more pages or frames"),
     "imbalance": ("uneven pair of classes", "uneven pairs of classes"),
     "too-few": ("case of too few pictures", "cases of too few pictures"),
     "layout": ("remark on the layout", "remarks on the layout"),
@@ -32,6 +33,8 @@ TITLES: dict[Kind, tuple[str, str]] = {
 """The name of one and of several of each kind."""
 _ONE_A_FINDING = {"exact-duplicate", "near-duplicate"}
 """Kinds whose findings are counted, and not their images."""
+_ABOUT_MANY = {"off-topic", "blank", "dark", "blurred", "odd-size", "many-pages"}
+"""Kinds with one finding of all their images."""
 MOST_FINDINGS, FEW_IMAGES, MANY_IMAGES = 60, 6, 24
 """Shown on the page at most: findings of a kind, images of a finding about one image or a group, images of others."""
 FEW_PRINTED = 4
@@ -133,7 +136,7 @@ class _Gallery:
 
     def block(self, finding: Finding) -> dict[str, Any]:
         """One finding with its images; beside a doubtful label, typical images of the suggested class."""
-        most = MANY_IMAGES if finding.kind in ("off-topic", "blank", "dark", "blurred", "odd-size") else FEW_IMAGES
+        most = MANY_IMAGES if finding.kind in _ABOUT_MANY else FEW_IMAGES
         shown = [self.image(name) for name in finding.paths[:most]]
         if finding.kind == "wrong-label":
             others = [name for name in self.typical.get(finding.suggested or "", ()) if name not in finding.paths]

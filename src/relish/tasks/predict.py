@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from relish.core.errors import BadInput, DataError, ImageError, Stopped, WriteFailed
 from relish.core.io import fingerprint, sha256_of_file
-from relish.core.progress import Bar, Progress
+from relish.core.progress import SILENT, Bar, Progress
 from relish.core.run_folder import RunFolder
 from relish.data.folder import images_below, matches
+from relish.data.image_files import is_image_head
+from relish.data.layout import NoImages
 from relish.evaluation.prediction import Prediction
 from relish.exporting.onnx_classifier import SUFFIX, OnnxClassifier
 from relish.tasks.prediction_table import Journal, MissingRows, Table, journal_of, looks_like_a_formula, table_for
@@ -40,7 +42,13 @@ _ROWS = 64
 
 
 def predict(
-    run: str | Path, paths: Iterable[str], *, nul: bool = False, device: str = "auto", precision: str = "f32"
+    run: str | Path,
+    paths: Iterable[str],
+    *,
+    nul: bool = False,
+    device: str = "auto",
+    precision: str = "f32",
+    progress: Progress = SILENT,
 ) -> Iterator[Prediction]:
     """Predictions one by one, so that a folder of any size needs the memory of two batches.
 
@@ -49,14 +57,22 @@ def predict(
         device, precision: as `Classifier.load` takes them; an exported file has its own.
         paths: files, folders, globs, `-` for standard input.
         nul: standard input holds paths that end in a NUL each.
+        progress: is told at the end which files of folders are no images.
 
     Raises:
         BadInput: there is no such device or precision.
         RunError, ModelError: the model cannot be loaded.
         DataError: nothing is named.
     """
-    names = _checked(paths)
-    return _loaded(run, device, precision).stream(images_named(names, nul=nul))
+    names, left_out = _checked(paths), NoImages()
+    predictions = _loaded(run, device, precision).stream(images_named(names, nul=nul, left_out=left_out))
+    return _and_then_told(predictions, left_out, progress)
+
+
+def _and_then_told(predictions: Iterator[Prediction], left_out: NoImages, progress: Progress) -> Iterator[Prediction]:
+    yield from predictions
+    if left_out.kinds:
+        progress.warn(left_out.sentence())
 
 
 def refuse_choice(run: str | Path, device: str, precision: str = "f32") -> None:
@@ -141,6 +157,7 @@ def predict_table(
         Stopped: by Ctrl-C; likewise.
     """
     names, target, progress = _checked(paths), Path(out), progress or Progress()
+    left_out = NoImages()
     model = _loaded(run, device, precision)
     table = table_for(target, model.classes)
     file = RunFolder(Path(run)).model if Path(run).is_dir() else Path(run)
@@ -153,8 +170,9 @@ def predict_table(
                 progress.say(f"resuming {target}: {former:,} rows are there already")
             with progress.bar("predicting", None, done=former) as bar, _expecting(names, bar):
                 try:
-                    predictions = model.stream(_without_row(images_named(names, nul=nul), rows.missing()))
-                    _fill(rows, table, predictions, bar)
+                    images = images_named(names, nul=nul, left_out=left_out)
+                    predictions = model.stream(_without_row(images, rows.missing()))
+                    _fill(rows, table, _and_then_told(predictions, left_out, progress), bar)
                 except KeyboardInterrupt as error:
                     raise Stopped(f"stopped at {rows.count:,} pictures.", hint=_GO_ON) from error
     except WriteFailed as error:
@@ -230,24 +248,26 @@ _TELLING = 64
 """Bytes that tell an image from text: every format's header has some that are none within them."""
 
 
-def images_named(words: Sequence[str], *, nul: bool = False) -> Iterator[NamedImage]:
+def images_named(words: Sequence[str], *, nul: bool = False, left_out: NoImages | None = None) -> Iterator[NamedImage]:
     """Every image named, in order; folders are walked through while they are asked for.
 
     Args:
         nul: standard input holds paths that end in a NUL each, as `find -print0` writes them, instead of lines.
+        left_out: counts the files of folders that are no images.
     """
     for word in words:
         if word == "-":
             yield from _standard_input(nul=nul)
         elif glob.has_magic(word) and not os.path.lexists(word):
-            yield from _or_error((found for match in matches(word) for found in _one(Path(match))), word)
+            found = (image for match in matches(word) for image in _one(Path(match), left_out))
+            yield from _or_error(found, word)
         else:
-            yield from _one(Path(word))
+            yield from _one(Path(word), left_out)
 
 
-def _one(path: Path) -> Iterator[NamedImage]:
+def _one(path: Path, left_out: NoImages | None) -> Iterator[NamedImage]:
     if os.path.isdir(path):
-        yield from _or_error(images_below(path), str(path), "there is no picture in this folder")
+        yield from _or_error(images_below(path, left_out), str(path), "there is no picture in this folder")
     else:
         yield path
 
@@ -267,7 +287,7 @@ def _standard_input(*, nul: bool) -> Iterator[NamedImage]:
     head = b""
     while len(head) < _TELLING and (more := stream.read1(_BLOCK)):
         head += more
-    if nul or _is_text(head):
+    if nul or (_is_text(head) and not is_image_head(head)):  # a PPM may be text
         names = _separated(head, stream, b"\0" if nul else b"\n")
         paths = (Path(os.fsdecode(name)) for name in names if name.strip())
         yield from _or_error(paths, "-", "standard input is empty")
