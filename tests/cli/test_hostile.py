@@ -80,6 +80,25 @@ def test_one_class_only(root, fit):
     assert 'one class only ("red")' in refused_cleanly(*fit(root))
 
 
+@pytest.mark.parametrize(
+    ("have", "recipe", "words"),
+    [
+        (
+            2,
+            "probe",
+            "needs two different pictures of a class to learn from; here every class has one, besides those held back",
+        ),
+        (1, "probe", 'class "blue" has 1 picture; every class needs at least 2'),
+    ],
+)
+def test_as_many_pictures_as_there_are_is_what_is_said(root, tiny_source, have, recipe, words):
+    shutil.rmtree(root / "test")
+    for name in ("blue", "red"):
+        for picture in sorted((root / "train" / name).iterdir())[have:]:
+            picture.unlink()
+    assert words in refused_cleanly("fit", root, "--recipe", recipe, "--weights", tiny_source, "--image-size", 32)
+
+
 def test_a_class_missing_in_test_is_a_warning_and_shifts_no_other(root, fit):
     draw_dataset(root, train=2, test=2, classes=("blue", "green", "red"))
     shutil.rmtree(root / "test" / "green")

@@ -180,8 +180,9 @@ def test_a_class_with_one_picture_is_refused_with_the_counts():
 def test_a_class_of_copies_is_refused_with_the_reason():
     dataset = dataset_of([5, 3])
     prints = {path: "same" for path in dataset.splits["all"].paths if path.parent.name == "1"}
-    with pytest.raises(TooFewImages, match="copies count as one"):
+    with pytest.raises(TooFewImages, match="copies count as one") as caught:
         with_validation(dataset, 0.2, 0, prints)
+    assert 'class "class1" has 3 pictures, but not 2 different ones' in str(caught.value)
 
 
 def test_a_class_without_pictures_is_refused():

@@ -24,7 +24,7 @@ from relish.data.dataset import (
     first_few,
     plain_name,
 )
-from relish.data.layout import split_words
+from relish.data.split_names import split_words
 from relish.data.survey import Facts, Survey
 
 Positions = npt.NDArray[np.int64]

@@ -33,6 +33,7 @@ def check(
     weights: o.Weights = None,
     sha1: o.Sha1 = None,
     sha256: o.Sha256 = None,
+    split_names: o.SplitNames = None,
     workers: o.Workers = None,
     device: o.Device = "auto",
     json: o.Json = False,

@@ -27,6 +27,7 @@ def compare(
     image_size: o.ImageSize = None,
     mapping: o.Mappings = None,
     val_split: o.ValSplit = None,
+    split_names: o.SplitNames = None,
     workers: o.Workers = None,
     device: o.Device = "auto",
     runs: o.Runs = Path("runs"),

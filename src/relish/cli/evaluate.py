@@ -19,6 +19,7 @@ def evaluate(
         str | None,
         Option(help="train, validation or test.", show_default="test where there is one, else every picture"),
     ] = None,
+    split_names: o.SplitNames = None,
     workers: o.Workers = None,
     device: o.Device = "auto",
     json: o.Json = False,
@@ -27,7 +28,9 @@ def evaluate(
     from relish.reporting.text import evaluation_text
     from relish.tasks.evaluate import evaluate as judge
 
-    found = judge(run, data, split, workers=workers or 0, device=device, progress=o.voice(json))
+    found = judge(
+        run, data, split, split_names=split_names, workers=workers or 0, device=device, progress=o.voice(json)
+    )
     if found is None:
         return  # another process prints
     print(jsonlib.dumps(found.as_json(), indent=1) if json else evaluation_text(found))

@@ -46,6 +46,7 @@ def fit(
     val_split: o.ValSplit = None,
     sha1: o.Sha1 = None,
     sha256: o.Sha256 = None,
+    split_names: o.SplitNames = None,
     strict: o.Strict = False,
     track: Annotated[
         str | None, Option(help="Tell a tracker of the run's figures: tensorboard, wandb, …", show_default=False)

@@ -110,6 +110,14 @@ NewUnsure = Annotated[
 ]
 Sha1 = Annotated[str | None, Option(help="SHA-1 that the archive must have.", show_default=False)]
 Sha256 = Annotated[str | None, Option(help="SHA-256 that the archive must have.", show_default=False)]
+SplitNames = Annotated[
+    str | None,
+    Option(
+        metavar="SPLIT=FOLDER,…",
+        help="Which folders are which split: train=seg_train,test=seg_test; none: every folder is a class.",
+        show_default="names and contents say it",
+    ),
+]
 Strict = Annotated[bool, Option("--strict", help="An unreadable picture is an error.")]
 Json = Annotated[bool, Option("--json", help="One JSON document on standard output, and nothing else there.")]
 Runs = Annotated[Path, Option(help="Folder where runs are kept and looked for.")]

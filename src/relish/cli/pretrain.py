@@ -22,6 +22,7 @@ def pretrain(
     learning_rate: o.LearningRate = None,
     image_size: o.ImageSize = None,
     val_split: o.ValSplit = None,
+    split_names: o.SplitNames = None,
     workers: o.Workers = None,
     seed: o.Seed = None,
     device: o.Device = "auto",

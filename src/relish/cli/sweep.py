@@ -26,6 +26,7 @@ def sweep(
     image_size: o.ImageSize = None,
     mapping: o.Mappings = None,
     val_split: Annotated[float, Option(help="Share of the training pictures held back.")] = 0.2,
+    split_names: o.SplitNames = None,
     workers: o.Workers = None,
     seed: Annotated[int, Option(help="Of every random draw.", min=0)] = 0,
     device: o.Device = "auto",

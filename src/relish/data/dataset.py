@@ -95,7 +95,12 @@ class TooFewImages(DataError):
     ) -> None:
         have = counts[name]
         images = {0: "no pictures", 1: "1 picture"}.get(have, f"{have:,} pictures")
-        found = f'{dataset}: class "{name}" has {images}; every class needs at least {need} ({why}).'
+        needs = (
+            f"; every class needs at least {need} ({why})"
+            if have < need
+            else f", but not {need} different ones ({why})"
+        )
+        found = f'{dataset}: class "{name}" has {images}{needs}.'
         close = nearest(name, [other for other in counts if other != name])
         advice = "Add pictures to it, or remove the class" + (f" ({close})." if close else ".")
         hint = "\n  ".join([f"found: {_counted(counts, name)}", advice, *notes[:3]])
@@ -168,8 +173,7 @@ def check_trainable(dataset: Dataset) -> None:
         only = ", ".join(f'"{c}"' for c in counts) or "none"
         raise DataError(
             f"{dataset.name}: one class only ({only}); telling classes apart takes at least two.",
-            hint="Add a folder with pictures of what it is to be told from, such as "
-            f"not-{next(iter(counts), 'hotdog')}.",
+            hint="Add a folder beside it, with pictures of what it is to be told from.",
         )
 
 

@@ -7,12 +7,23 @@ import glob
 import heapq
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from relish.core.errors import DataError, ImageError
-from relish.data.dataset import TRAIN, WHOLE, Dataset, first_few, label_by_name, name_below, plural
+from relish.data.dataset import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    WHOLE,
+    Dataset,
+    first_few,
+    label_by_name,
+    name_below,
+    plural,
+)
 from relish.data.image_files import is_image_name, kind_of_file, unreadable_reason
 from relish.data.layout import (
     BROKEN_LINK,
@@ -23,16 +34,17 @@ from relish.data.layout import (
     NoImages,
     annotation_marks,
     class_name,
-    everything_below,
     is_junk,
-    list_folder,
     not_class_folders,
     printable,
-    split_words,
 )
+from relish.data.split_folders import Layout, Tree, inside_split, read_layout
+from relish.data.split_names import SplitNames, is_sidecar, is_unlabelled, option_text, split_words
 
 
-def index_folder(root: Path, *, name: str, source: str, learnable: bool = True) -> Dataset:
+def index_folder(
+    root: Path, *, name: str, source: str, split_names: SplitNames = None, learnable: bool = True
+) -> Dataset:
     """Find the classes, the splits and the images of a folder; nothing is opened.
 
     Args:
@@ -40,22 +52,27 @@ def index_folder(root: Path, *, name: str, source: str, learnable: bool = True) 
             one is taken, and becomes the root of the dataset.
         name: a short word for the dataset.
         source: what the user gave, for errors.
+        split_names: which folders are which split, as `checked_split_names` gives it; None: see `read_layout`.
         learnable: as in `label_by_name`.
 
     Raises:
-        DataError: the folder cannot be read or has no class folders; a class of validation or test is unknown to
-            training; with a training split, fewer than two classes, or a class without images.
+        DataError: the folder cannot be read or has no class folders; splits and classes are both possible; a class of
+            validation or test is unknown to training; with a training split, fewer than two classes, or a class
+            without images.
     """
-    notes = _Notes()
-    listing = list_folder(root.absolute())
-    if listing.problem:
-        raise DataError(f"{source}: the folder {listing.problem}.", hint="Check its name and who may read it.")
-    top = _unwrapped(listing, notes)
-    splits = _split_folders(top)
-    images = _from_splits(top, splits, source, notes) if splits else {WHOLE: _from_classes(top, source, notes)}
-    return label_by_name(
-        images, name=name, source=source, root=top.folder, warnings=notes.warnings(top.folder), learnable=learnable
-    )
+    tree, notes, root = Tree(), _Notes(), root.absolute()
+    if problem := tree.listing(root).problem:
+        raise DataError(f"{source}: the folder {problem}.", hint="Check its name and who may read it.")
+    layout = read_layout(tree, root, source, split_names)
+    for listing in layout.passed:
+        notes.add_unused(listing)
+    if layout.splits:
+        images = _from_splits(tree, layout, split_names, source, notes)
+    else:
+        images = {WHOLE: _from_classes(tree, layout.top, source, notes, split_names)}
+    top = layout.top.folder
+    warnings = notes.warnings(top, root)
+    return label_by_name(images, name=name, source=source, root=top, warnings=warnings, learnable=learnable)
 
 
 @dataclass
@@ -79,120 +96,99 @@ class _Notes:
         self.unreadable += found.unreadable
         self.looping += found.looping
 
-    def warnings(self, top: Path) -> list[str]:
+    def warnings(self, top: Path, root: Path) -> list[str]:
+        def shown(path: Path) -> str:
+            return printable(name_below(path, top if path.is_relative_to(top) else root))
+
         def are(paths: Sequence[Path]) -> str:
             count = f"{len(paths):,} files, " if len(paths) > 3 else ""
-            names = first_few([printable(name_below(path, top)) for path in paths])
-            return f"{count}{names} {'is' if len(paths) == 1 else 'are'}"
+            return f"{count}{first_few([shown(path) for path in paths])} {'is' if len(paths) == 1 else 'are'}"
 
         lines = [f"{are(self.stray)} not inside a class folder: left out."] if self.stray else []
         lines += self.messages
         if self.others:
             left_out = NoImages()
             for path, kind in self.others.items():
-                left_out.add(name_below(path, top), kind)
+                left_out.add(shown(path), kind)
             lines.append(left_out.sentence())
         for path, reason in self.unreadable:
-            lines.append(f"{printable(name_below(path, top))} {reason}: what it holds is left out.")
+            lines.append(f"{shown(path)} {reason}: what it holds is left out.")
         if self.looping:
             lines.append(f"{are(self.looping)} linked to a folder met before: not followed.")
         return lines
 
 
-def _unwrapped(listing: Listing, notes: _Notes) -> Listing:
-    """Go down while a folder holds one folder only, which holds folders itself; stop at a lone split folder."""
-    for _ in range(8):
-        if len(listing.folders) != 1 or listing.images or split_words([listing.folders[0].name]):
-            break
-        inner = list_folder(listing.folders[0])
-        if not inner.folders:
-            break
-        notes.add_unused(listing)
-        listing = inner
-    return listing
-
-
-def _split_folders(top: Listing) -> dict[Path, str]:
-    """The folders named like splits, where at least one of them holds folders; `train` may be a class of vehicles."""
-    split_of = split_words([folder.name for folder in top.folders])
-    splits = {folder: split_of[folder.name] for folder in top.folders if folder.name in split_of}
-    only_splits = len(splits) == len(top.folders)
-    return splits if only_splits or any(list_folder(folder).folders for folder in splits) else {}
-
-
-def _from_splits(top: Listing, splits: dict[Path, str], source: str, notes: _Notes) -> dict[str, dict[str, list[Path]]]:
-    _refuse_repeated_splits(splits, source)
-    notes.add_unused(top)
-    for folder in top.folders:
-        if folder not in splits:
-            count = len(everything_below(folder).images)
-            omitted = plural(count, "picture") if count else "no pictures"
-            notes.messages.append(f"{printable(folder.name)} is not the name of a split: left out ({omitted}).")
+def _from_splits(
+    tree: Tree, layout: Layout, told: SplitNames, source: str, notes: _Notes
+) -> dict[str, dict[str, list[Path]]]:
+    """Split to class name to images."""
+    notes.add_unused(layout.top)
+    notes.messages += [_left_out(tree, folder, told) for folder in layout.left_out]
+    notes.messages += [_how_to_use(folder, layout) for folder in layout.alike]
     images: dict[str, dict[str, list[Path]]] = {}
-    for folder, split in splits.items():
-        listing = _same_split_inside(list_folder(folder), split)
-        if listing.problem:
-            raise DataError(f"{source}: {printable(folder.name)} {listing.problem}.", hint="Check who may read it.")
-        if listing.folders or split == TRAIN:
-            images[split] = _from_classes(listing, source, notes)
-        else:
-            notes.add_unused(listing)
-            notes.messages.append(f"{printable(folder.name)} has no class folders: it is not used.")
-    if not images:
-        raise not_class_folders(source, top.folder)
+    for split, listings in layout.splits.items():
+        images[split] = defaultdict(list)
+        for listing in listings:
+            for name, paths in _from_classes(tree, listing, source, notes).items():
+                images[split][name] += paths
+    for listing in layout.unlabelled:
+        notes.add_unused(listing)
+        notes.messages.append(f"{printable(listing.folder.name)} has no class folders: it is not used.")
     return images
 
 
-def _refuse_repeated_splits(splits: dict[Path, str], source: str) -> None:
-    for folder, split in splits.items():
-        names = [printable(other.name) for other, of in splits.items() if of == split]
-        if len(names) > 1:
-            raise DataError(
-                f"{source}: {' and '.join(names)} both mean the {split} split.",
-                hint=f"Keep one of them beside {printable(folder.parent.name)}'s other splits, or merge the two.",
-            )
+def _left_out(tree: Tree, folder: Path, told: SplitNames) -> str:
+    name, count = printable(folder.name), plural(len(tree.below(folder).images), "picture")
+    if told:
+        return f"{name} is not in --split-names: left out ({count})."
+    if is_unlabelled(name) and not tree.with_images(inside_split(tree, folder)):
+        return f"{name} holds {count} without labels: left out."
+    return f"{name} is not the name of a split: left out ({count})."
 
 
-def _same_split_inside(listing: Listing, split: str) -> Listing:
-    # Kaggle's archives come as training_set/training_set/cats.
-    if len(listing.folders) == 1 and not listing.images:
-        inner = listing.folders[0]
-        if split in split_words([inner.name]).values():
-            return list_folder(inner)
-    return listing
+def _how_to_use(folder: Path, layout: Layout) -> str:
+    """What to type where a folder that was left out is a split after all."""
+    free = next((split for split in (TEST, VALIDATION) if split not in layout.splits), TEST)
+    named = {split: names for split, names in layout.names.items() if split != free}
+    return f"If {printable(folder.name)} is a split: --split-names {option_text({**named, free: [folder.name]})}"
 
 
-def _from_classes(top: Listing, source: str, notes: _Notes) -> dict[str, list[Path]]:
+def _from_classes(
+    tree: Tree, top: Listing, source: str, notes: _Notes, told: SplitNames = None
+) -> dict[str, list[Path]]:
     """Class name to images, including those in folders further down."""
-    found = {folder: everything_below(folder) for folder in top.folders}
-    _refuse_other_layouts(top, found, source)
+    found = {folder: tree.below(folder) for folder in top.folders}
+    if told is None:
+        _refuse_other_layouts(tree, top, found, source)
     notes.add_unused(top)
+    for folder in [folder for folder in found if not found[folder].images and is_sidecar(folder.name)]:
+        notes.messages.append(f"{printable(folder.name)} holds no pictures: left out.")
+        del found[folder]
     by_class: dict[str, list[Path]] = {}
     for folder, content in found.items():
         by_class.setdefault(class_name(folder), []).extend(content.images)
         notes.add_class(content)
-    _warn_of_nested_folders(found, notes)
+    _warn_of_nested_folders(tree, found, notes)
     return by_class
 
 
-def _refuse_other_layouts(top: Listing, found: dict[Path, Found], source: str) -> None:
+def _refuse_other_layouts(tree: Tree, top: Listing, found: Mapping[Path, Found], source: str) -> None:
     names = {folder.name.lower(): folder for folder in top.folders}
     empty = [folder for folder in top.folders if not found[folder].images]
-    if (
-        len(empty) == len(top.folders)
-        or ("images" in names and names.get("labels") in empty)
-        or (empty and annotation_marks(top.folder, everything_below(top.folder)))
-    ):
+    boxes = not all(is_sidecar(folder.name) for folder in empty) and annotation_marks(
+        top.folder, tree.below(top.folder)
+    )
+    if len(empty) == len(top.folders) or ("images" in names and names.get("labels") in empty) or boxes:
         raise not_class_folders(source, top.folder)
-    inner = [split_words(f.name for f in list_folder(folder).folders) for folder in top.folders]
+    inner = [split_words(f.name for f in tree.listing(folder).folders) for folder in top.folders]
     if len(top.folders) > 1 and all(TRAIN in split_of.values() for split_of in inner):
-        _refuse_splits_inside(top, source)
+        _refuse_splits_inside(tree, top, source)
 
 
-def _refuse_splits_inside(top: Listing, source: str) -> None:
+def _refuse_splits_inside(tree: Tree, top: Listing, source: str) -> None:
     first = printable(top.folders[0].name)
     names = first_few([printable(folder.name) for folder in top.folders])
-    if any(list_folder(inner).folders for inner in list_folder(top.folders[0]).folders):
+    if any(tree.listing(inner).folders for inner in tree.listing(top.folders[0]).folders):
         raise DataError(
             f"{source}: several datasets, each with splits of its own ({names}).",
             hint=f"Give one of them: {source}/{first}",
@@ -204,16 +200,20 @@ def _refuse_splits_inside(top: Listing, source: str) -> None:
     )
 
 
-def _warn_of_nested_folders(found: dict[Path, Found], notes: _Notes) -> None:
+def _warn_of_nested_folders(tree: Tree, found: Mapping[Path, Found], notes: _Notes) -> None:
     """Folders of folders may be one class per patient or day, or the root may be one level too high."""
-    nested = [list_folder(folder) for folder, content in found.items() if content.images]
+    nested = [tree.listing(folder) for folder, content in found.items() if content.images]
     if not all(len(listing.folders) > 1 and not listing.images for listing in nested):
         return
-    first = printable(nested[0].folder.name)
+    first, *others = [printable(listing.folder.name) for listing in nested]
     inner = first_few([f'"{printable(f.name)}"' for f in nested[0].folders])
+    advice = f"give the folder {first} instead."
+    if others and len({tuple(f.name for f in listing.folders) for listing in nested}) == 1:
+        # Three versions of each image, or splits by names of their own.
+        advice = f"give the folder {first} instead, or say which folder is which split: --split-names train={first},…"
     notes.messages.append(
         f'class folders hold folders, not pictures: {inner} all count as class "{first}". If they are the classes, '
-        f"give the folder {first} instead."
+        + advice
     )
 
 

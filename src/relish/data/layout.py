@@ -1,30 +1,21 @@
-"""Read a tree of folders: names that mean a split, junk files, images and other files.
+"""Read a tree of folders: junk files, images and other files; say what a folder without class folders holds.
 
 Only files that operating systems leave behind are dropped silently; every other file that is no image is listed, so
 that the caller can report it.
 """
 
 import os
-import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from relish.core.errors import DataError
-from relish.data.dataset import TEST, TRAIN, VALIDATION, first_few, name_below, plural
+from relish.data.dataset import first_few, name_below, plural
 from relish.data.image_files import is_image_name, kind_of_file, unreadable_reason
 
-SPLIT_WORDS = {
-    **dict.fromkeys(["train", "training"], TRAIN),
-    **dict.fromkeys(["val", "valid", "validation", "validate", "dev"], VALIDATION),
-    **dict.fromkeys(["test", "testing", "tests", "eval", "evaluation", "holdout"], TEST),
-}
-"""The split that each folder name or word of a table means."""
-_EVAL_WORDS = frozenset(["eval", "evaluation"])
-_SPLIT_TAIL = re.compile(r"[-_ ]?(set|data|split|images|imgs|pictures|photos)$")
 _JUNK = frozenset(
     {"thumbs.db", "ehthumbs.db", "desktop.ini", "system volume information", "$recycle.bin"}  # Windows
     | {"__macosx", "icon\r", "@eadir", "lost+found", "__pycache__"}  # macOS, Synology, Linux, Python
@@ -67,18 +58,6 @@ class Found:
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
     looping: list[Path] = field(default_factory=list)
     """Links to a folder that was read already."""
-
-
-def split_words(names: Iterable[str]) -> dict[str, str]:
-    """The split of each of these names that means one: `{"Training": "train"}`.
-
-    `eval` is the test split, as in other tools, unless another of the names means test: then it is validation.
-    """
-    words = {name: _SPLIT_TAIL.sub("", name.strip().lower()) for name in names}
-    split_of = {name: SPLIT_WORDS[word] for name, word in words.items() if word in SPLIT_WORDS}
-    if any(split == TEST and words[name] not in _EVAL_WORDS for name, split in split_of.items()):
-        split_of |= {name: VALIDATION for name in split_of if words[name] in _EVAL_WORDS}
-    return split_of
 
 
 def list_folder(folder: Path) -> Listing:
@@ -130,8 +109,12 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def everything_below(folder: Path) -> Found:
-    """All files of a folder and those below it; each real folder is read once, so loops of links end."""
+def everything_below(folder: Path, listed: Callable[[Path], Listing] = list_folder) -> Found:
+    """All files of a folder and those below it; each real folder is read once, so loops of links end.
+
+    Args:
+        listed: reads one folder.
+    """
     # A link back up would bring in the images of other classes.
     found, waiting, visited = Found(), [folder], {_identity(above) for above in folder.resolve().parents}
     while waiting:
@@ -141,7 +124,7 @@ def everything_below(folder: Path) -> Found:
             found.looping.append(here)
             continue
         visited.add(identity)
-        listing = list_folder(here)
+        listing = listed(here)
         if listing.problem:
             found.unreadable.append((here, listing.problem))
         found.images += listing.images
@@ -198,8 +181,12 @@ class NoImages:
         return f"{names} are not pictures ({kinds}): left out."
 
 
-def not_class_folders(source: str, top: Path) -> DataError:
-    """The error for a folder without class folders: what it holds, and the one change that mends it."""
+def not_class_folders(source: str, top: Path, *further: str) -> DataError:
+    """The error for a folder without class folders: what it holds, and the one change that mends it.
+
+    Args:
+        further: other advice, a line each.
+    """
     found, listing = everything_below(top), list_folder(top)
     tables = [p.name for p in listing.others if p.suffix.lower() in {".csv", ".tsv", ".parquet"}]
     if not found.images:
@@ -222,7 +209,8 @@ def not_class_folders(source: str, top: Path) -> DataError:
             f"Put the pictures of each class into a folder of its own ({top.name}/cat, {top.name}/dog), or give a "
             "table (.csv) with the columns path,label."
         )
-    return DataError(f"{source}: pictures without class folders.\n  found: {_contents(listing, found)}", hint=advice)
+    hint = "\n  ".join([advice, *further])
+    return DataError(f"{source}: pictures without class folders.\n  found: {_contents(listing, found)}", hint=hint)
 
 
 def annotation_marks(top: Path, found: Found) -> str:

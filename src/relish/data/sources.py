@@ -14,6 +14,7 @@ from relish.data.archive import extract, short_name
 from relish.data.dataset import Dataset
 from relish.data.download import checksums, download, mismatch, shown
 from relish.data.folder import index_folder
+from relish.data.split_names import SplitNames, checked_split_names
 from relish.data.table import TABLE_SUFFIXES, index_table, table_of
 
 # ---- datasets that go by a name -------------------------------------------------------------------------------------
@@ -43,6 +44,22 @@ REGISTERED = {
 """By the name a user types."""
 
 
+# ---- what is said of a dataset --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What the user says of a dataset's form; by default, its names and contents say it."""
+
+    split_names: SplitNames = None
+    """Which folders, or words of a table, are which split; any form that `checked_split_names` takes."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "split_names", checked_split_names(self.split_names))
+
+
+AS_FOUND = Reading()
+
 # ---- finding a dataset --------------------------------------------------------------------------------------------
 
 DataSource = str | Path | Any
@@ -63,6 +80,7 @@ def find_dataset(
     *,
     sha1: str | None = None,
     sha256: str | None = None,
+    reading: Reading = AS_FOUND,
     learnable: bool = True,
     progress: Progress = SILENT,
 ) -> Dataset:
@@ -73,6 +91,7 @@ def find_dataset(
             `table_of` takes.
         sha1: what the SHA-1 of the archive must be, 40 hexadecimal digits.
         sha256: what its SHA-256 must be, 64 hexadecimal digits.
+        reading: what the user says of its form.
         learnable: refuse a dataset that cannot be trained on; otherwise its `problem` says why.
         progress: shows downloading and unpacking.
 
@@ -86,22 +105,24 @@ def find_dataset(
     if not text.strip():
         raise DataError("The name of the dataset is empty.", hint=_WHAT)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
-        return _downloaded(text, shown(text), sha1, sha256, learnable, progress)
+        return _downloaded(text, shown(text), sha1, sha256, reading, learnable, progress)
     path = Path(text).expanduser()
     if _exists(path):
-        found = _local(path, text, wanted, learnable, progress)
+        found = _local(path, text, wanted, reading, learnable, progress)
         warning = f'"{path}" is taken as {path.resolve()}, not as the registered dataset of that name'
         return found.with_splits(found.splits, warning) if text in REGISTERED else found
     if known := REGISTERED.get(text):
         sha1, sha256 = sha1 or known.sha1, sha256 or known.sha256
-        return replace(_downloaded(known.address, text, sha1, sha256, learnable, progress), name=text)
+        return replace(_downloaded(known.address, text, sha1, sha256, reading, learnable, progress), name=text)
     raise _nothing_there(text, path)
 
 
 _WHAT = f"Give a folder, an archive, an address, a .csv or .parquet table, or a name: {', '.join(sorted(REGISTERED))}."
 
 
-def _local(path: Path, text: str, wanted: dict[str, str], learnable: bool, progress: Progress) -> Dataset:
+def _local(
+    path: Path, text: str, wanted: dict[str, str], reading: Reading, learnable: bool, progress: Progress
+) -> Dataset:
     is_table = path.suffix.lower() in TABLE_SUFFIXES
     if wanted and (is_table or path.is_dir()):
         raise DataError(
@@ -109,23 +130,45 @@ def _local(path: Path, text: str, wanted: dict[str, str], learnable: bool, progr
             hint="Omit --sha1 and --sha256.",
         )
     if path.is_dir():
-        return index_folder(path, name=short_name(path.resolve().name), source=text, learnable=learnable)
+        return index_folder(
+            path,
+            name=short_name(path.resolve().name),
+            source=text,
+            split_names=reading.split_names,
+            learnable=learnable,
+        )
     if is_table:
-        return index_table(path, name=short_name(path.name), source=text, learnable=learnable)
+        return index_table(
+            path, name=short_name(path.name), source=text, split_names=reading.split_names, learnable=learnable
+        )
     if wrong := mismatch(path, wanted):
         raise DataError(f"{text} is not the archive it should be: {wrong}.", hint="Get it again, or mend the checksum.")
-    return index_folder(extract(path, progress=progress), name=short_name(path.name), source=text, learnable=learnable)
+    return index_folder(
+        extract(path, progress=progress),
+        name=short_name(path.name),
+        source=text,
+        split_names=reading.split_names,
+        learnable=learnable,
+    )
 
 
 def _downloaded(
-    address: str, source: str, sha1: str | None, sha256: str | None, learnable: bool, progress: Progress
+    address: str,
+    source: str,
+    sha1: str | None,
+    sha256: str | None,
+    reading: Reading,
+    learnable: bool,
+    progress: Progress,
 ) -> Dataset:
     archive = download(address, sha1=sha1, sha256=sha256, progress=progress)
     try:
         unpacked = extract(archive, progress=progress)
     except DataError as error:  # without a checksum, a page that says "log in" is kept like any other file
         raise DataError(error.message, hint=f"To download it again, remove {archive} first.") from error
-    return index_folder(unpacked, name=short_name(archive.name), source=source, learnable=learnable)
+    return index_folder(
+        unpacked, name=short_name(archive.name), source=source, split_names=reading.split_names, learnable=learnable
+    )
 
 
 def _exists(path: Path) -> bool:

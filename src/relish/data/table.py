@@ -11,7 +11,7 @@ import hashlib
 import operator
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 from relish.core.errors import DataError, nearest
 from relish.core.io import atomic_path, relish_home
 from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset, first_few, label_by_name, plural
-from relish.data.layout import SPLIT_WORDS, split_words
+from relish.data.split_names import NONE, SPLIT_WORDS, SplitNames, split_words
 
 TABLE_SUFFIXES = frozenset([".csv", ".tsv", ".parquet", ".pq"])
 
@@ -39,13 +39,16 @@ class _Row:
     split: str
 
 
-def index_table(path: Path, *, name: str, source: str, learnable: bool = True) -> Dataset:
+def index_table(
+    path: Path, *, name: str, source: str, split_names: SplitNames = None, learnable: bool = True
+) -> Dataset:
     """Read a table of images; none is opened, but each file must be there.
 
     Args:
         path: a .csv, .tsv, .parquet or .pq file. A CSV is UTF-8 or UTF-16, separated by comma, semicolon, tab or |.
         name: a short word for the dataset.
         source: what the user gave, for errors.
+        split_names: which words of the column `split` are which split, as `checked_split_names` gives it.
         learnable: as in `label_by_name`.
 
     Raises:
@@ -57,7 +60,7 @@ def index_table(path: Path, *, name: str, source: str, learnable: bool = True) -
     if not rows:
         raise DataError(f"{source}: the table has no rows.", hint=_HINT)
     _refuse_empty_cells(rows, source)
-    split_of = _split_names(rows, source)
+    split_of = _split_names(rows, source, split_names)
     unique, warnings = _without_repeats(rows, path.parent, split_of, source)
     _refuse_missing_files(unique, path.parent, source)
     images: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
@@ -257,18 +260,19 @@ def _refuse_empty_cells(rows: Sequence[_Row], source: str) -> None:
             )
 
 
-def _split_names(rows: Sequence[_Row], source: str) -> dict[str, str]:
-    """The split that each name in the column `split` means; without the column, `all`."""
+def _split_names(rows: Sequence[_Row], source: str, told: SplitNames) -> dict[str, str]:
+    """The split that each name in the column `split` means; without the column, or told so, `all`."""
     names = {row.split: row.line for row in reversed(rows)}
-    if set(names) == {""}:
-        return {"": WHOLE}
-    split_of = split_words(names)
+    if set(names) == {""} or told == NONE:
+        return dict.fromkeys(names, WHOLE)
+    words = told if isinstance(told, Mapping) else {}
+    split_of = {word: split for split, named in words.items() for word in named} or split_words(names)
     for name, line in names.items():
         if name not in split_of:
             guess = nearest(name.lower(), SPLIT_WORDS)
             raise DataError(
                 f'{source}, line {line}: unknown split "{name}".',
-                hint=f"Splits are {TRAIN}, {VALIDATION} and {TEST}" + (f"; {guess}" if guess else "."),
+                hint=f"Splits are {TRAIN}, {VALIDATION} and {TEST}; {guess or 'or say it: --split-names SPLIT=WORD.'}",
             )
     return split_of
 

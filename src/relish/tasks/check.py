@@ -22,7 +22,8 @@ from relish.core.progress import Progress
 from relish.core.runtime import keep_freed_memory
 from relish.data.dataset import Dataset, Finding
 from relish.data.loader import View
-from relish.data.sources import DataSource, find_dataset
+from relish.data.sources import DataSource, Reading, find_dataset
+from relish.data.split_names import SplitNames
 from relish.data.survey import survey
 from relish.data.table import TABLE_SUFFIXES
 from relish.data.transforms import book_preprocessing
@@ -117,6 +118,7 @@ def check(
     relabel: float | None = None,
     sha1: str | None = None,
     sha256: str | None = None,
+    split_names: SplitNames = None,
     workers: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
@@ -130,6 +132,7 @@ def check(
         fix: a cleaned table to write, see `Check.write_clean_table`.
         relabel: see `Check.write_clean_table`; with `fix` alone.
         sha1, sha256: checksum that the archive must have.
+        split_names: which folders are which split, as in `fit`.
         workers: processes that read images.
         device: "auto", "cpu", "cuda" or "mps".
 
@@ -148,7 +151,8 @@ def check(
         raise DataError(
             f"--relabel {relabel:g}: it goes with --fix, and is above 0 and at most 1.", hint="Such as --relabel 0.95."
         )
-    found = find_dataset(data, sha1=sha1, sha256=sha256, learnable=False, progress=progress)
+    reading = Reading(split_names=split_names)
+    found = find_dataset(data, sha1=sha1, sha256=sha256, reading=reading, learnable=False, progress=progress)
     if fix is not None:
         _table_path(fix, found)  # refused now, and not after every image has been looked at
     surveyed = survey(found, learnable=False, progress=progress)

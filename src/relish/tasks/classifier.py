@@ -24,7 +24,8 @@ from relish.core.runtime import accelerator_for, keep_freed_memory, to_device
 from relish.data.dataset import TEST, TRAIN, Dataset, Split
 from relish.data.image import ImageSource
 from relish.data.loader import Ready, read_ahead
-from relish.data.sources import DataSource, find_dataset
+from relish.data.sources import AS_FOUND, DataSource, Reading, find_dataset
+from relish.data.split_names import SplitNames
 from relish.data.survey import Survey, survey
 from relish.data.transforms import (
     Preprocessing,
@@ -234,19 +235,27 @@ class Classifier:
                 yield Prediction(name, error=item) if isinstance(item, str) else replace(next(found), path=name)
 
     def evaluate(
-        self, data: DataSource, split: str | None = None, *, workers: int = 0, progress: Progress | None = None
+        self,
+        data: DataSource,
+        split: str | None = None,
+        *,
+        split_names: SplitNames = None,
+        workers: int = 0,
+        progress: Progress | None = None,
     ) -> Figures:
         """The model's metrics on labelled images, none of which is held out here.
 
         Args:
             data: anything `fit` takes.
             split: "train", "validation" or "test"; None takes the test split where there is one, else every picture.
+            split_names: which folders are which split, as in `fit`.
 
         Raises:
             DataError: no such split, or a class that the model does not know.
         """
         progress = progress or Progress()
-        surveyed, chosen, part = labelled_images(data, self.classes, split, progress)
+        reading = Reading(split_names=split_names)
+        surveyed, chosen, part = labelled_images(data, self.classes, split, progress, reading)
         progress.say(f"data    {surveyed.dataset.name}: {part}, {len(chosen)} pictures")
         sha256, trained_on = [surveyed.sha256[path] for path in chosen.paths], self._trained_on()
         known = sum(one in trained_on for one in sha256)
@@ -375,7 +384,7 @@ def _known(classes: tuple[str, ...]) -> str:
 
 
 def labelled_images(
-    data: DataSource, classes: tuple[str, ...], split: str | None, progress: Progress
+    data: DataSource, classes: tuple[str, ...], split: str | None, progress: Progress, reading: Reading = AS_FOUND
 ) -> tuple[Survey, Split, str]:
     """A dataset surveyed, the readable images of its split with the model's labels, and what they are called.
 
@@ -383,11 +392,12 @@ def labelled_images(
         data: anything `fit` takes.
         classes: of the model.
         split: None takes the test split where there is one, else every picture.
+        reading: what the user says of the dataset's form.
 
     Raises:
         DataError: no such split, or a class that the model does not know.
     """
-    surveyed = survey(find_dataset(data, progress=progress), progress=progress)
+    surveyed = survey(find_dataset(data, reading=reading, progress=progress), progress=progress)
     dataset = surveyed.dataset
     for warning in dataset.warnings:
         progress.warn(warning)

@@ -18,6 +18,7 @@ from relish.core.progress import Progress
 from relish.core.runtime import keep_freed_memory
 from relish.data.dataset import TEST, VALIDATION
 from relish.data.sources import DataSource, data_name
+from relish.data.split_names import SplitNames, checked_split_names
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.significance import McNemar, mcnemar
 from relish.reporting import plots
@@ -154,6 +155,7 @@ def compare(
     settings: Mapping[str, Any] | None = None,
     mapping: Mapping[str, str | int] | None = None,
     val_split: float | None = None,
+    split_names: SplitNames = None,
     workers: int | None = None,
     device: str = "auto",
     runs: str | Path = RUNS,
@@ -167,6 +169,7 @@ def compare(
         seeds: how many, from 0.
         settings: recipe fields to change, in every recipe.
         mapping: class name to source class, for recipes whose head begins with source rows.
+        split_names: which folders are which split, as in `fit`.
         runs: the folder where runs are kept and looked for.
 
     Returns:
@@ -183,7 +186,10 @@ def compare(
         raise RecipeError(f"--seeds must be 1 or above, got {seeds}.")
     rows = {name: str(row) for name, row in (mapping or {}).items()}
     file = None if weights is None else str(weights)
-    request = Request(data=data_name(data), source=source, weights=file, mapping=rows, val_split=val_split)
+    request = Request(
+        data=data_name(data), source=source, weights=file, mapping=rows, val_split=val_split,
+        split_names=checked_split_names(split_names),
+    )  # fmt: skip
     with context.accelerator.main_process_first():
         looked = prepare_data(request, context.progress)
     for warning in looked.dataset.warnings:

@@ -12,7 +12,8 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for
 from relish.data.image import open_image
-from relish.data.sources import DataSource
+from relish.data.sources import DataSource, Reading
+from relish.data.split_names import SplitNames
 from relish.evaluation.figures import Figures, figures
 from relish.evaluation.held_out import HeldOut, read_held_out, unreached_aims, with_threshold, with_unsure
 from relish.evaluation.prediction import HEADER_KEY, Decision, decision_from
@@ -29,6 +30,7 @@ def evaluate(
     data: DataSource,
     split: str | None = None,
     *,
+    split_names: SplitNames = None,
     workers: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
@@ -41,16 +43,19 @@ def evaluate(
     """
     if Path(run).suffix == SUFFIX:
         refuse_choice(run, device)
-        return _evaluate_file(OnnxClassifier(run), data, split, progress or Progress())
+        reading = Reading(split_names=split_names)
+        return _evaluate_file(OnnxClassifier(run), data, split, reading, progress or Progress())
     accelerator = accelerator_for(device)
     voice = progress if progress is not None and accelerator.is_main_process else Progress()
     model = Classifier.load(run, device=device)
-    found = model.evaluate(data, split, workers=workers, progress=voice)
+    found = model.evaluate(data, split, split_names=split_names, workers=workers, progress=voice)
     return found if accelerator.is_main_process else None
 
 
-def _evaluate_file(model: OnnxClassifier, data: DataSource, split: str | None, voice: Progress) -> Figures:
-    _, chosen, part = labelled_images(data, model.classes, split, voice)
+def _evaluate_file(
+    model: OnnxClassifier, data: DataSource, split: str | None, reading: Reading, voice: Progress
+) -> Figures:
+    _, chosen, part = labelled_images(data, model.classes, split, voice, reading)
     voice.say(f"data    {part}, {len(chosen)} pictures")
     logits = []
     with voice.bar("evaluating", len(chosen)) as bar:

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from relish.core.errors import BadInput, Failed, RunError
-from relish.data.sources import DataSource
+from relish.data.sources import DataSource, Reading
 from relish.data.split import evenly_spaced
+from relish.data.split_names import SplitNames
 
 try:
     import onnx
@@ -41,6 +42,7 @@ def export(
     batch: int = 1,
     int8: bool = False,
     data: DataSource | None = None,
+    split_names: SplitNames = None,
     limit: int | None = None,
     allow_mismatch: bool = False,
     overwrite: bool = False,
@@ -55,6 +57,7 @@ def export(
         int8: compute the network in 8-bit integers, calibrated on the run's training images (those of `data`, where it
             is given).
         data: labelled images to verify it on, as `evaluate` takes them; None takes those the run was evaluated on.
+        split_names: which folders of `data` are which split, as in `fit`.
         limit: verify on so many of them, evenly spaced; None takes all.
         allow_mismatch: keep a file whose predictions differ from PyTorch's; its metadata says so.
         overwrite: replace a file that stands at `out`.
@@ -70,8 +73,9 @@ def export(
     if limit is not None and limit < 1:
         raise BadInput(f"--limit must be 1 or more, got {limit}.")
     model = reloaded(run, "cpu")
-    images, names, split = _verification_images(path, model, data, limit, progress)
-    graphs = _graphs(model, batch, _calibration(path, model, data, batch, progress) if int8 else None, progress)
+    told = Reading(split_names=split_names)
+    images, names, split = _verification_images(path, model, data, told, limit, progress)
+    graphs = _graphs(model, batch, _calibration(path, model, data, told, batch, progress) if int8 else None, progress)
     sessions = {precision: session(graph.SerializeToString(), threads=1) for precision, graph in graphs.items()}
     reference = parity.torch_model(model.network, model.preprocessing, model.decision)
     candidates = {precision: parity.exported_model(loaded, batch) for precision, loaded in sessions.items()}
@@ -91,11 +95,11 @@ def export(
 
 
 def _verification_images(
-    run: Path, model: Classifier, data: DataSource | None, limit: int | None, progress: Progress
+    run: Path, model: Classifier, data: DataSource | None, told: Reading, limit: int | None, progress: Progress
 ) -> tuple[Split, list[str], str]:
     """The images to compare both models on, their names, and what they are called together."""
     if data is not None:
-        _, split, part = labelled_images(data, model.classes, None, progress)
+        _, split, part = labelled_images(data, model.classes, None, progress, told)
     elif run.is_file():
         raise RunError(
             f"{run}: a model's file does not say which pictures to prove an export on.", hint="Add --data DATA."
@@ -110,11 +114,11 @@ def _verification_images(
 
 
 def _calibration(
-    run: Path, model: Classifier, data: DataSource | None, batch: int, progress: Progress
+    run: Path, model: Classifier, data: DataSource | None, told: Reading, batch: int, progress: Progress
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Training images as the network takes them, (batch, 3, S, S) float32 each."""
     if data is not None:
-        _, split, _ = labelled_images(data, model.classes, TRAIN, progress)
+        _, split, _ = labelled_images(data, model.classes, TRAIN, progress, told)
     else:
         split = split_of_run(RunFolder.open(run), TRAIN, model.classes)
     chosen = split.take(evenly_spaced(len(split), build.CALIBRATION_IMAGES))

@@ -20,6 +20,7 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import keep_freed_memory
 from relish.data.sources import DataSource, data_name
+from relish.data.split_names import SplitNames, checked_split_names
 from relish.data.transforms import Transform
 from relish.tasks.classifier import Classifier
 from relish.tasks.prepare import Prepared, Request, introduce, prepare
@@ -47,6 +48,7 @@ def fit(
     unsure: str | None = None,
     sha1: str | None = None,
     sha256: str | None = None,
+    split_names: SplitNames = None,
     strict: bool = False,
     track: str | None = None,
     head: str | None = None,
@@ -83,6 +85,8 @@ def fit(
         unsure: `accuracy=0.98`: the model is unsure of as few pictures as leave the others right so often, on held-out
             pictures; None is never unsure.
         sha1, sha256: checksum that the archive must have.
+        split_names: which folders are which split, where their names do not say it: `{"train": "seg_train"}` or
+            "train=seg_train,test=seg_test"; "none" where every folder is a class.
         strict: an unreadable picture is an error instead of being left out.
         track: a tracker for the run's figures as they come, "tensorboard" or another of Accelerate's.
         head: of a module, the name of its output layer; None finds it.
@@ -126,6 +130,7 @@ def fit(
         "unsure": unsure,
         "sha1": sha1,
         "sha256": sha256,
+        "split_names": checked_split_names(split_names),
         "strict": strict or None,
         "track": track,
     }
@@ -218,6 +223,7 @@ def pretrain(
     settings: Mapping[str, Any] | None = None,
     seed: int | None = None,
     val_split: float | None = None,
+    split_names: SplitNames = None,
     workers: int | None = None,
     device: str = "auto",
     out: str | Path | None = None,
@@ -237,6 +243,7 @@ def pretrain(
         settings=settings,
         seed=seed,
         val_split=val_split,
+        split_names=split_names,
         workers=workers,
         device=device,
         out=out,

@@ -13,7 +13,8 @@ from relish.core.io import check_target
 from relish.core.progress import Progress
 from relish.data.dataset import TRAIN, WHOLE
 from relish.data.loader import epoch_batches, training_batches
-from relish.data.sources import DataSource, find_dataset
+from relish.data.sources import DataSource, Reading, find_dataset
+from relish.data.split_names import SplitNames
 from relish.data.survey import survey
 from relish.data.transforms import book_preprocessing, denormalise, normalise
 from relish.models.saved_model import save_model
@@ -37,6 +38,7 @@ def show(
     weights: str | Path | None = None,
     image_size: int | None = None,
     seed: int = 0,
+    split_names: SplitNames = None,
     progress: Progress | None = None,
 ) -> Image.Image:
     """The book's grid: the first images of one class above the last ones, last first, of another.
@@ -49,6 +51,7 @@ def show(
             scaled, and back from normalised values.
         source, weights, image_size: as in `fit`; used only with `recipe`.
         seed: of the crops; used only with `recipe`.
+        split_names: which folders are which split, as in `fit`.
 
     Returns:
         RGB; a notebook shows it.
@@ -60,7 +63,8 @@ def show(
     if rows < 1 or columns < 1:
         raise DataError(f"--rows and --columns must be 1 or above, got {rows} and {columns}.")
     progress = progress or Progress()
-    dataset = survey(find_dataset(data, progress=progress), progress=progress).dataset
+    found = find_dataset(data, reading=Reading(split_names=split_names), progress=progress)
+    dataset = survey(found, progress=progress).dataset
     for warning in dataset.warnings:
         (progress or Progress()).warn(warning)
     name = next((name for name in (TRAIN, WHOLE) if name in dataset.splits), next(iter(dataset.splits)))

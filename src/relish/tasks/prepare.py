@@ -8,6 +8,7 @@ instead of training it again.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,8 +23,9 @@ from relish.core.io import fingerprint
 from relish.core.progress import Progress
 from relish.core.runtime import derive_seed
 from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset, Split
-from relish.data.sources import find_dataset
+from relish.data.sources import Reading, find_dataset
 from relish.data.split import with_validation
+from relish.data.split_names import SplitNames
 from relish.data.survey import Survey, survey
 from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone
@@ -53,6 +55,8 @@ class Request:
     """Folder, archive, address, table or registered name."""
     sha1: str | None = None
     sha256: str | None = None
+    split_names: SplitNames = None
+    """Which folders are which split, as `checked_split_names` gives it; none: names and contents say it."""
     source: str | None = None
     """Name of the source model; none: the weights file says it, else the embedded one."""
     weights: str | None = None
@@ -94,6 +98,11 @@ class Request:
         if self.seed < 0:
             raise RecipeError(f"--seed must be 0 or above, got {self.seed}.")
         _ = self.aim, self.accuracy  # refused now, if they cannot be read
+
+    @property
+    def reading(self) -> Reading:
+        """What is said of the dataset's form."""
+        return Reading(split_names=self.split_names)
 
     @property
     def aim(self) -> Aim | None:
@@ -173,7 +182,9 @@ def prepare_data(request: Request, progress: Progress) -> Survey:
         DataError: the layout is not understood, a picture is unreadable under `strict`, a class is too small to split.
         DownloadFailed: an address that cannot be reached, or a wrong checksum.
     """
-    dataset = find_dataset(request.data, sha1=request.sha1, sha256=request.sha256, progress=progress)
+    dataset = find_dataset(
+        request.data, sha1=request.sha1, sha256=request.sha256, reading=request.reading, progress=progress
+    )
     looked = survey(dataset, strict=request.strict, progress=progress)
     looked = replace(looked, findings=brief_findings(dataset, looked))
     line, grave = findings_line(looked.findings, request.data)
@@ -206,6 +217,7 @@ def prepare_run(
             f"recipe {recipe.name} solves for its head: where the head would start makes no difference.",
             hint="Leave --head-init and --map away, or take --recipe source-head.",
         )
+    _check_pairs(request, recipe, looked)
     _check_decision(request, recipe, looked.dataset)
     _check_code(request, recipe, code)
     # A run from random weights takes the source model's design only: there is no need to fetch its weights.
@@ -259,6 +271,25 @@ def introduce(prepared: Prepared, progress: Progress) -> None:
     progress.say(
         f"input   {how.image_size} px; mean {_numbers(how.mean)}, std {_numbers(how.std)} ({_winner(prepared)})"
     )
+
+
+def _check_pairs(request: Request, recipe: Recipe, looked: Survey) -> None:
+    """Whether cross-validation can hold out an image of a class and learn from another: now, not in a run folder."""
+    splits = looked.dataset.splits
+    held_back = VALIDATION in splits and (request.judge == VALIDATION or TEST not in splits)
+    parts = [splits[TRAIN]] if held_back or VALIDATION not in splits else [splits[TRAIN], splits[VALIDATION]]
+    different = {
+        (label, looked.sha256[path])
+        for part in parts
+        for path, label in zip(part.paths, part.labels.tolist(), strict=True)
+    }
+    if recipe.method != "train" and max(Counter(label for label, _ in different).values()) < 2:
+        besides = ", besides those held back to measure on" if held_back else ""
+        raise DataError(
+            f"{looked.dataset.name}: recipe {recipe.name} needs two different pictures of a class to learn from; here "
+            f"every class has one{besides}.",
+            hint="Copies of a picture count as one. Add pictures, or take --recipe book.",
+        )
 
 
 def _check_decision(request: Request, recipe: Recipe, dataset: Dataset) -> None:

@@ -21,6 +21,7 @@ from relish.core.progress import Progress
 from relish.core.runtime import keep_freed_memory
 from relish.data.dataset import TEST, VALIDATION, Split
 from relish.data.sources import DataSource, data_name
+from relish.data.split_names import SplitNames, checked_split_names
 from relish.evaluation.inference import split_logits
 from relish.evaluation.metrics import Proportion, SweepPoint, predicted_class
 from relish.evaluation.significance import mcnemar
@@ -101,6 +102,7 @@ def sweep(
     mapping: Mapping[str, str | int] | None = None,
     seed: int = 0,
     val_split: float = VAL_SPLIT,
+    split_names: SplitNames = None,
     workers: int | None = None,
     device: str = "auto",
     runs: str | Path = RUNS,
@@ -115,6 +117,7 @@ def sweep(
         recipes: names or `Recipe`s.
         settings: other recipe fields to change, in every recipe.
         val_split: fraction of the training images that is held out, where the dataset brings no validation split.
+        split_names: which folders are which split, as in `fit`.
 
     Returns:
         What was found; None in every process but the first.
@@ -130,7 +133,7 @@ def sweep(
     rows = {name: str(row) for name, row in (mapping or {}).items()}
     request = Request(
         data=data_name(data), source=source, weights=None if weights is None else str(weights), mapping=rows, seed=seed,
-        val_split=val_split, judge=VALIDATION,
+        val_split=val_split, split_names=checked_split_names(split_names), judge=VALIDATION,
     )  # fmt: skip
     with context.accelerator.main_process_first():
         looked = prepare_data(request, context.progress)

@@ -37,7 +37,7 @@ def probe_stage(run: RunContext, setup: TrainingSetup, plan: ProbePlan) -> tuple
         The setup with the chosen preprocessing and the images that were used; the probe.
 
     Raises:
-        DataError: no class has two different images.
+        DataError: no class has two different images to learn from.
         ModelError: no probe can be trained for this network.
         ImageError: an image cannot be opened any more.
     """
@@ -111,7 +111,7 @@ class _Probing:
         folds = self.folds(split)
         if not _any_held(folds):
             raise DataError(
-                "no class has two different pictures: there is nothing to learn from and to check with.",
+                "no class has two different pictures to learn from, besides those held back to measure on.",
                 hint="Copies of a picture count as one. Add pictures, or take --recipe book.",
             )
         return cross_validate(
