@@ -167,10 +167,37 @@ def test_a_picture_alone_is_not_a_dataset(at_work):
         find_dataset("one.jpg")
 
 
-@pytest.mark.parametrize("address", ["ftp://host/pets.zip", "s3://bucket/pets.zip", "file:///pets.zip"])
+@pytest.mark.parametrize("address", ["ftp://host/pets.zip", "s3://bucket/pets.zip"])
 def test_an_address_of_another_kind_is_refused_as_one(address):
     with pytest.raises(DataError, match="is not an address relish can download from"):
         find_dataset(address)
+
+
+@pytest.mark.parametrize("form", ["file://{}", "file://localhost{}", "file:{}", "FILE://{}"])
+@pytest.mark.parametrize("kind", ["folder", "archive", "table"])
+def test_the_address_of_a_file_here_is_its_path(at_work, form, kind):
+    folder = pets_folder(at_work / "my pets")
+    if kind == "archive":
+        folder = pets_archive(at_work / "my pets.zip")
+    if kind == "table":
+        folder = at_work / "my pets.csv"
+        folder.write_text("\n".join(["path,label", *(f"my pets/{name},{name.split('/')[1]}" for name in PICTURES)]))
+    found = find_dataset(form.format(folder.as_uri().removeprefix("file://")))
+    assert (found.classes, len(found)) == (("cat", "dog"), len(PICTURES))
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("file://server/share/pets.zip", "a file of another machine, server"),
+        ("file:///no/such/pets.zip", "since /no does not exist"),
+        ("file://", "the address names no file"),
+    ],
+)
+def test_the_address_of_a_file_that_is_not_here_is_refused(address, words):
+    with pytest.raises(DataError) as caught:
+        find_dataset(address)
+    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("given", [".", "../work", "{}/work/"])

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from relish.core.errors import DataError, nearest
 from relish.core.progress import SILENT, Progress
@@ -87,8 +89,8 @@ def find_dataset(
     """Find the images, their classes and their splits; no image is opened.
 
     Args:
-        source: a folder, an archive, an address of an archive, a table, or a registered name such as `hotdog`; or what
-            `table_of` takes.
+        source: a folder, an archive, an address of an archive, a table, the `file://` address of any of them, or a
+            registered name such as `hotdog`; or what `table_of` takes.
         sha1: what the SHA-1 of the archive must be, 40 hexadecimal digits.
         sha256: what its SHA-256 must be, 64 hexadecimal digits.
         reading: what the user says of its form.
@@ -104,9 +106,10 @@ def find_dataset(
     wanted = checksums(sha1, sha256)
     if not text.strip():
         raise DataError("The name of the dataset is empty.", hint=_WHAT)
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+    is_file = re.match(r"file:/", text, re.IGNORECASE) is not None
+    if not is_file and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
         return _downloaded(text, shown(text), sha1, sha256, reading, learnable, progress)
-    path = Path(text).expanduser()
+    path = _path_of(text) if is_file else Path(text).expanduser()
     if _exists(path):
         found = _local(path, text, wanted, reading, learnable, progress)
         warning = f'"{path}" is taken as {path.resolve()}, not as the registered dataset of that name'
@@ -169,6 +172,22 @@ def _downloaded(
     return index_folder(
         unpacked, name=short_name(archive.name), source=source, split_names=reading.split_names, learnable=learnable
     )
+
+
+def _path_of(address: str) -> Path:
+    """The path of a `file://` address: of this machine, %20 as a blank (RFC 8089).
+
+    Raises:
+        DataError: it names another machine.
+    """
+    host, path = urlsplit(address)[1:3]
+    if host.lower() not in ("", "localhost"):
+        raise DataError(
+            f"{address}: a file of another machine, {host}.", hint="Give its path where it is mounted here."
+        )
+    if not path:
+        raise DataError(f"{address}: the address names no file.", hint=_WHAT)
+    return Path(url2pathname(path))
 
 
 def _exists(path: Path) -> bool:
