@@ -32,7 +32,8 @@ from pathlib import Path
 from typing import Any
 
 from measuring import finish, spread
-from relish.data.image import IMAGE_SUFFIXES, open_image
+from relish.data.image import open_image
+from relish.data.image_files import IMAGE_SUFFIXES
 from relish.server.batching import ExportedModel
 
 WARM = 64

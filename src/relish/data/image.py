@@ -30,7 +30,7 @@ from relish.data.image_files import (
     copies_to_try,
     decoder_of,
     is_camera_raw,
-    kind_of,
+    no_image_reason,
     unreadable_reason,
     wrong_pixels,
 )
@@ -255,9 +255,9 @@ def _decoded_file(file: BinaryIO, decode: Callable[[ImageFile, Again], Result]) 
         raise _Unusable("the file object gives text; open it in binary mode")
     decoder = decoder_of(head)
     if decoder is None:
-        raise _Unusable(f"not a picture: {kind_of(head, whole=len(head) < HEAD_BYTES)}")
+        raise _Unusable(no_image_reason(head))
     if decoder is TiffImageFile and is_camera_raw(file):
-        raise _Unusable(f"not a picture: {CAMERA_RAW}")
+        raise _Unusable(f"a picture that is not read: {CAMERA_RAW}")
     if decoder is PngImageFile and wrong_pixels(file):
         raise _Unusable("damaged: the checksum of its pixels is wrong")
     _silence_pillow()

@@ -41,6 +41,7 @@ HEIF_INSTALLED = find_spec("pillow_heif") is not None
 CAMERA_RAW = "camera raw file; develop it to JPEG or TIFF"
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_IOS = b"CgBI"
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _DECODERS: tuple[tuple[bytes, type[ImageFile]], ...] = (
     (b"\xff\xd8\xff", JpegImageFile),
@@ -78,6 +79,13 @@ def kind_of_file(path: Path) -> str:
     return "" if is_image_head(head) else kind_of(head, whole=len(head) < HEAD_BYTES).partition(";")[0]
 
 
+def no_image_reason(head: bytes) -> str:
+    """Why a file that begins like this cannot be opened."""
+    if words := _unread_image(head):
+        return f"a picture that is not read: {words}"
+    return f"not a picture: {kind_of(head, whole=len(head) < HEAD_BYTES)}"
+
+
 def unreadable_reason(error: OSError | ValueError) -> str:
     """The reason to give for a file that the system cannot read."""
     words = getattr(error, "strerror", None) or str(error)
@@ -95,7 +103,7 @@ def decoder_of(head: bytes) -> type[ImageFile] | None:
     if head[4:8] == b"ftyp":
         brands = _brands(head)
         return AvifImageFile if brands & _AVIF else _heif() if brands & _HEIC else None
-    if head[8:10] == b"CR":  # Canon's raw file begins like a TIFF
+    if head[8:10] == b"CR" or head[12:16] == _IOS:  # Canon's raw file begins like a TIFF, an app's picture like a PNG
         return None
     return next((decoder for start, decoder in _DECODERS if head.startswith(start)), None)
 
@@ -207,8 +215,8 @@ def _plain_jpeg(content: bytes, *, keep_exif: bool) -> bytes:
     return b"".join(parts)
 
 
-_FILLERS = (b"", *(bytes((first * 73 + place * place * 31) % 255 for place in range(64)) for first in range(12)))
-"""To end a scan with. Without one, libjpeg reads zeros; so it does for invalid codes, hence a dozen others."""
+_FILLERS = (b"", b"\xaa" * 64, bytes(range(64)), b"\x80" + bytes(63))
+"""To end a scan with. Without one, libjpeg reads zeros; so it does for invalid codes, hence more than one other."""
 
 
 def _ended_jpegs(content: bytes) -> Iterator[list[bytes]]:
@@ -286,6 +294,8 @@ def _unread_image(head: bytes) -> str:
     for start, words in _UNREAD_IMAGES:
         if head.startswith(start):
             return words
+    if head.startswith(_PNG) and head[12:16] == _IOS:
+        return "PNG as it is packed into an iPhone's app; take the one it was made from"
     brands = _brands(head) if head[4:8] == b"ftyp" else set()
     if b"crx " in brands or (head[8:10] == b"CR" and head[:2] in (b"II", b"MM")):
         return CAMERA_RAW
