@@ -8,11 +8,11 @@ from importlib.metadata import version
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 from typer import Option
 
 from relish.cli.options import app
-from relish.core.errors import RelishError
+from relish.core.errors import RelishError, visible
+from relish.core.progress import escaped_output, terminal
 
 INTERRUPTED = 130
 
@@ -48,7 +48,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
-            app(prog_name="relish")
+            with escaped_output():
+                app(prog_name="relish")
         finally:
             sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
     except RelishError as error:
@@ -67,7 +68,7 @@ def main() -> None:
 
 
 def _end(words: str, exit_code: int) -> NoReturn:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {words}", markup=False, style="red")
+    terminal().print(f"error: {visible(words)}", markup=False, style="red")
     sys.exit(exit_code)
 
 

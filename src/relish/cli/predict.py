@@ -10,6 +10,7 @@ import typer
 from typer import Argument, Option
 
 from relish.cli import options as o
+from relish.core.errors import one_line
 
 if TYPE_CHECKING:
     from relish.evaluation.prediction import Prediction
@@ -77,9 +78,10 @@ def _print(answers: "Iterator[Prediction]", json: bool) -> tuple[int, int]:
             # A list written row by row: whole at the end, and never held in memory.
             print(("[" if good + bad == 1 else ",\n ") + jsonlib.dumps(found.as_json()), end="")
         elif found.error is not None:
-            print(f"{found.path}: {found.error}", file=sys.stderr)
+            print(f"{one_line(found.path)}: {found.error}", file=sys.stderr)
         else:
-            print(f"{found.path}  {found.class_name}  {found.probability:.4f}{'  unsure' * found.unsure}")
+            answer = f"{found.class_name}  {found.probability:.4f}{'  unsure' * found.unsure}"
+            print(f"{one_line(found.path)}  {answer}")
     if json:
         print("]" if good + bad else "[]")
     return good + bad, bad

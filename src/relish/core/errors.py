@@ -13,11 +13,44 @@
     │   └── Diverged           the loss is no number any more
     └── Stopped            exit code 130: the user or the system asked for it, and the work so far is saved
 
-Each message says what was given, what is wrong with it and what to do next, in one to three lines.
+Each message says what was given, what is wrong with it and what to do next, in one to three lines. Names in it come
+from strangers' folders: what would steer a terminal is shown as an escape.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_STEERING = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, Unicode's line ends and marks of direction, and halves of pairs, which cannot be encoded."""
+
+
+def visible(text: str, keep: str = "\n") -> str:
+    """The text with every character that steers a screen, instead of being shown, as an escape such as `\\x1b`.
+
+    Control characters move the cursor and change colours; marks of direction show a name in another order than its
+    own (Unicode Technical Report 36, section 2.5).
+
+    Args:
+        keep: characters that stay as they are.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return _STEERING.sub(lambda met: met[0] if met[0] in keep else _escape(met[0]), text)
+
+
+def one_line(name: object) -> str:
+    """A name or a path as `visible` shows it, line ends too."""
+    return visible(str(name), keep="")
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def message_lines(text: str) -> str:
+    """A message as it is shown; only where it goes on with two blanks, as ours do, a line ends."""
+    return "\n  ".join(one_line(line) for line in text.split("\n  "))
 
 
 class RelishError(Exception):
@@ -32,8 +65,8 @@ class RelishError(Exception):
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = message_lines(message)
+        self.hint = message_lines(hint)
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message

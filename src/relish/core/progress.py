@@ -3,14 +3,48 @@
 Jobs write to a `Progress`. The base class prints nothing, `Warnings` prints warnings, `Screen` lines and live bars too.
 The command line chooses `Screen` (`Warnings` with `--quiet` or `--json`); Python and every process but the first stay
 silent. All output goes to standard error, so that standard output stays what a command returns.
+
+Names come from strangers' folders: whatever is printed, here or by anyone through `EscapedStream`, cannot steer the
+terminal.
 """
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+
+from relish.core.errors import message_lines, visible
+
+
+class EscapedStream:
+    """A text stream that shows control characters as escapes, whoever writes to it."""
+
+    def __init__(self, stream: TextIO, keep: str) -> None:
+        self.plain, self._keep = stream, keep
+
+    def write(self, text: str) -> int:
+        return self.plain.write(visible(text, self._keep))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.plain, name)
+
+
+@contextmanager
+def escaped_output() -> Iterator[None]:
+    """Standard output and error as `EscapedStream`s, for as long as a command runs."""
+    # Libraries draw bars on standard error by carriage returns.
+    out, error = EscapedStream(sys.stdout, "\n"), EscapedStream(sys.stderr, "\n\r")
+    with redirect_stdout(cast(TextIO, out)), redirect_stderr(cast(TextIO, error)):
+        yield
+
+
+def terminal() -> Console:
+    """Standard error for coloured lines and bars; what is printed to it must be `visible` already."""
+    return Console(file=getattr(sys.stderr, "plain", sys.stderr), highlight=False, soft_wrap=True)
 
 
 class Bar:
@@ -63,25 +97,26 @@ class Warnings(Progress):
     """Warnings on standard error and nothing else: what is omitted is always reported."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = console or terminal()
 
     def warn(self, line: str) -> None:
-        self.console.print(f"warning: {line}", style="yellow", markup=False)
+        self.console.print(f"warning: {message_lines(line)}", style="yellow", markup=False)
 
 
 class Screen(Warnings):
     """Lines and live bars on standard error; no bars where it is not a terminal."""
 
     def say(self, line: str = "") -> None:
-        self.console.print(line, markup=False)
+        self.console.print(visible(line), markup=False)
 
     @contextmanager
     def bar(self, title: str, total: int | None, done: int = 0) -> Iterator[Bar]:
-        steps = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
-        time = (TextColumn("{task.fields[words]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        steps = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn())
+        words = TextColumn("{task.fields[words]}", markup=False)
+        time = (words, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         hidden = not self.console.is_terminal
         with RichProgress(*steps, *time, console=self.console, transient=True, disable=hidden) as shown:
-            task = shown.add_task(title, total=total, completed=done, words="")
+            task = shown.add_task(visible(title), total=total, completed=done, words="")
             yield Bar() if hidden else _ShownBar(shown, task)
 
 
@@ -96,5 +131,5 @@ class _ShownBar(Bar):
 
     def advance(self, steps: int = 1, words: str = "") -> None:
         if words:
-            self._progress.update(self._task, words=words)
+            self._progress.update(self._task, words=visible(words))
         self._progress.advance(self._task, steps)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from relish.core.errors import ImageError
+from relish.core.errors import ImageError, one_line
 from relish.core.io import write_text
 from relish.data.dataset import KINDS, SEVERITIES, Finding, Kind, first_few
 from relish.data.image import open_image
@@ -74,7 +74,7 @@ def findings_text(findings: Sequence[Finding], images: int, data: str, *, page: 
     lines += [f"  {_mark(held)} {_title(kind, held)}{_across(held)}" for kind, held in kinds.items()]
     for kind, held in kinds.items():
         lines += ["", f"{TITLES[kind][1][0].upper()}{TITLES[kind][1][1:]}"]
-        lines += [line for finding in held[:FEW_PRINTED] for line in _lines(finding)]
+        lines += [one_line(line) for finding in held[:FEW_PRINTED] for line in _lines(finding)]
         if len(held) > FEW_PRINTED:
             lines.append(f"  … and {len(held) - FEW_PRINTED:,} more")
         lines += [f"  → {advice}" for advice in dict.fromkeys(f.advice for f in held[:FEW_PRINTED])]

@@ -1,6 +1,7 @@
 """What every page shares: the template engine, images inside a page, shares written as percent.
 
-Templates lie in `templates/`. Every value put into one is escaped: class and file names come from strangers' folders.
+Templates lie in `templates/`. Every value put into one is escaped, for HTML and where it would turn the direction of
+text or end an SVG file: class and file names come from strangers' folders.
 """
 
 import base64
@@ -10,6 +11,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
+
+from relish.core.errors import visible
 
 SIDE = 320
 """Longest side of an embedded image in pixels: sharp on a phone, and some 20 kB each."""
@@ -59,9 +62,15 @@ def render(template: str, **values: Any) -> str:
     return _ENGINE.get_template(template).render(**values)
 
 
+def _shown(value: Any) -> Any:
+    """A value of a template; what another template has made is left as it is."""
+    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
 _ENGINE = Environment(
     loader=PackageLoader("relish.reporting"),
     autoescape=True,
+    finalize=_shown,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

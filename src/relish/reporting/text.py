@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from relish.core.errors import one_line
 from relish.evaluation.figures import Figures
 from relish.evaluation.held_out import HeldOut
 from relish.evaluation.metrics import Proportion, Scores
@@ -28,12 +29,13 @@ def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right:
 
     Args:
         headings: one a column.
-        rows: as many cells each as there are headings; taken literally, brackets too.
+        rows: as many cells each as there are headings; taken literally, brackets too, control characters as escapes.
         right: positions of the columns that are aligned to the right.
 
     Returns:
         Lines without trailing spaces, without a final line end.
     """
+    headings, rows = [one_line(cell) for cell in headings], [[one_line(cell) for cell in row] for row in rows]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for position, heading in enumerate(headings):
         table.add_column(Text(heading), justify="right" if position in right else "left", no_wrap=True)

@@ -30,7 +30,6 @@ import numpy.typing as npt
 from relish.core.cache import is_damaged, remove_database
 from relish.core.errors import DataError, RelishError, RunError
 from relish.core.io import atomic_path, cannot_write
-from relish.data.layout import printable
 from relish.evaluation.prediction import Prediction
 
 FIRST_COLUMNS = ("path", "class", "probability", "unsure", "error")
@@ -256,7 +255,7 @@ def columns(classes: Sequence[str]) -> list[str]:
 
 def _cells(prediction: Prediction, count: int) -> list[Any]:
     """In the order of the columns, None for what a prediction lacks; float32: a prediction has no more digits."""
-    path = printable(prediction.path)
+    path = prediction.path.encode("utf-8", "backslashreplace").decode()
     if prediction.probabilities is None:
         return [path, None, None, None, prediction.error, *[None] * count]
     each = [np.float32(p) for p in prediction.probabilities.values()]
