@@ -17,7 +17,7 @@ import torch
 
 from relish.core.run_folder import RunFolder
 from relish.data import download
-from tests.commands import Ended, done, files_below, refused
+from tests.commands import Ended, done, files_below, refused, relish
 from tests.conftest import draw, draw_dataset, read_json
 from tests.data.test_download import server, well  # noqa: F401
 
@@ -199,6 +199,34 @@ def test_a_file_that_may_not_be_read(root, fit, monkeypatch):
 
     monkeypatch.setattr(Path, "read_bytes", guarded)
     assert "train/red/001.png (cannot be read (permission denied))" in done(*fit(root)).err
+
+
+STEERING = "\x1b[2J\x07\u202e"
+
+
+def steering(ended: Ended) -> set[str]:
+    """Every character of a command's output that does something to a terminal."""
+    return {c for c in ended.out + ended.err if c != "\n" and (ord(c) < 32 or 127 <= ord(c) < 160 or c == "\u202e")}
+
+
+def test_names_do_nothing_to_the_terminal(root, fit):
+    """Neither those of classes, files and folders nor words of the command line."""
+    for split in ("train", "test"):
+        (root / split / "red").rename(root / split / f"red{STEERING}")
+    folder = root / "train" / f"red{STEERING}"
+    (folder / f"bad{STEERING}\nerror: .png").write_bytes(b"none")
+    shutil.copy(folder / "000.png", root / f"stray{STEERING}.png")
+    fitted = done(*fit(root))
+    assert "stray\\x1b[2J\\x07\\u202e.png is not inside a class folder" in fitted.err
+    assert '"red\\x1b[2J\\x07\\u202e" is "red[2J"' in fitted.err
+    answers = done("predict", "run", root / "test", folder / f"bad{STEERING}\nerror: .png")
+    assert len(answers.out.splitlines()) == 4
+    assert "bad\\x1b[2J\\x07\\u202e\\nerror: .png: " in answers.err
+    ended = [fitted, answers, done("evaluate", "run", root), relish("predict", f"no{STEERING}", root)]
+    ended += [relish("fit", f"no{STEERING}"), relish("fit", root, f"--{STEERING}"), relish(STEERING)]
+    ended += [relish("show", root, f"more{STEERING}"), relish("fit", root, "--epochs", STEERING)]
+    assert [steering(one) for one in ended] == [set()] * len(ended)
+    assert [one.code for one in ended] == [0, 0, 0, 2, 2, 2, 2, 2, 2]
 
 
 # ---- archives and downloads -----------------------------------------------------------------------------------------

@@ -169,7 +169,7 @@ def test_a_class_that_only_test_has_is_refused_by_name_and_count(tmp_path):
     assert "looks like" not in words
 
 
-@pytest.mark.parametrize("other", ["Cat", "cat ", "cta", "cats", " cat"])
+@pytest.mark.parametrize("other", ["Cat", "cta", "cats", "c at"])
 def test_a_class_that_is_spelt_differently_in_test_is_recognised(tmp_path, other):
     put(tmp_path, *(f"train/{name}" for name in PETS), f"test/{other}/1.jpg", "test/dog/1.jpg")
     assert f'"{other}" looks like "cat"' in refusal(tmp_path)

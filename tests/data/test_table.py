@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relish.core.errors import DataError
+from relish.data.dataset import class_name
 from relish.data.sources import find_dataset
 from relish.data.table import index_table, table_of
 from tests.conftest import draw
@@ -65,7 +66,7 @@ def test_a_spreadsheets_way_of_writing_makes_no_difference(folder, separator, en
 )
 @settings(max_examples=60, deadline=None)
 def test_labels_are_the_characters_that_stand_there(tmp_path_factory, names):
-    names = [name.strip() or "blank" for name in names]
+    names = [class_name(name) or "blank" for name in names]
     folder = tmp_path_factory.mktemp("data")
     file = io.StringIO()
     table = csv.writer(file)

@@ -5,6 +5,8 @@ later class by one, and a good model would score like a guess. An image is store
 that a hundred thousand images take a few megabytes.
 """
 
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -71,11 +73,51 @@ class Dataset:
         return sum(len(split) for split in self.splits.values())
 
 
+# ---- class names ----------------------------------------------------------------------------------------------------
+
+
+_UNSEEN = re.compile(
+    "[\0-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufeff\uffa0\ufff0-\ufffb]"
+)
+"""Control characters that are no blanks, and signs without a shape: of width zero, of direction, of soft breaks."""
+_JOINING = "\u0590-\u10ff\u1200-\u1cff\u2190-\u2bff\ufe0f\ua800-\uabff\U00010800-\U00011fff\U0001f000-\U0001faff"
+_JOINER = re.compile(f"(?<=[{_JOINING}])([\u200c\u200d])[\u200c\u200d]*(?=[{_JOINING}])|[\u200c\u200d]+")
+"""Joiners and non-joiners; as a group one that changes what is read: in Arabic and Indic scripts, in emoji."""
+
+
+def class_name(label: str) -> str:
+    """The one form of a class name, whichever folder, table, model or call it comes from.
+
+    Unicode's NFC (macOS writes é as two code points, others as one), every blank a plain one and none at the edges,
+    without characters that cannot be seen. What is written differently for all to see stays different.
+    """
+    if label.isascii() and label.isprintable():
+        return label.strip()
+    plain = "".join(" " if letter.isspace() else letter for letter in _UNSEEN.sub("", label))
+    joined = _JOINER.sub(lambda met: met[1] or "", unicodedata.normalize("NFC", plain))
+    return unicodedata.normalize("NFC", joined).strip()
+
+
+def spelt(label: str) -> str:
+    """A label with accents of their own and what cannot be seen as escapes: `cafe\\u0301`."""
+    return "".join(
+        letter if letter.isprintable() and not unicodedata.combining(letter) else ascii(letter)[1:-1]
+        for letter in label
+    )
+
+
+def plain_name(name: str) -> str:
+    """A class name without case, width, hyphens, underscores and repeated blanks, which people write inconsistently."""
+    folded = unicodedata.normalize("NFKC", re.sub("[\u200c\u200d\ufe0e\ufe0f]", "", name)).casefold()
+    return " ".join(folded.replace("_", " ").replace("-", " ").split())
+
+
 # ---- numbering the classes, and checking them between the splits ----------------------------------------------------
 
 
 ByClass = Mapping[str, Sequence[Path]]
-"""Class name to the paths of its images; an empty list is a class whose folder holds none."""
+"""Label to the paths of its images; an empty list is a class whose folder holds none."""
 
 
 class TooFewImages(DataError):
@@ -120,15 +162,18 @@ def label_by_name(
     """Build the dataset whose classes are those of its training split, sorted by code point.
 
     Args:
-        images: split name to its classes. Where there is no training split, the classes of all splits count.
+        images: split name to its labels, as they are spelt; labels of one `class_name` are one class. Where there is
+            no training split, the classes of all splits count.
         name, source, root: as in `Dataset`.
         warnings: those so far; classes missing from validation or test are added.
         learnable: refuse a dataset that cannot be trained on; otherwise all classes count, and `problem` says why.
 
     Raises:
-        DataError: if `learnable`, another split has a class that training lacks; or, with a training split, what
-            `check_trainable` raises.
+        DataError: a label is empty; if `learnable`, another split has a class that training lacks; or, with a training
+            split, what `check_trainable` raises.
     """
+    images, respelt = _by_class_name(images, source)
+    warnings = [*warnings, *respelt]
     known = {c for split, by_class in images.items() for c in by_class if split == TRAIN or TRAIN not in images}
     messages, problem = list(warnings), None
     for split in (VALIDATION, TEST):
@@ -198,6 +243,33 @@ def name_below(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
+def _by_class_name(images: Mapping[str, ByClass], source: str) -> tuple[dict[str, dict[str, list[Path]]], list[str]]:
+    """The images by class name, and what is to be said of labels that are spelt in another way."""
+    spellings: dict[str, set[str]] = {}
+    named: dict[str, dict[str, list[Path]]] = {}
+    for split, by_label in images.items():
+        here = named.setdefault(split, {})
+        for label, paths in by_label.items():
+            here.setdefault(class_name(label), []).extend(paths)
+            spellings.setdefault(class_name(label), set()).add(label)
+    if "" in spellings:
+        raise DataError(
+            f'{source}: the class name "{spelt(min(spellings[""]))}" holds nothing that can be seen.',
+            hint="Give the class a name of letters.",
+        )
+    return named, _respelt({name: sorted(labels) for name, labels in sorted(spellings.items())})
+
+
+def _respelt(labels: Mapping[str, Sequence[str]]) -> list[str]:
+    """A sentence on labels that are one class, and one on those that are a class under another spelling."""
+    merged = [" and ".join(f'"{spelt(one)}"' for one in each) for each in labels.values() if len(each) > 1]
+    changed = [f'"{spelt(one)}" is "{name}"' for name, (one, *more) in labels.items() if not more and one != name]
+    verb = "are one class:" if len(merged) == 1 else "are one class each:"
+    return [f"{first_few(merged)} {verb} the names differ in nothing that can be seen."] * bool(merged) + [
+        f"class names go without what cannot be seen in them: {first_few(changed)}."
+    ] * bool(changed)
+
+
 def _refuse_unknown_classes(name: str, split: str, here: ByClass, training: ByClass) -> None:
     unknown = {c: len(paths) for c, paths in sorted(here.items()) if c not in training and paths}
     if not unknown:
@@ -217,11 +289,6 @@ def _likely_class(name: str, known: ByClass) -> str:
     """The class that was probably meant: one that differs by case or spaces only, or the closest in spelling."""
     plain = plain_name(name)
     return next((c for c in known if plain_name(c) == plain), "") or closest(name, known)
-
-
-def plain_name(name: str) -> str:
-    """A class name without case, hyphens, underscores and repeated spaces, which people write inconsistently."""
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def _missing_classes(split: str, here: ByClass, classes: Sequence[str]) -> list[str]:

@@ -33,7 +33,7 @@ from relish.data.layout import (
     Listing,
     NoImages,
     annotation_marks,
-    class_name,
+    folder_label,
     is_junk,
     not_class_folders,
     printable,
@@ -166,7 +166,7 @@ def _from_classes(
         del found[folder]
     by_class: dict[str, list[Path]] = {}
     for folder, content in found.items():
-        by_class.setdefault(class_name(folder), []).extend(content.images)
+        by_class.setdefault(folder_label(folder), []).extend(content.images)
         notes.add_class(content)
     _warn_of_nested_folders(tree, found, notes)
     return by_class

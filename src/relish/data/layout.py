@@ -5,14 +5,13 @@ that the caller can report it.
 """
 
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from relish.core.errors import DataError
+from relish.core.errors import DataError, one_line
 from relish.data.dataset import first_few, name_below, plural
 from relish.data.image_files import is_image_name, kind_of_file, unreadable_reason
 
@@ -141,20 +140,20 @@ def _identity(folder: Path) -> tuple[int, int] | Path:
     return status.st_dev, status.st_ino
 
 
-def class_name(folder: Path) -> str:
-    """The class name of a folder, in Unicode's NFC: macOS writes é as two code points, others as one.
+def folder_label(folder: Path) -> str:
+    """The label that a class folder gives its images, as it is spelt there.
 
     Raises:
         DataError: the name is not UTF-8.
     """
     if not _is_utf8(folder.name):
         raise DataError(f"{printable(folder)}: the name of this class folder is not UTF-8.", hint="Rename the folder.")
-    return unicodedata.normalize("NFC", folder.name)
+    return folder.name
 
 
 def printable(path: Path | str) -> str:
-    """A path as it can be shown, bytes that are not UTF-8 as escapes."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
+    """A path as it can be shown: bytes that are not UTF-8, and what would steer a terminal, as escapes."""
+    return one_line(path)
 
 
 @dataclass

@@ -3,27 +3,41 @@
 Data frames, lists and ImageFolders become such a table first, so that a run can record what it was made from.
 
 Paths are relative to the table's folder, or absolute. Labels are read as text, so that class 007 is not class 7 and NA
-is not a missing value; this is why no data-frame library reads the CSV.
+is not a missing value; this is why no data-frame library reads the CSV. `table_text` writes every table of relish's own
+that is read here, so that whatever names it holds come back as they were.
 """
 
 import csv
 import hashlib
 import operator
 import os
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from relish.core.errors import DataError, nearest
 from relish.core.io import atomic_path, relish_home
-from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset, first_few, label_by_name, plural
+from relish.data.dataset import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    WHOLE,
+    Dataset,
+    class_name,
+    first_few,
+    label_by_name,
+    plural,
+)
 from relish.data.split_names import NONE, SPLIT_WORDS, SplitNames, split_words
 
 TABLE_SUFFIXES = frozenset([".csv", ".tsv", ".parquet", ".pq"])
 
+_EDGES = " \t\r\n"
+"""Blanks that people and programs put around a cell; others at the edges of a label are reported."""
 _SEPARATORS = (",", ";", "\t", "|")
 _NEEDED = ("path", "label")
 _COLUMNS = (*_NEEDED, "split")
@@ -35,7 +49,9 @@ class _Row:
     line: int
     """The line of a CSV, or the row of a Parquet file, counted from 1."""
     path: str
+    """As the cell has it; `_located` finds what it names."""
     label: str
+    """As the cell has it, but for blanks at its edges."""
     split: str
 
 
@@ -61,8 +77,9 @@ def index_table(
         raise DataError(f"{source}: the table has no rows.", hint=_HINT)
     _refuse_empty_cells(rows, source)
     split_of = _split_names(rows, source, split_names)
+    rows, missing = _located(rows, path.parent)
     unique, warnings = _without_repeats(rows, path.parent, split_of, source)
-    _refuse_missing_files(unique, path.parent, source)
+    _refuse_missing_files(unique, missing, path.parent, source)
     images: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for row in unique:
         images[split_of[row.split]][row.label].append(path.parent / row.path)
@@ -99,7 +116,11 @@ def _csv_rows(lines: Iterator[tuple[int, list[str]]], source: str) -> Iterator[_
                 f"{source}, line {line}: {len(cells)} cells, the first line has {len(header[1])}.",
                 hint='Put names that hold the separator into quotes: "a,b.jpg".',
             )
-        yield _Row(line, *(cells[column_of[name]].strip() if name in column_of else "" for name in _COLUMNS))
+        yield _row(line, *(cells[column_of[name]] if name in column_of else "" for name in _COLUMNS))
+
+
+def _row(line: int, path: str, label: str, split: str) -> _Row:
+    return _Row(line, path, label.strip(_EDGES), split.strip())
 
 
 def _text(path: Path, source: str) -> str:
@@ -150,7 +171,7 @@ def _read_parquet(path: Path, source: str) -> list[_Row]:
     cells = {key: _texts(table.column(column), key, source) for key, column in wanted.items()}
     splits = cells.get("split", [""] * table.num_rows)
     rows = zip(cells["path"], cells["label"], splits, strict=True)
-    return [_Row(line, *row) for line, row in enumerate(rows, 1)]
+    return [_row(line, *row) for line, row in enumerate(rows, 1)]
 
 
 def _texts(column: Any, name: str, source: str) -> list[str]:
@@ -161,7 +182,23 @@ def _texts(column: Any, name: str, source: str) -> list[str]:
                 f"{source}, row {line}: column {name} holds {type(value).__name__}, not text.",
                 hint="Store it as text, so that a class has one name only.",
             )
-    return ["" if value is None else str(value).strip() for value in values]
+    return ["" if value is None else str(value) for value in values]
+
+
+def _located(rows: Sequence[_Row], folder: Path) -> tuple[list[_Row], set[str]]:
+    """Each row with its path as it is spelt on the disk, and the paths that are not there.
+
+    A cell may hold blanks around the path, and accents in one or two code points where the folder has the other.
+    """
+    found, missing = [], set()
+    for row in rows:
+        plain = row.path.strip()
+        spellings = (row.path, plain, unicodedata.normalize("NFC", plain), unicodedata.normalize("NFD", plain))
+        path = next((path for path in dict.fromkeys(spellings) if os.path.isfile(folder / path)), None)
+        if path is None:
+            missing.add(plain)
+        found.append(replace(row, path=plain if path is None else path))
+    return found, missing
 
 
 # ---- data that is in Python already ---------------------------------------------------------------------------------
@@ -181,18 +218,32 @@ def table_of(data: object) -> Path:
     """
     rows = [(os.path.abspath(path), label, split) for path, label, split in _rows_of(data)]
     columns = 3 if any(split for _, _, split in rows) else 2
-    text = StringIO(newline="")
-    csv.writer(text).writerows(row[:columns] for row in [("path", "label", "split"), *rows])
+    content = table_text(row[:columns] for row in [("path", "label", "split"), *rows]).encode()
     shared = Path(os.path.commonpath([os.path.dirname(row[0]) for row in rows])) if rows else Path("none")
-    try:
-        content = text.getvalue().encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"a path is not UTF-8 ({error.object[error.start - 20 : error.end + 20]!r}).") from error
     file = relish_home() / "tables" / hashlib.sha256(content).hexdigest()[:12] / f"{shared.name or 'images'}.csv"
     if not file.is_file():
         with atomic_path(file) as temporary:
             temporary.write_bytes(content)
     return file
+
+
+def table_text(rows: Iterable[Sequence[str]]) -> str:
+    """Rows as a CSV that is read back cell by cell as it was, whatever the names in it.
+
+    Raises:
+        DataError: a name is not UTF-8.
+    """
+    text = StringIO(newline="")
+    plain = csv.writer(text, lineterminator="\n")
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a bare carriage return would end the row
+    for row in rows:
+        (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
+    try:
+        text.getvalue().encode()
+    except UnicodeEncodeError as error:
+        near = error.object[max(0, error.start - 20) : error.end + 20]
+        raise DataError(f"a name is not UTF-8 ({near!r}).", hint="Rename the file or its folder.") from error
+    return text.getvalue()
 
 
 def _rows_of(data: Any) -> list[tuple[str, str, str]]:
@@ -251,7 +302,8 @@ def _cell(value: Any, column: str, place: int) -> str:
 def _refuse_empty_cells(rows: Sequence[_Row], source: str) -> None:
     has_splits = any(row.split for row in rows)
     for column in _COLUMNS if has_splits else _NEEDED:
-        empty = [str(row.line) for row in rows if not getattr(row, column)]
+        named = class_name if column == "label" else str.strip
+        empty = [str(row.line) for row in rows if not named(getattr(row, column))]
         if empty:
             raise DataError(
                 f"{source}: {len(empty):,} row{'s have' if len(empty) > 1 else ' has'} no {column} "
@@ -286,7 +338,7 @@ def _without_repeats(
     for row in rows:
         key = os.path.normpath(folder / row.path)
         before = first.setdefault(key, row)
-        if before.label != row.label:
+        if class_name(before.label) != class_name(row.label):
             labels_of[before.path] |= {before.label, row.label}
         elif split_of[before.split] != split_of[row.split]:
             raise DataError(
@@ -306,8 +358,8 @@ def _without_repeats(
     return list(first.values()), [warning] if repeats else []
 
 
-def _refuse_missing_files(rows: Sequence[_Row], folder: Path, source: str) -> None:
-    missing = [row.path for row in rows if not os.path.isfile(folder / row.path)]
+def _refuse_missing_files(rows: Sequence[_Row], absent: Collection[str], folder: Path, source: str) -> None:
+    missing = [row.path for row in rows if row.path in absent]
     if not missing:
         return
     if any("://" in path for path in missing):

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from relish.core.errors import ModelError
+from relish.data.dataset import class_name
 from relish.evaluation.metrics import predicted_class
 
 Real = TypeVar("Real", bound=np.floating[Any])
@@ -39,6 +40,8 @@ class Decision:
     """Held-out images that these numbers were chosen on; 0 where none were."""
 
     def __post_init__(self) -> None:
+        if self.positive is not None:
+            object.__setattr__(self, "positive", class_name(self.positive))
         if not 0 < self.temperature < float("inf"):
             raise ModelError(f"decision: temperature must be above 0, got {self.temperature}.")
         if (self.threshold is None) != (self.positive is None):

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relish.core.errors import RecipeError, nearest
+from relish.data.dataset import class_name
 from relish.evaluation.metrics import Proportion
 
 Measure = Literal["precision", "recall", "f1"]
@@ -132,7 +133,7 @@ def parse_aim(words: str) -> Aim:
     if (measure == "f1") is bool(equals):
         raise RecipeError(f"--threshold {words}: not of the form that is needed.", hint=_FORMS)
     least = _fraction("--threshold", words, number) if equals else None
-    return Aim(measure, least, positive.strip() or None)
+    return Aim(measure, least, class_name(positive) or None)
 
 
 def parse_unsure(words: str) -> float:

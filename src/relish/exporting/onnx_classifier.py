@@ -15,6 +15,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from relish.core.errors import Failed, ImageError, ModelError
+from relish.data.dataset import class_name
 from relish.data.image import ImageSource, open_image
 from relish.evaluation.prediction import HEADER_KEY, Decision, Prediction, decision_from, predictions
 
@@ -54,7 +55,8 @@ class About(BaseModel):
 
     @field_validator("classes")
     @classmethod
-    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _each_once(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(map(class_name, labels))
         if len(set(names)) != len(names):
             raise ValueError("a class is named twice")
         return names

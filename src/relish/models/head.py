@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from relish.core.errors import ModelError, RecipeError, nearest
 from relish.core.runtime import derive_seed
+from relish.data.dataset import class_name
 from relish.models.registry import imagenet_labels, label_set_of, names_of_rows
 
 OutputLayer = nn.Linear | nn.Conv2d
@@ -230,7 +231,7 @@ def match_classes(
 
 def normalised(name: str) -> str:
     """A name as it is compared: lower case, without spaces, hyphens and underscores."""
-    return "".join(name.casefold().replace("-", "").replace("_", "").split())
+    return "".join(class_name(name).casefold().replace("-", "").replace("_", "").split())
 
 
 def _match(

@@ -18,7 +18,7 @@ from torch import nn
 
 from relish.core.errors import ModelError, RecipeError, nearest
 from relish.core.runtime import derive_seed
-from relish.data.dataset import first_few
+from relish.data.dataset import class_name, first_few
 from relish.models.head import HeadInit, Unmatched, checked_head, head_names, last_layer, output_layer, outputs_of
 from relish.models.saved_model import OWN, DataConfig, ModelDescription
 from relish.models.source import SourceModel, load_source
@@ -124,7 +124,7 @@ def kept_target(source: SourceModel, classes: Sequence[str]) -> TargetModel:
     Raises:
         RecipeError: the names are not the same ones.
     """
-    own, wanted = source.labels or (), tuple(classes)
+    own, wanted = source.labels or (), tuple(map(class_name, classes))
     if set(own) != set(wanted):
         missing = [name for name in wanted if name not in own]
         offer = next(filter(None, (nearest(name, own) for name in missing)), "")

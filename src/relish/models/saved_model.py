@@ -21,6 +21,7 @@ from torch import nn
 
 from relish.core.errors import ModelError
 from relish.core.io import atomic_path
+from relish.data.dataset import class_name, first_few, spelt
 from relish.models.head import exchange_head
 from relish.models.registry import (
     LABEL_SETS,
@@ -146,7 +147,7 @@ class ModelDescription:
     num_classes: int
     """Outputs of the last layer."""
     labels: tuple[str, ...] | None = None
-    """One class name per output, in their order; None where nobody knows."""
+    """One class name per output, in their order, each as `class_name` has it; None where nobody knows."""
     data_config: DataConfig = field(default_factory=DataConfig)
     """How images are fed to it."""
     heads: tuple[str, ...] = ()
@@ -155,6 +156,8 @@ class ModelDescription:
     def __post_init__(self) -> None:
         if self.library != OWN:
             check_buildable(self.library, self.architecture, self.model_args, self.num_classes)
+        if self.labels is not None:
+            object.__setattr__(self, "labels", tuple(map(class_name, self.labels)))
         if self.labels is not None and len(self.labels) != self.num_classes:
             raise ModelError(f"labels names {len(self.labels)} classes, num_classes says {self.num_classes}.")
 
@@ -373,7 +376,14 @@ def _labels(header: Mapping[str, str]) -> tuple[str, ...] | None:
         return None
     if text in LABEL_SETS:
         return imagenet_labels(text)
-    return _words(header, "labels")
+    labels = _words(header, "labels")
+    if len(set(map(class_name, labels))) < len(set(labels)):
+        spellings = [label for label in set(labels) if sum(class_name(label) == class_name(o) for o in set(labels)) > 1]
+        raise ModelError(
+            f"labels that differ in nothing that can be seen: {first_few([spelt(one) for one in sorted(spellings)])}.",
+            hint="They are one class: train the model again.",
+        )
+    return labels
 
 
 def _words(header: Mapping[str, str], key: str) -> tuple[str, ...]:

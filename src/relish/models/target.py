@@ -13,6 +13,7 @@ from torch import nn
 
 from relish.core.errors import ModelError, RecipeError
 from relish.core.runtime import derive_seed
+from relish.data.dataset import class_name
 from relish.models.head import (
     HeadInit,
     Match,
@@ -100,7 +101,8 @@ def make_target(
         RecipeError: no classes, a class twice, a mapping that cannot be followed, settings that contradict.
         ModelError: the architecture's output layer cannot be found or exchanged.
     """
-    names, mapping = tuple(classes), mapping or {}
+    names = tuple(map(class_name, classes))
+    mapping = {class_name(name): row for name, row in (mapping or {}).items()}
     _check(names, head_init, mapping, random_weights)
     matches: dict[str, list[Match]] = {name: [] for name in names}
     if head_init == "source":

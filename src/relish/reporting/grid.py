@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from relish.core.errors import DataError, nearest
-from relish.data.dataset import Split
+from relish.data.dataset import Split, class_name
 from relish.data.image import open_image
 
 Captioned = tuple[Image.Image, str]
@@ -93,7 +93,7 @@ def first_and_last(
     """
     if rows < 1 or columns < 1:
         raise ValueError(f"a grid needs a row and a column, got {rows} × {columns}")
-    upper, lower = first or classes[0], last or classes[-1]
+    upper, lower = class_name(first or classes[0]), class_name(last or classes[-1])
     lower_rows = rows // 2
     heads = _of_class(split, classes, upper)[: (rows - lower_rows) * columns]
     tails = _of_class(split, classes, lower)[::-1][: lower_rows * columns]

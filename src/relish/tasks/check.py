@@ -3,8 +3,6 @@
 A `Check` holds the findings, in words, as JSON, as a page, and as a cleaned table that `fit` takes.
 """
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +23,7 @@ from relish.data.loader import View
 from relish.data.sources import DataSource, Reading, find_dataset
 from relish.data.split_names import SplitNames
 from relish.data.survey import survey
-from relish.data.table import TABLE_SUFFIXES
+from relish.data.table import TABLE_SUFFIXES, table_text
 from relish.data.transforms import book_preprocessing
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.models.source import load_source
@@ -216,11 +214,9 @@ def _table_path(path: str | Path, dataset: Dataset) -> Path:
 
 
 def _csv(rows: Sequence[CleanedRow], folder: Path) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["path", "label", "split", "decision", "reason"])
-    table.writerows([_written(row.path, folder), row.label, row.split, row.decision, row.reason] for row in rows)
-    return text.getvalue()
+    head = ("path", "label", "split", "decision", "reason")
+    cells = ((_written(row.path, folder), row.label, row.split, row.decision, row.reason) for row in rows)
+    return table_text([head, *cells])
 
 
 def _written(path: Path, folder: Path) -> str:

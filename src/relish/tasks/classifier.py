@@ -21,7 +21,7 @@ from relish.core.errors import DataError, ImageError, ModelError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for, keep_freed_memory, to_device
-from relish.data.dataset import TEST, TRAIN, Dataset, Split
+from relish.data.dataset import TEST, TRAIN, Dataset, Split, class_name
 from relish.data.image import ImageSource
 from relish.data.loader import Ready, read_ahead
 from relish.data.sources import AS_FOUND, DataSource, Reading, find_dataset
@@ -72,7 +72,7 @@ class Classifier:
         heads: tuple[str, ...] = (),
     ) -> None:
         self.network = network.eval()
-        self.classes = classes
+        self.classes = tuple(map(class_name, classes))
         self.preprocessing = preprocessing
         self.source = source
         self.path = path
@@ -187,7 +187,7 @@ class Classifier:
             ImageError: an image cannot be opened; it is named.
             DataError: no image, not one label for each image, or a label that is no class of the model.
         """
-        truth = list(labels)
+        truth = list(map(class_name, labels))
         if unknown := [label for label in truth if label not in self.classes]:
             raise DataError(f'the model does not know the class "{unknown[0]}".', hint=_known(self.classes))
         predicted = self.predict(images)

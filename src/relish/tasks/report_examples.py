@@ -17,6 +17,7 @@ from torch import Tensor
 from relish.core.context import Context
 from relish.core.errors import ImageError, ModelError, RecipeError, RelishError
 from relish.core.run_folder import RunFolder
+from relish.data.dataset import class_name
 from relish.data.loader import View
 from relish.data.split import evenly_spaced
 from relish.data.transforms import evaluation_transform, stacked
@@ -173,7 +174,7 @@ def _run_on(path: Path, evaluated_on: list[tuple[str, str]]) -> FinishedRun | No
 
 def _contents(dataset: Mapping[str, Any], split: str) -> list[tuple[str, str]]:
     """(SHA-256, class) of each image of a split, in its order."""
-    return [(row["sha256"], row["class"]) for row in dataset["splits"][split]]
+    return [(row["sha256"], class_name(row["class"])) for row in dataset["splits"][split]]
 
 
 def _shown(one: FinishedRun, own: FinishedRun) -> dict[str, Any]:

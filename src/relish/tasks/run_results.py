@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 from relish.core.errors import ImageError, RelishError, RunError
 from relish.core.io import sha256_of_file
 from relish.core.run_folder import RunFolder
-from relish.data.dataset import TRAIN, VALIDATION, Split
+from relish.data.dataset import TRAIN, VALIDATION, Split, class_name
 from relish.data.image import open_image
 from relish.evaluation.explain import most_wrong
 from relish.evaluation.metrics import Proportion, Scores
@@ -126,7 +126,7 @@ class RunImages:
 
     def split(self, rows: Sequence[Row], classes: Sequence[str]) -> Split:
         """Rows of `dataset.json` as a split, in their order."""
-        labels = np.array([classes.index(row["class"]) for row in rows], dtype=np.int64)
+        labels = np.array([classes.index(class_name(row["class"])) for row in rows], dtype=np.int64)
         return Split(tuple(self.path(row["path"]) for row in rows), labels)
 
 
