@@ -60,16 +60,18 @@ def index_folder(
             validation or test is unknown to training; with a training split, fewer than two classes, or a class
             without images.
     """
-    tree, notes, root = Tree(), _Notes(), root.absolute()
-    if problem := tree.listing(root).problem:
+    tree, notes = Tree(root.absolute(), source), _Notes()
+    if problem := tree.listing(tree.root).problem:
         raise DataError(f"{source}: the folder {problem}.", hint="Check its name and who may read it.")
-    layout = read_layout(tree, root, source, split_names)
+    layout = read_layout(tree, split_names)
     for listing in layout.passed:
         notes.add_unused(listing)
+        beside = [f for f in tree.with_images(listing) if not layout.top.folder.is_relative_to(f)]
+        notes.messages += [_left_out(tree, folder) for folder in beside]
     if layout.splits:
-        images = _from_splits(tree, layout, split_names, source, notes)
+        images = _from_splits(tree, layout, split_names, notes)
     else:
-        images = {WHOLE: _from_classes(tree, layout.top, source, notes, split_names)}
+        images = {WHOLE: _from_classes(tree, layout.top, notes, split_names)}
     top = layout.top.folder
     warnings = notes.warnings(top, root)
     return label_by_name(images, name=name, source=source, root=top, warnings=warnings, learnable=learnable)
@@ -118,9 +120,7 @@ class _Notes:
         return lines
 
 
-def _from_splits(
-    tree: Tree, layout: Layout, told: SplitNames, source: str, notes: _Notes
-) -> dict[str, dict[str, list[Path]]]:
+def _from_splits(tree: Tree, layout: Layout, told: SplitNames, notes: _Notes) -> dict[str, dict[str, list[Path]]]:
     """Split to class name to images."""
     notes.add_unused(layout.top)
     notes.messages += [_left_out(tree, folder, told) for folder in layout.left_out]
@@ -129,7 +129,7 @@ def _from_splits(
     for split, listings in layout.splits.items():
         images[split] = defaultdict(list)
         for listing in listings:
-            for name, paths in _from_classes(tree, listing, source, notes).items():
+            for name, paths in _from_classes(tree, listing, notes).items():
                 images[split][name] += paths
     for listing in layout.unlabelled:
         notes.add_unused(listing)
@@ -137,12 +137,14 @@ def _from_splits(
     return images
 
 
-def _left_out(tree: Tree, folder: Path, told: SplitNames) -> str:
+def _left_out(tree: Tree, folder: Path, told: SplitNames = None) -> str:
     name, count = printable(folder.name), plural(len(tree.below(folder).images), "picture")
-    if told:
+    if isinstance(told, Mapping):
         return f"{name} is not in --split-names: left out ({count})."
     if is_unlabelled(name) and not tree.with_images(inside_split(tree, folder)):
         return f"{name} holds {count} without labels: left out."
+    if is_sidecar(name):
+        return f"{name} is not a folder of classes or a split, by its name: left out ({count})."
     return f"{name} is not the name of a split: left out ({count})."
 
 
@@ -153,13 +155,11 @@ def _how_to_use(folder: Path, layout: Layout) -> str:
     return f"If {printable(folder.name)} is a split: --split-names {option_text({**named, free: [folder.name]})}"
 
 
-def _from_classes(
-    tree: Tree, top: Listing, source: str, notes: _Notes, told: SplitNames = None
-) -> dict[str, list[Path]]:
+def _from_classes(tree: Tree, top: Listing, notes: _Notes, told: SplitNames = None) -> dict[str, list[Path]]:
     """Class name to images, including those in folders further down."""
     found = {folder: tree.below(folder) for folder in top.folders}
     if told is None:
-        _refuse_other_layouts(tree, top, found, source)
+        _refuse_other_layouts(tree, top, found)
     notes.add_unused(top)
     for folder in [folder for folder in found if not found[folder].images and is_sidecar(folder.name)]:
         notes.messages.append(f"{printable(folder.name)} holds no pictures: left out.")
@@ -172,29 +172,24 @@ def _from_classes(
     return by_class
 
 
-def _refuse_other_layouts(tree: Tree, top: Listing, found: Mapping[Path, Found], source: str) -> None:
+def _refuse_other_layouts(tree: Tree, top: Listing, found: Mapping[Path, Found]) -> None:
     names = {folder.name.lower(): folder for folder in top.folders}
     empty = [folder for folder in top.folders if not found[folder].images]
     boxes = not all(is_sidecar(folder.name) for folder in empty) and annotation_marks(
         top.folder, tree.below(top.folder)
     )
     if len(empty) == len(top.folders) or ("images" in names and names.get("labels") in empty) or boxes:
-        raise not_class_folders(source, top.folder)
+        raise not_class_folders(tree.source, top.folder)
     inner = [split_words(f.name for f in tree.listing(folder).folders) for folder in top.folders]
     if len(top.folders) > 1 and all(TRAIN in split_of.values() for split_of in inner):
-        _refuse_splits_inside(tree, top, source)
+        _refuse_splits_inside(tree, top)
 
 
-def _refuse_splits_inside(tree: Tree, top: Listing, source: str) -> None:
+def _refuse_splits_inside(tree: Tree, top: Listing) -> None:
     first = printable(top.folders[0].name)
     names = first_few([printable(folder.name) for folder in top.folders])
-    if any(tree.listing(inner).folders for inner in tree.listing(top.folders[0]).folders):
-        raise DataError(
-            f"{source}: several datasets, each with splits of its own ({names}).",
-            hint=f"Give one of them: {source}/{first}",
-        )
     raise DataError(
-        f"{source}: each class folder ({names}) holds split folders.",
+        f"{tree.source}: each class folder ({names}) holds split folders.",
         hint=f"Turn it inside out: train/{first}, test/{first}; or give a table (.csv) with the columns "
         "path,label,split.",
     )

@@ -29,6 +29,7 @@ from relish.data.dataset import TEST, TRAIN, VALIDATION, first_few, plain_name
 from relish.data.layout import Found, Listing, everything_below, list_folder, not_class_folders, printable
 from relish.data.split_names import (
     NONE,
+    SHORT,
     SPLIT_WORDS,
     SplitNames,
     holds_any_class,
@@ -43,7 +44,9 @@ from relish.data.split_names import (
 class Tree:
     """Folders, each read once."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path, source: str) -> None:
+        self.root, self.source = root, source
+        """Where it begins, and what the user calls that."""
         self._listings: dict[Path, Listing] = {}
         self._below: dict[Path, Found] = {}
 
@@ -58,6 +61,10 @@ class Tree:
         if folder not in self._below:
             self._below[folder] = everything_below(folder, self.listing)
         return self._below[folder]
+
+    def address(self, folder: Path) -> str:
+        """What to type for a folder in it."""
+        return printable("/".join([self.source.rstrip("/") or "/", *folder.relative_to(self.root).parts]))
 
     def with_images(self, listing: Listing) -> list[Path]:
         """The folders in it that have images, at whatever depth."""
@@ -115,12 +122,10 @@ def _reading_line(reading: Mapping[str, Sequence[str]], folders: Sequence[str]) 
     return f"as splits:   --split-names {option_text(reading)}" + (f"    ({rest}: left out)" if rest else "")
 
 
-def read_layout(tree: Tree, root: Path, source: str, split_names: SplitNames = None) -> Layout:
+def read_layout(tree: Tree, split_names: SplitNames = None) -> Layout:
     """Which folders are splits, which are classes.
 
     Args:
-        root: an absolute path.
-        source: what the user gave, for errors.
         split_names: as `checked_split_names` gives it.
 
     Raises:
@@ -128,31 +133,44 @@ def read_layout(tree: Tree, root: Path, source: str, split_names: SplitNames = N
         DataError: there are no class folders; a folder of `split_names` is not there or has no class folders.
     """
     if isinstance(split_names, Mapping):
-        return _as_told(tree, tree.listing(root), source, split_names)
-    top = tree.listing(root)
-    passed: list[Listing] = []
-    while len(passed) < 8 and (inner := _wrapped(tree, top, split_names)):
-        passed.append(top)
-        top = inner
-    layout = _as_classes(tree, top, source, split_names) if split_names == NONE else _resolved(tree, top, source)
+        return _as_told(tree, split_names)
+    *passed, top = _unwrapped(tree, tree.listing(tree.root), split_names)
+    layout = _as_classes(tree, top, split_names) if split_names == NONE else _resolved(tree, top)
     if not layout.labelled:
-        raise _without_labels(tree, top, passed, source)
+        raise _without_labels(tree, top, passed)
     return replace(layout, passed=tuple(passed))
 
 
 def _wrapped(tree: Tree, listing: Listing, split_names: SplitNames) -> Listing | None:
     """The folder that this one only wraps; None where there is none."""
     inside = tree.with_images(listing)
+    if len(pictures := [folder for folder in inside if not is_sidecar(folder.name)]) == 1 and _holds_all(
+        tree, pictures[0]
+    ):
+        inside = pictures  # images/cat beside masks/cat
     if len(inside) != 1 or not tree.with_images(inner := tree.listing(inside[0])):
         return None
     if split_names != NONE and any(inside[0] in group.split_of for group in _groups(tree, listing)):
         deeper = any(len(group.splits) > 1 for group in _groups(tree, inner))
         return inner if deeper else None  # training_data/train/cat is a wrapper, train/cat a split
-    empty = [folder for folder in listing.folders if folder not in inside]
+    empty = [folder for folder in listing.folders if not tree.below(folder).images]
     if empty and not (holds_any_class(inside[0].name) or all(is_sidecar(folder.name) for folder in empty)):
         return None  # an empty class folder beside another class
     loose = len(listing.images)
     return inner if not loose or loose < len(tree.below(inner.folder).images) else None
+
+
+def _holds_all(tree: Tree, folder: Path) -> bool:
+    """Whether a folder is one of all classes by its name, and has folders with images."""
+    return holds_any_class(folder.name) and bool(tree.with_images(tree.listing(folder)))
+
+
+def _unwrapped(tree: Tree, listing: Listing, split_names: SplitNames = None) -> list[Listing]:
+    """A folder, what it wraps, what that wraps, and so on."""
+    found = [listing]
+    while len(found) < 9 and (inner := _wrapped(tree, found[-1], split_names)):
+        found.append(inner)
+    return found
 
 
 @dataclass(frozen=True)
@@ -234,25 +252,27 @@ def _repeat(some: frozenset[str], others: frozenset[str]) -> bool:
     return 0 < min(len(some), len(others)) <= 2 * len(some & others)
 
 
-def _resolved(tree: Tree, top: Listing, source: str) -> Layout:
+def _resolved(tree: Tree, top: Listing) -> Layout:
     groups = _groups(tree, top)
     labelled = [group for group in groups if group.labelled]
     if not labelled:
-        return _images_alone(tree, top, source, groups)
+        return _images_alone(tree, top, groups)
     group, names = labelled[0], [folder.name for folder in tree.with_images(top)]
     if len(labelled) > 1:
-        raise AmbiguousLayout(source, "two sets of splits lie here", [g.splits for g in labelled], names)
+        raise AmbiguousLayout(tree.source, "two sets of splits lie here", [g.splits for g in labelled], names)
     twice = next((split for split, folders in group.splits.items() if len(folders) > 1), None)
     if twice:
         both = " and ".join(printable(name) for name in group.splits[twice])
         one = {split: folders[:1] for split, folders in group.splits.items()}
-        raise AmbiguousLayout(source, f"{both} both mean the {twice} split", [one, group.splits], names)
+        raise AmbiguousLayout(tree.source, f"{both} both mean the {twice} split", [one, group.splits], names)
     left_out = [folder for folder in tree.with_images(top) if folder not in group.split_of]
     beside = [folder for folder in left_out if not (is_sidecar(folder.name) or is_unlabelled(folder.name))]
     alike = [folder for folder in beside if _repeat(_class_names(tree, tree.listing(folder)), group.known)]
     if beside and not _are_splits(group, beside, alike):
         words = " and ".join(printable(folder.name) for folder in group.labelled)
-        raise AmbiguousLayout(source, f"{words} may be splits, or classes like the others", [group.splits, {}], names)
+        raise AmbiguousLayout(
+            tree.source, f"{words} may be splits, or classes like the others", [group.splits, {}], names
+        )
     unlabelled = [listing for folder, listing in group.inside.items() if folder not in group.labelled]
     splits = {split: tuple(group.inside[top.folder / n] for n in folders) for split, folders in group.splits.items()}
     if TRAIN in group.split_of.values() and TRAIN not in splits:
@@ -270,43 +290,49 @@ def _are_splits(group: _Group, beside: Sequence[Path], alike: Sequence[Path]) ->
     return TRAIN in group.splits and (len({*group.split_of.values()}) > 1 or alike == beside)
 
 
-def _images_alone(tree: Tree, top: Listing, source: str, groups: Sequence[_Group]) -> Layout:
+def _images_alone(tree: Tree, top: Listing, groups: Sequence[_Group]) -> Layout:
     """No folder with the name of a split has class folders: classes, or a dataset whose labels are elsewhere."""
     folders = tree.with_images(top)
     named = {folder: split for group in groups for folder, split in group.split_of.items() if folder in folders}
     if not named or (len({*named.values()}) == 1 and len(folders) > len(named)):
-        return _as_classes(tree, top, source)
+        return _as_classes(tree, top)
     if len(named) == len(folders):
         return Layout(top, labelled=False)
     words = " and ".join(printable(folder.name) for folder in named)
     why = f"{words} are named like splits and hold no class folders, unlike a dataset with splits"
-    raise AmbiguousLayout(source, why, [{}], [folder.name for folder in folders])
+    raise AmbiguousLayout(tree.source, why, [{}], [folder.name for folder in folders])
 
 
-def _as_classes(tree: Tree, top: Listing, source: str, split_names: SplitNames = None) -> Layout:
+def _as_classes(tree: Tree, top: Listing, split_names: SplitNames = None) -> Layout:
     folders = tree.with_images(top)
-    if not folders or (len(folders) == 1 and holds_any_class(folders[0].name) and not tree.listing(folders[0]).folders):
-        return Layout(top, labelled=False)
+    holders = [f for f in folders if holds_any_class(f.name) and not tree.with_images(tree.listing(f))]
     if split_names is None:
-        _refuse_scattered_splits(tree, top, source)
-        _refuse_nested_copy(tree, top, source)
-    return Layout(top)
+        if len(holders) == 1 and all(folder in holders or is_sidecar(folder.name) for folder in folders):
+            return Layout(top, labelled=False)
+        _refuse_scattered_splits(tree, top)
+        _refuse_splits_below(tree, folders)
+        _refuse_nested_copy(tree, top)
+    return Layout(top, labelled=bool(folders))
 
 
-def _without_labels(tree: Tree, top: Listing, passed: Sequence[Listing], source: str) -> DataError:
+def _without_labels(tree: Tree, top: Listing, passed: Sequence[Listing]) -> DataError:
     """The error for images without class folders, with the option that takes the folders they lie in for classes."""
     names = [printable(folder.name) for folder in tree.with_images(top)]
     none = [f"If {first_few(names)} are the classes themselves: --split-names {NONE}"] if len(names) > 1 else []
     widest = next((listing for listing in passed if len(listing.folders) > 1), top)
-    return not_class_folders(source, widest.folder, *none)
+    return not_class_folders(tree.source, widest.folder, *none)
 
 
-def _refuse_scattered_splits(tree: Tree, top: Listing, source: str) -> None:
-    """Folders with words of splits that are no series, and the same classes in each: `dogs_train`, `cats_test`."""
+def _refuse_scattered_splits(tree: Tree, top: Listing) -> None:
+    """Words of splits, short or in no series, and the same classes in each: `tr`, `te`; `dogs_train`, `cats_test`."""
     splits: dict[str, list[str]] = {}
     classes = {}
     for folder in tree.with_images(top):
-        named = {SPLIT_WORDS[word] for word in words_of(folder.name) if word in SPLIT_WORDS}
+        named = {
+            SPLIT_WORDS.get(word) or SHORT[word]
+            for word in words_of(folder.name)
+            if word in SPLIT_WORDS or word in SHORT
+        }
         held = _class_names(tree, tree.listing(folder))
         if len(named) == 1 and held:
             splits.setdefault(named.pop(), []).append(folder.name)
@@ -314,10 +340,32 @@ def _refuse_scattered_splits(tree: Tree, top: Listing, source: str) -> None:
     if len(splits) > 1 and _Group({}, {}, classes).all_repeat:
         words = " and ".join(printable(folder.name) for folder in classes)
         names = [folder.name for folder in tree.with_images(top)]
-        raise AmbiguousLayout(source, f"{words} may be splits or classes", [splits, {}], names)
+        raise AmbiguousLayout(tree.source, f"{words} may be splits or classes", [splits, {}], names)
 
 
-def _refuse_nested_copy(tree: Tree, top: Listing, source: str) -> None:
+def _refuse_splits_below(tree: Tree, folders: Sequence[Path]) -> None:
+    """A dataset with splits beside other folders, or several of them: the root is one level too high."""
+    inner = [_unwrapped(tree, tree.listing(folder))[-1] for folder in folders]
+    found = [listing for listing in inner if any(len(group.splits) > 1 for group in _groups(tree, listing))]
+    if len(found) > 1:
+        names = first_few([printable(listing.folder.relative_to(tree.root)) for listing in found])
+        raise DataError(
+            f"{tree.source}: several datasets, each with splits of its own ({names}).",
+            hint=f"Give one of them: {tree.address(found[0].folder)}",
+        )
+    if found:
+        others = first_few([printable(folder.name) for folder in folders if folder not in _upwards(found[0].folder)])
+        raise DataError(
+            f"{tree.source}: one folder holds splits, others are beside it ({others}).",
+            hint=f"Give {tree.address(found[0].folder)}, or --split-names {NONE} where all are classes.",
+        )
+
+
+def _upwards(folder: Path) -> tuple[Path, ...]:
+    return (folder, *folder.parents)
+
+
+def _refuse_nested_copy(tree: Tree, top: Listing) -> None:
     """A folder that holds those beside it once more, as `flowers/flowers` does in some archives."""
     for folder in top.folders:
         inner = {f.name for f in tree.listing(folder).folders}
@@ -325,15 +373,14 @@ def _refuse_nested_copy(tree: Tree, top: Listing, source: str) -> None:
         if len(again) > 1 and 2 * len(again) > len(inner):
             shown = first_few([printable(name) for name in sorted(again)])
             raise DataError(
-                f"{source}: {printable(folder.name)} holds the folders beside it once more ({shown}).",
-                hint=f"Give {source}/{printable(folder.name)}, or move it elsewhere; --split-names {NONE} takes it "
-                "for a class.",
+                f"{tree.source}: {printable(folder.name)} holds the folders beside it once more ({shown}).",
+                hint=f"Give {tree.address(folder)}, or --split-names {NONE} where {printable(folder.name)} is a class.",
             )
 
 
-def _as_told(tree: Tree, top: Listing, source: str, split_names: Mapping[str, Sequence[str]]) -> Layout:
+def _as_told(tree: Tree, split_names: Mapping[str, Sequence[str]]) -> Layout:
     """The layout that `split_names` says, at the first level that has its folders."""
-    passed: list[Listing] = []
+    top, passed = tree.listing(tree.root), list[Listing]()
     names = [name for folders in split_names.values() for name in folders]
     while missing := [name for name in names if _folder_named(top, name) is None]:
         inside = tree.with_images(top)
@@ -341,7 +388,7 @@ def _as_told(tree: Tree, top: Listing, source: str, split_names: Mapping[str, Se
             have = [printable(folder.name) for folder in top.folders]
             guess = nearest(missing[0], have) or f"its folders: {first_few(have, 8) or 'none'}."
             hint = guess[0].upper() + guess[1:]
-            raise DataError(f'{source}: --split-names has "{missing[0]}", and no folder is called so.', hint=hint)
+            raise DataError(f'{tree.source}: --split-names has "{missing[0]}", and no folder is called so.', hint=hint)
         passed.append(top)
         top = tree.listing(inside[0])
     split_of = {_folder_named(top, name): split for split, folders in split_names.items() for name in folders}
@@ -349,7 +396,7 @@ def _as_told(tree: Tree, top: Listing, source: str, split_names: Mapping[str, Se
     for folder, classes in group.classes.items():
         if not classes:
             raise DataError(
-                f"{source}: {printable(folder.name)} holds no class folders with pictures, so it is no split.",
+                f"{tree.source}: {printable(folder.name)} holds no class folders with pictures, so it is no split.",
                 hint="Leave it out of --split-names.",
             )
     splits = {split: tuple(group.inside[f] for f in group.labelled if split_of[f] == split) for split in split_names}

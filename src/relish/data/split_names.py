@@ -27,6 +27,8 @@ SPLIT_WORDS = {
     **dict.fromkeys(["test", "testing", "tests", "tst", "holdout", "eval", "evaluation"], TEST),
 }
 """The split that each word of a folder's name, or of a table, means."""
+SHORT = {"tr": TRAIN, "tra": TRAIN, "va": VALIDATION, "vl": VALIDATION, "te": TEST, "ts": TEST, "tes": TEST}
+"""Words that may mean a split where the same classes are in each; languages go by such names too."""
 ELSE = {"eval": VALIDATION, "evaluation": VALIDATION, "trainval": "", "trainvalid": ""}
 """What these words mean where another folder means their split too; `trainval` then repeats others: it is no split."""
 UNLABELLED = frozenset(
@@ -63,7 +65,7 @@ HOLDERS = frozenset(
 SIDECARS = frozenset(
     {"annotation", "annotations", "label", "labels", "meta", "metadata", "list", "lists", "imagesets", "doc", "docs"}
     | {"code", "src", "script", "scripts", "notebook", "notebooks", "model", "models", "weights", "csv", "xml", "json"}
-    | {"sample", "example", "examples", "demo", "papers", "readme", "license", "logs"}
+    | {"sample", "example", "examples", "demo", "papers", "readme", "license", "logs", "masks", "trimaps"}
 )
 """Words of folders beside images that hold something else."""
 NEGATIONS = ("not", "no", "non", "in", "un", "without")
