@@ -66,7 +66,7 @@ LAYOUTS = {
         + folders("asl_alphabet_test/asl_alphabet_test/"),
         {"train": 6},
         ("A", "B", "C"),
-        "asl_alphabet_test has no class folders: it is not used.",
+        "asl_alphabet_test/asl_alphabet_test has no class folders: it is not used.",
     ),
     "chest x-ray": (
         folders(*(f"chest_xray/{s}" for s in ("train", "val", "test")), classes=NORMAL)
@@ -232,7 +232,7 @@ LAYOUTS = {
         ],
         {"train": 4},
         ("n01443537", "n01629819"),
-        "images has no class folders: it is not used.",
+        "val/images has no class folders: it is not used.",
     ),
     "cub-200": (
         [*folders("CUB_200_2011/images", classes=("001.Albatross", "002.Auklet")), "CUB_200_2011/parts/parts.txt"],
@@ -363,6 +363,9 @@ def test_each_option_of_a_refusal_is_one_that_works(tmp_path, name):
         (folders("plants/plants/train", "plants/plants/valid", "test/test/"), "Give pets/plants/plants, or"),
         (folders("art/new/train", "art/new/test", "muse/new/train", "muse/new/test"), "Give one of them: pets/art/new"),
         (folders("cells/cells/cells", "cells/cells"), "Give pets/cells/cells/cells"),
+        (folders("natural_images", "data/natural_images"), "data holds the folders beside it once more"),
+        (folders("train/", "test"), "train holds 2 pictures without class folders, unlike test"),
+        (["train/notes.txt", *folders("test")], "train holds no pictures, unlike test"),
         (folders(".", "flowers", classes=("rose", "tulip")), "holds the folders beside it once more"),
     ],
 )

@@ -133,7 +133,8 @@ def _from_splits(tree: Tree, layout: Layout, told: SplitNames, notes: _Notes) ->
                 images[split][name] += paths
     for listing in layout.unlabelled:
         notes.add_unused(listing)
-        notes.messages.append(f"{printable(listing.folder.name)} has no class folders: it is not used.")
+        name = printable(name_below(listing.folder, layout.top.folder))
+        notes.messages.append(f"{name} has no class folders: it is not used.")
     return images
 
 

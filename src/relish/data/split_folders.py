@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from relish.core.errors import DataError, nearest
-from relish.data.dataset import TEST, TRAIN, VALIDATION, first_few, plain_name
+from relish.data.dataset import TEST, TRAIN, VALIDATION, first_few, plain_name, plural
 from relish.data.layout import Found, Listing, everything_below, list_folder, not_class_folders, printable
 from relish.data.split_names import (
     NONE,
@@ -276,7 +276,7 @@ def _resolved(tree: Tree, top: Listing) -> Layout:
     unlabelled = [listing for folder, listing in group.inside.items() if folder not in group.labelled]
     splits = {split: tuple(group.inside[top.folder / n] for n in folders) for split, folders in group.splits.items()}
     if TRAIN in group.split_of.values() and TRAIN not in splits:
-        return Layout(top, labelled=False)
+        raise _without_training(tree, group)
     return Layout(top, (), splits, tuple(unlabelled), tuple(left_out), tuple(alike))
 
 
@@ -321,6 +321,18 @@ def _without_labels(tree: Tree, top: Listing, passed: Sequence[Listing]) -> Data
     none = [f"If {first_few(names)} are the classes themselves: --split-names {NONE}"] if len(names) > 1 else []
     widest = next((listing for listing in passed if len(listing.folders) > 1), top)
     return not_class_folders(tree.source, widest.folder, *none)
+
+
+def _without_training(tree: Tree, group: _Group) -> DataError:
+    """The error where others have class folders, and the folder to learn from has none."""
+    folder = next(folder for folder, split in group.split_of.items() if split == TRAIN)
+    count = len(tree.below(folder).images)
+    holds = f"{plural(count, 'picture')} without class folders" if count else "no pictures"
+    others = first_few([printable(other.name) for other in group.labelled])
+    return DataError(
+        f"{tree.source}: {printable(folder.name)} holds {holds}, unlike {others}.",
+        hint=f"Put class folders into {tree.address(folder)}, or give {tree.address(group.labelled[0])} alone.",
+    )
 
 
 def _refuse_scattered_splits(tree: Tree, top: Listing) -> None:
@@ -370,7 +382,7 @@ def _refuse_nested_copy(tree: Tree, top: Listing) -> None:
     for folder in top.folders:
         inner = {f.name for f in tree.listing(folder).folders}
         again = inner & {other.name for other in top.folders}
-        if len(again) > 1 and 2 * len(again) > len(inner):
+        if 2 * len(again) > len(inner) and (len(again) > 1 or holds_any_class(folder.name)):
             shown = first_few([printable(name) for name in sorted(again)])
             raise DataError(
                 f"{tree.source}: {printable(folder.name)} holds the folders beside it once more ({shown}).",
