@@ -24,6 +24,7 @@ class Tones:
 
     name = "tones"
     classes = CLASSES
+    value_range = None
     explains = False
 
     def __init__(self, pause: float = 0.0, decision: Decision | None = None) -> None:

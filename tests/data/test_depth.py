@@ -1,5 +1,6 @@
 """Images deeper than 8 bits: one scale for a dataset, and the same pixels whatever depth they were saved at."""
 
+import tarfile
 from io import BytesIO
 
 import numpy as np
@@ -9,8 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from relish.core.errors import DataError, ImageError
+from relish.data import survey as survey_module
 from relish.data.depth import Used, ValueRange, disagreement, found_range, range_sentence, value_range_of
+from relish.data.folder import index_folder
 from relish.data.image import mode_and_depth, open_image, used_values
+from relish.data.survey import survey
 from tests.deep_files import WHITE_IS_ZERO, png, tiff
 
 
@@ -277,3 +281,146 @@ def test_the_sentence_says_what_is_black_and_white_and_by_whose_choice():
     assert "-2.1 to 2.6 is black to white (what they use)" in range_sentence(
         ValueRange(-2.1, 2.6), floats((-2.1, 2.6)), 1
     )
+
+
+# ---- in a dataset ---------------------------------------------------------------------------------------------------
+
+
+PICTURES = {f"{name}/{number}": number + 10 * place for place, name in enumerate("ab") for number in range(4)}
+"""Name and seed of each drawn picture."""
+
+
+def photograph(seed):
+    """(48, 40) greys of a soft scene, some of them dark and without white."""
+    soft = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (6, 5), dtype=np.uint8))
+    values = np.asarray(soft.resize((40, 48), Image.Resampling.BICUBIC)).astype(int)
+    return values * (200 if seed % 3 else 90) // 255 if seed else np.clip(values * 2 - 100, 0, 255)
+
+
+def saved(root, encode, ending):
+    """The dataset of the drawn pictures, in files of another kind."""
+    for name, seed in PICTURES.items():
+        path = root / f"{name}.{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(photograph(seed)))
+    return index_folder(root, name="drawn", source=str(root))
+
+
+def png_of_8_bits(values):
+    file = BytesIO()
+    Image.fromarray(values.astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+KINDS = {
+    "16 bits": (lambda v: png(deep(v, 16)), "png"),
+    "14 bits": (lambda v: png(deep(v, 14)), "png"),
+    "12 bits": (lambda v: png(deep(v, 12)), "png"),
+    "10 bits": (lambda v: tiff(deep(v, 10)), "tif"),
+    "12 bits in colour": (lambda v: png(deep(np.dstack([v, v, v]), 12)), "png"),
+    "16 bits, zero is white": (lambda v: tiff(65535 - deep(v, 16), photometric=WHITE_IS_ZERO), "tif"),
+    "12 bits, zero is white": (lambda v: tiff(4095 - deep(v, 12), photometric=WHITE_IS_ZERO), "tif"),
+    "int32": (lambda v: tiff(deep(v, 12), "i4"), "tif"),
+    "uint32": (lambda v: tiff(deep(v, 16), "u4"), "tif"),
+    "floats to 1": (lambda v: tiff(v / 255, "f4"), "tif"),
+    "floats to 255": (lambda v: tiff(v, "f4"), "tif"),
+    "floats to 65,535": (lambda v: tiff(v * 257, "f8"), "tif"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_pictures_are_the_same_pixels_at_any_depth(kind, tmp_path):
+    """On one scale: guessed one by one, the dark ones would be as bright as the others."""
+    found = survey(saved(tmp_path, *KINDS[kind]))
+    assert len(found.used) == len(PICTURES)
+    for path in found.used:
+        expected = photograph(PICTURES[f"{path.parent.name}/{path.stem}"])
+        assert np.abs(opened(path, found.value_range) - expected[:, :, None]).max() <= 1, path
+
+
+def test_the_facts_of_deep_pictures_are_those_of_the_same_pictures_in_8_bits(tmp_path):
+    plain = survey(saved(tmp_path / "plain", png_of_8_bits, "png"))
+    twelve = survey(saved(tmp_path / "twelve", *KINDS["12 bits"]))
+    assert plain.depth == ""
+    assert twelve.depth.startswith("0 to 4,095 is black to white (12 bits) in 8 of 8 pictures")
+    assert plain.value_range is None
+    rows = [s.facts_of(sorted(s.facts)) for s in (plain, twelve)]
+    for field in ("pixels", "phash", "brightness"):
+        assert rows[0][field].tolist() == rows[1][field].tolist(), field
+
+
+def test_pictures_of_8_bits_are_read_once_and_their_values_never_looked_for(tmp_path, monkeypatch):
+    dataset = saved(tmp_path, png_of_8_bits, "png")
+    monkeypatch.setattr(survey_module, "used_values", None)
+    read, real = [], survey_module.open_image
+    monkeypatch.setattr(survey_module, "open_image", lambda *args, **more: read.append(more) or real(*args, **more))
+    found = survey(dataset)
+    assert [sorted(one) for one in read] == [["name"]] * len(PICTURES)
+    assert (found.used, found.value_range) == ({}, None)
+
+
+def test_8_bits_beside_16_are_one_dataset_where_each_uses_all_it_has(tmp_path):
+    saved(tmp_path, *KINDS["16 bits"])
+    for path in (tmp_path / "a").iterdir():
+        path.write_bytes(png_of_8_bits(photograph(PICTURES[f"a/{path.stem}"])))
+    found = survey(index_folder(tmp_path, name="drawn", source=str(tmp_path)))
+    assert "(16 bits) in 4 of 8 pictures" in found.depth
+    for path in found.sha256:
+        expected = photograph(PICTURES[f"{path.parent.name}/{path.stem}"])
+        assert np.abs(opened(path, found.value_range) - expected[:, :, None]).max() <= 1
+
+
+def test_pictures_that_are_not_on_one_scale_are_refused_or_looked_at_and_reported(tmp_path):
+    saved(tmp_path, *KINDS["floats to 1"])
+    for path in (tmp_path / "b").iterdir():
+        path.write_bytes(tiff(photograph(PICTURES[f"b/{path.stem}"]), "f4"))
+    dataset = index_folder(tmp_path, name="drawn", source=str(tmp_path))
+    with pytest.raises(DataError, match="drawn: the pictures deeper than 8 bits are not on one scale"):
+        survey(dataset)
+    assert "not on one scale" in survey(dataset, learnable=False).dataset.problem.message
+    assert survey(dataset, value_range=value_range_of("0..255")).dataset.problem is None
+
+
+def test_what_was_measured_once_is_remembered_for_its_range(tmp_path, monkeypatch):
+    monkeypatch.setattr(survey_module, "_SETTLED_NS", 0)
+    dataset = saved(tmp_path, *KINDS["12 bits"])
+    first = survey(dataset)
+    with monkeypatch.context() as patch:
+        for name in ("used_values", "open_image"):
+            patch.setattr(survey_module, name, None)  # whoever decodes again fails
+        again = survey(dataset)
+    assert (again.facts, again.used, again.value_range) == (first.facts, first.used, first.value_range)
+    other = survey(dataset, value_range=value_range_of("0..16383"))
+    assert other.fingerprint == first.fingerprint
+    paths = sorted(first.facts)
+    assert (4 * other.facts_of(paths)["brightness"]).tolist() == pytest.approx(
+        first.facts_of(paths)["brightness"].tolist(), abs=3
+    )
+
+
+def test_a_damaged_deep_picture_is_left_out_and_has_no_say(tmp_path):
+    dataset = saved(tmp_path, *KINDS["12 bits"])
+    path = tmp_path / "a" / "1.png"
+    path.write_bytes(png(deep(photograph(1), 16))[:-400])
+    found = survey(dataset)
+    assert [name for name, _ in found.unreadable] == ["a/1.png"]
+    assert found.value_range == ValueRange(0, 4095)
+
+
+def test_for_a_model_that_learned_from_8_bits_each_file_is_read_at_what_it_can_hold(tmp_path):
+    found = survey(saved(tmp_path, *KINDS["12 bits"]), value_range=None)
+    assert found.value_range is None
+    assert found.dataset.warnings[-1].startswith("8 pictures deeper than 8 bits, and the model learned from none such")
+    assert found.facts_of(list(found.facts))["brightness"].max() < 20
+
+
+def test_a_file_of_the_wild_with_floats_a_little_over_one_is_no_black_class(shared, tmp_path):
+    with tarfile.open(shared / "cases" / "11-float-over-one.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    root = tmp_path / "11-float-over-one" / "data"
+    found = survey(index_folder(root, name="floats", source=str(root)))
+    assert found.value_range == ValueRange(0, 1)
+    brightness = {path.parent.name: [] for path in found.facts}
+    for path in found.facts:
+        brightness[path.parent.name].append(float(found.facts_of([path])["brightness"][0]))
+    assert all(np.mean(values) > 50 for values in brightness.values()), brightness

@@ -86,14 +86,14 @@ def test_pictures_under_way_are_together_no_larger_than_the_largest_allowed(pict
     lock, now, most = threading.Lock(), [0], [0]
     real = reading.open_image
 
-    def opened(path):
+    def opened(path, **more):
         pixels = math.prod(size_from_header(path))
         with lock:
             now[0] += min(pixels, 4000)
             most[0] = max(most[0], now[0])
         time.sleep(0.005)
         try:
-            return real(path)
+            return real(path, **more)
         finally:
             with lock:
                 now[0] -= min(pixels, 4000)

@@ -24,6 +24,7 @@ from relish.data.dataset import (
     first_few,
     plain_name,
 )
+from relish.data.depth import NARROW
 from relish.data.split_names import split_words
 from relish.data.survey import Facts, Survey
 
@@ -49,6 +50,8 @@ class ImageSet:
     """Of each file."""
     facts: Facts
     """(N,), recorded by the survey."""
+    narrow: Bools | None = None
+    """(N,) bool: deeper than 8 bits, and its values span little of what is black to white; None: no image is."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -82,7 +85,16 @@ def image_set(surveyed: Survey) -> ImageSet:
         split_names=tuple(name for name, _ in splits),
         sha256=tuple(surveyed.sha256[path] for path in paths),
         facts=surveyed.facts_of(paths),
+        narrow=_narrow(surveyed, paths),
     )
+
+
+def _narrow(surveyed: Survey, paths: Sequence[Path]) -> Bools | None:
+    scale = surveyed.value_range
+    if scale is None:
+        return None
+    used = (surveyed.used.get(path) for path in paths)
+    return np.array([u is not None and 0 < u.high - u.low <= NARROW * (scale.high - scale.low) for u in used])
 
 
 def unreadable(surveyed: Survey) -> list[Finding]:
@@ -125,16 +137,25 @@ FEW_TO_EVALUATE = 100
 
 
 def hard_to_see(images: ImageSet) -> list[Finding]:
-    """Findings of the kinds `blank`, `dark` and `blurred`; an image is in the first that fits."""
+    """Findings of the kinds `blank`, `dark` and `blurred`; an image is in the first that fits.
+
+    A deep image with little to see may only be badly scaled: then nobody is told to take it out.
+    """
     contrast, brightness = images.facts["contrast"], images.facts["brightness"]
     blank = contrast <= BLANK_CONTRAST
-    dark = (brightness <= DARK_BRIGHTNESS) & ~blank
+    narrow = blank & images.narrow if images.narrow is not None else np.zeros(len(images), dtype=np.bool_)
+    blank &= ~narrow
+    dark = (brightness <= DARK_BRIGHTNESS) & ~blank & ~narrow
     detail = images.facts["sharpness"] / np.maximum(contrast.astype(np.float64) ** 2, 1.0)
-    blurred = (detail <= BLURRED_DETAIL) & ~blank & ~dark
+    blurred = (detail <= BLURRED_DETAIL) & ~blank & ~narrow & ~dark
     rare = max(1, RARE * len(images))
     return [
         *_found(images, blank, contrast, "blank", "seem blank or nearly so: one colour, hardly anything to see",
                 "Nothing can be learned from a blank picture: look at the file, and take it out.",
+                most=len(images), severity="warning"),
+        *_found(images, narrow, contrast, "dark",
+                "are deeper than 8 bits, and span so little of what is black to white that hardly anything can be seen",
+                "If another program shows more, the scale is not theirs: give it, as --value-range 0..4095.",
                 most=len(images), severity="warning"),
         *_found(images, dark, brightness, "dark", "seem very dark",
                 "Look whether their class can still be seen; if not, brighten them or take them out.", most=rare),

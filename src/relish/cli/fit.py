@@ -48,6 +48,7 @@ def fit(
     sha256: o.Sha256 = None,
     split_names: o.SplitNames = None,
     strict: o.Strict = False,
+    value_range: o.ValueRange = None,
     track: Annotated[
         str | None, Option(help="Tell a tracker of the run's figures: tensorboard, wandb, …", show_default=False)
     ] = None,

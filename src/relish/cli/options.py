@@ -118,6 +118,14 @@ SplitNames = Annotated[
         show_default="names and contents say it",
     ),
 ]
+ValueRange = Annotated[
+    str | None,
+    Option(
+        metavar="LOW..HIGH",
+        help="Values of black and white in pictures deeper than 8 bits, such as 0..4095.",
+        show_default="found in all of them together",
+    ),
+]
 Strict = Annotated[bool, Option("--strict", help="An unreadable picture is an error.")]
 Json = Annotated[bool, Option("--json", help="One JSON document on standard output, and nothing else there.")]
 Runs = Annotated[Path, Option(help="Folder where runs are kept and looked for.")]

@@ -24,6 +24,7 @@ def show(
     source: o.Source = None,
     weights: o.Weights = None,
     image_size: o.ImageSize = None,
+    value_range: o.ValueRange = None,
     seed: Annotated[int, Option(help="Of the crops, with --recipe.", min=0)] = 0,
     split_names: o.SplitNames = None,
     out: Annotated[Path, Option(help="The picture to write.")] = Path("pictures.png"),

@@ -27,6 +27,7 @@ def sweep(
     mapping: o.Mappings = None,
     val_split: Annotated[float, Option(help="Share of the training pictures held back.")] = 0.2,
     split_names: o.SplitNames = None,
+    value_range: o.ValueRange = None,
     workers: o.Workers = None,
     seed: Annotated[int, Option(help="Of every random draw.", min=0)] = 0,
     device: o.Device = "auto",

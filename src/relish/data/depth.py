@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ from relish.core.errors import DataError
 Values = npt.NDArray[Any]
 Pixels = npt.NDArray[np.uint8]
 
+AskedRange = str | Sequence[float] | None
+"""The values of black and white as a user gives them, `0..4095` or two numbers; None where they are to be found."""
 WHITES = (255.0, 1023.0, 4095.0, 16383.0, 65535.0, 2.0**31 - 1, 2.0**32 - 1)
 """The usual values of white: of 8, 10, 12, 14, 16, 31 and 32 bits; of floating-point images 1 as well."""
 OVERSHOOT = 0.1
@@ -81,6 +83,24 @@ def value_range_of(given: str | Sequence[float]) -> ValueRange:
             f"--value-range {given}: not of the form LOW..HIGH, the values of black and white.", hint="Such as 0..4095."
         ) from None
     return ValueRange(low, high, given=True)
+
+
+def range_to_take(given: AskedRange) -> ValueRange | Literal["found"]:
+    """The range that was asked for, for `survey`; "found" where none was.
+
+    Raises:
+        DataError: as `value_range_of`.
+    """
+    return "found" if given is None else value_range_of(given)
+
+
+def range_option(given: AskedRange) -> str | None:
+    """The range that was asked for, as a request keeps it.
+
+    Raises:
+        DataError: as `value_range_of`.
+    """
+    return None if given is None else value_range_of(given).option
 
 
 class Used(NamedTuple):

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from relish.core.errors import ImageError
 from relish.core.runtime import derive_seed, free_memory, give_memory_back, rng_for, seeded, usable_cores
 from relish.data.dataset import Split
+from relish.data.depth import ValueRange
 from relish.data.image import MAX_PIXELS, ImageSource, open_image, size_from_header
 from relish.data.transforms import (
     CROP_AREA,
@@ -124,12 +125,12 @@ def training_batches(
         DataError: the transform does not return an image.
     """
     if transform is not None:
-        images = _Images(split, partial(_user_pixels, transform, preprocessing, seed, epoch))
+        pixels = partial(_user_pixels, transform, preprocessing, seed, epoch)
+        images = _Images(split, pixels, preprocessing.value_range)
     else:
         pixels = partial(_training_pixels, preprocessing, smallest, seed, epoch)
-        images = _Images(
-            split, pixels, min_side(preprocessing, smallest) if scaled else None, None if workers else opened
-        )
+        least = min_side(preprocessing, smallest) if scaled else None
+        images = _Images(split, pixels, preprocessing.value_range, least, None if workers else opened)
     yield from _single_view(_read(images, batches, workers))
 
 
@@ -150,12 +151,14 @@ def view_batches(
     """Every image in every view; the random crop of a view depends on the view and the image's content alone.
 
     Args:
+        views: one or more, with the same `value_range`, since an image is opened once for all.
         contents: N hashes; only views above 0 need them.
 
     Raises:
         ImageError: an image can no longer be opened.
     """
-    return _read(_Images(split, partial(_view_pixels, views, contents)), batches, workers)
+    images = _Images(split, partial(_view_pixels, views, contents), views[0].preprocessing.value_range)
+    return _read(images, batches, workers)
 
 
 class _Unreadable(NamedTuple):
@@ -172,16 +175,19 @@ class _Images(Dataset["tuple[tuple[Tensor, ...], int, int] | _Unreadable"]):
         self,
         split: Split,
         pixels: Callable[[Image.Image, int], tuple[Tensor, ...]],
+        value_range: ValueRange | None,
         min_side: int | None = None,
         opened: "OpenedImages | None" = None,
     ) -> None:
-        self.split, self.pixels, self.min_side = split, pixels, min_side
-        self.opening = open_image if opened is None else opened.open
+        self.split, self.pixels = split, pixels
+        self.opening = partial(
+            open_image if opened is None else opened.open, min_side=min_side, value_range=value_range
+        )
 
     def __getitem__(self, turn: int) -> "tuple[tuple[Tensor, ...], int, int] | _Unreadable":
         position = turn % len(self.split)
         try:
-            image = self.opening(self.split.paths[position], min_side=self.min_side)
+            image = self.opening(self.split.paths[position])
         except ImageError as error:
             return _Unreadable(error.name, error.reason)
         return self.pixels(image, turn), int(self.split.labels[position]), position
@@ -256,21 +262,22 @@ class OpenedImages:
 
     def __init__(self) -> None:
         self._bytes_left = _bytes_allowed()
-        self._images: dict[tuple[Path, int | None], Image.Image] = {}
+        self._images: dict[tuple[Path, int | None, ValueRange | None], Image.Image] = {}
 
-    def open(self, path: Path, *, min_side: int | None = None) -> Image.Image:
+    def open(self, path: Path, *, min_side: int | None = None, value_range: ValueRange | None = None) -> Image.Image:
         """As `open_image`; the image is shared, so it must not be changed.
 
         Raises:
             ImageError: the image can no longer be opened.
         """
-        image = self._images.get((path, min_side))
+        key = (path, min_side, value_range)
+        image = self._images.get(key)
         if image is None:
-            image = open_image(path, min_side=min_side)
+            image = open_image(path, min_side=min_side, value_range=value_range)
             size = 4 * image.width * image.height  # Pillow keeps an RGB pixel in four bytes
             if size <= self._bytes_left:
                 self._bytes_left -= size
-                self._images[path, min_side] = image
+                self._images[key] = image
         return image
 
 
@@ -390,7 +397,7 @@ def _from_path(path: Path | str, preprocessing: Preprocessing, limit: "_PixelLim
 
 def _ready(image: ImageSource, preprocessing: Preprocessing) -> Ready:
     try:
-        return evaluation_transform(open_image(image), preprocessing)
+        return evaluation_transform(open_image(image, value_range=preprocessing.value_range), preprocessing)
     except ImageError as error:
         return error.reason
 

@@ -12,10 +12,10 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import imagehash
 import numpy as np
@@ -28,8 +28,9 @@ from relish.core.errors import DataError, ImageError
 from relish.core.io import fingerprint
 from relish.core.progress import SILENT, Progress
 from relish.core.runtime import usable_cores
-from relish.data.dataset import TRAIN, Dataset, Finding, first_few, named_counts
-from relish.data.image import MAX_PIXELS, has_more_frames, mode_and_depth, open_image
+from relish.data.dataset import TRAIN, Dataset, Finding, first_few, named_counts, plural
+from relish.data.depth import Used, ValueRange, disagreement, found_range, range_sentence
+from relish.data.image import MAX_PIXELS, has_more_frames, mode_and_depth, open_image, used_values
 from relish.data.image_files import HEIF_INSTALLED, unreadable_reason
 
 # ---- facts of an image's pixels -------------------------------------------------------------------------------------
@@ -127,7 +128,7 @@ _CHUNK = 256
 """Files between two accesses to the cache; a kill loses at most as many outcomes."""
 _SETTLED_NS = 2_000_000_000
 """Nanoseconds; a file changed less than this before it was read may change again within one tick of its clock."""
-_RULES = f"4/{PIL.__version__}/{MAX_PIXELS}/{HEIF_INSTALLED}"
+_RULES = f"5/{PIL.__version__}/{MAX_PIXELS}/{HEIF_INSTALLED}"
 """What can be opened depends on this; raise the first number when `image.py` accepts more or less than before,
 or `facts_of` measures otherwise."""
 
@@ -152,6 +153,19 @@ class Outcome:
     """A row of `FACTS`; empty where it cannot be opened."""
     lasting: bool = True
     """Whether the outcome depends on the file's bytes alone: a permission or a lack of memory may change."""
+    used: Used | None = None
+    """The values of an image deeper than 8 bits."""
+    value_range: ValueRange | None = None
+    """What was black and white in it when the facts were recorded."""
+
+    def is_scaled(self, value_range: ValueRange | None) -> bool:
+        """Whether the facts are those of this range."""
+        return bool(self.facts) and self.value_range == value_range
+
+    def as_json(self) -> list[Any]:
+        """What the cache keeps of it."""
+        scale = None if self.value_range is None else astuple(self.value_range)
+        return [self.sha256, self.reason, self.facts.hex(), self.used, scale]
 
 
 @dataclass(frozen=True)
@@ -168,6 +182,10 @@ class Survey:
     """A row of `FACTS` for each image that is left."""
     fingerprint: str
     """Of all (name, class, split, SHA-256), whatever their order and wherever the root: equal means the same data."""
+    used: Mapping[Path, Used] = field(default_factory=dict)
+    """The values of each image deeper than 8 bits."""
+    value_range: ValueRange | None = None
+    """What is black and white in these, one range for all; None where there are none, or nobody is to find one."""
     findings: tuple[Finding, ...] = ()
     """Findings of the check of the images, where there was one."""
 
@@ -175,22 +193,53 @@ class Survey:
         """(N,) of `FACTS`, in the order of the paths."""
         return np.frombuffer(b"".join(self.facts[path] for path in paths), dtype=FACTS)
 
+    @property
+    def depth(self) -> str:
+        """What is black and white in the images deeper than 8 bits, in a sentence; empty where there are none."""
+        if self.value_range is None or not self.used:
+            return ""
+        return range_sentence(self.value_range, list(self.used.values()), len(self.facts))
 
-def survey(dataset: Dataset, *, progress: Progress = SILENT, strict: bool = False, learnable: bool = True) -> Survey:
+
+def survey(
+    dataset: Dataset,
+    *,
+    progress: Progress = SILENT,
+    strict: bool = False,
+    learnable: bool = True,
+    value_range: ValueRange | Literal["found"] | None = "found",
+) -> Survey:
     """Hash and decode every image; files that have not changed since an earlier survey come from the cache.
+
+    Images deeper than 8 bits are read twice: once for the values they use, and once more for their facts, when what is
+    black and white in the whole dataset is known.
 
     Args:
         dataset: its files are only read.
         progress: shows a bar.
         strict: refuse the dataset if any image cannot be opened, instead of leaving those out.
         learnable: refuse a dataset that can no longer be trained on; otherwise its `problem` says why.
+        value_range: of images deeper than 8 bits: found in all of them together, given, or a model's; None takes what
+            each file says, as a model does that learned from 8 bits.
 
     Raises:
         DataError: `strict` and an image cannot be opened; if `learnable`, a class has lost all its training images,
-            or a split all its images.
+            or a split all its images, or images deeper than 8 bits are not on one scale.
     """
     paths = list(dict.fromkeys(path for split in dataset.splits.values() for path in split.paths))
-    outcomes = _examine_all(dataset, paths, progress)
+    outcomes = _examine_all(paths, progress, "reading pictures")
+    used = {path: outcome.used for path, outcome in outcomes.items() if outcome.used}
+    problem = None
+    if value_range == "found":
+        value_range, problem = _found_range(dataset, used)
+        if problem is not None and learnable:
+            raise problem
+    if used and value_range is None:
+        words = f"{plural(len(used), 'picture')} deeper than 8 bits, and the model learned from none such"
+        dataset = dataset.with_splits(dataset.splits, f"{words}: each is read at what its own file can hold.")
+    if used:
+        known = {path: outcomes[path] for path in used}
+        outcomes |= _examine_all(list(used), progress, "scaling pictures", Scaling(value_range, known))
     reasons = {path: outcome.reason for path, outcome in outcomes.items() if outcome.reason}
     unreadable = tuple((dataset.label(path), reason) for path, reason in reasons.items())
     listed = first_few([f"{label} ({reason})" for label, reason in unreadable])
@@ -202,24 +251,52 @@ def survey(dataset: Dataset, *, progress: Progress = SILENT, strict: bool = Fals
         problem = DataError(lost, hint=f"{dataset.name}: {summary}.\n  Mend or replace them.")
         if learnable:
             raise problem
+    if problem is not None:
         kept = replace(kept, problem=problem)
     sha256 = {path: outcome.sha256 for path, outcome in outcomes.items() if not outcome.reason}
     facts = {path: outcome.facts for path, outcome in outcomes.items() if not outcome.reason}
-    return Survey(kept, unreadable, sha256, facts, _fingerprint(kept, sha256))
+    used = {path: one for path, one in used.items() if path in facts}
+    return Survey(kept, unreadable, sha256, facts, _fingerprint(kept, sha256), used, value_range)
+
+
+def _found_range(dataset: Dataset, used: Mapping[Path, Used]) -> tuple[ValueRange | None, DataError | None]:
+    """One range for all images deeper than 8 bits, and why they are not on one scale where they are not."""
+    if not used:
+        return None, None
+    problem = disagreement({dataset.label(path): one for path, one in used.items()})
+    if problem is not None:
+        problem = DataError(f"{dataset.name}: {problem.message}", hint=problem.hint)
+    return found_range(list(used.values())), problem
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
-def _examine_all(dataset: Dataset, paths: Sequence[Path], progress: Progress) -> dict[Path, Outcome]:
+class Scaling(NamedTuple):
+    """For a second look at images deeper than 8 bits."""
+
+    value_range: ValueRange | None
+    """What is black and white in them; None: what each file says."""
+    known: Mapping[Path, Outcome]
+    """Of the first look."""
+
+
+def _examine_all(
+    paths: Sequence[Path], progress: Progress, title: str, scaling: Scaling | None = None
+) -> dict[Path, Outcome]:
+    """Every path with the outcome of reading it; without a `scaling`, of deep images the values alone."""
+    if scaling is not None:
+        paths = [path for path in paths if not scaling.known[path].is_scaled(scaling.value_range)]
+        if not paths:
+            return {}
     outcomes: dict[Path, Outcome] = {}
     # Decoding releases Python's lock, so threads are enough, and cheaper than processes.
     pool = ThreadPoolExecutor(min(16, usable_cores()), thread_name_prefix="survey")
     try:
         cache = Cache(progress)
-        with progress.bar("reading pictures", len(paths)) as bar:
+        with progress.bar(title, len(paths)) as bar:
             for start in range(0, len(paths), _CHUNK):
-                for path, outcome in _examine_chunk(paths[start : start + _CHUNK], pool, cache):
+                for path, outcome in _examine_chunk(paths[start : start + _CHUNK], pool, cache, scaling):
                     outcomes[path] = outcome
                     bar.advance()
     finally:
@@ -227,15 +304,17 @@ def _examine_all(dataset: Dataset, paths: Sequence[Path], progress: Progress) ->
     return outcomes
 
 
-def _examine_chunk(chunk: Sequence[Path], pool: ThreadPoolExecutor, cache: Cache) -> Iterator[tuple[Path, Outcome]]:
+def _examine_chunk(
+    chunk: Sequence[Path], pool: ThreadPoolExecutor, cache: Cache, scaling: Scaling | None
+) -> Iterator[tuple[Path, Outcome]]:
     """Each path with the outcome of reading it, in the order given."""
     keys = list(pool.map(_key, chunk))
-    known = _cached(cache, [key for key in keys if key])
+    known = {} if scaling else _cached(cache, [key for key in keys if key])
+    examine = partial(_examine, known=known, scaling=scaling)
     entries: dict[bytes, bytes] = {}
-    for path, key, outcome in zip(chunk, keys, pool.map(partial(_examine, known=known), chunk, keys), strict=True):
+    for path, key, outcome in zip(chunk, keys, pool.map(examine, chunk, keys), strict=True):
         if key and key not in known and _is_cacheable(key, outcome):
-            values = [*key[1:], _RULES, outcome.sha256, outcome.reason, outcome.facts.hex()]
-            entries[key.path] = json.dumps(values).encode()
+            entries[key.path] = json.dumps([*key[1:], _RULES, *outcome.as_json()]).encode()
         yield path, outcome
     cache.remember(_KIND, entries)
 
@@ -248,7 +327,7 @@ def _key(path: Path) -> FileKey | None:
     return FileKey(os.fsencode(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _examine(path: Path, key: FileKey | None, known: Mapping[FileKey, Outcome]) -> Outcome:
+def _examine(path: Path, key: FileKey | None, known: Mapping[FileKey, Outcome], scaling: Scaling | None) -> Outcome:
     if key is not None and key in known:
         return known[key]
     try:
@@ -259,18 +338,44 @@ def _examine(path: Path, key: FileKey | None, known: Mapping[FileKey, Outcome]) 
         return Outcome("", unreadable_reason(error), lasting=False)
     except MemoryError:
         return Outcome("", "not enough memory to read it", lasting=False)
-    return _decode(content, str(path))
+    if scaling is None:
+        return _decode(content, str(path))
+    return _scale(content, str(path), scaling.value_range, scaling.known[path])
 
 
 def _decode(content: bytes, name: str) -> Outcome:
+    """The outcome of an image of 8 bits, or of a deeper one with its values and without facts."""
     sha256 = hashlib.sha256(content).hexdigest()
     try:
+        mode, is_deep = mode_and_depth(content)
+        if is_deep:
+            return Outcome(sha256, "", used=used_values(content, name=name))
         image = open_image(content, name=name)
-        return Outcome(sha256, "", facts_of(image, mode_and_depth(content)[0], has_more_frames(content)))
+        return Outcome(sha256, "", facts_of(image, mode, has_more_frames(content)))
     except ImageError as error:
         return Outcome(sha256, error.reason, lasting=not isinstance(error.__cause__, MemoryError))
     except MemoryError:
         return Outcome(sha256, "not enough memory to look at it", lasting=False)
+
+
+def _scale(content: bytes, name: str, value_range: ValueRange | None, known: Outcome) -> Outcome:
+    """The outcome of an image deeper than 8 bits.
+
+    Args:
+        known: of the first look at it.
+    """
+    same = hashlib.sha256(content).hexdigest() == known.sha256
+    found = known if same else _decode(content, name)
+    if found.used is None:
+        return found
+    try:
+        image = open_image(content, name=name, value_range=value_range)
+        facts = facts_of(image, mode_and_depth(content)[0], has_more_frames(content))
+        return replace(found, facts=facts, value_range=value_range)
+    except ImageError as error:
+        return replace(found, reason=error.reason, lasting=False)
+    except MemoryError:
+        return replace(found, reason="not enough memory to look at it", lasting=False)
 
 
 def _is_cacheable(key: FileKey, outcome: Outcome) -> bool:
@@ -282,9 +387,13 @@ def _cached(cache: Cache, keys: Sequence[FileKey]) -> dict[FileKey, Outcome]:
     found: dict[FileKey, Outcome] = {}
     by_path = {key.path: key for key in keys}
     for path, entry in cache.recall(_KIND, by_path):
-        *state, sha256, reason, facts = json.loads(entry)
+        *state, sha256, reason, facts, used, value_range = json.loads(entry)
         if state == [*by_path[path][1:], _RULES]:
-            found[by_path[path]] = Outcome(sha256, reason, bytes.fromhex(facts))
+            outcome = Outcome(sha256, reason, bytes.fromhex(facts))
+            if used is not None:
+                scale = None if value_range is None else ValueRange(*value_range)
+                outcome = replace(outcome, used=Used(*used), value_range=scale)
+            found[by_path[path]] = outcome
     return found
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from relish.core.errors import DataError, ModelError
+from relish.data.depth import ValueRange
 
 Interpolation = Literal["bilinear", "bicubic"]
 Framing = Literal["squash", "crop", "letterbox"]
@@ -47,6 +48,9 @@ class Preprocessing:
     framing: Framing = "squash"
     """How a rectangular image becomes a square: `squash` scales both sides to `resize`, as the book does; `crop` keeps
     their ratio and cuts more off the longer side; `letterbox` keeps the ratio and pads with the mean colour."""
+    value_range: ValueRange | None = None
+    """What is black and white in images deeper than 8 bits, for `open_image`; None where all that were learned from had
+    8 bits."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.image_size <= self.resize:
@@ -62,8 +66,9 @@ class Preprocessing:
         return {"crop": "cropped", "letterbox": "letterboxed"}[self.framing]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+        """Plain values for JSON; without a `value_range` where there is none."""
+        values = asdict(self)
+        return values if self.value_range else {name: value for name, value in values.items() if name != "value_range"}
 
 
 def preprocessing_from(header: Mapping[str, str], otherwise: Preprocessing) -> Preprocessing:
@@ -81,10 +86,14 @@ def preprocessing_from(header: Mapping[str, str], otherwise: Preprocessing) -> P
 
 
 def book_preprocessing(
-    image_size: int, mean: tuple[float, float, float], std: tuple[float, float, float]
+    image_size: int,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    value_range: ValueRange | None = None,
 ) -> Preprocessing:
     """The book's test images at any size: scaled in the ratio 256 to 224, then cropped in the middle."""
-    return Preprocessing(image_size=image_size, resize=round(image_size * BOOK_RESIZE), mean=mean, std=std)
+    resize = round(image_size * BOOK_RESIZE)
+    return Preprocessing(image_size=image_size, resize=resize, mean=mean, std=std, value_range=value_range)
 
 
 def evaluation_transform(image: Image.Image, preprocessing: Preprocessing) -> Tensor:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from relish.core.errors import Failed, ImageError, ModelError
+from relish.core.errors import DataError, Failed, ImageError, ModelError
 from relish.data.dataset import class_name
+from relish.data.depth import ValueRange
 from relish.data.image import ImageSource, open_image
 from relish.evaluation.prediction import HEADER_KEY, Decision, Prediction, decision_from, predictions
 
@@ -42,7 +43,7 @@ class About(BaseModel):
     precision: str = Field(pattern="^(f32|int8)$")
     """What the network computes in; all else is float32 and float64."""
     preprocessing: dict[str, Any]
-    """For information: the graph does it."""
+    """For information: the graph does it, but for `value_range`, which is for whoever opens the images."""
     source: str = ""
     recipe: dict[str, Any] = Field(default_factory=dict)
     model_sha256: str = Field(pattern="^[0-9a-f]{64}$")
@@ -52,6 +53,12 @@ class About(BaseModel):
     """What was measured against the model in PyTorch."""
     speed: dict[str, Any] = Field(default_factory=dict)
     """How fast both were where the file was made: the only metadata that differs from one export to the next."""
+
+    @property
+    def value_range(self) -> ValueRange | None:
+        """What is black and white in images deeper than 8 bits, for `open_image`."""
+        found = self.preprocessing.get("value_range")
+        return None if found is None else TypeAdapter(ValueRange).validate_python(found)
 
     @field_validator("classes")
     @classmethod
@@ -93,11 +100,12 @@ def about_from(path: str, words: Mapping[str, str]) -> About:
         about = About.model_validate({**found, HEADER_KEY: decision_from(words)})
         # Raises where the positive class is not one of two.
         about.decision.decide(np.full((1, len(about.classes)), 1 / len(about.classes)), about.classes)
+        _ = about.value_range  # refused now, if it cannot be read
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         raise _damaged(path, f"{field}: {first['msg']}") from error
-    except (ValueError, RecursionError, ModelError) as error:
+    except (ValueError, RecursionError, ModelError, DataError) as error:
         raise _damaged(path, str(error)) from error
     return about
 
@@ -147,7 +155,7 @@ class OnnxClassifier:
                 if isinstance(image, ImageError):
                     name = image.name
                     raise image
-                pixels = np.asarray(open_image(image))
+                pixels = np.asarray(open_image(image, value_range=self.about.value_range))
             except ImageError as error:
                 yield from self._predicted(waiting)
                 yield Prediction(name, error=error.reason)

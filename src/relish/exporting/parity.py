@@ -23,6 +23,7 @@ from torch import nn
 from relish.core.progress import Progress
 from relish.core.runtime import processor_name
 from relish.data.dataset import Split
+from relish.data.depth import ValueRange
 from relish.data.image import open_image
 from relish.data.transforms import Preprocessing, evaluation_transform, normalise, stacked
 from relish.evaluation.metrics import Proportion
@@ -98,6 +99,7 @@ def certify(
     decision: Decision,
     classes: Sequence[str],
     *,
+    value_range: ValueRange | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Certificate]:
     """Compare exported graphs with PyTorch on every image, in turns, so that both are timed under the same load.
@@ -109,6 +111,7 @@ def certify(
         names: of the images, for the certificate.
         decision: how all of them predict a class from probabilities.
         classes: the K class names.
+        value_range: of the model, for `open_image`.
 
     Returns:
         A certificate for each graph.
@@ -120,7 +123,7 @@ def certify(
     measured: dict[str, _Measured] = {name: [] for name in models}
     with _one_thread(), (progress or Progress()).bar("comparing", len(split)) as bar:
         for path in split.paths:
-            image = open_image(path)
+            image = open_image(path, value_range=value_range)
             for name, probabilities_of in models.items():
                 began = time.perf_counter()
                 row = probabilities_of(image)

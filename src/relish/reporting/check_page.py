@@ -12,6 +12,7 @@ from typing import Any
 from relish.core.errors import ImageError, one_line
 from relish.core.io import write_text
 from relish.data.dataset import KINDS, SEVERITIES, Finding, Kind, first_few
+from relish.data.depth import ValueRange
 from relish.data.image import open_image
 from relish.reporting.page import Embedded, embed, render, whole_percent
 
@@ -100,6 +101,7 @@ def write_check_page(
     *,
     heading: str,
     images: int,
+    value_range: ValueRange | None = None,
 ) -> None:
     """Write the page.
 
@@ -109,11 +111,12 @@ def write_check_page(
         captions: a few words for each image, such as its split and class.
         typical: for each class, names of images that are surely of it, to compare doubtful ones with.
         images: how many were checked.
+        value_range: of images deeper than 8 bits, for `open_image`.
 
     Raises:
         WriteFailed: no space or no permission.
     """
-    gallery = _Gallery(files, captions, typical)
+    gallery = _Gallery(files, captions, typical, value_range)
     sections = [gallery.section(kind, held) for kind, held in _by_kind(findings).items()]
     write_text(path, render("check.html", title=heading, count=images, sections=sections))
 
@@ -125,6 +128,7 @@ class _Gallery:
     files: Mapping[str, Path]
     captions: Mapping[str, str]
     typical: Mapping[str, Sequence[str]]
+    value_range: ValueRange | None
     embedded: dict[str, Embedded] = field(default_factory=dict)
 
     def section(self, kind: Kind, findings: Sequence[Finding]) -> dict[str, Any]:
@@ -151,7 +155,7 @@ class _Gallery:
         """An image as the page shows it."""
         if name not in self.embedded:
             try:
-                self.embedded[name] = embed(open_image(self.files[name]), SIDE)
+                self.embedded[name] = embed(open_image(self.files[name], value_range=self.value_range), SIDE)
             except (KeyError, ImageError):
                 self.embedded[name] = _CANNOT_BE_SHOWN
         caption = self.captions.get(name, "")

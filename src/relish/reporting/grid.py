@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from relish.core.errors import DataError, nearest
 from relish.data.dataset import Split, class_name
+from relish.data.depth import ValueRange
 from relish.data.image import open_image
 
 Captioned = tuple[Image.Image, str]
@@ -73,6 +74,7 @@ def first_and_last(
     last: str | None = None,
     rows: int = 2,
     columns: int = 8,
+    value_range: ValueRange | None = None,
 ) -> Image.Image:
     """The book's look at a dataset: the first images of one class over the last ones, last first, of another.
 
@@ -83,6 +85,7 @@ def first_and_last(
         last: the class of the lower rows, otherwise the last one.
         rows: rows in all, at least 1; the upper half, and the middle row, belong to `first`.
         columns: images in a row, at least 1.
+        value_range: of images deeper than 8 bits, for `open_image`.
 
     Returns:
         The grid, each image with its class under it; of a class with fewer images, all of them.
@@ -100,7 +103,7 @@ def first_and_last(
     side = round(PIXELS * SCALE)
     cells = [
         # Made smaller at once: sixteen images from a good camera would fill two gigabytes.
-        [(fitted(open_image(path), side), name) for path in paths]
+        [(fitted(open_image(path, value_range=value_range), side), name) for path in paths]
         for found, name in ((heads, upper), (tails, lower))
         for paths in (found[i : i + columns] for i in range(0, len(found), columns))
     ]

@@ -15,6 +15,7 @@ from pathlib import PurePath
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
+from pydantic import TypeAdapter
 
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import SEVERITIES, Finding
@@ -278,9 +279,11 @@ def _use(name: str, header: Mapping[str, str]) -> list[str]:
     else:
         lines += ["", *fenced("bash", shell)]
     if "preprocessing" in header:
-        preprocessing = Preprocessing(**json.loads(header["preprocessing"]))
+        preprocessing = TypeAdapter(Preprocessing).validate_json(header["preprocessing"])
         size = preprocessing.image_size
         lines += ["", f"Pictures of any size are {preprocessing.framing_words}, and scaled to {size} × {size} pixels."]
+        if preprocessing.value_range is not None:
+            lines[-1] += f" Deeper than 8 bits: {preprocessing.value_range.words} is black to white."
     return lines
 
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from relish.core.errors import ImageError
+from relish.data.depth import ValueRange
 from relish.data.image import open_image, size_from_header
 from relish.evaluation.prediction import Decision, Prediction, predictions
 from relish.exporting.onnx_classifier import OnnxClassifier
@@ -35,6 +36,8 @@ class Model(Protocol):
     """What to call it, such as the folder it came from."""
     classes: tuple[str, ...]
     decision: Decision
+    value_range: ValueRange | None
+    """What is black and white in images deeper than 8 bits."""
     explains: bool
     """Whether `explain` can be called."""
 
@@ -66,6 +69,7 @@ class ExportedModel:
         self.name = self._classifier.path.name
         self.classes = self._classifier.classes
         self.decision = self._classifier.about.decision
+        self.value_range = self._classifier.about.value_range
 
     def prepare(self, image: Image.Image) -> Pixels:
         """(H, W, 3) uint8: the file does the preprocessing."""
@@ -230,7 +234,8 @@ class Predictor:
         if reason := self._limits.reason_to_refuse(size):
             raise ImageError(upload.name, reason)
         async with self._pixels.acquired(size[0] * size[1]):
-            yield await self._in_decoder(partial(open_image, upload.content, name=upload.name))
+            opening = partial(open_image, upload.content, name=upload.name, value_range=self._model.value_range)
+            yield await self._in_decoder(opening)
 
     async def _in_decoder(self, work: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._decoders, work, *args)

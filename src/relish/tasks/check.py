@@ -19,6 +19,7 @@ from relish.core.io import write_text
 from relish.core.progress import Progress
 from relish.core.runtime import keep_freed_memory
 from relish.data.dataset import Dataset, Finding
+from relish.data.depth import AskedRange, ValueRange, range_to_take
 from relish.data.loader import View
 from relish.data.sources import DataSource, Reading, find_dataset
 from relish.data.split_names import SplitNames
@@ -50,6 +51,8 @@ class Check:
     """As it was found; nothing in it was changed."""
     checked: Checked
     page: Path | None = None
+    value_range: ValueRange | None = None
+    """What is black and white in images deeper than 8 bits; None where there are none."""
 
     def __str__(self) -> str:
         return findings_text(self.findings, self.pictures, self.dataset.source, page=self.page)
@@ -59,7 +62,10 @@ class Check:
 
     def as_json(self) -> dict[str, Any]:
         """The document of `relish check --json`."""
-        return {"findings": [finding.as_json() for finding in self.findings], "pictures": self.pictures}
+        document = {"findings": [finding.as_json() for finding in self.findings], "pictures": self.pictures}
+        if self.value_range is not None:
+            document["value_range"] = [self.value_range.low, self.value_range.high]
+        return document
 
     def write_page(self, path: str | Path) -> None:
         """One offline page with the images of each finding side by side.
@@ -80,6 +86,7 @@ class Check:
             _typical(self.checked, self.findings),
             heading=f"What a look at {self.dataset.name} found",
             images=self.pictures,
+            value_range=self.value_range,
         )
 
     def write_clean_table(self, path: str | Path, relabel: float | None = None) -> tuple[int, int, Path]:
@@ -117,6 +124,7 @@ def check(
     sha1: str | None = None,
     sha256: str | None = None,
     split_names: SplitNames = None,
+    value_range: AskedRange = None,
     workers: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
@@ -131,6 +139,7 @@ def check(
         relabel: see `Check.write_clean_table`; with `fix` alone.
         sha1, sha256: checksum that the archive must have.
         split_names: which folders are which split, as in `fit`.
+        value_range: as in `fit`.
         workers: processes that read images.
         device: "auto", "cpu", "cuda" or "mps".
 
@@ -149,15 +158,18 @@ def check(
         raise DataError(
             f"--relabel {relabel:g}: it goes with --fix, and is above 0 and at most 1.", hint="Such as --relabel 0.95."
         )
-    reading = Reading(split_names=split_names)
+    reading, scale = Reading(split_names=split_names), range_to_take(value_range)
     found = find_dataset(data, sha1=sha1, sha256=sha256, reading=reading, learnable=False, progress=progress)
     if fix is not None:
         _table_path(fix, found)  # refused now, and not after every image has been looked at
-    surveyed = survey(found, learnable=False, progress=progress)
+    surveyed = survey(found, learnable=False, progress=progress, value_range=scale)
+    if surveyed.depth:
+        progress.say(f"values  {surveyed.depth}")
     images = image_set(surveyed)
-    whole, cropped = _features(context, images, source, weights)
+    whole, cropped = _features(context, images, surveyed.value_range, source, weights)
     checked = all_findings(found, surveyed, images, whole, cropped)
-    made = Check(checked.findings, len(found), found, checked, None if html is None else Path(html))
+    page = None if html is None else Path(html)
+    made = Check(checked.findings, len(found), found, checked, page, surveyed.value_range)
     if html is not None:
         made.write_page(html)
     if fix is not None:
@@ -168,7 +180,11 @@ def check(
 
 
 def _features(
-    context: Context, images: ImageSet, source: str | None, weights: str | Path | None
+    context: Context,
+    images: ImageSet,
+    value_range: ValueRange | None,
+    source: str | None,
+    weights: str | Path | None,
 ) -> tuple[Features, Features]:
     """(N, D) float32 of each image whole, squeezed into the square, and of the book's crop of it, smaller.
 
@@ -179,8 +195,9 @@ def _features(
     config, size = model.data_config, model.data_config.input_size[1]
     backbone, split = Backbone.of(target, context.device), images.as_split()
     smaller = min(size, max(32, round(CROP_SIZE * size / 32) * 32))
-    cropped = book_preprocessing(smaller if backbone.accepts(smaller) else size, config.mean, config.std)
-    whole = replace(book_preprocessing(size, config.mean, config.std), resize=size)
+    side = smaller if backbone.accepts(smaller) else size
+    cropped = book_preprocessing(side, config.mean, config.std, value_range)
+    whole = replace(cropped, image_size=size, resize=size)
     contents = dict(zip(images.paths, images.sha256, strict=True))
 
     views = [View(whole), View(cropped)]

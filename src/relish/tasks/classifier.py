@@ -22,6 +22,7 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for, keep_freed_memory, to_device
 from relish.data.dataset import TEST, TRAIN, Dataset, Split, class_name
+from relish.data.depth import ValueRange
 from relish.data.image import ImageSource
 from relish.data.loader import Ready, read_ahead
 from relish.data.sources import AS_FOUND, DataSource, Reading, find_dataset
@@ -254,8 +255,8 @@ class Classifier:
             DataError: no such split, or a class that the model does not know.
         """
         progress = progress or Progress()
-        reading = Reading(split_names=split_names)
-        surveyed, chosen, part = labelled_images(data, self.classes, split, progress, reading)
+        reading, value_range = Reading(split_names=split_names), self.preprocessing.value_range
+        surveyed, chosen, part = labelled_images(data, self.classes, value_range, split, progress, reading)
         progress.say(f"data    {surveyed.dataset.name}: {part}, {len(chosen)} pictures")
         sha256, trained_on = [surveyed.sha256[path] for path in chosen.paths], self._trained_on()
         known = sum(one in trained_on for one in sha256)
@@ -384,20 +385,22 @@ def _known(classes: tuple[str, ...]) -> str:
 
 
 def labelled_images(
-    data: DataSource, classes: tuple[str, ...], split: str | None, progress: Progress, reading: Reading = AS_FOUND
-) -> tuple[Survey, Split, str]:
+    data: DataSource, classes: tuple[str, ...], value_range: ValueRange | None, split: str | None, progress: Progress,
+    reading: Reading = AS_FOUND,
+) -> tuple[Survey, Split, str]:  # fmt: skip
     """A dataset surveyed, the readable images of its split with the model's labels, and what they are called.
 
     Args:
         data: anything `fit` takes.
-        classes: of the model.
+        classes, value_range: of the model.
         split: None takes the test split where there is one, else every picture.
         reading: what the user says of the dataset's form.
 
     Raises:
         DataError: no such split, or a class that the model does not know.
     """
-    surveyed = survey(find_dataset(data, reading=reading, progress=progress), progress=progress)
+    found = find_dataset(data, reading=reading, progress=progress)
+    surveyed = survey(found, progress=progress, value_range=value_range)
     dataset = surveyed.dataset
     for warning in dataset.warnings:
         progress.warn(warning)

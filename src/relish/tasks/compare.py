@@ -17,6 +17,7 @@ from relish.core.io import fingerprint, write_json, write_text
 from relish.core.progress import Progress
 from relish.core.runtime import keep_freed_memory
 from relish.data.dataset import TEST, VALIDATION
+from relish.data.depth import AskedRange, range_option
 from relish.data.sources import DataSource, data_name
 from relish.data.split_names import SplitNames, checked_split_names
 from relish.evaluation.metrics import Proportion
@@ -156,6 +157,7 @@ def compare(
     mapping: Mapping[str, str | int] | None = None,
     val_split: float | None = None,
     split_names: SplitNames = None,
+    value_range: AskedRange = None,
     workers: int | None = None,
     device: str = "auto",
     runs: str | Path = RUNS,
@@ -170,6 +172,7 @@ def compare(
         settings: recipe fields to change, in every recipe.
         mapping: class name to source class, for recipes whose head begins with source rows.
         split_names: which folders are which split, as in `fit`.
+        value_range: as in `fit`.
         runs: the folder where runs are kept and looked for.
 
     Returns:
@@ -189,11 +192,14 @@ def compare(
     request = Request(
         data=data_name(data), source=source, weights=file, mapping=rows, val_split=val_split,
         split_names=checked_split_names(split_names),
+        value_range=range_option(value_range),
     )  # fmt: skip
     with context.accelerator.main_process_first():
         looked = prepare_data(request, context.progress)
     for warning in looked.dataset.warnings:
         context.progress.warn(warning)
+    if looked.depth:
+        context.progress.say(f"values  {looked.depth}")
     sides = []
     for recipe in chosen:
         outcomes = tuple(

@@ -55,12 +55,14 @@ def evaluate(
 def _evaluate_file(
     model: OnnxClassifier, data: DataSource, split: str | None, reading: Reading, voice: Progress
 ) -> Figures:
-    _, chosen, part = labelled_images(data, model.classes, split, voice, reading)
+    value_range = model.about.value_range
+    _, chosen, part = labelled_images(data, model.classes, value_range, split, voice, reading)
     voice.say(f"data    {part}, {len(chosen)} pictures")
     logits = []
     with voice.bar("evaluating", len(chosen)) as bar:
         for path in chosen.paths:
-            logits.append(model.probabilities(np.asarray(open_image(path))[None])[1])
+            pixels = np.asarray(open_image(path, value_range=value_range))
+            logits.append(model.probabilities(pixels[None])[1])
             bar.advance()
     return figures(np.concatenate(logits), chosen.labels, model.classes, model.about.decision)
 

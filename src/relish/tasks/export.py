@@ -79,7 +79,10 @@ def export(
     sessions = {precision: session(graph.SerializeToString(), threads=1) for precision, graph in graphs.items()}
     reference = parity.torch_model(model.network, model.preprocessing, model.decision)
     candidates = {precision: parity.exported_model(loaded, batch) for precision, loaded in sessions.items()}
-    found = parity.certify(reference, candidates, images, names, model.decision, model.classes, progress=progress)
+    found = parity.certify(
+        reference, candidates, images, names, model.decision, model.classes,
+        value_range=model.preprocessing.value_range, progress=progress,
+    )  # fmt: skip
     mismatch = _mismatch(model, graphs["f32"], found, images, names, batch)
     if mismatch and not allow_mismatch:
         raise Failed(
@@ -99,7 +102,7 @@ def _verification_images(
 ) -> tuple[Split, list[str], str]:
     """The images to compare both models on, their names, and what they are called together."""
     if data is not None:
-        _, split, part = labelled_images(data, model.classes, None, progress, told)
+        _, split, part = labelled_images(data, model.classes, model.preprocessing.value_range, None, progress, told)
     elif run.is_file():
         raise RunError(
             f"{run}: a model's file does not say which pictures to prove an export on.", hint="Add --data DATA."
@@ -118,13 +121,14 @@ def _calibration(
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Training images as the network takes them, (batch, 3, S, S) float32 each."""
     if data is not None:
-        _, split, _ = labelled_images(data, model.classes, TRAIN, progress, told)
+        _, split, _ = labelled_images(data, model.classes, model.preprocessing.value_range, TRAIN, progress, told)
     else:
         split = split_of_run(RunFolder.open(run), TRAIN, model.classes)
     chosen = split.take(evenly_spaced(len(split), build.CALIBRATION_IMAGES))
     progress.say(f"int8    calibrated on {len(chosen)} training pictures")
     for path in chosen.paths:
-        pixels = evaluation_transform(open_image(path), model.preprocessing)
+        image = open_image(path, value_range=model.preprocessing.value_range)
+        pixels = evaluation_transform(image, model.preprocessing)
         yield normalise(stacked([pixels] * batch), model.preprocessing).contiguous().numpy()
 
 
@@ -158,7 +162,7 @@ def _mismatch(
     reasons = parity.failures(f32)
     if reasons:
         worst = f32.worst_picture if f32.worst_difference > parity.TOLERANCE else f32.disagreements[0]
-        image = open_image(images.paths[names.index(worst)])
+        image = open_image(images.paths[names.index(worst)], value_range=model.preprocessing.value_range)
         reasons.append(parity.explain(graph, model.network, model.preprocessing, image, batch))
     if int8 is not None and f32.accuracy.correct - int8.accuracy.correct > build.INT8_LOSS_MAX * int8.pictures:
         reasons.append(

@@ -19,6 +19,7 @@ from relish.core.errors import RunError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import keep_freed_memory
+from relish.data.depth import AskedRange, range_option
 from relish.data.sources import DataSource, data_name
 from relish.data.split_names import SplitNames, checked_split_names
 from relish.data.transforms import Transform
@@ -50,6 +51,7 @@ def fit(
     sha256: str | None = None,
     split_names: SplitNames = None,
     strict: bool = False,
+    value_range: AskedRange = None,
     track: str | None = None,
     head: str | None = None,
     image_size: int | None = None,
@@ -88,6 +90,8 @@ def fit(
         split_names: which folders are which split, where their names do not say it: `{"train": "seg_train"}` or
             "train=seg_train,test=seg_test"; "none" where every folder is a class.
         strict: an unreadable picture is an error instead of being left out.
+        value_range: what is black and white in images deeper than 8 bits, two numbers or such as "0..4095"; values
+            beyond are cut off. None finds it in all of them together. Images of 8 bits are not touched by it.
         track: a tracker for the run's figures as they come, "tensorboard" or another of Accelerate's.
         head: of a module, the name of its output layer; None finds it.
         image_size: side of the square the network sees, in pixels; the recipe's field of that name.
@@ -132,6 +136,7 @@ def fit(
         "sha256": sha256,
         "split_names": checked_split_names(split_names),
         "strict": strict or None,
+        "value_range": range_option(value_range),
         "track": track,
     }
     asked = {key: value for key, value in given.items() if value is not None}
@@ -224,6 +229,7 @@ def pretrain(
     seed: int | None = None,
     val_split: float | None = None,
     split_names: SplitNames = None,
+    value_range: AskedRange = None,
     workers: int | None = None,
     device: str = "auto",
     out: str | Path | None = None,
@@ -244,6 +250,7 @@ def pretrain(
         seed=seed,
         val_split=val_split,
         split_names=split_names,
+        value_range=value_range,
         workers=workers,
         device=device,
         out=out,

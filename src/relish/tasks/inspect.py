@@ -12,6 +12,7 @@ from relish.core.errors import DataError, ModelError, nearest
 from relish.core.io import check_target
 from relish.core.progress import Progress
 from relish.data.dataset import TRAIN, WHOLE
+from relish.data.depth import AskedRange, range_to_take
 from relish.data.loader import epoch_batches, training_batches
 from relish.data.sources import DataSource, Reading, find_dataset
 from relish.data.split_names import SplitNames
@@ -39,6 +40,7 @@ def show(
     image_size: int | None = None,
     seed: int = 0,
     split_names: SplitNames = None,
+    value_range: AskedRange = None,
     progress: Progress | None = None,
 ) -> Image.Image:
     """The book's grid: the first images of one class above the last ones, last first, of another.
@@ -52,6 +54,7 @@ def show(
         source, weights, image_size: as in `fit`; used only with `recipe`.
         seed: of the crops; used only with `recipe`.
         split_names: which folders are which split, as in `fit`.
+        value_range: as in `fit`.
 
     Returns:
         RGB; a notebook shows it.
@@ -64,17 +67,22 @@ def show(
         raise DataError(f"--rows and --columns must be 1 or above, got {rows} and {columns}.")
     progress = progress or Progress()
     found = find_dataset(data, reading=Reading(split_names=split_names), progress=progress)
-    dataset = survey(found, progress=progress).dataset
+    surveyed = survey(found, progress=progress, value_range=range_to_take(value_range))
+    dataset, scale = surveyed.dataset, surveyed.value_range
     for warning in dataset.warnings:
-        (progress or Progress()).warn(warning)
+        progress.warn(warning)
+    if surveyed.depth:
+        progress.say(f"values  {surveyed.depth}")
     name = next((name for name in (TRAIN, WHOLE) if name in dataset.splits), next(iter(dataset.splits)))
     split = dataset.splits[name]
     if recipe is None:
-        return first_and_last(split, dataset.classes, first=first, last=last, rows=rows, columns=columns)
+        return first_and_last(
+            split, dataset.classes, first=first, last=last, rows=rows, columns=columns, value_range=scale
+        )
     chosen = named_recipe(recipe)
     config = load_source(source, weights or ("none" if chosen.start == "random" else None)).data_config
     size = image_size or chosen.image_size or config.input_size[1]
-    preprocessing = book_preprocessing(size, config.mean, config.std)
+    preprocessing = book_preprocessing(size, config.mean, config.std, scale)
     positions = epoch_batches(len(split), rows * columns, seed, epoch=0)[:1]
     (batch,) = training_batches(split, preprocessing, positions, seed=seed, epoch=0)
     shown = denormalise(normalise(batch.images, preprocessing), preprocessing)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -23,6 +23,7 @@ from relish.core.io import fingerprint
 from relish.core.progress import Progress
 from relish.core.runtime import derive_seed
 from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset, Split
+from relish.data.depth import ValueRange, range_to_take
 from relish.data.sources import Reading, find_dataset
 from relish.data.split import with_validation
 from relish.data.split_names import SplitNames
@@ -78,6 +79,8 @@ class Request:
     """What a threshold is chosen for, such as `precision=0.99:hotdog`; none: the likelier class is said."""
     unsure: str | None = None
     """The accuracy wanted of the answers, such as `accuracy=0.98`; none: the model is never unsure."""
+    value_range: str | None = None
+    """What is black and white in pictures deeper than 8 bits, such as `0..4095`; none: found in all of them."""
     python: Mapping[str, Any] = field(default_factory=dict)
     """What was handed in that no command can type, as `UserCode.words` describes it."""
     track: str | None = None
@@ -97,7 +100,7 @@ class Request:
             checked_tracker(self.track)
         if self.seed < 0:
             raise RecipeError(f"--seed must be 0 or above, got {self.seed}.")
-        _ = self.aim, self.accuracy  # refused now, if they cannot be read
+        _ = self.aim, self.accuracy, self.range_to_take  # refused now, if they cannot be read
 
     @property
     def reading(self) -> Reading:
@@ -113,6 +116,11 @@ class Request:
     def accuracy(self) -> float | None:
         """The accuracy wanted of the answers that are given."""
         return None if self.unsure is None else parse_unsure(self.unsure)
+
+    @property
+    def range_to_take(self) -> ValueRange | Literal["found"]:
+        """What is black and white in pictures deeper than 8 bits: what was given, or what is found in them."""
+        return range_to_take(self.value_range)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; paths made absolute, so that a run can be resumed from anywhere."""
@@ -185,7 +193,7 @@ def prepare_data(request: Request, progress: Progress) -> Survey:
     dataset = find_dataset(
         request.data, sha1=request.sha1, sha256=request.sha256, reading=request.reading, progress=progress
     )
-    looked = survey(dataset, strict=request.strict, progress=progress)
+    looked = survey(dataset, strict=request.strict, progress=progress, value_range=request.range_to_take)
     looked = replace(looked, findings=brief_findings(dataset, looked))
     line, grave = findings_line(looked.findings, request.data)
     if line:
@@ -227,7 +235,7 @@ def prepare_run(
     target = _target(request, recipe, source, looked.dataset.classes, code)
     freeze(target, recipe.freeze)
     size = recipe.image_size or source.data_config.input_size[1]
-    how = book_preprocessing(size, source.data_config.mean, source.data_config.std)
+    how = book_preprocessing(size, source.data_config.mean, source.data_config.std, looked.value_range)
     _check_size(target, size)
     if recipe.method != "train":
         Backbone.of(target)(
@@ -259,6 +267,8 @@ def introduce(prepared: Prepared, progress: Progress) -> None:
     counts = ", ".join(f"{name} {len(split)}" for name, split in dataset.splits.items())
     progress.say(f"data    {dataset.name}: {counts} pictures")
     progress.say(f"classes {_listed(dataset.classes)}")
+    if prepared.survey.depth:
+        progress.say(f"values  {prepared.survey.depth}")
     for warning in dataset.warnings:
         progress.warn(warning)
     progress.say(f"source  {prepared.source.name}: {prepared.source.origin}")
@@ -349,7 +359,7 @@ def _identity(request: Request, recipe: Recipe, looked: Survey, source: SourceMo
     }
     built = source.description
     model = [built.library, built.architecture, built.model_args, source.sha256, recipe.start == "random"]
-    named = ("budget", "target_accuracy", "threshold", "unsure", "python")
+    named = ("budget", "target_accuracy", "threshold", "unsure", "value_range", "python")
     limits = {name: getattr(request, name) for name in named}
     asked = {name: limit for name, limit in limits.items() if limit}
     return fingerprint([recipe.identity(), request.seed, request.judge, splits, model, dict(request.mapping), asked])

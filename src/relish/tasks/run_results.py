@@ -24,6 +24,7 @@ from relish.core.errors import ImageError, RelishError, RunError
 from relish.core.io import sha256_of_file
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import TRAIN, VALIDATION, Split, class_name
+from relish.data.depth import ValueRange
 from relish.data.image import open_image
 from relish.evaluation.explain import most_wrong
 from relish.evaluation.metrics import Proportion, Scores
@@ -93,6 +94,8 @@ class RunImages:
     def __init__(self, dataset: Mapping[str, Any]) -> None:
         self.root = Path(dataset["root"])
         self.rows: Mapping[str, list[Row]] = dataset["splits"]
+        found = dataset.get("value_range")
+        self.value_range = None if found is None else ValueRange(**found)
         self._known = {row["path"]: row["sha256"] for rows in self.rows.values() for row in rows}
         self._same: dict[str, bool] = {}
 
@@ -119,7 +122,7 @@ class RunImages:
         if not self.has(label):
             return None
         try:
-            return open_image(self.path(label))
+            return open_image(self.path(label), value_range=self.value_range)
         except ImageError:
             self._same[label] = False
             return None

@@ -9,7 +9,7 @@ import platform
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -155,6 +155,7 @@ def _images(prepared: Prepared) -> dict[str, Any]:
         "root": str(dataset.root),
         "fingerprint": prepared.survey.fingerprint,
         "warnings": list(dataset.warnings),
+        "value_range": prepared.survey.value_range and asdict(prepared.survey.value_range),
         "unreadable": [list(pair) for pair in prepared.survey.unreadable],
         "splits": {
             name: [

@@ -110,6 +110,7 @@ class ServedClassifier:
         self.name = classifier.path.name if classifier.path else classifier.source
         self.classes = classifier.classes
         self.decision = classifier.decision
+        self.value_range = classifier.preprocessing.value_range
         self._layer = last_feature_map(classifier.network, classifier.preprocessing.image_size)
         self.unexplained = overlays_unavailable() or (
             "" if self._layer else "this network has no layer laid out over the picture that relish can find"

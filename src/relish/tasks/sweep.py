@@ -20,6 +20,7 @@ from relish.core.io import fingerprint, write_json, write_text
 from relish.core.progress import Progress
 from relish.core.runtime import keep_freed_memory
 from relish.data.dataset import TEST, VALIDATION, Split
+from relish.data.depth import AskedRange, range_option
 from relish.data.sources import DataSource, data_name
 from relish.data.split_names import SplitNames, checked_split_names
 from relish.evaluation.inference import split_logits
@@ -103,6 +104,7 @@ def sweep(
     seed: int = 0,
     val_split: float = VAL_SPLIT,
     split_names: SplitNames = None,
+    value_range: AskedRange = None,
     workers: int | None = None,
     device: str = "auto",
     runs: str | Path = RUNS,
@@ -118,6 +120,7 @@ def sweep(
         settings: other recipe fields to change, in every recipe.
         val_split: fraction of the training images that is held out, where the dataset brings no validation split.
         split_names: which folders are which split, as in `fit`.
+        value_range: as in `fit`.
 
     Returns:
         What was found; None in every process but the first.
@@ -134,11 +137,14 @@ def sweep(
     request = Request(
         data=data_name(data), source=source, weights=None if weights is None else str(weights), mapping=rows, seed=seed,
         val_split=val_split, split_names=checked_split_names(split_names), judge=VALIDATION,
+        value_range=range_option(value_range),
     )  # fmt: skip
     with context.accelerator.main_process_first():
         looked = prepare_data(request, context.progress)
     for warning in looked.dataset.warnings:
         context.progress.warn(warning)
+    if looked.depth:
+        context.progress.say(f"values  {looked.depth}")
     outcomes = {
         recipe.name: tuple(
             carry_out(context, request, recipe.with_settings({field: value}), looked, Path(runs)) for value in values

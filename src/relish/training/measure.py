@@ -46,7 +46,7 @@ def forward_seconds(
     """
 
     def measured(side: int) -> float:
-        sized = book_preprocessing(side, preprocessing.mean, preprocessing.std)
+        sized = book_preprocessing(side, preprocessing.mean, preprocessing.std, preprocessing.value_range)
 
         def passed(count: int) -> None:
             for batch in evaluation_batches(split, sized, [evenly_spaced(len(split), count)]):

@@ -43,7 +43,8 @@ def probe_stage(run: RunContext, setup: TrainingSetup, plan: ProbePlan) -> tuple
     """
     probing = _Probing(run, setup)
     train = probing.sample(setup.train, plan.images)
-    preprocessing = book_preprocessing(plan.image_size, setup.preprocessing.mean, setup.preprocessing.std)
+    asked = setup.preprocessing
+    preprocessing = book_preprocessing(plan.image_size, asked.mean, asked.std, asked.value_range)
     if plan.framings:
         preprocessing = _framed(probing, train, preprocessing)
     views = [View(preprocessing, view) for view in range(plan.views)]
