@@ -170,6 +170,100 @@ def test_any_bytes_give_a_data_error_and_no_other(tmp_path_factory, content):
         index(tmp_path_factory.mktemp("data"), b"path,label\n" + content)
 
 
+# ---- other tools' tables --------------------------------------------------------------------------------------------
+
+
+def test_is_valid_of_fastai_is_the_validation_split(folder):
+    dataset = index(folder, "fname,labels,is_valid\na.jpg,cat,True\nb.jpg,dog,False\nc.jpg,dog,1\nd.jpg,cat,0\n")
+    assert labelled(dataset, "validation") == {"a.jpg": "cat", "c.jpg": "dog"}
+    assert labelled(dataset, "train") == {"b.jpg": "dog", "d.jpg": "cat"}
+    assert "column is_valid: 2 rows are for validation, the others to train on." in dataset.warnings
+    assert 'line 2: is_valid is "maybe"' in refusal(folder, "path,label,is_valid\na.jpg,cat,maybe\nb.jpg,dog,no\n")
+
+
+def test_a_huge_cell_in_another_column_is_of_no_account(folder):
+    dataset = index(folder, f'path,label,pixels\na.jpg,cat,"{"1 " * 200_000}"\nb.jpg,dog,x\n')
+    assert dataset.classes == ("cat", "dog")
+
+
+def test_json_lines_are_a_table(folder):
+    rows = ['{"path": "a.jpg", "label": "007"}', "", '{"label": 7, "path": "b.jpg", "line": "a\u2028b"}']
+    assert labelled(index(folder, "\n".join(rows), "table.jsonl")) == {"a.jpg": "007", "b.jpg": "7"}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('[{"path": "a.jpg"}]', "line 1: not a JSON object, but list"),
+        ("[" * 100_000, "line 1: not a JSON object"),
+        ('{"path": "a.jpg", "label": 1.5}', "line 1: column label holds float, not text"),
+        ('{"path": "a.jpg", "label": ["cat", "dog"]}', "several labels in one cell"),
+        ('{"path": {"a": 1}, "label": "cat"}', "line 1: column path holds dict, not text"),
+        ('{"file": "a.jpg"}', "no column path and no column label; its columns are file"),
+        ("", "the table is empty"),
+    ],
+)
+def test_json_lines_that_are_no_table_are_refused(folder, content, expected):
+    assert expected in refusal(folder, content, "table.jsonl")
+
+
+@given(st.binary(max_size=100))
+@settings(max_examples=50, deadline=None)
+def test_any_bytes_as_json_lines_give_a_data_error_and_no_other(tmp_path_factory, content):
+    with pytest.raises(DataError):
+        index(tmp_path_factory.mktemp("data"), content, "table.jsonl")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["hotdog|food", "hotdog", "other"],
+        ["hotdog;food", "hotdog", "other"],
+        ["food;hotdog", "hotdog;drink", "other"],
+        ["hotdog,food", "hotdog", "food"],
+        ["['hotdog', 'food']", "hotdog", "other"],
+        ['["hotdog", "food"]', "hotdog", "other"],
+    ],
+)
+def test_several_labels_in_a_cell_are_not_one_class(folder, labels):
+    text = io.StringIO()
+    csv.writer(text).writerows([("path", "label"), *zip(["a.jpg", "b.jpg", "c.jpg"], labels, strict=True)])
+    words = refusal(folder, text.getvalue())
+    assert f'line 2 "{labels[0]}"' in words
+    assert "one label so far" in words
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["shirt|red", "shirt|blue", "hat|red"],
+        ["rock|roll", "jazz", "pop"],
+        ["animal|dog", "animal|cat", "background"],
+        ["maillot, tank suit", "maillot", "bikini"],
+        ["cat; black", "dog; white", "bird"],
+        ["hot dog", "dog", "pizza"],
+        ["[x]", "[y, z]", "w"],
+    ],
+)
+def test_a_separator_in_the_name_of_a_class_is_no_list(folder, labels):
+    text = io.StringIO()
+    csv.writer(text).writerows([("path", "label"), *zip(["a.jpg", "b.jpg", "c.jpg"], labels, strict=True)])
+    dataset = index(folder, text.getvalue())
+    assert dataset.classes == tuple(sorted(labels))
+    assert not dataset.warnings
+
+
+def test_labels_with_blanks_between_may_be_names_and_are_told(folder):
+    dataset = index(folder, "path,label\na.jpg,person car\nb.jpg,person\nc.jpg,car\n")
+    assert dataset.classes == ("car", "person", "person car")
+    assert 'line 2 "person car"' in dataset.warnings[0]
+
+
+def test_the_table_of_a_check_has_names_that_are_settled(folder):
+    rows = "path,label,split,decision,reason\na.jpg,hot|dog,,kept,\nb.jpg,hot,,kept,\n"
+    assert index(folder, rows).classes == ("hot", "hot|dog")
+
+
 # ---- Parquet --------------------------------------------------------------------------------------------------------
 
 
@@ -265,6 +359,20 @@ def test_a_subset_of_an_imagefolder_is_those_images(pets):
     from torchvision.datasets import ImageFolder
 
     assert set(labelled(find_dataset(Subset(ImageFolder(str(pets)), [0, 3])))) == {"cat/1.png", "dog/2.png"}
+
+
+def test_a_frame_as_other_tools_have_it_is_a_table(pets):
+    import numpy
+    import pandas
+
+    rows = rows_of(pets)
+    frame = pandas.DataFrame({"image": [str(path) for path, _ in rows], "label": [label for _, label in rows]})
+    assert find_dataset(frame).classes == ("cat", "dog")
+    frame["is_valid"] = numpy.array([True, False, True, False])
+    assert {name: len(split) for name, split in find_dataset(frame).splits.items()} == {"train": 2, "validation": 2}
+    frame["label"] = [["cat"], ["cat", "dog"], numpy.array(["dog"]), ["dog"]]
+    with pytest.raises(DataError, match="several labels in one cell"):
+        find_dataset(frame)
 
 
 def test_the_same_rows_are_the_same_table(pets):

@@ -66,22 +66,35 @@ def extract(archive: Path, *, progress: Progress = SILENT) -> Path:
             is a link or a device, or shares its name with another; names the archive and the member.
         WriteFailed: no space, no permission; nothing stays behind.
     """
+    return unpacked_once(archive, lambda folder: _unpack(archive, folder, progress), progress)
+
+
+def unpacked_once(packed: Path, unpack: Callable[[Path], None], progress: Progress) -> Path:
+    """The folder of what is in a file, found again by the SHA-256 of its bytes, or filled now, whole or not at all.
+
+    Args:
+        unpack: writes into the empty folder that it is given.
+
+    Raises:
+        DataError: the file cannot be read, or `unpack` raises it.
+        WriteFailed: no space, no permission; nothing stays behind.
+    """
     try:
-        digest = sha256_of_file(archive)
+        digest = sha256_of_file(packed)
     except OSError as error:
-        raise DataError(f"{archive}: cannot be read ({error.strerror}).") from error
-    target = relish_home() / "datasets" / f"{short_name(archive.name)}-{digest[:16]}"
+        raise DataError(f"{packed}: cannot be read ({error.strerror}).") from error
+    target = relish_home() / "datasets" / f"{short_name(packed.name)}-{digest[:16]}"
     if target.is_dir():
         return target
-    with one_at_a_time(target.with_name(f".{target.name}.lock"), archive.name, progress) as exclusive:
+    with one_at_a_time(target.with_name(f".{target.name}.lock"), packed.name, progress) as exclusive:
         if target.is_dir():
             return target
         if exclusive:  # otherwise another process may be writing there
             for left in target.parent.glob(f".{target.name}.*.tmp"):  # by a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
         with atomic_folder(target) as folder:
-            _unpack(archive, folder, progress)
-    progress.say(f"unpacked {archive.name} to {target}")
+            unpack(folder)
+    progress.say(f"unpacked {packed.name} to {target}")
     return target
 
 

@@ -156,6 +156,14 @@ def printable(path: Path | str) -> str:
     return one_line(path)
 
 
+def path_to_type(source: str, path: Path) -> str:
+    """A path below what the user gave, as one can type it: the real one where that is an archive or an address."""
+    given = Path(source).expanduser()
+    if path.is_relative_to(given.absolute()):
+        return printable(os.path.normpath(given / path.relative_to(given.absolute())))
+    return printable(path if given.exists() or "://" in source else given / path.name)
+
+
 @dataclass
 class NoImages:
     """Files that were left out since they are no images: counted by kind, the first few by name."""
@@ -187,7 +195,7 @@ def not_class_folders(source: str, top: Path, *further: str) -> DataError:
         further: other advice, a line each.
     """
     found, listing = everything_below(top), list_folder(top)
-    tables = [p.name for p in listing.others if p.suffix.lower() in {".csv", ".tsv", ".parquet"}]
+    tables = [p.name for p in listing.others if p.suffix.lower() in {".csv", ".tsv", ".jsonl", ".parquet"}]
     if not found.images:
         return DataError(
             f"{source}: no pictures found ({_contents(listing, found)}).",
@@ -202,7 +210,8 @@ def not_class_folders(source: str, top: Path, *further: str) -> DataError:
             "you have one) and give that instead.",
         )
     if tables:
-        advice = f"If {tables[0]} has the columns path,label, give it instead: {source}/{tables[0]}"
+        there = path_to_type(source, top / tables[0])
+        advice = f"If {tables[0]} has the columns path,label, give it instead: {there}"
     else:
         advice = (
             f"Put the pictures of each class into a folder of its own ({top.name}/cat, {top.name}/dog), or give a "

@@ -16,8 +16,10 @@ from relish.data.archive import extract, short_name
 from relish.data.dataset import Dataset
 from relish.data.download import checksums, download, mismatch, shown
 from relish.data.folder import index_folder
+from relish.data.image_folder import tables_in
 from relish.data.split_names import SplitNames, checked_split_names
-from relish.data.table import TABLE_SUFFIXES, index_table, table_of
+from relish.data.table import NoLabels, index_table, index_tables, table_of
+from relish.data.table_files import TABLE_SUFFIXES
 
 # ---- datasets that go by a name -------------------------------------------------------------------------------------
 
@@ -120,7 +122,8 @@ def find_dataset(
     raise _nothing_there(text, path)
 
 
-_WHAT = f"Give a folder, an archive, an address, a .csv or .parquet table, or a name: {', '.join(sorted(REGISTERED))}."
+_NAMES = ", ".join(sorted(REGISTERED))
+_WHAT = f"Give a folder, an archive, an address, a .csv, .jsonl or .parquet table, or a name: {_NAMES}."
 
 
 def _local(
@@ -133,26 +136,35 @@ def _local(
             hint="Omit --sha1 and --sha256.",
         )
     if path.is_dir():
-        return index_folder(
+        return _indexed(path, short_name(path.resolve().name), text, reading, learnable, progress)
+    if is_table:
+        return index_table(
             path,
-            name=short_name(path.resolve().name),
+            name=short_name(path.name),
             source=text,
             split_names=reading.split_names,
             learnable=learnable,
-        )
-    if is_table:
-        return index_table(
-            path, name=short_name(path.name), source=text, split_names=reading.split_names, learnable=learnable
+            progress=progress,
         )
     if wrong := mismatch(path, wanted):
         raise DataError(f"{text} is not the archive it should be: {wrong}.", hint="Get it again, or mend the checksum.")
-    return index_folder(
-        extract(path, progress=progress),
-        name=short_name(path.name),
-        source=text,
-        split_names=reading.split_names,
-        learnable=learnable,
-    )
+    return _indexed(extract(path, progress=progress), short_name(path.name), text, reading, learnable, progress)
+
+
+def _indexed(folder: Path, name: str, source: str, reading: Reading, learnable: bool, progress: Progress) -> Dataset:
+    """A folder by its tables, where it has those of Hugging Face, else by its class folders."""
+    told = reading.split_names
+    given: dict[str, Any] = {"name": name, "source": source, "split_names": told, "learnable": learnable}
+    tables = tables_in(folder.absolute(), told)
+    if tables is None:
+        return index_folder(folder, **given)
+    try:
+        return index_tables(tables, **given, progress=progress)
+    except NoLabels as error:
+        if not (tables.are_metadata and error.in_folders):
+            raise
+        found = index_folder(folder, **given)
+        return found.with_splits(found.splits, f"{error.message[:-1]}: the folders are the classes.")
 
 
 def _downloaded(
@@ -169,9 +181,7 @@ def _downloaded(
         unpacked = extract(archive, progress=progress)
     except DataError as error:  # without a checksum, a page that says "log in" is kept like any other file
         raise DataError(error.message, hint=f"To download it again, remove {archive} first.") from error
-    return index_folder(
-        unpacked, name=short_name(archive.name), source=source, split_names=reading.split_names, learnable=learnable
-    )
+    return _indexed(unpacked, short_name(archive.name), source, reading, learnable, progress)
 
 
 def _path_of(address: str) -> Path:

@@ -1,10 +1,9 @@
-"""Turn a table of images into a dataset: CSV or Parquet with the columns `path,label` and, optionally, `split`.
+"""Turn tables of images into a dataset: one with the columns `path,label` and, optionally, `split`, or a folder's.
 
 Data frames, lists and ImageFolders become such a table first, so that a run can record what it was made from.
 
-Paths are relative to the table's folder, or absolute. Labels are read as text, so that class 007 is not class 7 and NA
-is not a missing value; this is why no data-frame library reads the CSV. `table_text` writes every table of relish's own
-that is read here, so that whatever names it holds come back as they were.
+Paths are relative to the table's folder, or absolute; `table_files.py` and `parquet_table.py` read them. `table_text`
+writes every table of relish's own that is read here, so that whatever names it holds come back as they were.
 """
 
 import csv
@@ -13,14 +12,15 @@ import operator
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from relish.core.errors import DataError, nearest
 from relish.core.io import atomic_path, relish_home
+from relish.core.progress import SILENT, Progress
 from relish.data.dataset import (
     TEST,
     TRAIN,
@@ -30,162 +30,189 @@ from relish.data.dataset import (
     class_name,
     first_few,
     label_by_name,
+    name_below,
     plural,
 )
+from relish.data.image_folder import TableFile, Tables, is_metadata, shard_split, splits_of
+from relish.data.layout import everything_below
+from relish.data.parquet_table import PARQUET_SUFFIXES, read_parquet_table
 from relish.data.split_names import NONE, SPLIT_WORDS, SplitNames, split_words
+from relish.data.table_files import (
+    HINT,
+    NEEDED,
+    Row,
+    Rows,
+    meant_columns,
+    read_text_table,
+    refuse_several_labels,
+    split_by_fastai,
+    text_of,
+)
 
-TABLE_SUFFIXES = frozenset([".csv", ".tsv", ".parquet", ".pq"])
-
-_EDGES = " \t\r\n"
-"""Blanks that people and programs put around a cell; others at the edges of a label are reported."""
-_SEPARATORS = (",", ";", "\t", "|")
-_NEEDED = ("path", "label")
-_COLUMNS = (*_NEEDED, "split")
-_HINT = "A table needs the columns path,label and may have split, such as:  path,label,split  /  cats/1.jpg,cat,train"
+_COLUMNS = (*NEEDED, "split")
 
 
-@dataclass(frozen=True)
-class _Row:
-    line: int
-    """The line of a CSV, or the row of a Parquet file, counted from 1."""
-    path: str
-    """As the cell has it; `_located` finds what it names."""
-    label: str
-    """As the cell has it, but for blanks at its edges."""
-    split: str
+class NoLabels(DataError):
+    """Tables of a folder that say nothing of the classes.
+
+    Args:
+        message, hint: as of any error.
+        in_folders: whether their images lie in further folders, which may be the classes.
+    """
+
+    def __init__(self, message: str, hint: str, *, in_folders: bool) -> None:
+        super().__init__(message, hint=hint)
+        self.in_folders = in_folders
 
 
 def index_table(
-    path: Path, *, name: str, source: str, split_names: SplitNames = None, learnable: bool = True
+    path: Path,
+    *,
+    name: str,
+    source: str,
+    split_names: SplitNames = None,
+    learnable: bool = True,
+    progress: Progress = SILENT,
 ) -> Dataset:
     """Read a table of images; none is opened, but each file must be there.
 
     Args:
-        path: a .csv, .tsv, .parquet or .pq file. A CSV is UTF-8 or UTF-16, separated by comma, semicolon, tab or |.
+        path: ends in one of `TABLE_SUFFIXES`. The name of a Parquet file may have its split (`shard_split`).
         name: a short word for the dataset.
         source: what the user gave, for errors.
         split_names: which words of the column `split` are which split, as `checked_split_names` gives it.
         learnable: as in `label_by_name`.
+        progress: says where the images of a Parquet file were written to.
 
     Raises:
         DataError: a column is missing, a cell is empty, a split has an unknown name, files are missing, an image has
             several labels or stands in several splits; or the classes do not allow it (see `label_by_name`).
+        WriteFailed: no space for the images of a Parquet file.
     """
     path = path.absolute()
-    rows = _read_parquet(path, source) if path.suffix.lower() in {".parquet", ".pq"} else _read_csv(path, source)
+    split = shard_split(path) if split_names is None else ""
+    table = _read(path, source, NEEDED, progress)
+    table.rows = [replace(row, split=split or row.split) for row in table.rows]
+    return _index_rows([table], table.folder, name, source, None if split else split_names, learnable)
+
+
+def index_tables(
+    tables: Tables,
+    *,
+    name: str,
+    source: str,
+    split_names: SplitNames = None,
+    learnable: bool = True,
+    progress: Progress = SILENT,
+) -> Dataset:
+    """Read the tables found in a folder as one dataset; arguments and errors as in `index_table`.
+
+    Raises:
+        NoLabels: no table has labels.
+    """
+    read = [(file, _read_found(file, tables, source, progress)) for file in tables.files]
+    read = [(file, table) for file, table in read if not is_metadata(file.path) or "file_name" in table.header]
+    labelled = [(file, table) for file, table in read if table.labelled]
+    if not labelled:
+        raise _no_labels(tables, [table for _, table in read], source)
+    folders = [table.folder for _, table in labelled]
+    inside = all(folder.is_relative_to(tables.root) for folder in folders)
+    root = tables.root if inside else Path(os.path.commonpath(folders))
+    notes = [*tables.notes]
+    for file, table in read:
+        shown = name_below(file.path, tables.root)
+        if not table.labelled:
+            notes.append(f"{shown} has no labels: left out ({plural(len(table.rows), 'picture')}).")
+        table.rows = _from_root(table, file, root, shown, split_names)
+    found = [table for _, table in labelled]
+    if tables.are_metadata:
+        notes += _said_of_images(tables.root, [row for table in found for row in table.rows])
+    told = split_names if all(not file.split for file in tables.files) else None
+    dataset = _index_rows(found, root, name, source, told, learnable)
+    return dataset.with_splits(dataset.splits, *notes)
+
+
+def _read_found(file: TableFile, tables: Tables, source: str, progress: Progress) -> Rows:
+    called = os.path.join(source, name_below(file.path, tables.root))
+    needed = () if is_metadata(file.path) else ("path",)
+    return _read(file.path, called, needed, progress)
+
+
+def _read(path: Path, source: str, needed: Sequence[str], progress: Progress) -> Rows:
+    if path.suffix.lower() in PARQUET_SUFFIXES:
+        return read_parquet_table(path, source, needed, progress)
+    return read_text_table(path, source, needed=needed)
+
+
+def _no_labels(tables: Tables, read: Sequence[Rows], source: str) -> NoLabels:
+    first = os.path.join(source, name_below(tables.files[0].path, tables.root))
+    columns = ", ".join(read[0].header) if read else "others"
+    return NoLabels(
+        f"{first}: no column label, or nothing in it; its columns are {columns}.",
+        "Name the class of each picture in a column called label, or put the pictures into class folders.",
+        in_folders=not read or any("/" in row.path for table in read for row in table.rows),
+    )
+
+
+def _from_root(table: Rows, file: TableFile, root: Path, shown: str, told: SplitNames) -> list[Row]:
+    """The rows with their paths from the root, and with the split of their table or of the folder in the path."""
+    firsts = {row.path.replace("\\", "/").lstrip("./").partition("/")[0] for row in table.rows}
+    by_folder = not file.split and "split" not in table.columns and "is_valid" not in table.columns
+    split_of = splits_of(firsts, told) if by_folder and is_metadata(file.path) else {}
+    in_splits = all(split_of.get(first) for first in firsts)
+    below = os.path.relpath(table.folder, root)
+    rows = []
+    for row in table.rows:
+        first = row.path.replace("\\", "/").lstrip("./").partition("/")[0]
+        path = os.path.normpath(os.path.join(below, row.path.strip())) if row.path.strip() else ""
+        split = file.split or (split_of[first] if in_splits else row.split)
+        rows.append(replace(row, path=path, split=split, table=shown))
+    return rows
+
+
+def _said_of_images(root: Path, rows: Sequence[Row]) -> list[str]:
+    """What is to be said of images beside a table: those it leaves out, and those in the folder of another class."""
+    named = {os.path.normpath(root / row.path) for row in rows}
+    labels = {row.label for row in rows}
+    rest = [name_below(path, root) for path in everything_below(root).images if str(path) not in named]
+    other = [row for row in rows if (folder := Path(row.path).parent.name) in labels and folder != row.label]
+    notes = []
+    if rest:
+        notes.append(f"{plural(len(rest), 'picture')} in no row of a table: left out ({first_few(rest)}).")
+    if other:
+        first = f'{other[0].path} is "{other[0].label}"'
+        notes.append(f"classes are those of the table, not of the folders ({plural(len(other), 'row')}: {first}).")
+    return notes
+
+
+def _index_rows(
+    tables: Sequence[Rows], folder: Path, name: str, source: str, told: SplitNames, learnable: bool
+) -> Dataset:
+    rows = [row for table in tables for row in table.rows]
     if not rows:
-        raise DataError(f"{source}: the table has no rows.", hint=_HINT)
+        raise DataError(f"{source}: the table has no rows.", hint=HINT)
     _refuse_empty_cells(rows, source)
-    split_of = _split_names(rows, source, split_names)
-    rows, missing = _located(rows, path.parent)
-    unique, warnings = _without_repeats(rows, path.parent, split_of, source)
-    _refuse_missing_files(unique, missing, path.parent, source)
+    warnings = list(dict.fromkeys(note for table in tables for note in table.notes))
+    unused = list(dict.fromkeys(column for table in tables for column in table.unused))
+    if unused and not any("path" in table.header for table in tables):
+        warnings.append(f"not used of the table: {'column' if len(unused) == 1 else 'columns'} {first_few(unused, 8)}.")
+    if not any({"decision", "reason"} <= {*table.header} for table in tables):  # `relish check --fix` wrote that
+        warnings += refuse_several_labels(rows, source)
+    split_of = _split_names(rows, source, told)
+    rows, missing = _located(rows, folder)
+    unique, repeats = _without_repeats(rows, folder, split_of, source)
+    _refuse_missing_files(unique, missing, folder, source)
     images: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for row in unique:
-        images[split_of[row.split]][row.label].append(path.parent / row.path)
-    paths = [path.parent / row.path for row in unique]
-    is_inside = any(image.is_relative_to(path.parent) for image in paths)
-    root = path.parent if is_inside else Path(os.path.commonpath([image.parent for image in paths]))
+        images[split_of[row.split]][row.label].append(folder / row.path)
+    paths = [folder / row.path for row in unique]
+    is_inside = any(image.is_relative_to(folder) for image in paths)
+    root = folder if is_inside else Path(os.path.commonpath([image.parent for image in paths]))
+    warnings += repeats
     return label_by_name(images, name=name, source=source, root=root, warnings=warnings, learnable=learnable)
 
 
-# ---- reading --------------------------------------------------------------------------------------------------------
-
-
-def _read_csv(path: Path, source: str) -> list[_Row]:
-    text = _text(path, source)
-    header = text.lstrip("\r\n").partition("\n")[0]
-    separator = max(_SEPARATORS, key=lambda s: len(_columns(header.split(s)).keys() & set(_COLUMNS)))
-    lines = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
-    try:
-        filled = ((lines.line_num, cells) for cells in lines if any(cell.strip() for cell in cells))
-        return list(_csv_rows(filled, source))
-    except csv.Error as error:
-        raise DataError(f"{source}, line {lines.line_num}: not a readable CSV ({error}).", hint=_HINT) from error
-
-
-def _csv_rows(lines: Iterator[tuple[int, list[str]]], source: str) -> Iterator[_Row]:
-    header = next(lines, None)
-    if header is None:
-        raise DataError(f"{source}: the table is empty.", hint=_HINT)
-    column_of = _columns(header[1])
-    _refuse_missing_columns(header[1], source)
-    for line, cells in lines:
-        if len(cells) != len(header[1]):
-            raise DataError(
-                f"{source}, line {line}: {len(cells)} cells, the first line has {len(header[1])}.",
-                hint='Put names that hold the separator into quotes: "a,b.jpg".',
-            )
-        yield _row(line, *(cells[column_of[name]] if name in column_of else "" for name in _COLUMNS))
-
-
-def _row(line: int, path: str, label: str, split: str) -> _Row:
-    return _Row(line, path, label.strip(_EDGES), split.strip())
-
-
-def _text(path: Path, source: str) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{source}: cannot be read ({error.strerror}).", hint="Check its name and place.") from error
-    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise DataError(f"{source}, line {line}: not UTF-8.", hint="Save the table as UTF-8 CSV.") from error
-
-
-def _columns(header: Sequence[str]) -> dict[str, int]:
-    return {cell.strip().strip('"').lower(): place for place, cell in enumerate(header)}
-
-
-def _refuse_missing_columns(header: Sequence[str], source: str) -> None:
-    plain = [cell.strip().lower() for cell in header]
-    missing = [column for column in _NEEDED if column not in plain]
-    twice = [column for column in _COLUMNS if plain.count(column) > 1]
-    if missing:
-        raise DataError(
-            f"{source}: no column {' and no column '.join(missing)}; its columns are {first_few(plain, 8)}.", hint=_HINT
-        )
-    if twice:
-        raise DataError(f"{source}: two columns are called {twice[0]}.", hint="Rename one of them.")
-
-
-def _read_parquet(path: Path, source: str) -> list[_Row]:
-    try:
-        from pyarrow import lib, parquet  # late: only a Parquet table needs it
-    except ImportError as error:
-        raise DataError(
-            f"{source}: reading Parquet takes pyarrow, which is not installed.",
-            hint='Install it with  pip install "relish-vision[parquet]"  or save the table as CSV.',
-        ) from error
-    try:
-        with parquet.ParquetFile(path) as file:
-            names = list(file.schema_arrow.names)
-            _refuse_missing_columns(names, source)
-            wanted = {key: names[place] for key, place in _columns(names).items() if key in _COLUMNS}
-            table = file.read(columns=list(wanted.values()))
-    except (OSError, lib.ArrowException) as error:
-        raise DataError(f"{source}: not a readable Parquet file ({error}).", hint=_HINT) from error
-    cells = {key: _texts(table.column(column), key, source) for key, column in wanted.items()}
-    splits = cells.get("split", [""] * table.num_rows)
-    rows = zip(cells["path"], cells["label"], splits, strict=True)
-    return [_row(line, *row) for line, row in enumerate(rows, 1)]
-
-
-def _texts(column: Any, name: str, source: str) -> list[str]:
-    values = column.to_pylist()
-    for line, value in enumerate(values, 1):
-        if value is not None and not isinstance(value, str | int):
-            raise DataError(
-                f"{source}, row {line}: column {name} holds {type(value).__name__}, not text.",
-                hint="Store it as text, so that a class has one name only.",
-            )
-    return ["" if value is None else str(value) for value in values]
-
-
-def _located(rows: Sequence[_Row], folder: Path) -> tuple[list[_Row], set[str]]:
+def _located(rows: Sequence[Row], folder: Path) -> tuple[list[Row], set[str]]:
     """Each row with its path as it is spelt on the disk, and the paths that are not there.
 
     A cell may hold blanks around the path, and accents in one or two code points where the folder has the other.
@@ -267,11 +294,12 @@ def _rows_of(data: Any) -> list[tuple[str, str, str]]:
 
 
 def _frame_rows(frame: Any) -> list[tuple[str, str, str]]:
-    names = [str(name) for name in frame.columns]
-    _refuse_missing_columns(names, "the data frame")
-    column_of = _columns(names)
-    wanted = [key for key in _COLUMNS if key in column_of]
-    columns = [[_cell(value, key, place) for place, value in enumerate(frame[names[column_of[key]]])] for key in wanted]
+    places = meant_columns([str(name) for name in frame.columns], "the data frame")
+    columns = []
+    for key, place in places.items():
+        cells = [_cell(value, key, row) for row, value in enumerate(frame[frame.columns[place]])]
+        is_split = key == "is_valid"
+        columns.append([split_by_fastai(c, f"row {row}") for row, c in enumerate(cells)] if is_split else cells)
     return [(*row, "")[:3] for row in zip(*columns, strict=True)]
 
 
@@ -283,10 +311,16 @@ def _listed_row(row: Any, place: int) -> tuple[str, str, str]:
 
 
 def _cell(value: Any, column: str, place: int) -> str:
+    if column == "label" and hasattr(value, "tolist") and getattr(value, "ndim", 0):
+        value = value.tolist()  # an array
+    if isinstance(value, list | tuple | set):
+        return text_of(value, column, f"row {place}")
     if value is None or value != value:  # NaN is a data frame's missing value
         return ""
     if isinstance(value, str | os.PathLike):
         return os.fspath(value)
+    if type(value).__name__ in {"bool", "bool_"}:
+        return str(bool(value))
     try:
         return str(operator.index(value))
     except TypeError:
@@ -299,11 +333,11 @@ def _cell(value: Any, column: str, place: int) -> str:
 # ---- checking -------------------------------------------------------------------------------------------------------
 
 
-def _refuse_empty_cells(rows: Sequence[_Row], source: str) -> None:
+def _refuse_empty_cells(rows: Sequence[Row], source: str) -> None:
     has_splits = any(row.split for row in rows)
-    for column in _COLUMNS if has_splits else _NEEDED:
+    for column in _COLUMNS if has_splits else NEEDED:
         named = class_name if column == "label" else str.strip
-        empty = [str(row.line) for row in rows if not named(getattr(row, column))]
+        empty = [row.place for row in rows if not named(getattr(row, column))]
         if empty:
             raise DataError(
                 f"{source}: {len(empty):,} row{'s have' if len(empty) > 1 else ' has'} no {column} "
@@ -312,9 +346,9 @@ def _refuse_empty_cells(rows: Sequence[_Row], source: str) -> None:
             )
 
 
-def _split_names(rows: Sequence[_Row], source: str, told: SplitNames) -> dict[str, str]:
+def _split_names(rows: Sequence[Row], source: str, told: SplitNames) -> dict[str, str]:
     """The split that each name in the column `split` means; without the column, or told so, `all`."""
-    names = {row.split: row.line for row in reversed(rows)}
+    names = {row.split: row.place for row in reversed(rows)}
     if set(names) == {""} or told == NONE:
         return dict.fromkeys(names, WHOLE)
     words = told if isinstance(told, Mapping) else {}
@@ -330,10 +364,10 @@ def _split_names(rows: Sequence[_Row], source: str, told: SplitNames) -> dict[st
 
 
 def _without_repeats(
-    rows: Sequence[_Row], folder: Path, split_of: dict[str, str], source: str
-) -> tuple[list[_Row], list[str]]:
+    rows: Sequence[Row], folder: Path, split_of: dict[str, str], source: str
+) -> tuple[list[Row], list[str]]:
     """Each image once; a row that repeats another gives a warning, one that contradicts it an error."""
-    first: dict[str, _Row] = {}
+    first: dict[str, Row] = {}
     labels_of: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         key = os.path.normpath(folder / row.path)
@@ -342,8 +376,8 @@ def _without_repeats(
             labels_of[before.path] |= {before.label, row.label}
         elif split_of[before.split] != split_of[row.split]:
             raise DataError(
-                f"{source}: {row.path} is in {split_of[before.split]} (line {before.line}) and in "
-                f"{split_of[row.split]} (line {row.line}).",
+                f"{source}: {row.path} is in {split_of[before.split]} (line {before.place}) and in "
+                f"{split_of[row.split]} (line {row.place}).",
                 hint="Keep it in one split: a picture that was learned from cannot measure anything.",
             )
     if labels_of:
@@ -358,11 +392,14 @@ def _without_repeats(
     return list(first.values()), [warning] if repeats else []
 
 
-def _refuse_missing_files(rows: Sequence[_Row], absent: Collection[str], folder: Path, source: str) -> None:
+def _refuse_missing_files(rows: Sequence[Row], absent: Collection[str], folder: Path, source: str) -> None:
     missing = [row.path for row in rows if row.path in absent]
     if not missing:
         return
-    if any("://" in path for path in missing):
+    doubled = [_with_folder_twice(path, folder) for path in missing]
+    if all(doubled):
+        hint = f"Paths are relative to the table's own folder: {doubled[0]}."
+    elif any("://" in path for path in missing):
         hint = "Addresses are not fetched: download the pictures and name the files."
     elif any("\\" in path for path in missing):
         hint = "Write / between folders, not \\."
@@ -370,3 +407,14 @@ def _refuse_missing_files(rows: Sequence[_Row], absent: Collection[str], folder:
         hint = f"Paths are relative to the table's folder, {folder}: move the table or mend the paths."
     files = f"{len(missing):,} of {len(rows):,} files are" if len(missing) > 1 else f"1 of {len(rows):,} files is"
     raise DataError(f"{source}: {files} missing: {first_few(missing)}.", hint=hint)
+
+
+def _with_folder_twice(path: str, folder: Path) -> str:
+    """What to write instead of a path that begins with the table's own folder; empty where that is not the fault."""
+    parts = Path(path).parts
+    for place in range(len(parts) - 1):
+        above = parts[place - 1] if place else folder.name
+        shorter = Path(*parts[:place], *parts[place + 1 :])
+        if parts[place] == above and os.path.isfile(folder / shorter):
+            return f"write {Path(*parts[place + 1 :])}, not {Path(*parts[place:])}"
+    return ""

@@ -1,0 +1,301 @@
+"""Read the rows of a table, CSV or JSON lines: of each image its path, its label and its split.
+
+Columns may have relish's names, those of Hugging Face's image folders (`file_name`) or fastai's (`fname`, `is_valid`).
+Values are read as text, so that class 007 is not class 7 and NA is not a missing value; this is why no data-frame
+library reads the CSV.
+"""
+
+import csv
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from relish.core.errors import DataError
+from relish.data.dataset import TRAIN, VALIDATION, first_few, plural
+
+TABLE_SUFFIXES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq"])
+_JSON_SUFFIXES = frozenset([".jsonl", ".ndjson"])
+
+NAMES = {
+    "path": ("path", "file_name", "fname", "image"),
+    "label": ("label", "labels"),
+    "split": ("split",),
+    "is_valid": ("is_valid",),
+}
+"""The names that each column may have, the first found counts. `is_valid` is fastai's: true means validation."""
+NEEDED = ("path", "label")
+HINT = "A table needs the columns path,label and may have split, such as:  path,label,split  /  cats/1.jpg,cat,train"
+_JSON_HINT = 'Each line is one object, such as {"file_name": "cats/1.jpg", "label": "cat"}'
+
+_EDGES = " \t\r\n"
+"""Blanks that people and programs put around a cell; others at the edges of a label are reported."""
+_SEPARATORS = (",", ";", "\t", "|")
+_TRUE, _FALSE = frozenset(["true", "1", "1.0", "yes"]), frozenset(["false", "0", "0.0", "no"])
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of a table."""
+
+    line: int
+    """The line of a text file, or the row of a Parquet file, counted from 1."""
+    path: str
+    """As the cell has it."""
+    label: str
+    """As the cell has it, but for blanks at its edges; several labels as a JSON list."""
+    split: str
+    table: str = ""
+    """The name of its table, where a dataset has several."""
+
+    @property
+    def place(self) -> str:
+        """The line to name in a sentence: `3`, or `3 of test/metadata.csv`."""
+        return f"{self.line} of {self.table}" if self.table else str(self.line)
+
+
+@dataclass
+class Rows:
+    """The content of one table file."""
+
+    rows: list[Row]
+    folder: Path
+    """What its paths are relative to."""
+    columns: Mapping[str, int]
+    """The columns found, by the keys of `NAMES`, each with its place."""
+    header: tuple[str, ...] = ()
+    """All columns."""
+    notes: list[str] = field(default_factory=list)
+    """What is to be said of it, a sentence each."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any row has a label."""
+        return any(row.label for row in self.rows)
+
+    @property
+    def unused(self) -> list[str]:
+        """The columns that relish has no use for."""
+        return [name for place, name in enumerate(self.header) if place not in self.columns.values()]
+
+
+def read_text_table(path: Path, source: str, *, needed: Sequence[str] = NEEDED) -> Rows:
+    """Read a CSV or JSON lines; no image is opened.
+
+    Args:
+        path: a CSV, which is UTF-8 or UTF-16, separated by comma, semicolon, tab or |; or ends in .jsonl or .ndjson.
+        source: what to call it in errors.
+        needed: columns that must be there.
+
+    Raises:
+        DataError: the file cannot be read, a column is missing or there twice, a cell holds no text.
+    """
+    is_json = path.suffix.lower() in _JSON_SUFFIXES
+    header, lines = _json_lines(path, source) if is_json else _csv_lines(path, source)
+    columns = meant_columns(header, source, needed)
+    rows = list(rows_of(lines, columns, source, "line"))
+    return Rows(rows, path.parent, columns, tuple(header), said_of_fastai(rows, columns))
+
+
+def meant_columns(header: Sequence[str], source: str, needed: Sequence[str] = NEEDED) -> dict[str, int]:
+    """The places of the columns that `NAMES` knows.
+
+    Raises:
+        DataError: one of those needed is missing, or there twice.
+    """
+    plain = [cell.strip().lower() for cell in header]
+    found = {key: name for key, names in NAMES.items() for name in reversed(names) if name in plain}
+    if missing := [key for key in needed if key not in found]:
+        columns = " and no column ".join(missing)
+        raise DataError(f"{source}: no column {columns}; its columns are {first_few(plain, 8) or 'none'}.", hint=HINT)
+    if twice := [name for name in found.values() if plain.count(name) > 1]:
+        raise DataError(f"{source}: two columns are called {twice[0]}.", hint="Rename one of them.")
+    if "split" in found:
+        found.pop("is_valid", None)
+    return {key: plain.index(name) for key, name in found.items()}
+
+
+def text_of(value: Any, column: str, place: str) -> str:
+    """A value of a table as text: a list of several as a JSON list, of one as that one; nothing where it is missing.
+
+    Args:
+        place: where it stands, for the error.
+
+    Raises:
+        DataError: it is neither text nor a whole number.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, str | int):
+        return str(value)
+    if column == "label" and isinstance(value, list | tuple | set):
+        labels = [text_of(label, column, place) for label in value]
+        return json.dumps(labels, ensure_ascii=False) if len(labels) > 1 else "".join(labels)
+    raise DataError(
+        f"{place}: column {column} holds {type(value).__name__}, not text.",
+        hint="Store it as text, so that a class has one name only.",
+    )
+
+
+def split_by_fastai(cell: str, place: str) -> str:
+    """The split that a cell of `is_valid` means.
+
+    Raises:
+        DataError: it is neither true nor false.
+    """
+    word = cell.strip().lower()
+    if word and word not in _TRUE | _FALSE:
+        raise DataError(f'{place}: is_valid is "{cell}".', hint="It is True for validation and False for train.")
+    return VALIDATION if word in _TRUE else TRAIN if word else ""
+
+
+def rows_of(
+    lines: Iterable[tuple[int, Sequence[Any]]], columns: Mapping[str, int], source: str, a: str
+) -> Iterator[Row]:
+    for line, cells in lines:
+        place = f"{source}, {a} {line}"
+        text = {key: text_of(cells[index], key, place) for key, index in columns.items() if key != "is_valid"}
+        split = text.get("split", "").strip()
+        if "is_valid" in columns:
+            value = cells[columns["is_valid"]]
+            split = split_by_fastai("" if value is None else str(value), place)
+        yield Row(line, text.get("path", ""), text.get("label", "").strip(_EDGES), split)
+
+
+def said_of_fastai(rows: Sequence[Row], columns: Mapping[str, int]) -> list[str]:
+    """The sentence on a column `is_valid`, where there is one."""
+    if "is_valid" not in columns:
+        return []
+    count = sum(row.split == VALIDATION for row in rows)
+    verb = "is" if count == 1 else "are"
+    return [f"column is_valid: {plural(count, 'row')} {verb} for validation, the others to train on."]
+
+
+# ---- text -----------------------------------------------------------------------------------------------------------
+
+
+def _csv_lines(path: Path, source: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    text = _text(path, source)
+    header = text.lstrip("\r\n").partition("\n")[0]
+    separator = max(_SEPARATORS, key=lambda s: len(_known(header.split(s))))
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a cell of another column may be of any length
+    lines = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
+    filled = _filled(lines, source)
+    first = next(filled, None)
+    if first is None:
+        raise DataError(f"{source}: the table is empty.", hint=HINT)
+    return first[1], _even(filled, len(first[1]), source)
+
+
+def _known(cells: Sequence[str]) -> set[str]:
+    return {cell.strip().strip('"').lower() for cell in cells} & {name for names in NAMES.values() for name in names}
+
+
+def _filled(lines: Any, source: str) -> Iterator[tuple[int, list[str]]]:
+    try:
+        for cells in lines:
+            if any(cell.strip() for cell in cells):
+                yield lines.line_num, cells
+    except csv.Error as error:
+        raise DataError(f"{source}, line {lines.line_num}: not a readable CSV ({error}).", hint=HINT) from error
+
+
+def _even(lines: Iterator[tuple[int, list[str]]], width: int, source: str) -> Iterator[tuple[int, list[str]]]:
+    for line, cells in lines:
+        if len(cells) != width:
+            raise DataError(
+                f"{source}, line {line}: {len(cells)} cells, the first line has {width}.",
+                hint='Put names that hold the separator into quotes: "a,b.jpg".',
+            )
+        yield line, cells
+
+
+def _json_lines(path: Path, source: str) -> tuple[list[str], Iterator[tuple[int, list[Any]]]]:
+    objects = {line: _json_object(text, f"{source}, line {line}") for line, text in _lines(_text(path, source))}
+    header = list(dict.fromkeys(key for entry in objects.values() for key in entry))
+    if not header:
+        raise DataError(f"{source}: the table is empty.", hint=_JSON_HINT)
+    return header, ((line, [entry.get(key) for key in header]) for line, entry in objects.items())
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    # `splitlines` would also cut at characters that JSON allows inside a text.
+    return ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+
+
+def _json_object(text: str, place: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: not a JSON object ({str(error).partition(':')[0]}).", hint=_JSON_HINT) from error
+    if not isinstance(found, dict):
+        raise DataError(f"{place}: not a JSON object, but {type(found).__name__}.", hint=_JSON_HINT)
+    return found
+
+
+def _text(path: Path, source: str) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror}).", hint="Check its name and place.") from error
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(f"{source}, line {line}: not UTF-8.", hint="Save the table as UTF-8.") from error
+
+
+# ---- several labels in one cell -------------------------------------------------------------------------------------
+
+_ITEM = r"""(?:'[^']*'|"(?:[^"\\]|\\.)*"|-?\d+)"""
+_LIST = re.compile(rf"\[\s*{_ITEM}(?:[\s,]+{_ITEM})+\s*\]")
+"""A list of two or more, as JSON, Python and NumPy write it."""
+
+
+def refuse_several_labels(rows: Sequence[Row], source: str) -> list[str]:
+    """Refuse cells that hold several labels; a sentence where blanks may separate them.
+
+    A class may have a separator in its name. It is taken for one where other rows say so: their label is a part of
+    this one or, for | and ;, parts change places. Where every row has it, it belongs to the names.
+    """
+    labels = {row.label for row in rows}
+    several, mark = {label for label in labels if _LIST.fullmatch(label)}, ""
+    for mark in ("", *"|;,") if several else "|;,":
+        several = several or _joined(labels, mark)
+        if several:
+            break
+    if several:
+        name = f' Where "{min(several)}" is one class, write it without "{mark}".' if mark else ""
+        raise DataError(
+            f"{source}: {_where(rows, several)} several labels in one cell.",
+            hint=f"relish gives a picture one label so far: keep one in each row.{name}",
+        )
+    spaced = _joined(labels, " ")
+    return [
+        f"{_where(rows, spaced)} what may be several labels with blanks between; each is taken as one class."
+    ] * bool(spaced)
+
+
+def _joined(labels: set[str], mark: str) -> set[str]:
+    """The labels that are others with a mark between."""
+    parts = {label: [part.strip() for part in label.split(mark) if part.strip()] for label in labels if mark in label}
+    parts = {label: each for label, each in parts.items() if len(each) > 1}
+    alone = labels - parts.keys()
+    if mark in ", ":  # names such as `maillot, tank suit`
+        return {label for label, each in parts.items() if alone.issuperset(each)}
+    places: dict[str, set[int]] = defaultdict(set)
+    for each in parts.values():
+        for place, part in enumerate(each):
+            places[part].add(place)
+    told = any(part in alone or len(where) > 1 for part, where in places.items())
+    return {*parts} if alone and told else set()
+
+
+def _where(rows: Sequence[Row], labels: set[str]) -> str:
+    found = [f'line {row.place} "{row.label}"' for row in rows if row.label in labels]
+    return f"{plural(len(found), 'row')} ({first_few(found)}) {'has' if len(found) == 1 else 'have'}"
