@@ -149,20 +149,20 @@ def test_pictures_with_a_copy_among_those_learned_from_are_left_out():
         [duplicates("near-duplicate", "train/1.png", "test/4.png"), duplicates("blank", "train/1.png", "test/3.png")],
         LEARNED, JUDGED, np.array([True, True, False]),
     )  # fmt: skip
-    assert (found.right.correct, found.right.count, found.left_out) == (1, 2, 1)
-    assert list(found.as_json()) == ["value", "correct", "count", "interval", "left_out"]
+    assert (found["correct"], found["count"], found["left_out"]) == (1, 2, 1)
+    assert list(found) == ["value", "correct", "count", "interval", "left_out"]
 
 
 def test_copies_among_the_judged_pictures_themselves_stay():
     found = without_duplicates(
         [duplicates("exact-duplicate", "test/3.png", "test/4.png")], LEARNED, JUDGED, np.array([True, False, True])
     )
-    assert (found.right.count, found.left_out) == (3, 0)
+    assert (found["count"], found["left_out"]) == (3, 0)
 
 
 def test_equal_files_are_known_without_a_finding():
     found = without_duplicates([], rows("train/3.png"), JUDGED, np.array([True, False, True]))
-    assert (found.right.correct, found.right.count, found.left_out) == (1, 2, 1)
+    assert (found["correct"], found["count"], found["left_out"]) == (1, 2, 1)
 
 
 def test_where_every_picture_is_a_copy_nothing_is_known():

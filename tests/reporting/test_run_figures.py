@@ -8,7 +8,7 @@ def test_a_run_without_a_temperature_is_told_of_none():
     same = {"log_loss": 0.5, "brier": 0.2, "ece": 0.05}
     evaluation = {**same, "classes": ["a", "b"], "before_temperature": same, "decision": {"fitted_on": 0}}
     assert "temperature" not in calibration_sentences(evaluation)
-    assert [row.interval for row in figure_rows(evaluation)] == ["", "", ""]
+    assert [interval for _, _, interval, _ in figure_rows(evaluation)] == ["", "", ""]
 
 
 def test_a_model_that_is_unsure_of_everything_is_reported_on_too():

@@ -27,7 +27,7 @@ The last of them is written last, so a run that has it is finished.
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -141,15 +141,15 @@ class RunFolder:
 
     def read_request(self) -> dict[str, Any]:
         """The fields of the request."""
-        return _mapping(self.request, json.loads)
+        return read_mapping(self.request)
 
     def read_recipe(self) -> dict[str, Any]:
         """The fields of the recipe."""
-        return _mapping(self.recipe, yaml.safe_load)
+        return read_mapping(self.recipe, yaml.safe_load)
 
     def read_dataset(self) -> dict[str, Any]:
         """Every image's path, class, split and SHA-256."""
-        return _mapping(self.dataset, json.loads)
+        return read_mapping(self.dataset)
 
     def read_evaluation(self) -> dict[str, Any]:
         """The final figures.
@@ -161,11 +161,11 @@ class RunFolder:
             raise RunError(f"{self.path} has no model: its training diverged.", hint="Fit again with a lower --lr.")
         if not self.finished:
             raise RunError(f"{self.path} is not finished.", hint=f"Resume it: {self.resume_command}")
-        return _mapping(self.evaluation, json.loads)
+        return read_mapping(self.evaluation)
 
     def read_check(self) -> dict[str, Any] | None:
         """The `findings` of the check before training and the count of `pictures`; None where there was none."""
-        return _mapping(self.check, json.loads) if self.check.is_file() else None
+        return read_mapping(self.check) if self.check.is_file() else None
 
     def record(self, **event: Any) -> None:
         """Append one event to `metrics.jsonl`."""
@@ -224,6 +224,21 @@ def given_in_python(python: Mapping[str, Any]) -> list[str]:
     return [name for name in ("source", "transform", "loss") if name in python and (name != "source" or own)]
 
 
+def read_mapping(path: Path, read: Callable[[str], Any] = json.loads, *, hint: str = "") -> dict[str, Any]:
+    """The mapping in a file of a run, by default of JSON.
+
+    Raises:
+        RunError: the file cannot be read, or holds something else; `hint` is the error's.
+    """
+    try:
+        content = read(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RunError(f"{path} cannot be read ({error}).", hint=hint) from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} does not hold what a run folder's file should.", hint=hint)
+    return content
+
+
 def _runs_beside(path: Path, most: int = 8) -> str:
     """A hint that names the runs beside a path that is none: the nearest by name, or the first few."""
     found = sorted(request.parent.name for request in path.parent.glob("*/request.json"))
@@ -231,13 +246,3 @@ def _runs_beside(path: Path, most: int = 8) -> str:
         return "Give the folder that relish fit made, such as runs/photos-auto-1."
     more = f" and {len(found) - most} more" if len(found) > most else ""
     return nearest(path.name, found) or f"Runs in {path.parent}: {', '.join(found[:most])}{more}."
-
-
-def _mapping(path: Path, read: Any) -> dict[str, Any]:
-    try:
-        content = read(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"{path} cannot be read ({error}).") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path} does not hold what a run folder's file should.")
-    return content

@@ -279,28 +279,18 @@ def _weighted_areas(scores: Floats, positive: Bools, times: Floats) -> Floats:
     return areas
 
 
-@dataclass(frozen=True)
-class WithoutDuplicates:
-    """Accuracy on the evaluated images that have no copy among the training images."""
-
-    right: Proportion
-    left_out: int
-    """Images that have one."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The proportion, and `left_out`."""
-        return {**self.right.as_json(), "left_out": self.left_out}
-
-
 def without_duplicates(
     findings: Iterable[Finding], trained: Sequence[ImageRow], evaluated: Sequence[ImageRow], right: Bools
-) -> WithoutDuplicates | None:
+) -> dict[str, Any] | None:
     """The accuracy without images that a model may have memorised; None where every evaluated image has a copy.
 
     Args:
         findings: of every kind; duplicates across splits are used. Equal files are known without them.
         trained, evaluated: images as `dataset.json` lists them.
         right: (N,) bool, of the evaluated ones, in their order.
+
+    Returns:
+        The accuracy as `Proportion.as_json` has it, and `left_out`, the count of evaluated images that have a copy.
     """
     paths, files = {row["path"] for row in trained}, {row["sha256"] for row in trained}
     copies: set[str] = set()
@@ -311,4 +301,4 @@ def without_duplicates(
     count = int(fresh.sum())
     if count == 0:
         return None
-    return WithoutDuplicates(Proportion(int((right & fresh).sum()), count), len(evaluated) - count)
+    return {**Proportion(int((right & fresh).sum()), count).as_json(), "left_out": len(evaluated) - count}

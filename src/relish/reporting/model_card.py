@@ -17,7 +17,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from pydantic import TypeAdapter
 
-from relish.core.run_folder import RunFolder
+from relish.core.run_folder import RunFolder, read_mapping
 from relish.data.dataset import SEVERITIES, Finding
 from relish.data.transforms import Preprocessing
 from relish.evaluation.held_out import Gap, gap_of
@@ -292,7 +292,7 @@ def _made(folder: RunFolder, evaluation: Mapping[str, Any], header: Mapping[str,
     rows: list[tuple[str, object]] = [("recipe", recipe.get("name")), ("seed", request.get("seed"))]
     lines: list[str] = []
     if folder.environment.is_file():
-        made_on = json.loads(folder.environment.read_text(encoding="utf-8"))
+        made_on = read_mapping(folder.environment)
         program, *arguments = made_on["command"] or [""]
         if PurePath(program).name == "relish" or program.endswith("relish/__main__.py"):
             # Typed into a shell; the arguments of someone's own script say nothing about the run.

@@ -87,17 +87,6 @@ class Confusion:
     """Classes that are not shown."""
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One row of the table of figures."""
-
-    name: str
-    value: str
-    interval: str
-    meaning: str
-    """What it measures, and which end is bad."""
-
-
 def confusion_matrix(predicted: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], classes: int) -> Confusion:
     """The cells of the classes that are confused most, each with the positions of its images.
 
@@ -180,12 +169,12 @@ _LOSSES = {
 """Figures without an interval, also known before the temperature."""
 
 
-def figure_rows(evaluation: Mapping[str, Any]) -> list[Figure]:
-    """Every figure of the run beside its accuracy."""
+def figure_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Every figure of the run beside its accuracy: name, value, interval, what it measures and which end is bad."""
     classes, before = len(evaluation["classes"]), _before(evaluation)
     guess = f"{100 / classes:.3g}%"
     rows = [
-        Figure(name, percent(share["value"]), percent_interval(share["interval"]), meaning.format(guess=guess))
+        (name, percent(share["value"]), percent_interval(share["interval"]), meaning.format(guess=guess))
         for key, (name, meaning) in _SHARES.items()
         if (share := evaluation.get(key))
     ]
@@ -193,7 +182,7 @@ def figure_rows(evaluation: Mapping[str, Any]) -> list[Figure]:
     for key, (name, meaning) in _LOSSES.items():
         if evaluation.get(key) is not None:
             former = "" if before.get(key) is None else f"{before[key]:.4f} before the temperature"
-            rows.append(Figure(name, f"{evaluation[key]:.4f}", former, meaning.format(guess=guess)))
+            rows.append((name, f"{evaluation[key]:.4f}", former, meaning.format(guess=guess)))
     without = evaluation.get("without_duplicates")
     if without and without["left_out"]:
         meaning = (
@@ -201,7 +190,7 @@ def figure_rows(evaluation: Mapping[str, Any]) -> list[Figure]:
             "model learned from. If it is clearly lower than the accuracy above, believe this one."
         )
         value, interval = percent(without["value"]), percent_interval(without["interval"])
-        rows.insert(0, Figure("accuracy without copies", value, interval, meaning))
+        rows.insert(0, ("accuracy without copies", value, interval, meaning))
     return rows
 
 

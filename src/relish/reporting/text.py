@@ -144,7 +144,6 @@ def _per_class(scores: Scores) -> str:
 
 
 def _worst_pairs(scores: Scores) -> list[str]:
-    """The pairs of classes that are confused most often."""
     pairs = [
         (count, scores.classes[truth], scores.classes[predicted])
         for truth, row in enumerate(scores.confusion)

@@ -4,7 +4,6 @@ A study killed at any point is continued by the same command: finished runs are 
 seed, images, split, weights, image size), whichever command made them.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from relish.core.context import Context
 from relish.core.errors import Diverged, RecipeError, RunError, Stopped
-from relish.core.run_folder import RunFolder
+from relish.core.run_folder import RunFolder, read_mapping
 from relish.core.runtime import give_memory_back
 from relish.data.survey import Survey
 from relish.evaluation.metrics import Scores
@@ -89,9 +88,9 @@ def study_folder(runs: Path, stem: str, identity: str) -> Path:
     while True:
         folder = runs / f"{stem}-{number}"
         try:
-            if json.loads((folder / "study.json").read_text())["identity"] == identity:
+            if read_mapping(folder / "study.json")["identity"] == identity:
                 return folder
-        except (OSError, ValueError, KeyError):
+        except (RunError, KeyError):
             if not folder.exists():
                 return folder
         number += 1

@@ -4,10 +4,10 @@ Nothing is evaluated again: figures are those of `evaluation.json`, predictions 
 loaded only to explain its predictions.
 """
 
-import json
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from relish.core.context import Context
 from relish.core.errors import RelishError, RunError
 from relish.core.io import write_text
 from relish.core.progress import Progress
-from relish.core.run_folder import RunFolder, given_in_python
+from relish.core.run_folder import RunFolder, given_in_python, read_mapping
 from relish.data.dataset import SEVERITIES, Finding, first_few
 from relish.evaluation.explain import least_sure, most_wrong
 from relish.evaluation.figures import reliability
@@ -168,7 +168,6 @@ MOST_FOUND, MOST_OF_ONE = 30, 4
 
 
 def _facts(run: FinishedRun) -> tuple[tuple[str, str], ...]:
-    """What the model was made from."""
     splits = ", ".join(f"{len(rows):,} {name}" for name, rows in run.dataset["splits"].items())
     classes = run.evaluation["classes"]
     seconds = run.evaluation.get("training_seconds") or 0.0
@@ -206,16 +205,16 @@ def findings_of(folder: RunFolder, images: RunImages) -> dict[str, Any]:
     Raises:
         RunError: check.json is damaged.
     """
-    path = folder.check
+    path, hint = folder.check, "Move it away to report without it."
     if not path.is_file():
         return {"checked": None, "findings": [], "counts": {}}
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        findings = [Finding.from_json(one) for one in document["findings"]]
+        check = read_mapping(path, hint=hint)
+        findings = [Finding.from_json(one) for one in check["findings"]]
         findings.sort(key=lambda one: SEVERITIES.index(one.severity))
-        checked = int(document["pictures"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} cannot be read ({error}).", hint="Move it away to report without it.") from error
+        checked = int(check["pictures"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} cannot be read ({error}).", hint=hint) from error
     rows = {row["path"]: (row, row["class"]) for split in images.rows.values() for row in split}
     shown = [
         (one, thumbnails(images, [rows[path] for path in one.paths[:MOST_OF_ONE] if path in rows]))
@@ -229,22 +228,21 @@ def sweep_of(folder: RunFolder) -> tuple[dict[str, list[SweepPoint]], str]:
     fingerprint = folder.read_dataset().get("fingerprint")
     for path in sorted(folder.path.resolve().parent.glob("*/study.json")):
         try:
-            study = json.loads(path.read_text(encoding="utf-8"))
+            study = read_mapping(path)
             first = RunFolder(path.parent.parent / Path(study["points"][0]["run"]).name)
             same = fingerprint is not None and first.read_dataset().get("fingerprint") == fingerprint
             if same and study.get("field") == "learning_rate":
                 return _sweep_points(study), str(study.get("conclusion", ""))
-        except (OSError, ValueError, KeyError, TypeError, RunError):
+        except (ValueError, KeyError, TypeError, RunError):
             continue  # not a sweep of ours, or one that is being written
     return {}, ""
 
 
 def environment_rows(folder: RunFolder, evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Where and with what the run was made."""
-    try:
-        environment = json.loads(folder.environment.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        environment = {}
+    environment: dict[str, Any] = {}
+    with suppress(RunError):
+        environment = read_mapping(folder.environment)
     rows = [(name, _plain(value)) for name, value in environment.items() if name != "versions"]
     rows += [(f"{name} version", str(version)) for name, version in environment.get("versions", {}).items()]
     return [("SHA-256 of model.safetensors", str(evaluation.get("model_sha256", "not kept"))), *rows]

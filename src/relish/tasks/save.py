@@ -1,8 +1,4 @@
-"""The files of a run that are written once: the model, what it predicts of the final split, what it was made from.
-
-In:   a `Prepared` run and its folder.
-Out:  files, each whole or not at all.
-"""
+"""The files of a run that are written once: the model, what it predicts of the final split, what it was made from."""
 
 import json
 import platform
@@ -29,7 +25,7 @@ from relish.core.run_folder import RunFolder
 from relish.core.runtime import elapsed_before, processor_name
 from relish.data.dataset import TEST, TRAIN, VALIDATION, Finding
 from relish.data.transforms import Preprocessing
-from relish.evaluation.figures import Figures, WithoutDuplicates, without_duplicates
+from relish.evaluation.figures import Figures, without_duplicates
 from relish.evaluation.held_out import HeldOut, choose_decision
 from relish.evaluation.metrics import CurvePoint
 from relish.evaluation.prediction import HEADER_KEY, softmax
@@ -90,16 +86,15 @@ def write_results(prepared: Prepared, folder: RunFolder, found: Figures, logits:
 
 def judged(folder: RunFolder, split: str, found: Figures) -> dict[str, Any]:
     """What `evaluation.json` says of the model as it is saved."""
-    fresh = _without_duplicates(folder, split, found)
     return {
         "split": split,
         **found.as_json(),
-        "without_duplicates": fresh and fresh.as_json(),
+        "without_duplicates": _without_duplicates(folder, split, found),
         "model_sha256": sha256_of_file(folder.model),
     }
 
 
-def _without_duplicates(folder: RunFolder, split: str, found: Figures) -> WithoutDuplicates | None:
+def _without_duplicates(folder: RunFolder, split: str, found: Figures) -> dict[str, Any] | None:
     """The accuracy without copies; None where nobody looked for any and no two files are equal."""
     rows, check = folder.read_dataset()["splits"], folder.read_check()
     learned = list(rows[TRAIN])
@@ -107,7 +102,7 @@ def _without_duplicates(folder: RunFolder, split: str, found: Figures) -> Withou
         learned += rows.get(VALIDATION, [])
     findings = [Finding.from_json(one) for one in check["findings"]] if check else []
     fresh = without_duplicates(findings, learned, rows[split], found.right)
-    return fresh if check or (fresh and fresh.left_out) else None
+    return fresh if check or (fresh and fresh["left_out"]) else None
 
 
 def curve_points(folder: RunFolder) -> tuple[CurvePoint, ...]:
@@ -213,7 +208,6 @@ def _as_written(folder: RunFolder, evaluation: Mapping[str, Any]) -> bool:
 
 
 def _licence(folder: RunFolder) -> str | None:
-    """The one that the card names; None where it names none."""
     named = _head(folder).get("license")
     return named if isinstance(named, str) and named != UNKNOWN else None
 

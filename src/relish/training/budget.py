@@ -3,20 +3,17 @@
 A plan is kept in the run folder because it depends on the clock: a run that is resumed does what it began.
 """
 
-import json
 import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from relish.core.context import RunContext
-from relish.core.errors import RunError
 from relish.core.io import write_json
-from relish.core.run_folder import withdrawn_by
+from relish.core.run_folder import read_mapping, withdrawn_by
 from relish.evaluation.features import Backbone
 from relish.models.freeze import half_frozen
 from relish.training.measure import forward_seconds, solving_seconds, step_seconds
@@ -84,11 +81,6 @@ def candidate_rates(given: float | None, count: int) -> tuple[float, ...]:
 def rates_for(images: int) -> int:
     """How many rates are compared: with many images there are steps enough to get there, or back, from one."""
     return len(RATES) if images <= FOLDED else 1
-
-
-def views_for(images: int) -> int:
-    """How many views of each image a probe is trained on."""
-    return VIEWS if images <= VIEWED else 1
 
 
 def framed_on(images: int, classes: int) -> int:
@@ -207,7 +199,7 @@ def plan_probe(
     compared = ((FRAMINGS - 1) * each + FRAMINGS * solving) * framed_on(taken, classes)
     framings = seconds + compared <= _CHOICES_SHARE * budget
     seconds += compared if framings else 0.0
-    views = views_for(taken)
+    views = VIEWS if taken <= VIEWED else 1
     viewed = (views - 1) * (each + 2 * solving) * taken
     if seconds + viewed > _CHOICES_SHARE * budget:
         views, viewed = 1, 0.0
@@ -361,7 +353,8 @@ def _kept_plan(
     file = run.folder.path / "plan.json"
 
     def kept() -> dict[str, Any]:
-        plans = _read(file)
+        hint = "Delete it, and the run is planned afresh."
+        plans = read_mapping(file, hint=hint) if file.is_file() else {}
         if plans.get(name, {}).keys() != {field.name for field in fields(kind)}:
             before = plans if name != "probe" else {}  # what comes after the probe rests on it
             shutil.rmtree(run.folder.stages, ignore_errors=True)
@@ -373,15 +366,6 @@ def _kept_plan(
         return found
 
     return run.from_main(kept)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"{file} cannot be read ({error}).", hint="Delete it, and the run is planned afresh.") from error
 
 
 def _told(seconds: float) -> str:

@@ -10,7 +10,6 @@ epochs over all images then bring the average back down, to below its models. It
 each of its rounds (McMahan et al. 2017, arXiv:1602.05629).
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,9 +20,9 @@ import torch
 from torch import nn
 
 from relish.core.context import RunContext
-from relish.core.errors import Diverged, RunError
+from relish.core.errors import Diverged
 from relish.core.io import write_json
-from relish.core.run_folder import RunFolder
+from relish.core.run_folder import RunFolder, read_mapping
 from relish.data.dataset import Split
 from relish.data.loader import DecodedImages
 from relish.data.split import evenly_spaced
@@ -212,12 +211,7 @@ def _end_of(folder: RunFolder) -> tuple[bool, str | None]:
     file = folder.path / _ENDED
     if not file.is_file():
         return False, None
-    try:
-        return True, json.loads(file.read_bytes())["diverged"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{file} cannot be read ({error}).", hint=f"Delete {folder.path}, and it starts over."
-        ) from error
+    return True, read_mapping(file, hint=f"Delete {folder.path}, and it starts over.").get("diverged")
 
 
 def _epochs(setup: TrainingSetup) -> str:
