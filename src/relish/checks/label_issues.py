@@ -247,30 +247,24 @@ def _cross_validated(features: Floats, labels: Positions, classes: int, contents
     return softmax(found.logits).astype(np.float32), found.held
 
 
-def mean_distances(cosines: Floats) -> Floats:
-    """(N,) float32: mean distance, 1 minus the cosine, to the nearest others that there are; larger is farther.
-
-    Source: Kuan and Mueller 2022, Back to the Basics: Revisiting Out-of-Distribution Detection Baselines,
-        arXiv:2207.03061, section 3.
-    """
-    near = np.where(cosines[:, :DISTANCES] < -0.5, np.nan, 1 - cosines[:, :DISTANCES])
-    near[np.isnan(near).all(1)] = 0
-    distances: Floats = np.nanmean(near, axis=1)
-    return distances
-
-
 def off_topic(images: ImageSet, cosines: Floats, excluded: Positions) -> list[Finding]:
     """One finding of the images that no others resemble, the farthest first.
 
-    Far is relative to this dataset's own distances. A rare but right image is far as well, so this is a note.
+    Measured is the mean distance, 1 minus the cosine, to the nearest others that there are. Far is relative to this
+    dataset's own distances. A rare but right image is far as well, so this is a note.
 
     Args:
         cosines: (N, k) float32, see `nearest_others`.
         excluded: positions that another finding has already, such as blank ones.
+
+    Source: Kuan and Mueller 2022, Back to the Basics: Revisiting Out-of-Distribution Detection Baselines,
+        arXiv:2207.03061, section 3.
     """
     if len(images) < FEWEST_IMAGES:
         return []
-    distances = mean_distances(cosines)
+    near = np.where(cosines[:, :DISTANCES] < -0.5, np.nan, 1 - cosines[:, :DISTANCES])
+    near[np.isnan(near).all(1)] = 0
+    distances = np.nanmean(near, axis=1)
     median = np.median(distances)
     deviation = _PER_DEVIATION * np.median(np.abs(distances - median))
     far = np.setdiff1d(np.flatnonzero(distances > median + FAR * max(deviation, 1e-6)), excluded)

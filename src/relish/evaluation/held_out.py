@@ -210,9 +210,10 @@ def gap_of(folder: RunFolder, final: Proportion, counts: Sequence[int]) -> Gap |
         final: the accuracy on the test split.
         counts: K numbers, the images of each class in the test split.
     """
-    held = held_out_accuracy(folder)
-    if held is None:
+    kept = [record for record in folder.records() if record["event"] == "rung" and record.get("kept", True)]
+    if not kept:
         return None
+    held = Proportion(kept[-1]["correct"], kept[-1]["count"])  # of the last rung that the ladder kept
     gap = Gap(held, final, None)
     if not gap.lower:
         return gap
@@ -224,12 +225,6 @@ def gap_of(folder: RunFolder, final: Proportion, counts: Sequence[int]) -> Gap |
         return gap
     mean, error = found
     return Gap(held, final, mean) if final.interval[1] >= mean - Z * error else gap
-
-
-def held_out_accuracy(folder: RunFolder) -> Proportion | None:
-    """The accuracy on held-out images of the last rung that the ladder kept; None for a run without a ladder."""
-    kept = [record for record in folder.records() if record["event"] == "rung" and record.get("kept", True)]
-    return Proportion(kept[-1]["correct"], kept[-1]["count"]) if kept else None
 
 
 def _reweighted(held: HeldOut, counts: Sequence[int]) -> tuple[float, float] | None:

@@ -139,13 +139,10 @@ def tempered_losses(probabilities: Probabilities, labels: Labels) -> npt.NDArray
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 4.2.
     """
-    logs = np.log(np.maximum(probabilities.astype(np.float64), _SMALLEST))
-    found = minimize_scalar(lambda t: _losses(logs, labels, t).mean(), bounds=(-3.0, 3.0), method="bounded")
-    return _losses(logs, labels, float(found.x))
+    logs, images = np.log(np.maximum(probabilities.astype(np.float64), _SMALLEST)), np.arange(len(labels))
 
+    def losses(log_temperature: float) -> npt.NDArray[np.float64]:
+        return np.asarray(-log_softmax(logs / np.exp(log_temperature), axis=1)[images, labels])
 
-def _losses(logs: npt.NDArray[np.float64], labels: Labels, log_temperature: float) -> npt.NDArray[np.float64]:
-    losses: npt.NDArray[np.float64] = -log_softmax(logs / np.exp(log_temperature), axis=1)[
-        np.arange(len(labels)), labels
-    ]
-    return losses
+    found = minimize_scalar(lambda t: losses(t).mean(), bounds=(-3.0, 3.0), method="bounded")
+    return losses(float(found.x))

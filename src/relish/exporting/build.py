@@ -157,8 +157,6 @@ def quantised(network: onnx.ModelProto, inputs: Iterable[npt.NDArray[np.float32]
 
 
 class _CalibrationReader:
-    """The inputs as `quantize_static` reads them."""
-
     def __init__(self, inputs: Iterable[npt.NDArray[np.float32]]) -> None:
         self._inputs: Iterator[npt.NDArray[np.float32]] = iter(inputs)
 

@@ -156,19 +156,6 @@ def exported_model(loaded: Any, count: int) -> ProbabilitiesOf:
     return probabilities_of
 
 
-def failures(certificate: Certificate) -> list[str]:
-    """Each way in which a certificate is beyond tolerance, in words; empty where it is exact."""
-    found = []
-    if certificate.worst_difference > TOLERANCE:
-        found.append(
-            f"a probability differs by {certificate.worst_difference:.2g} (tolerance {TOLERANCE:g}), "
-            f"most for {certificate.worst_picture}"
-        )
-    if certificate.disagreements:
-        found.append(f"{len(certificate.disagreements)} of {certificate.pictures} pictures get another class")
-    return found
-
-
 class _one_thread:
     """Within the block PyTorch computes on one thread, as the sessions do."""
 
@@ -189,7 +176,6 @@ def _certificate(
     decision: Decision,
     classes: Sequence[str],
 ) -> Certificate:
-    """The certificate of an exported graph, with PyTorch as the reference."""
     wanted, found = (np.stack([row for row, _ in measured]) for measured in (reference, exported))  # (N, K)
     # NaN counts as the largest difference there is; of a row of NaN, the first class is predicted.
     differences = np.nan_to_num(np.abs(wanted - found), nan=1.0).max(axis=1)

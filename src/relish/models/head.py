@@ -166,20 +166,16 @@ def initialise_head(
     if head_init == "zeros":
         layer.weight.zero_()
     else:
-        _xavier(layer, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(derive_seed(seed, "head"))
+            layer.reset_parameters()
+            nn.init.xavier_uniform_(layer.weight)
     if head_init in ("zeros", "xavier-zero") and layer.bias is not None:
         layer.bias.zero_()
     if head_init == "source":
         _copy_rows(layer.weight, source.weight, rows, unmatched)
         if layer.bias is not None and source.bias is not None:
             _copy_rows(layer.bias, source.bias, rows, unmatched)
-
-
-def _xavier(layer: OutputLayer, seed: int) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive_seed(seed, "head"))
-        layer.reset_parameters()
-        nn.init.xavier_uniform_(layer.weight)
 
 
 def _copy_rows(new: Tensor, source: Tensor, rows: Sequence[int | None], unmatched: Unmatched) -> None:

@@ -18,7 +18,7 @@ from relish.core.io import relish_home, sha256_of_file
 from relish.core.progress import Progress
 from relish.data.download import TIMEOUT, download
 from relish.models.gluon.loading import gluon_description
-from relish.models.registry import ZooName, default_arguments, imagenet_labels
+from relish.models.registry import ZooName, imagenet_labels
 from relish.models.saved_model import DataConfig, ModelDescription
 from relish.models.weights import fill, read_tensors
 
@@ -73,7 +73,11 @@ def _torchvision_weights(name: ZooName) -> Any:
 
 def _torchvision_description(name: ZooName) -> ModelDescription:
     weights = _torchvision_weights(name)
-    arguments = default_arguments("torchvision", name.architecture)
+    arguments: dict[str, Any] = {}
+    if name.architecture in ("googlenet", "inception_v3"):
+        # Their auxiliary outputs only serve training from nothing and would need output layers of their own; their
+        # published weights expect the input to be shifted inside the network.
+        arguments = {"aux_logits": False, "transform_input": True, "init_weights": True}
     if weights is None:
         return ModelDescription(
             library="torchvision", architecture=name.architecture, model_args=arguments, num_classes=1000
@@ -82,7 +86,7 @@ def _torchvision_description(name: ZooName) -> ModelDescription:
     size = preset.crop_size[0]
     if name.architecture.startswith("vit_") and size != 224:
         arguments["image_size"] = size
-    data = {"input_size": (3, size, size), "mean": preset.mean, "std": preset.std}
+    data = {"mean": preset.mean, "std": preset.std, "interpolation": preset.interpolation.value}
     return ModelDescription(
         library="torchvision",
         architecture=name.architecture,
@@ -90,9 +94,7 @@ def _torchvision_description(name: ZooName) -> ModelDescription:
         num_classes=len(classes),
         # The same thousand classes in the same order as timm's table, which also has the synonyms.
         labels=imagenet_labels() if len(classes) == 1000 else classes,
-        data_config=DataConfig.from_weights(
-            {key: tuple(value) for key, value in data.items()} | {"interpolation": preset.interpolation.value}
-        ),
+        data_config=DataConfig.from_weights({"input_size": (3, size, size), **data}),
     )
 
 
@@ -186,7 +188,11 @@ def _fetch_from_hub(name: ZooName, record: Any, progress: Progress) -> Path:
         return Path(hf_hub_download(repo, file, cache_dir=cache, revision=revision or None, etag_timeout=10))
     # Every way a hub can fail, under their own names or the transport's.
     except Exception as error:
-        raise _unreachable(name, address, error) from error
+        reason = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
+        raise DownloadFailed(
+            f"{name}: its weights cannot be fetched from {address} ({reason}).",
+            hint=f"Try again with a network. {_instead(name)}",
+        ) from error
 
 
 # Fetching
@@ -198,15 +204,6 @@ def _fetch(name: ZooName, address: str, progress: Progress) -> Path:
         path = download(address, folder=_kept(name), progress=progress)
     except DownloadFailed as error:
         raise DownloadFailed(f"{name}: {error.message}", hint=f"{error.hint}\n  {_instead(name)}") from error
-    _check_hash(name, address, path)
-    return path
-
-
-def _kept(name: ZooName) -> Path:
-    return relish_home() / "weights" / name.library
-
-
-def _check_hash(name: ZooName, address: str, path: Path) -> None:
     said = re.search(r"-([0-9a-f]{8,})\.\w+$", address)
     found = sha256_of_file(path)
     if said and not found.startswith(said[1]):
@@ -216,14 +213,11 @@ def _check_hash(name: ZooName, address: str, path: Path) -> None:
             f"{name}: {address} sent another file: its SHA-256 starts {found[:8]}, not {said[1][:8]}.",
             hint="Something on the way may have answered in its place; try again, or give --weights FILE.",
         )
+    return path
 
 
-def _unreachable(name: ZooName, address: str, error: BaseException) -> DownloadFailed:
-    reason = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
-    return DownloadFailed(
-        f"{name}: its weights cannot be fetched from {address} ({reason}).",
-        hint=f"Try again with a network. {_instead(name)}",
-    )
+def _kept(name: ZooName) -> Path:
+    return relish_home() / "weights" / name.library
 
 
 def _instead(name: ZooName) -> str:

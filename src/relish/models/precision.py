@@ -140,7 +140,6 @@ def trial(network: nn.Module, images: Tensor, *, training: bool) -> Trial:
 
 
 def _cache_key(network: nn.Module, images: Tensor, training: bool) -> bytes:
-    """Of one network, shape and machine."""
     learning = [name for name, parameter in network.named_parameters() if parameter.requires_grad] if training else []
     about = [
         _VERSION,

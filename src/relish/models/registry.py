@@ -88,15 +88,6 @@ def architectures(library: str) -> frozenset[str]:
     return frozenset(models.list_models(module=models))
 
 
-def default_arguments(library: Library, architecture: str) -> dict[str, Any]:
-    """Constructor arguments that make a network a classifier with a single output layer."""
-    if library == "torchvision" and architecture in ("googlenet", "inception_v3"):
-        # Their auxiliary outputs only serve training from nothing and would need output layers of their own; their
-        # published weights expect the input to be shifted inside the network.
-        return {"aux_logits": False, "transform_input": True, "init_weights": True}
-    return {}
-
-
 def build_network(
     library: str, architecture: str, model_args: Mapping[str, Any], num_classes: int, *, seed: int = 0
 ) -> nn.Module:

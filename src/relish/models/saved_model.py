@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import nn
 
 from relish.core.errors import ModelError
@@ -206,9 +205,14 @@ def save_model(path: Path, network: nn.Module, description: ModelDescription, ex
         advice = "Describe the network that is saved."
         name = description.network_name
         check_fit(shapes_of(tensors), description.shapes(), "the network to save", name, advice=advice)
+    # The library writes the header's words in an order that changes from call to call, so they are put in here. The
+    # format: 8 bytes of length, that many bytes of JSON padded with spaces to a multiple of 8, then the tensors.
+    content = safetensors.torch.save(dict(sorted(tensors.items())))
+    end = 8 + int.from_bytes(content[:8], "little")
+    words = dict(sorted({**_header_of(description), **extra}.items()))
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        for part in _serialised(tensors, {**_header_of(description), **extra}):
-            file.write(part)
+        file.write(_header_bytes({"__metadata__": words, **json.loads(content[8:end])}))
+        file.write(content[end:])
 
 
 def rewrite_header(path: Path, extra: Mapping[str, str]) -> None:
@@ -340,15 +344,6 @@ def _header_of(description: ModelDescription) -> dict[str, str]:
     if description.labels is not None:
         header["labels"] = label_set_of(description.labels) or json.dumps(description.labels, ensure_ascii=False)
     return header
-
-
-def _serialised(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> tuple[bytes, bytes]:
-    # The library writes the header's words in an order that changes from call to call, so they are put in here. The
-    # format: 8 bytes of length, that many bytes of JSON padded with spaces to a multiple of 8, then the tensors.
-    content = safetensors.torch.save(dict(sorted(tensors.items())))
-    length = int.from_bytes(content[:8], "little")
-    layout = {"__metadata__": dict(sorted(header.items())), **json.loads(content[8 : 8 + length])}
-    return _header_bytes(layout), content[8 + length :]
 
 
 def _header_bytes(layout: Mapping[str, Any]) -> bytes:

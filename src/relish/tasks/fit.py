@@ -26,7 +26,7 @@ from relish.data.transforms import Transform
 from relish.tasks.classifier import Classifier
 from relish.tasks.prepare import Prepared, Request, introduce, prepare
 from relish.tasks.run import new_folder, train_and_evaluate
-from relish.tasks.user_code import UserCode, differences, own_network, resumed_code, user_code
+from relish.tasks.user_code import UserCode, own_network, resumed_code, user_code
 from relish.training.optim import Loss
 from relish.training.recipe import Recipe, named_recipe, recipe_from_dict
 
@@ -198,7 +198,8 @@ def _resumed(
             differ.append(f"{key} ({getattr(recipe, key)}, not {value})")
     if named is not None and named not in (recipe, recipe.name):
         differ.append(f"recipe ({recipe.name}, not {named if isinstance(named, str) else named.name})")
-    differ += differences(request.python, code)
+    begun, now = request.python, code.words()
+    differ += [f"{name} ({begun.get(name, 'none')}, not {now[name]})" for name in now if begun.get(name) != now[name]]
     if out is not None and Path(out).resolve() != folder.path.resolve():
         differ.append(f"out ({folder.path}, not {out})")
     if differ:

@@ -141,9 +141,7 @@ def _setup(run: RunContext, prepared: Prepared) -> TrainingSetup:
         opened=OpenedImages(),
     )
     if prepared.recipe.method == "train":
-        return replace(
-            setup, decoded=DecodedImages(setup.validation.paths, prepared.preprocessing, run.folder.path)
-        )  # fmt: skip
+        return replace(setup, decoded=DecodedImages(setup.validation.paths, prepared.preprocessing, run.folder.path))
     train, validation = setup.train, Split((), np.zeros(0, dtype=np.int64))
     if prepared.final_name != VALIDATION and VALIDATION in splits:
         validation = splits[VALIDATION]
@@ -220,7 +218,6 @@ def _say_before(run: RunContext, prepared: Prepared, setup: TrainingSetup) -> No
 
 
 def _say_gap(run: RunContext, prepared: Prepared, evaluated: Proportion) -> None:
-    """How far the final figure lies from the one that the winning rung was chosen by."""
     split = prepared.final_name
     counts = prepared.final.counts(len(prepared.dataset.classes))
     gap = gap_of(run.folder, evaluated, counts.tolist())

@@ -107,19 +107,6 @@ def type_and_repr(thing: object | None) -> str | None:
 # ---- resuming -------------------------------------------------------------------------------------------------------
 
 
-def differences(before: Mapping[str, Any], code: UserCode) -> list[str]:
-    """What is handed in now and differs from what a run was begun with, in words.
-
-    Args:
-        before: `UserCode.words` of the run.
-    """
-    return [
-        f"{name} ({before.get(name, 'none')}, not {word})"
-        for name, word in code.words().items()
-        if before.get(name) != word
-    ]
-
-
 def resumed_code(folder: RunFolder, before: Mapping[str, Any], code: UserCode, module: nn.Module | None) -> UserCode:
     """The Python objects of a run that is resumed; its module has the tensors that it began with.
 
@@ -139,10 +126,13 @@ def resumed_code(folder: RunFolder, before: Mapping[str, Any], code: UserCode, m
             f"{folder.path} was begun with {begun}, which relish cannot build.",
             hint=f"Resume it in Python, with the same: {folder.resume_command}",
         )
-    return replace(
-        code, source=_saved_source(folder, module) or code.source, keeps_head=before.get("keeps_head", False),
-        mean=before.get("mean"), std=before.get("std"),
-    )  # fmt: skip
+    source = code.source
+    if folder.source.is_file():
+        own = read_header(folder.source).get("library") == OWN
+        network, description, extra = load_model(folder.source, module if own else None)
+        source = SourceModel(network, description, description.network_name, extra["origin"], extra["sha256"])
+    keeps_head = before.get("keeps_head", False)
+    return replace(code, source=source, keeps_head=keeps_head, mean=before.get("mean"), std=before.get("std"))
 
 
 def save_source(folder: RunFolder, source: SourceModel) -> None:
@@ -154,14 +144,6 @@ def save_source(folder: RunFolder, source: SourceModel) -> None:
     if not folder.source.is_file():
         extra = {"origin": source.origin, "sha256": source.sha256 or ""}
         save_model(folder.source, source.network, source.description, extra)
-
-
-def _saved_source(folder: RunFolder, module: nn.Module | None) -> SourceModel | None:
-    if not folder.source.is_file():
-        return None
-    own = read_header(folder.source).get("library") == OWN
-    network, description, extra = load_model(folder.source, module if own else None)
-    return SourceModel(network, description, description.network_name, extra["origin"], extra["sha256"])
 
 
 def own_network(source: SourceModel | None) -> nn.Module | None:

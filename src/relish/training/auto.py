@@ -26,7 +26,6 @@ from relish.models.freeze import freeze
 from relish.training.budget import (
     COEFFICIENTS,
     Budget,
-    FineTuningPlan,
     candidate_rates,
     folds_for,
     joint_epochs_for,
@@ -80,17 +79,14 @@ def climb(
     probe = state_of(network)
     setup = replace(setup, precision=run_precision(run, setup))
     wanted, (alone,) = held_out_masks(run, setup, folds_for(len(setup.train))), held_out_masks(run, setup, 1)
-    plan = planned_fine_tuning(
-        run, setup, budget, lower.forward, folds=len(wanted), held_alone=int(alone.sum())
-    )  # fmt: skip
+    plan = planned_fine_tuning(run, setup, budget, lower.forward, folds=len(wanted), held_alone=int(alone.sum()))
     if plan.half_still:
         freeze(setup.target, "half")
     masks = held_out_masks(run, setup, plan.folds)
     setup = replace(setup, decoded=decoded_for(run, setup, masks) if masks else None)
     tried: list[FineTuned | None] = []
-    for name, fold, rate, held in _trainings(
-        run, plan, masks, candidate_rates(setup.recipe.learning_rate, plan.rates), tried
-    ):
+    rates = candidate_rates(setup.recipe.learning_rate, plan.rates)
+    for name, fold, rate, held in _trainings(run, masks, rates, tried):
         deadline = plan.deadline(budget, len(setup.train), lower.forward, held)
         part, fitted = _without(setup, masks[fold], plan.epochs, rate, deadline), found.fit(masks[fold])
         part = replace(part, every_epoch=fold == 0)  # whose curves stand for the run's
@@ -123,11 +119,7 @@ def climb(
 
 
 def _trainings(
-    run: RunContext,
-    plan: FineTuningPlan,
-    masks: Sequence[Mask],
-    rates: Sequence[float],
-    tried: Sequence[FineTuned | None],
+    run: RunContext, masks: Sequence[Mask], rates: Sequence[float], tried: Sequence[FineTuned | None]
 ) -> Iterator[tuple[str, int, float, list[int]]]:
     """Stage, fold and learning rate of each training, and how many images are held out from it and from each later one.
 
@@ -184,13 +176,11 @@ def _without(setup: TrainingSetup, out: Mask | None, epochs: int, rate: float, d
 
 
 def _probe_held_out(setup: TrainingSetup, found: CrossValidated) -> HeldOut:
-    """What the probe's cross-validation predicts of each image, held out once."""
     out = setup.train.take(np.flatnonzero(found.held))
     return HeldOut(out.labels, found.logits, tuple(setup.sha256[path] for path in out.paths))
 
 
 def _tuned_held_out(setup: TrainingSetup, models: Sequence[FineTuned], coefficient: float) -> HeldOut:
-    """What each model of the average predicts of the images held out from it."""
     return HeldOut(
         np.concatenate([model.held_out.labels for model in models]),
         np.concatenate([model.logits[coefficient] for model in models]),

@@ -173,12 +173,6 @@ class Problem:
         """(n, K) float32 logits of some images."""
         return torch.addmm(at[:, -1].float(), self.features[rows], at[:, :-1].float().T)
 
-    def unfolded(self, at: Tensor, strength: float) -> Probe:
-        """The solution for the features as they come: mean and scale go into weight and bias."""
-        weight = at[:, :-1].numpy() / self.scale
-        bias = at[:, -1].numpy() - weight @ self.mean
-        return Probe(weight.astype(np.float32), bias.astype(np.float32), strength)
-
 
 def fit_probe(
     features: Floats,
@@ -199,7 +193,10 @@ def fit_probe(
             two classes twice that, since it has one row of weights for them and this has two.
     """
     problem = Problem(features, labels, classes, bias=bias, balance=balance)
-    return problem.unfolded(problem.solve(strength), strength)
+    at = problem.solve(strength)
+    weight = at[:, :-1].numpy() / problem.scale  # for the features as they come: mean and scale go into the probe
+    offset = at[:, -1].numpy() - weight @ problem.mean
+    return Probe(weight.astype(np.float32), offset.astype(np.float32), strength)
 
 
 def cross_validate(

@@ -1,8 +1,5 @@
 """The optimiser and its groups: the backbone at the base rate, the new head at a multiple of it.
 
-In:   a target model and a recipe.
-Out:  an optimiser over what may learn, and the rate of any step.
-
 Groups go by module, not by the names of parameters: whatever an architecture calls its output layer, the parameters of
 that very module are the head's.
 """

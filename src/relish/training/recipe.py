@@ -16,11 +16,10 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from relish.core.errors import RecipeError, nearest
+from relish.models.head import HeadInit, Unmatched
 from relish.models.precision import AskedPrecision
 
 Start = Literal["source", "random"]
-HeadStart = Literal["xavier", "xavier-zero", "zeros", "source", "library"]
-Unmatched = Literal["random", "mean"]
 LossReduction = Literal["sum", "mean"]
 Schedule = Literal["constant", "cosine"]
 Method = Literal["train", "probe", "ladder"]
@@ -45,7 +44,7 @@ class Recipe:
     probe, fine-tuning from it, and mixtures of the two, each kept only where it is better on held-out images."""
     start: Start = "source"
     """Where the backbone's parameters come from: the source model, or random numbers."""
-    head: HeadStart = "xavier"
+    head: HeadInit = "xavier"
     """How the new output layer begins: Xavier-uniform (-zero: with biases of zero), zeros, the source head's own rows,
     or as the library does it."""
     unmatched: Unmatched = "random"

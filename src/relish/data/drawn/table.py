@@ -133,7 +133,6 @@ def _terrazzo(relief: Relief, rng: np.random.Generator) -> None:
 
 
 def _grill(relief: Relief, rng: np.random.Generator) -> None:
-    """Bars over coals."""
     u, _ = _axes(relief, rng)
     glow = np.clip(relief.mottle * 1.2 - 0.1, 0, 1) * rng.uniform(0.2, 1.0)
     coals = mix((0.07, 0.065, 0.065), (0.85, 0.28, 0.05), glow) * (1 + 0.3 * relief.bump)
