@@ -5,6 +5,7 @@ Pictures are noise around a colour per class: a tiny network learns them in a fe
 
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,16 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the real pictures in {SHARED} (RELISH_SHARED)")
     return SHARED
+
+
+def unpacked_case(shared: Path, name: str, folder: Path) -> Path:
+    """One of the small inputs in `cases/`, unpacked into a folder; or a skip that says so."""
+    archive = shared / "cases" / f"{name}.tar.gz"
+    if not archive.is_file():
+        pytest.skip(f"needs {archive}")
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
+    return folder
 
 
 class Heard(Progress):

@@ -263,6 +263,22 @@ def test_an_archive_with_a_member_that_leads_elsewhere(root, fit, member, words)
     assert not list(Path().absolute().parent.rglob("outside.png"))
 
 
+def test_names_of_a_zip_are_read_as_told_by_every_command_that_takes_it(root, fit):
+    names = [
+        f"d/{part}/{name}/{number}.png" for part in ("train", "test") for name in ("c1", "c2") for number in (1, 2)
+    ]
+    content = iter(range(100))
+    with zipfile.ZipFile("x.zip", "w") as archive:
+        for name in names:
+            draw(Path("p.png"), (9, 9, 9), next(content))
+            archive.write("p.png", name)
+    Path("x.zip").write_bytes(Path("x.zip").read_bytes().replace(b"/c1/", b"/\xaa\xe2/"))  # "\u043a\u0442" in cp866
+    done(*fit("x.zip", "--zip-encoding", "cp866"))
+    assert read_json(Path("run/classes.json")) == ["c2", "\u043a\u0442"]
+    assert "not UTF-8" not in done("evaluate", "run", "x.zip", "--zip-encoding", "cp866").err
+    assert "there is no such encoding" in refused("show", "x.zip", "--zip-encoding", "klingon")
+
+
 def test_a_wrong_checksum_is_found_before_anything_is_unpacked(root, fit):
     assert "SHA-256 expected" in refused_cleanly(*fit(zipped(root), "--sha256", "0" * 64))
 

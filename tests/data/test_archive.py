@@ -124,11 +124,13 @@ def test_files_are_made_with_modes_of_our_own(tmp_path):
     assert made.st_uid == os.getuid()
 
 
-OUTSIDE = ["../evil", "a/../../evil", "a/..", "/srv/evil", "//evil", "C:/evil", "c:evil", "..\\evil", "a\\b.jpg"]
+OUTSIDE = ["../evil", "a/../../evil", "a/..", "/srv/evil", "//evil", "C:/evil", "c:evil", "..\\evil"]
 
 
-@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tgz"])
-@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize(
+    ("suffix", "name"),
+    [*((suffix, name) for suffix in (".zip", ".tar", ".tgz") for name in OUTSIDE), (".tar", "a\\b.jpg")],
+)
 def test_a_member_that_could_land_outside_is_refused(tmp_path, home, suffix, name):
     assert_refused(pack(tmp_path / f"a{suffix}", TREE | {name: b"evil"}), home, name)
 

@@ -20,7 +20,7 @@ from relish.data.sources import find_dataset
 from relish.data.survey import survey
 from relish.data.table import index_table
 from relish.tasks.check import Check
-from tests.conftest import draw
+from tests.conftest import draw, unpacked_case
 
 NFC, NFD = "caf\u00e9", "cafe\u0301"
 HOSTILE = [
@@ -203,6 +203,14 @@ def test_rows_in_python_are_read_back_as_they_are(rows):
             path.touch()
         found = find_dataset(data)
         assert labelled(found) == {("all", str(path.resolve())): class_name(label) for path, label in data}
+
+
+def test_the_tables_of_the_wild_are_the_folder_they_are_of(shared, tmp_path):
+    tables = list(unpacked_case(shared, "14-nfd-table", tmp_path).rglob("*.csv"))
+    assert {table.name for table in tables} >= {"nfd.csv", "mixed.csv"}
+    for table in tables:
+        assert NFC in find_dataset(table).classes
+        assert NFD not in find_dataset(table).classes
 
 
 # ---- models and calls -----------------------------------------------------------------------------------------------

@@ -94,6 +94,42 @@ def test_a_page_downloaded_instead_of_an_archive_can_be_got_rid_of():
     assert f"remove {place}" in caught.value.hint
 
 
+OTHERS = {
+    "labels.json": (b'{"a.jpg": "cat"}', "a JSON file", "path,label"),
+    "labels.xlsx": (b"PK\3\4" + bytes(60), "a spreadsheet", "CSV"),
+    "labels.xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(60), "an old Office", "CSV"),
+    "pets.rar": (b"Rar!\x1a\x07\1\0", "a RAR archive", "Unpack it"),
+    "pets.7z": (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "Unpack it"),
+    "pets.zip": (b"Rar!\x1a\x07\0", "a RAR archive", "Unpack it"),
+    "pets.tar.zst": (b"\x28\xb5\x2f\xfd" + bytes(9), "packed by Zstandard", "Unpack it"),
+    "pets.zip.001": (bytes(9), "one part of a file", "Join"),
+    "labels.csv.gz": (b"\x1f\x8b" + bytes(9), "a single packed file", "labels.csv"),
+    "arrays.npz": (b"PK\3\4" + bytes(60), "a file of arrays", "folder per class"),
+    "data.yaml": (b"names: [cat]", "a YAML file", "folder"),
+    "classes.txt": (b"cat", "a text file", "path,label"),
+    "model.safetensors": (bytes(9), "a model, not pictures", "folder"),
+    "photo.jpg": (b"\xff\xd8\xff\xe0" + bytes(60), "one picture", "folder"),
+    "download": (b"<!DOCTYPE html><title>log in", "a web page", "logging in"),
+    "table": (b"PAR1" + bytes(9), "a Parquet table", ".parquet"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_file_of_another_kind_is_called_what_it_is_and_the_way_on_is_told(at_work, name):
+    content, what, advice = OTHERS[name]
+    (at_work / name).write_bytes(content)
+    with pytest.raises(DataError, match=r"not a \.zip or \.tar archive, a table or a folder") as caught:
+        find_dataset(name)
+    assert f"{name}: is " in caught.value.message
+    assert what in caught.value.message
+    assert advice in caught.value.hint
+
+
+def test_first_bytes_are_believed_before_a_name(at_work):
+    pets_archive(at_work / "pets.zip").rename(at_work / "pets.txt")
+    assert len(find_dataset("pets.txt")) == len(PICTURES)
+
+
 def test_a_registered_name_brings_its_address_and_its_checksum(at_work, monkeypatch):
     archive = pets_archive(at_work / "elsewhere.zip")
     entry = Registered(address="http://host.invalid/a.zip", sha1=sha("sha1", archive), origin="a test")

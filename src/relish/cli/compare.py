@@ -28,6 +28,7 @@ def compare(
     mapping: o.Mappings = None,
     val_split: o.ValSplit = None,
     split_names: o.SplitNames = None,
+    zip_encoding: o.ZipEncoding = None,
     value_range: o.ValueRange = None,
     workers: o.Workers = None,
     device: o.Device = "auto",

@@ -20,6 +20,7 @@ def evaluate(
         Option(help="train, validation or test.", show_default="test where there is one, else every picture"),
     ] = None,
     split_names: o.SplitNames = None,
+    zip_encoding: o.ZipEncoding = None,
     workers: o.Workers = None,
     device: o.Device = "auto",
     json: o.Json = False,
@@ -29,7 +30,14 @@ def evaluate(
     from relish.tasks.evaluate import evaluate as judge
 
     found = judge(
-        run, data, split, split_names=split_names, workers=workers or 0, device=device, progress=o.voice(json)
+        run,
+        data,
+        split,
+        split_names=split_names,
+        zip_encoding=zip_encoding,
+        workers=workers or 0,
+        device=device,
+        progress=o.voice(json),
     )
     if found is None:
         return  # another process prints

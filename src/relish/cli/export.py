@@ -22,6 +22,7 @@ def export(
         str | None, Option(help="Labelled pictures to prove it on.", show_default="those the run was judged on")
     ] = None,
     split_names: o.SplitNames = None,
+    zip_encoding: o.ZipEncoding = None,
     limit: Annotated[int | None, Option(help="Prove it on so many pictures.", show_default="all", min=1)] = None,
     allow_mismatch: Annotated[
         bool, Option("--allow-mismatch", help="Keep a file that answers otherwise than PyTorch.")

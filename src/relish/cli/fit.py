@@ -47,6 +47,7 @@ def fit(
     sha1: o.Sha1 = None,
     sha256: o.Sha256 = None,
     split_names: o.SplitNames = None,
+    zip_encoding: o.ZipEncoding = None,
     strict: o.Strict = False,
     value_range: o.ValueRange = None,
     track: Annotated[

@@ -126,6 +126,14 @@ ValueRange = Annotated[
         show_default="found in all of them together",
     ),
 ]
+ZipEncoding = Annotated[
+    str | None,
+    Option(
+        metavar="NAME",
+        help="Encoding of names in a zip that are not marked as UTF-8, such as cp932.",
+        show_default="UTF-8 where they are that, else a guess",
+    ),
+]
 Strict = Annotated[bool, Option("--strict", help="An unreadable picture is an error.")]
 Json = Annotated[bool, Option("--json", help="One JSON document on standard output, and nothing else there.")]
 Runs = Annotated[Path, Option(help="Folder where runs are kept and looked for.")]

@@ -23,6 +23,7 @@ def pretrain(
     image_size: o.ImageSize = None,
     val_split: o.ValSplit = None,
     split_names: o.SplitNames = None,
+    zip_encoding: o.ZipEncoding = None,
     value_range: o.ValueRange = None,
     workers: o.Workers = None,
     seed: o.Seed = None,

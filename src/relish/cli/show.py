@@ -27,6 +27,7 @@ def show(
     value_range: o.ValueRange = None,
     seed: Annotated[int, Option(help="Of the crops, with --recipe.", min=0)] = 0,
     split_names: o.SplitNames = None,
+    zip_encoding: o.ZipEncoding = None,
     out: Annotated[Path, Option(help="The picture to write.")] = Path("pictures.png"),
 ) -> None:
     """Write the book's grid: the first pictures of one class over the last of another."""

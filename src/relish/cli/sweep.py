@@ -27,6 +27,7 @@ def sweep(
     mapping: o.Mappings = None,
     val_split: Annotated[float, Option(help="Share of the training pictures held back.")] = 0.2,
     split_names: o.SplitNames = None,
+    zip_encoding: o.ZipEncoding = None,
     value_range: o.ValueRange = None,
     workers: o.Workers = None,
     seed: Annotated[int, Option(help="Of every random draw.", min=0)] = 0,

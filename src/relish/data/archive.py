@@ -5,6 +5,8 @@ archive is unpacked once. The standard library reads the archive, but relish wri
 a new file below the target and fill it. Links and devices are refused, not skipped, since an archive of images that
 holds them is not what it claims to be.
 
+A zip's names may be in any encoding, which `zip_names` finds, and its folders may be parted by backslashes.
+
 Damage is detected by the checksums of zip, gzip, bzip2 and xz. A plain .tar has one for its names only: damaged pixels
 in it show when the images are opened, or against the archive's own checksum, where that was given.
 """
@@ -30,9 +32,10 @@ from typing import IO, cast
 
 from relish.core.cache import one_at_a_time
 from relish.core.errors import DataError
-from relish.core.io import atomic_folder, relish_home, sha256_of_file
+from relish.core.io import atomic_folder, relish_home, sha256_of_file, write_text
 from relish.core.progress import SILENT, Progress
 from relish.data.download import require_space, size_words
+from relish.data.zip_names import member_names
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 """Usual endings of archives; the format is detected by the first bytes."""
@@ -55,8 +58,12 @@ DAMAGE = (
 """Exceptions that the standard library raises on damaged archives."""
 
 
-def extract(archive: Path, *, progress: Progress = SILENT) -> Path:
+def extract(archive: Path, *, zip_encoding: str | None = None, progress: Progress = SILENT) -> Path:
     """Unpack an archive, or find it unpacked already.
+
+    Args:
+        zip_encoding: of the names in a zip that are not marked as UTF-8; None takes UTF-8 where they are that, else a
+            guess, which `unpacking_note` reports.
 
     Returns:
         A folder whose content is that of the archive, without what macOS adds (`__MACOSX`, `.DS_Store`).
@@ -66,14 +73,16 @@ def extract(archive: Path, *, progress: Progress = SILENT) -> Path:
             is a link or a device, or shares its name with another; names the archive and the member.
         WriteFailed: no space, no permission; nothing stays behind.
     """
-    return unpacked_once(archive, lambda folder: _unpack(archive, folder, progress), progress)
+    unpack = partial(_unpack, archive, zip_encoding=zip_encoding, progress=progress)
+    return unpacked_once(archive, unpack, progress, variant=zip_encoding or "")
 
 
-def unpacked_once(packed: Path, unpack: Callable[[Path], None], progress: Progress) -> Path:
+def unpacked_once(packed: Path, unpack: Callable[[Path], str | None], progress: Progress, *, variant: str = "") -> Path:
     """The folder of what is in a file, found again by the SHA-256 of its bytes, or filled now, whole or not at all.
 
     Args:
-        unpack: writes into the empty folder that it is given.
+        unpack: writes into the empty folder that it is given; what it returns is that folder's `unpacking_note`.
+        variant: a word for the way it is unpacked, where there are several; each has a folder of its own.
 
     Raises:
         DataError: the file cannot be read, or `unpack` raises it.
@@ -83,7 +92,8 @@ def unpacked_once(packed: Path, unpack: Callable[[Path], None], progress: Progre
         digest = sha256_of_file(packed)
     except OSError as error:
         raise DataError(f"{packed}: cannot be read ({error.strerror}).") from error
-    target = relish_home() / "datasets" / f"{short_name(packed.name)}-{digest[:16]}"
+    name = "-".join([short_name(packed.name), digest[:16], *([variant] if variant else [])])
+    target = relish_home() / "datasets" / name
     if target.is_dir():
         return target
     with one_at_a_time(target.with_name(f".{target.name}.lock"), packed.name, progress) as exclusive:
@@ -93,9 +103,20 @@ def unpacked_once(packed: Path, unpack: Callable[[Path], None], progress: Progre
             for left in target.parent.glob(f".{target.name}.*.tmp"):  # by a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
         with atomic_folder(target) as folder:
-            unpack(folder)
+            if note := unpack(folder):
+                write_text(_note(target), note)
     progress.say(f"unpacked {packed.name} to {target}")
     return target
+
+
+def unpacking_note(folder: Path) -> str:
+    """What is to be said of the names in an archive that was unpacked to this folder, or an empty string."""
+    note = _note(folder)
+    return note.read_text(encoding="utf-8") if note.is_file() else ""
+
+
+def _note(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.note")
 
 
 def short_name(name: str) -> str:
@@ -113,6 +134,8 @@ class _Member:
 
     name: str
     """As it is written in the archive."""
+    path: str
+    """The same with `/` between folders."""
     kind: str
     """`file`, `folder`, or what else it is, in words."""
     size: int
@@ -127,6 +150,9 @@ class _Limits:
     """Checks each member against the limits and the members before it."""
 
     archive: Path
+    zip_encoding: str | None = None
+    note: str = ""
+    """On the names of a zip, once its members are known."""
     members: int = 0
     unpacked: int = 0
     """Bytes of all members so far."""
@@ -161,7 +187,7 @@ class _Limits:
         )
 
     def _parts(self, member: _Member) -> tuple[str, ...]:
-        name = member.name
+        name = member.path
         if "\\" in name or name.startswith("/") or re.match("[A-Za-z]:", name):
             raise self.refusal(member, "has an absolute path, a drive letter or a backslash in its name")
         parts = tuple(part for part in name.split("/") if part not in {"", "."})
@@ -186,10 +212,11 @@ class _Limits:
         (self.files if member.kind == "file" else self.folders).add(path)
 
 
-def _unpack(archive: Path, folder: Path, progress: Progress) -> None:
-    limits = _Limits(archive)
+def _unpack(archive: Path, folder: Path, *, zip_encoding: str | None, progress: Progress) -> str:
+    """Fill the folder; what is to be said of the names."""
+    limits = _Limits(archive, zip_encoding)
     title = f"unpacking {archive.name}"
-    with closing(_members(archive)) as members, progress.bar(title, archive.stat().st_size) as bar:
+    with closing(_members(archive, limits)) as members, progress.bar(title, archive.stat().st_size) as bar:
         for member in members:
             parts = limits.check(member)
             if parts is not None and member.kind == "folder":
@@ -200,6 +227,7 @@ def _unpack(archive: Path, folder: Path, progress: Progress) -> None:
     os.sync()  # before the folder gets its name: a power cut must not leave empty files in it
     if not limits.files:
         raise DataError(f"{archive}: holds no files.", hint="Give an archive with one folder of pictures per class.")
+    return limits.note
 
 
 def _write(member: _Member, path: Path, limits: _Limits) -> None:
@@ -226,18 +254,20 @@ def _content(member: _Member, limits: _Limits) -> Iterator[bytes]:
         raise limits.refusal(member, f"is damaged or cannot be read ({error})") from error
 
 
-def _members(archive: Path) -> Generator[_Member, None, None]:
+def _members(archive: Path, limits: _Limits) -> Generator[_Member, None, None]:
     """What is in an archive, in its order; a member is opened before the next one is asked for.
 
     Raises:
-        DataError: it is no archive, or damaged.
+        DataError: it is no archive, or damaged; it is none whose names could have an encoding, and one is given.
     """
     try:
         with archive.open("rb") as raw:
             start = raw.read(6)
             raw.seek(0)
             if start.startswith(b"PK"):
-                yield from _zip_members(raw, archive)
+                yield from _zip_members(raw, archive, limits)
+            elif limits.zip_encoding is not None:
+                raise DataError(f"{archive}: --zip-encoding belongs to a zip, and this is none.", hint="Omit it.")
             else:
                 yield from _tar_members(raw, start)
     except DAMAGE as error:
@@ -247,7 +277,7 @@ def _members(archive: Path) -> Generator[_Member, None, None]:
         ) from error
 
 
-def _zip_members(raw: IO[bytes], archive: Path) -> Iterator[_Member]:
+def _zip_members(raw: IO[bytes], archive: Path, limits: _Limits) -> Iterator[_Member]:
     counted = _zip_count(raw)
     with zipfile.ZipFile(raw) as opened:
         members = opened.infolist()
@@ -256,9 +286,10 @@ def _zip_members(raw: IO[bytes], archive: Path) -> Iterator[_Member]:
         total = sum(info.file_size for info in members)
         if total <= _max_unpacked(archive):  # above, `_Limits.check` names the member
             _require_space(archive, total)
-        for info in members:
-            opener = partial(opened.open, info)
-            yield _Member(info.orig_filename, _zip_kind(info), info.file_size, info.compress_size, opener)
+        names, limits.note = member_names(members, limits.zip_encoding)
+        for info, name in zip(members, names, strict=True):
+            opener, path = partial(opened.open, info), name.replace("\\", "/")  # as programs on Windows write folders
+            yield _Member(name, path, _zip_kind(info, path), info.file_size, info.compress_size, opener)
 
 
 def _zip_count(raw: IO[bytes]) -> int | None:
@@ -273,7 +304,7 @@ def _zip_count(raw: IO[bytes]) -> int | None:
     return None if end < 0 or count == 0xFFFF else count
 
 
-def _zip_kind(info: zipfile.ZipInfo) -> str:
+def _zip_kind(info: zipfile.ZipInfo, path: str) -> str:
     if info.flag_bits & 0x41:  # plain and strong encryption (APPNOTE 6.3.10, section 4.4.4)
         return "encrypted"
     form = stat.S_IFMT(info.external_attr >> 16)
@@ -281,7 +312,7 @@ def _zip_kind(info: zipfile.ZipInfo) -> str:
         return "a link"
     if form not in {0, stat.S_IFREG, stat.S_IFDIR}:
         return "a device, a pipe or a socket"
-    return "folder" if info.is_dir() else "file"
+    return "folder" if path.endswith("/") else "file"
 
 
 def _tar_members(raw: IO[bytes], start: bytes) -> Iterator[_Member]:
@@ -291,7 +322,8 @@ def _tar_members(raw: IO[bytes], start: bytes) -> Iterator[_Member]:
             behind = 0
             while (info := opened.next()) is not None:
                 packed, behind = raw.tell() - behind, raw.tell()
-                yield _Member(info.name, _tar_kind(info), info.size, packed, partial(_tar_content, opened, info))
+                content = partial(_tar_content, opened, info)
+                yield _Member(info.name, info.name, _tar_kind(info), info.size, packed, content)
                 opened.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
             stream.expect_end()
 

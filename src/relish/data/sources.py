@@ -12,14 +12,16 @@ from urllib.request import url2pathname
 
 from relish.core.errors import DataError, nearest
 from relish.core.progress import SILENT, Progress
-from relish.data.archive import extract, short_name
+from relish.data.archive import ARCHIVE_SUFFIXES, extract, short_name, unpacking_note
 from relish.data.dataset import Dataset
 from relish.data.download import checksums, download, mismatch, shown
 from relish.data.folder import index_folder
+from relish.data.image_files import HEAD_BYTES, is_image_head, kind_of
 from relish.data.image_folder import tables_in
 from relish.data.split_names import SplitNames, checked_split_names
 from relish.data.table import NoLabels, index_table, index_tables, table_of
 from relish.data.table_files import TABLE_SUFFIXES
+from relish.data.zip_names import checked_encoding
 
 # ---- datasets that go by a name -------------------------------------------------------------------------------------
 
@@ -57,12 +59,95 @@ class Reading:
 
     split_names: SplitNames = None
     """Which folders, or words of a table, are which split; any form that `checked_split_names` takes."""
+    zip_encoding: str | None = None
+    """Of names in a zip that are not marked as UTF-8; None takes UTF-8 where they are that, else a guess."""
 
     def __post_init__(self) -> None:
+        if self.zip_encoding is not None:
+            object.__setattr__(self, "zip_encoding", checked_encoding(self.zip_encoding))
         object.__setattr__(self, "split_names", checked_split_names(self.split_names))
 
 
 AS_FOUND = Reading()
+
+# ---- files that are no dataset --------------------------------------------------------------------------------------
+
+
+_UNPACK = "Unpack it and give the folder, or pack it as .zip or .tar.gz."
+_TABLE = "Save it as CSV (UTF-8) with the columns path,label and give that."
+_LABELS = "Write the labels as a table (.csv) with the columns path,label, and split if there are any, and give that."
+_FOLDER = "Give the folder that holds the pictures."
+_BYTES: tuple[tuple[bytes, str, str], ...] = (
+    (b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
+    *((start, "packed by Zstandard", _UNPACK) for start in (b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18")),
+    (b"\x04\x22\x4d\x18", "packed by LZ4", _UNPACK),
+    (b"LZIP", "packed by lzip", _UNPACK),
+    (b"\x1f\x9d", "packed by compress", _UNPACK),
+    (b"MSCF\0\0\0\0", "a cabinet archive", _UNPACK),
+    (b"xar!", "a xar archive", _UNPACK),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a document of an old Office, such as .xls", _TABLE),
+    (b"PAR1", "a Parquet table under another name", "Let its name end in .parquet."),
+    (b"ARROW1", "an Arrow file", "Save it as Parquet or CSV with the columns path,label and give that."),
+    (b"SQLite format 3\0", "an SQLite database", _LABELS),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "Write its pictures into one folder per class."),
+    (b"\x93NUMPY", "a NumPy array", "Write its pictures into one folder per class."),
+    (b"%PDF-", "a PDF document", _FOLDER),
+)
+"""First bytes, what a file is that begins with them, and what to do."""
+_ENDINGS: dict[str, tuple[str, str]] = {
+    ".json": ("a JSON file", _LABELS),
+    **dict.fromkeys((".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers"), ("a spreadsheet", _TABLE)),
+    **dict.fromkeys((".yaml", ".yml"), ("a YAML file", _FOLDER)),
+    ".xml": ("an XML file", _LABELS),
+    ".txt": ("a text file", _LABELS),
+    **dict.fromkeys((".docx", ".pptx", ".odt"), ("an Office document", _FOLDER)),
+    **dict.fromkeys((".html", ".htm"), ("a web page", "Download the archive itself, perhaps after logging in.")),
+    **dict.fromkeys((".npy", ".npz", ".mat"), ("a file of arrays", "Write its pictures into one folder per class.")),
+    **dict.fromkeys((".h5", ".hdf5", ".tfrecord", ".tfrecords", ".lmdb", ".mdb"), ("a database of pictures", _FOLDER)),
+    **dict.fromkeys((".pkl", ".pickle", ".joblib"), ("a pickle, which relish does not open", _LABELS)),
+    **dict.fromkeys(
+        (".pt", ".pth", ".safetensors", ".onnx", ".ckpt", ".keras", ".params"), ("a model, not pictures", _FOLDER)
+    ),
+    **dict.fromkeys((".zst", ".br", ".lz4", ".lz", ".z", ".rar", ".7z", ".cab", ".iso", ".dmg"), ("packed", _UNPACK)),
+    **dict.fromkeys((".001", ".z01", ".part"), ("one part of a file", "Join its parts, or download it whole.")),
+}
+"""Endings of names, where the first bytes do not say it."""
+_PACKED = (b"PK\3\4", b"PK\5\6", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
+
+
+def refuse_other_kinds(path: Path, source: str) -> None:
+    """Refuse a file that is neither archive nor table: as what it is, by its first bytes or else its name.
+
+    Raises:
+        DataError: it is such a file, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror}).") from error
+    for start, what, advice in _BYTES:
+        if head.startswith(start):
+            raise _other_kind(source, what, advice)
+    if is_image_head(head):
+        raise _other_kind(source, "one picture", _FOLDER)
+    named = path.name.lower()
+    inner = Path(named).stem if named.endswith((".gz", ".bz2", ".xz")) and not named.endswith(ARCHIVE_SUFFIXES) else ""
+    if Path(inner).suffix in {*TABLE_SUFFIXES, *_ENDINGS}:
+        raise _other_kind(source, "a single packed file", f"Unpack it and give {Path(path.name).stem}.")
+    what, advice = _ENDINGS.get(path.suffix.lower(), ("", ""))
+    is_office = head.startswith(b"PK") and what in ("a spreadsheet", "an Office document", "a file of arrays")
+    is_archive = head.startswith(_PACKED) or head[257:262] == b"ustar"
+    if not is_archive and kind_of(head, whole=len(head) < HEAD_BYTES) == "HTML page":
+        what, advice = _ENDINGS[".html"]
+    if what and (is_office or not is_archive):
+        raise _other_kind(source, what, advice)
+
+
+def _other_kind(source: str, what: str, advice: str) -> DataError:
+    return DataError(f"{source}: is {what}, not a .zip or .tar archive, a table or a folder.", hint=advice)
+
 
 # ---- finding a dataset --------------------------------------------------------------------------------------------
 
@@ -130,10 +215,11 @@ def _local(
     path: Path, text: str, wanted: dict[str, str], reading: Reading, learnable: bool, progress: Progress
 ) -> Dataset:
     is_table = path.suffix.lower() in TABLE_SUFFIXES
-    if wanted and (is_table or path.is_dir()):
+    if (wanted or reading.zip_encoding) and (is_table or path.is_dir()):
+        what, options = ("a checksum", "--sha1 and --sha256") if wanted else ("an encoding of names", "--zip-encoding")
         raise DataError(
-            f"{text}: a checksum belongs to an archive, and this is a {'table' if is_table else 'folder'}.",
-            hint="Omit --sha1 and --sha256.",
+            f"{text}: {what} belongs to an archive, and this is a {'table' if is_table else 'folder'}.",
+            hint=f"Omit {options}.",
         )
     if path.is_dir():
         return _indexed(path, short_name(path.resolve().name), text, reading, learnable, progress)
@@ -148,7 +234,9 @@ def _local(
         )
     if wrong := mismatch(path, wanted):
         raise DataError(f"{text} is not the archive it should be: {wrong}.", hint="Get it again, or mend the checksum.")
-    return _indexed(extract(path, progress=progress), short_name(path.name), text, reading, learnable, progress)
+    refuse_other_kinds(path, text)
+    folder = extract(path, zip_encoding=reading.zip_encoding, progress=progress)
+    return _unpacked(folder, path.name, text, reading, learnable, progress)
 
 
 def _indexed(folder: Path, name: str, source: str, reading: Reading, learnable: bool, progress: Progress) -> Dataset:
@@ -178,10 +266,21 @@ def _downloaded(
 ) -> Dataset:
     archive = download(address, sha1=sha1, sha256=sha256, progress=progress)
     try:
-        unpacked = extract(archive, progress=progress)
+        refuse_other_kinds(archive, source)
+        folder = extract(archive, zip_encoding=reading.zip_encoding, progress=progress)
     except DataError as error:  # without a checksum, a page that says "log in" is kept like any other file
-        raise DataError(error.message, hint=f"To download it again, remove {archive} first.") from error
-    return _indexed(unpacked, short_name(archive.name), source, reading, learnable, progress)
+        hint = f"{error.hint}\n  To download it again, remove {archive} first."
+        raise DataError(error.message, hint=hint.strip()) from error
+    return _unpacked(folder, archive.name, source, reading, learnable, progress)
+
+
+def _unpacked(
+    folder: Path, archive: str, source: str, reading: Reading, learnable: bool, progress: Progress
+) -> Dataset:
+    """The dataset of an archive that was unpacked to `folder`, with what is to be said of its names."""
+    found = _indexed(folder, short_name(archive), source, reading, learnable, progress)
+    note = unpacking_note(folder)
+    return found.with_splits(found.splits, f"{source}: {note}") if note else found
 
 
 def _path_of(address: str) -> Path:

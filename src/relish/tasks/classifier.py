@@ -241,6 +241,7 @@ class Classifier:
         split: str | None = None,
         *,
         split_names: SplitNames = None,
+        zip_encoding: str | None = None,
         workers: int = 0,
         progress: Progress | None = None,
     ) -> Figures:
@@ -249,13 +250,16 @@ class Classifier:
         Args:
             data: anything `fit` takes.
             split: "train", "validation" or "test"; None takes the test split where there is one, else every picture.
-            split_names: which folders are which split, as in `fit`.
+            split_names, zip_encoding: of `data`, as in `fit`.
 
         Raises:
             DataError: no such split, or a class that the model does not know.
         """
         progress = progress or Progress()
-        reading, value_range = Reading(split_names=split_names), self.preprocessing.value_range
+        reading, value_range = (
+            Reading(split_names=split_names, zip_encoding=zip_encoding),
+            self.preprocessing.value_range,
+        )
         surveyed, chosen, part = labelled_images(data, self.classes, value_range, split, progress, reading)
         progress.say(f"data    {surveyed.dataset.name}: {part}, {len(chosen)} pictures")
         sha256, trained_on = [surveyed.sha256[path] for path in chosen.paths], self._trained_on()

@@ -157,6 +157,7 @@ def compare(
     mapping: Mapping[str, str | int] | None = None,
     val_split: float | None = None,
     split_names: SplitNames = None,
+    zip_encoding: str | None = None,
     value_range: AskedRange = None,
     workers: int | None = None,
     device: str = "auto",
@@ -171,7 +172,7 @@ def compare(
         seeds: how many, from 0.
         settings: recipe fields to change, in every recipe.
         mapping: class name to source class, for recipes whose head begins with source rows.
-        split_names: which folders are which split, as in `fit`.
+        split_names, zip_encoding: of `data`, as in `fit`.
         value_range: as in `fit`.
         runs: the folder where runs are kept and looked for.
 
@@ -191,7 +192,7 @@ def compare(
     file = None if weights is None else str(weights)
     request = Request(
         data=data_name(data), source=source, weights=file, mapping=rows, val_split=val_split,
-        split_names=checked_split_names(split_names),
+        split_names=checked_split_names(split_names), zip_encoding=zip_encoding,
         value_range=range_option(value_range),
     )  # fmt: skip
     with context.accelerator.main_process_first():

@@ -31,6 +31,7 @@ def evaluate(
     split: str | None = None,
     *,
     split_names: SplitNames = None,
+    zip_encoding: str | None = None,
     workers: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
@@ -43,12 +44,14 @@ def evaluate(
     """
     if Path(run).suffix == SUFFIX:
         refuse_choice(run, device)
-        reading = Reading(split_names=split_names)
+        reading = Reading(split_names=split_names, zip_encoding=zip_encoding)
         return _evaluate_file(OnnxClassifier(run), data, split, reading, progress or Progress())
     accelerator = accelerator_for(device)
     voice = progress if progress is not None and accelerator.is_main_process else Progress()
     model = Classifier.load(run, device=device)
-    found = model.evaluate(data, split, split_names=split_names, workers=workers, progress=voice)
+    found = model.evaluate(
+        data, split, split_names=split_names, zip_encoding=zip_encoding, workers=workers, progress=voice
+    )
     return found if accelerator.is_main_process else None
 
 

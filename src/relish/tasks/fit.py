@@ -50,6 +50,7 @@ def fit(
     sha1: str | None = None,
     sha256: str | None = None,
     split_names: SplitNames = None,
+    zip_encoding: str | None = None,
     strict: bool = False,
     value_range: AskedRange = None,
     track: str | None = None,
@@ -89,6 +90,8 @@ def fit(
         sha1, sha256: checksum that the archive must have.
         split_names: which folders are which split, where their names do not say it: `{"train": "seg_train"}` or
             "train=seg_train,test=seg_test"; "none" where every folder is a class.
+        zip_encoding: of names in a zip that are not marked as UTF-8, such as "cp932"; None takes UTF-8 where they are
+            that, else a guess, with a warning.
         strict: an unreadable picture is an error instead of being left out.
         value_range: what is black and white in images deeper than 8 bits, two numbers or such as "0..4095"; values
             beyond are cut off. None finds it in all of them together. Images of 8 bits are not touched by it.
@@ -135,6 +138,7 @@ def fit(
         "sha1": sha1,
         "sha256": sha256,
         "split_names": checked_split_names(split_names),
+        "zip_encoding": zip_encoding,
         "strict": strict or None,
         "value_range": range_option(value_range),
         "track": track,
@@ -230,6 +234,7 @@ def pretrain(
     seed: int | None = None,
     val_split: float | None = None,
     split_names: SplitNames = None,
+    zip_encoding: str | None = None,
     value_range: AskedRange = None,
     workers: int | None = None,
     device: str = "auto",
@@ -251,6 +256,7 @@ def pretrain(
         seed=seed,
         val_split=val_split,
         split_names=split_names,
+        zip_encoding=zip_encoding,
         value_range=value_range,
         workers=workers,
         device=device,

@@ -40,6 +40,7 @@ def show(
     image_size: int | None = None,
     seed: int = 0,
     split_names: SplitNames = None,
+    zip_encoding: str | None = None,
     value_range: AskedRange = None,
     progress: Progress | None = None,
 ) -> Image.Image:
@@ -53,7 +54,7 @@ def show(
             scaled, and back from normalised values.
         source, weights, image_size: as in `fit`; used only with `recipe`.
         seed: of the crops; used only with `recipe`.
-        split_names: which folders are which split, as in `fit`.
+        split_names, zip_encoding: of `data`, as in `fit`.
         value_range: as in `fit`.
 
     Returns:
@@ -66,7 +67,7 @@ def show(
     if rows < 1 or columns < 1:
         raise DataError(f"--rows and --columns must be 1 or above, got {rows} and {columns}.")
     progress = progress or Progress()
-    found = find_dataset(data, reading=Reading(split_names=split_names), progress=progress)
+    found = find_dataset(data, reading=Reading(split_names=split_names, zip_encoding=zip_encoding), progress=progress)
     surveyed = survey(found, progress=progress, value_range=range_to_take(value_range))
     dataset, scale = surveyed.dataset, surveyed.value_range
     for warning in dataset.warnings:

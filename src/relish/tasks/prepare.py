@@ -58,6 +58,8 @@ class Request:
     sha256: str | None = None
     split_names: SplitNames = None
     """Which folders are which split, as `checked_split_names` gives it; none: names and contents say it."""
+    zip_encoding: str | None = None
+    """Of names in a zip that are not marked as UTF-8; none: UTF-8 where they are that, else a guess."""
     source: str | None = None
     """Name of the source model; none: the weights file says it, else the embedded one."""
     weights: str | None = None
@@ -105,7 +107,7 @@ class Request:
     @property
     def reading(self) -> Reading:
         """What is said of the dataset's form."""
-        return Reading(split_names=self.split_names)
+        return Reading(split_names=self.split_names, zip_encoding=self.zip_encoding)
 
     @property
     def aim(self) -> Aim | None:

@@ -104,6 +104,7 @@ def sweep(
     seed: int = 0,
     val_split: float = VAL_SPLIT,
     split_names: SplitNames = None,
+    zip_encoding: str | None = None,
     value_range: AskedRange = None,
     workers: int | None = None,
     device: str = "auto",
@@ -119,7 +120,7 @@ def sweep(
         recipes: names or `Recipe`s.
         settings: other recipe fields to change, in every recipe.
         val_split: fraction of the training images that is held out, where the dataset brings no validation split.
-        split_names: which folders are which split, as in `fit`.
+        split_names, zip_encoding: of `data`, as in `fit`.
         value_range: as in `fit`.
 
     Returns:
@@ -136,8 +137,8 @@ def sweep(
     rows = {name: str(row) for name, row in (mapping or {}).items()}
     request = Request(
         data=data_name(data), source=source, weights=None if weights is None else str(weights), mapping=rows, seed=seed,
-        val_split=val_split, split_names=checked_split_names(split_names), judge=VALIDATION,
-        value_range=range_option(value_range),
+        val_split=val_split, split_names=checked_split_names(split_names), zip_encoding=zip_encoding,
+        judge=VALIDATION, value_range=range_option(value_range),
     )  # fmt: skip
     with context.accelerator.main_process_first():
         looked = prepare_data(request, context.progress)
