@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from relish.core.errors import RecipeError
-from relish.models.freeze import freeze, layer_groups, set_train_mode
+from relish.models.freeze import freeze, layer_groups, set_train_mode, smallest_batch
 from relish.models.own_module import source_of
 from relish.models.source import load_source
 from relish.models.summary import describe
@@ -174,3 +174,24 @@ def test_a_network_of_the_users_own_keeps_its_activations_in_place():
     target = make_target(source_of(network), ["a", "b"], seed=0)
     set_train_mode(target.network, target)
     assert target.network[1].inplace
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "smallest"),
+    [
+        ("timm/mobilenetv4_conv_small_035", 64, 2),  # it normalises what was pooled
+        ("timm/test_resnet", 32, 2),  # 1 x 1 pixel is left
+        ("timm/test_resnet", 64, 1),
+        ("timm/test_vit", 160, 1),
+    ],
+)
+def test_the_smallest_batch_is_found_and_the_network_left_as_it_was(name, size, smallest):
+    target = target_of(name)
+    before, drawn = snapshot(target), torch.get_rng_state()
+    assert smallest_batch(target, size) == smallest
+    assert moved(target, before) == set()
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert not any(module.training for module in target.network.modules())
+    assert smallest_batch(target, size, still_norms=True) == 1
+    freeze(target, "backbone")
+    assert smallest_batch(target, size) == 1

@@ -284,16 +284,32 @@ def test_a_source_name_that_is_not_the_files_is_refused(colours, tiny_source, tm
     assert not (tmp_path / "run").exists()
 
 
-def test_a_picture_size_the_network_does_not_take_is_refused(colours, tmp_path):
-    with pytest.raises(RecipeError, match="224"):
-        relish.fit(
-            colours,
-            recipe="book",
-            source="timm/test_vit",
-            weights="none",
-            settings={**SMALL, "image_size": 17},
-            out=tmp_path / "r",
-        )
+@pytest.mark.parametrize(("source", "size"), [("timm/test_vit", 17), ("timm/vit_tiny_patch16_224", 256)])
+def test_a_picture_size_the_network_does_not_take_is_refused_with_one_that_it_takes(colours, tmp_path, source, size):
+    choices = {"recipe": "book", "source": source, "weights": "none"}
+    with pytest.raises(RecipeError, match=f"does not take pictures of {size} × {size}") as refused:
+        relish.fit(colours, **choices, settings={**SMALL, "image_size": size}, out=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+    advised = int(refused.value.hint.partition("--image-size ")[2].partition(":")[0])
+    relish.fit(colours, **choices, settings={**SMALL, "image_size": advised, "epochs": 0}, out=tmp_path / "r")
+
+
+@pytest.mark.parametrize("recipe", ["book", "pretrain"])
+def test_a_last_batch_of_one_picture_trains_whatever_the_network_normalises(recipe, colours, tmp_path):
+    """20 pictures at 19 a batch; MobileNetV4 normalises pooled vectors, of which one picture gives one."""
+    heard, settings = Heard(), {"image_size": 64, "batch_size": 19, "epochs": 1}
+    choices = {"source": "timm/mobilenetv4_conv_small_035", "weights": "none", "settings": settings}
+    relish.fit(colours, recipe=recipe, **choices, out=tmp_path / "run", progress=heard)
+    assert any("the last picture of an epoch joins the batch before" in line for line in heard.lines)
+
+
+def test_batches_of_one_are_refused_before_training_where_the_network_cannot_take_them(colours, tiny_source, tmp_path):
+    choices = {"recipe": "book", "weights": tiny_source, "out": tmp_path / "run"}
+    with pytest.raises(RecipeError, match="normalises over a batch: of pictures of 32 × 32 pixels it needs 2") as found:
+        relish.fit(colours, **choices, settings={**SMALL, "batch_size": 1})
+    assert "--batch-size 2" in found.value.hint
+    assert not (tmp_path / "run").exists()
+    relish.fit(colours, **choices, settings={"image_size": 64, "batch_size": 1, "epochs": 1})
 
 
 def test_a_file_that_is_no_run_is_refused(tmp_path):

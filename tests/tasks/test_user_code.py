@@ -126,6 +126,32 @@ def test_a_module_that_gives_no_logits_is_refused(colours, tmp_path):
         fit(colours, tmp_path / "run", source=pooled, image_size=32)
 
 
+class Shrinking(nn.Sequential):
+    """Evaluates images of any size; trains on those alone of which more than one pixel is left."""
+
+    def __init__(self):
+        norm = nn.InstanceNorm2d(4, track_running_stats=True)
+        super().__init__(nn.Conv2d(3, 4, 32, stride=32), norm, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+
+
+class TwoOutputs(Net):
+    """As torchvision's Inception does, it gives more in training."""
+
+    def forward(self, images):
+        logits = super().forward(images)
+        return (logits, logits) if self.training else logits
+
+
+def test_what_fails_in_training_alone_is_said_before_it_begins(colours, tmp_path):
+    with pytest.raises(RecipeError, match="does not take pictures of 32 × 32 pixels") as caught:
+        fit(colours, tmp_path / "run", source=Shrinking(), image_size=32)
+    assert caught.value.hint == "Try --image-size 64: it takes that."
+    fit(colours, tmp_path / "run", source=Shrinking(), image_size=64)
+    with pytest.raises(RecipeError, match="TwoOutputs gives tuple in training"):
+        fit(colours, tmp_path / "more", source=TwoOutputs(), image_size=32)
+    assert not (tmp_path / "more").exists()
+
+
 def test_a_model_of_an_own_class_is_loaded_with_a_new_one(colours, net, tmp_path):
     made = fit(colours, tmp_path / "run", source=net, image_size=32)
     image = next(colours.glob("test/red/*"))

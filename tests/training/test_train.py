@@ -12,7 +12,7 @@ from relish.core.errors import Diverged, ImageError
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import derive_seed
 from relish.data.folder import index_folder
-from relish.data.loader import epoch_batches, evaluation_batches, training_batches
+from relish.data.loader import balanced_batches, epoch_batches, evaluation_batches, training_batches
 from relish.data.transforms import book_preprocessing, normalise
 from relish.models.freeze import freeze
 from relish.models.source import load_source
@@ -21,7 +21,7 @@ from relish.training import train as loop
 from relish.training.optim import make_optimiser
 from relish.training.recipe import named_recipe
 from relish.training.train import TrainingSetup, train
-from tests.conftest import draw_dataset
+from tests.conftest import Heard, draw_dataset
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
@@ -161,6 +161,58 @@ def test_an_epoch_shows_every_picture_once_and_epochs_differ(count):
     assert [len(b) for b in first] == [4] * (count // 4) + [count % 4] * (count % 4 > 0)
     assert first == epoch_batches(count, 4, seed=0, epoch=0)
     assert count < 5 or first != second
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(21, [10, 11]), (22, [10, 10, 2]), (20, [10, 10]), (11, [11]), (1, [1])])
+def test_a_last_batch_that_is_too_small_joins_the_one_before(count, sizes):
+    for batches in (epoch_batches(count, 10, 0, 1, 2), balanced_batches(np.zeros(count, dtype=np.int64), 10, 0, 1, 2)):
+        assert [len(batch) for batch in batches] == sizes
+        assert sorted(position for batch in batches for position in batch) == list(range(count))
+    whole = [position for batch in epoch_batches(count, 10, 0, 1) for position in batch]
+    assert [position for batch in epoch_batches(count, 10, 0, 1, 2) for position in batch] == whole
+
+
+@pytest.mark.parametrize("balance", ["none", "sampling"])
+def test_a_network_that_cannot_train_on_one_picture_is_never_given_one(balance, pictures, tiny_source, tmp_path, steps):
+    """At 32 px one pixel is left of each, and a batch norm that sees one value has no variance."""
+    settings = {"epochs": 2, "batch_size": 10, "learning_rate": 1e-3, "balance": balance}
+    recipe, heard = named_recipe("book").with_settings(settings), Heard()
+    run = Context.on("cpu", heard).in_run(RunFolder.create(tmp_path / "run", {}, recipe.as_dict()))
+    train(run, setup_for(pictures, recipe, tiny_source))
+    assert len(steps) == 4
+    assert sum("the last picture of an epoch joins the batch before" in line for line in heard.lines) == 1
+    ends = [event for event in run.folder.records() if event["event"] == "train" and event["at"] in (1, 2)]
+    assert [(event["at"], event["step"]) for event in ends] == [(1, 2), (2, 4)]
+
+
+def test_a_network_that_can_train_on_one_picture_keeps_its_batches(pictures, tiny_source, tmp_path, steps):
+    recipe, heard = named_recipe("frozen").with_settings({"epochs": 2, "batch_size": 10}), Heard()
+    run = Context.on("cpu", heard).in_run(RunFolder.create(tmp_path / "run", {}, recipe.as_dict()))
+    train(run, setup_for(pictures, recipe, tiny_source))
+    assert len(steps) == 6
+    assert not any("batches" in line for line in heard.lines)
+
+
+def test_a_run_with_a_joined_batch_is_resumed_to_the_same_weights(pictures, tiny_source, tmp_path, monkeypatch):
+    recipe = named_recipe("book").with_settings({"epochs": 2, "batch_size": 10, "learning_rate": 1e-3})
+    whole = setup_for(pictures, recipe, tiny_source)
+    train(run_in(tmp_path, recipe, "whole"), whole)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+    halted, original = setup_for(pictures, recipe, tiny_source), loop.set_rates
+
+    def halting(optimiser, recipe, step, steps):
+        if step == 3:
+            raise KeyboardInterrupt
+        original(optimiser, recipe, step, steps)
+
+    monkeypatch.setattr(loop, "set_rates", halting)
+    with pytest.raises(KeyboardInterrupt):
+        train(run_in(tmp_path, recipe, "halted"), halted)
+    monkeypatch.setattr(loop, "set_rates", original)
+    resumed = setup_for(pictures, recipe, tiny_source)
+    train(Context.on("cpu").in_run(RunFolder.open(tmp_path / "halted")), resumed)
+    for name, value in whole.target.network.state_dict().items():
+        assert torch.equal(resumed.target.network.state_dict()[name], value), name
 
 
 def test_worker_processes_change_nothing(pictures):

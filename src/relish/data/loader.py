@@ -72,16 +72,32 @@ class ViewBatch(NamedTuple):
     """(B,) int64, into the split."""
 
 
-def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """The positions of every batch of one epoch: each image once, the last batch perhaps smaller."""
-    order = rng_for(seed, "order", epoch).permutation(count).tolist()
-    return [order[i : i + batch_size] for i in range(0, count, batch_size)]
+def epoch_batches(count: int, batch_size: int, seed: int, epoch: int, smallest: int = 1) -> list[list[int]]:
+    """The positions of every batch of one epoch: each image once, the last batch perhaps smaller.
+
+    Args:
+        smallest: images of the last batch, at least; fewer join the batch before.
+    """
+    return _cut(rng_for(seed, "order", epoch).permutation(count).tolist(), batch_size, smallest)
 
 
-def balanced_batches(labels: npt.NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+def _cut(order: list[int], batch_size: int, smallest: int) -> list[list[int]]:
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    if len(batches) > 1 and len(batches[-1]) < smallest:
+        last = batches.pop()
+        batches[-1] += last
+    return batches
+
+
+def balanced_batches(
+    labels: npt.NDArray[np.int64], batch_size: int, seed: int, epoch: int, smallest: int = 1
+) -> list[list[int]]:
     """Batches of an epoch in which every class has the same number of images; the total is the split's size N.
 
     Images of small classes are repeated. Of large classes each epoch draws other images.
+
+    Args:
+        smallest: as in `epoch_batches`.
 
     Returns:
         Turns rather than positions: `position + N` is an image's second time in the epoch, with a new random crop.
@@ -95,7 +111,7 @@ def balanced_batches(labels: npt.NDArray[np.int64], batch_size: int, seed: int, 
         order = rng_for(seed, "class order", epoch, k).permutation(np.flatnonzero(labels == k))
         turns += [int(order[i % size]) + count * (i // size) for i in range(share)]
     mixed = np.array(turns)[rng_for(seed, "order", epoch).permutation(count)].tolist()
-    return [mixed[i : i + batch_size] for i in range(0, count, batch_size)]
+    return _cut(mixed, batch_size, smallest)
 
 
 def training_batches(

@@ -6,15 +6,19 @@ paths inside them included: their output is a function of the image alone. Dropo
 right before the output layer, belongs to what learns and stays active.
 """
 
+import copy
 import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from relish.core.errors import RecipeError
+from relish.core.runtime import seeded
 from relish.models.gluon.networks import GluonMobileNet
 from relish.models.saved_model import OWN
 from relish.models.target import TargetModel
@@ -84,6 +88,45 @@ def set_train_mode(network: nn.Module, target: TargetModel, *, still_norms: bool
         for module in target.network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
+
+
+def smallest_batch(target: TargetModel, image_size: int, *, still_norms: bool = False) -> int:
+    """Images that a batch needs in training: 1, or 2 where a batch norm would see one value of a channel.
+
+    That is behind pooling over the whole image, and wherever an image has shrunk to one pixel. A copy of the network is
+    tried; the network, its running statistics and the generators of random numbers are left as they are.
+
+    Args:
+        image_size: side of the square, in pixels.
+        still_norms: as in `set_train_mode`.
+
+    Raises:
+        RecipeError: in train mode it gives something else than (B, K) logits.
+        Exception: whatever the network raises where it takes no batch of such images.
+    """
+    try:
+        return _passed(target, 1, image_size, still_norms)
+    except RecipeError:
+        raise
+    except Exception:  # torch's is a ValueError; a layer of the user's own may raise anything
+        return _passed(target, 2, image_size, still_norms)
+
+
+def _passed(target: TargetModel, images: int, side: int, still_norms: bool) -> int:
+    """So many images, after they have passed through a copy of the network as it trains."""
+    twin = replace(target, network=copy.deepcopy(target.network))
+    set_train_mode(twin.network, twin, still_norms=still_norms)
+    device = next(twin.network.parameters()).device
+    with torch.no_grad(), seeded(0):
+        logits = twin.network(torch.zeros(images, 3, side, side, device=device))
+    shape = tuple(getattr(logits, "shape", ()))
+    if shape != (images, len(target.classes)):
+        raise RecipeError(
+            f"{target.source.name} gives {shape or type(logits).__name__} in training, not one logit for each of "
+            f"{len(target.classes)} classes.",
+            hint="Build it without auxiliary outputs, such as with aux_logits=False.",
+        )
+    return images
 
 
 def frozen_modules(network: nn.Module) -> Iterator[nn.Module]:

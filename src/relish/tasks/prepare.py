@@ -10,6 +10,7 @@ instead of training it again.
 import math
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,7 @@ from relish.data.survey import Survey, survey
 from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone
 from relish.evaluation.thresholds import Aim, parse_aim, parse_unsure, positive_class
-from relish.models.freeze import freeze
+from relish.models.freeze import freeze, smallest_batch
 from relish.models.own_module import kept_target
 from relish.models.source import SourceModel, load_source
 from relish.models.summary import describe
@@ -238,7 +239,7 @@ def prepare_run(
     freeze(target, recipe.freeze)
     size = recipe.image_size or source.data_config.input_size[1]
     how = book_preprocessing(size, source.data_config.mean, source.data_config.std, looked.value_range)
-    _check_size(target, size)
+    _check_network(target, recipe, size, len(looked.dataset.splits[TRAIN]))
     if recipe.method != "train":
         Backbone.of(target)(
             torch.zeros(1, 3, size, size, dtype=torch.uint8), how
@@ -332,15 +333,35 @@ def _check_code(request: Request, recipe: Recipe, code: UserCode) -> None:
         )
 
 
-def _check_size(target: TargetModel, size: int) -> None:
+def _check_network(target: TargetModel, recipe: Recipe, size: int, images: int) -> None:
+    """Whether the network takes images of this size, and batches as small as it will meet: now, not in a run folder."""
+    name = target.source.name
     try:
-        with torch.inference_mode():
-            logits = target.network.eval()(torch.zeros(1, 3, size, size))
-    except (RuntimeError, AssertionError, ValueError) as error:
+        smallest = _smallest_batch(target, recipe, size)
+    except RecipeError:
+        raise
+    except Exception as error:  # a network of the user's own may raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RecipeError(
-            f"{target.source.name} does not take pictures of {size} × {size} pixels ({str(error).splitlines()[0]}).",
-            hint="Omit --image-size, or try 224.",
+            f"{name} does not take pictures of {size} × {size} pixels ({reason}).",
+            hint=_other_size(target, recipe, size),
         ) from error
+    if min(recipe.batch_size, images) < smallest:
+        raise RecipeError(
+            f"{name} normalises over a batch: of pictures of {size} × {size} pixels it needs {smallest} in each.",
+            hint=f"Add --batch-size {smallest}, or more." if images >= smallest else "Learn from more pictures.",
+        )
+
+
+def _smallest_batch(target: TargetModel, recipe: Recipe, size: int) -> int:
+    """How many images of this size a batch needs at least; 1 where no step is taken.
+
+    Raises:
+        RecipeError: the network gives something else than logits.
+        Exception: whatever the network raises at images of this size.
+    """
+    with torch.inference_mode():
+        logits = target.network.eval()(torch.zeros(1, 3, size, size))
     shape = tuple(getattr(logits, "shape", ()))
     if shape != (1, len(target.classes)):
         raise RecipeError(
@@ -348,6 +369,24 @@ def _check_size(target: TargetModel, size: int) -> None:
             f"{len(target.classes)} classes.",
             hint=f"Name its output layer with head=…; {', '.join(target.head_names)} was exchanged.",
         )
+    if recipe.method == "probe" or recipe.epochs == 0:
+        return 1
+    return smallest_batch(target, size, still_norms=recipe.batch_norm == "still")
+
+
+SIZE_STEP, LARGEST_TRIED = 32, 512
+"""Pixels between the image sizes that are tried in place of one that a network does not take, and the largest."""
+
+
+def _other_size(target: TargetModel, recipe: Recipe, asked: int) -> str:
+    """Advice: the size nearest to what was asked for that the network takes, in training too."""
+    own = target.source.data_config.input_size[1]
+    sizes = {own, *range(SIZE_STEP, LARGEST_TRIED + 1, SIZE_STEP)} - {asked}
+    for size in sorted(sizes, key=lambda size: (abs(size - asked), size != own)):
+        with suppress(Exception):
+            _smallest_batch(target, recipe, size)
+            return f"Try --image-size {size}: it takes that."
+    return "Choose another --source: it took none of the sizes that were tried."
 
 
 def _identity(request: Request, recipe: Recipe, looked: Survey, source: SourceModel) -> str:

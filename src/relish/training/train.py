@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from relish.core.context import RunContext
-from relish.core.errors import Diverged, Stopped
+from relish.core.errors import Diverged, RecipeError, Stopped
 from relish.core.runtime import derive_seed, to_device
 from relish.data.dataset import VALIDATION, Split
 from relish.data.loader import Batch, DecodedImages, OpenedImages, balanced_batches, epoch_batches, training_batches
 from relish.data.transforms import Preprocessing, Transform, normalise
 from relish.evaluation.inference import Logits, split_logits
-from relish.models.freeze import set_train_mode
+from relish.models.freeze import set_train_mode, smallest_batch
 from relish.models.precision import Precision, computing_in
 from relish.models.target import TargetModel
 from relish.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
@@ -77,6 +77,7 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
 
     Raises:
         Diverged: the loss is not finite.
+        RecipeError: the network cannot train on batches as small as a process's share of one.
         Stopped: SIGINT or SIGTERM came; a checkpoint was saved first.
         ImageError: an image cannot be opened any more.
     """
@@ -87,7 +88,8 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
     # Only the model is prepared: the order of images is ours, and an optimiser in full precision needs nothing.
     model = run.accelerator.prepare_model(network) if run.processes > 1 else network
     balance = balance_of(recipe.balance, setup.train.labels, len(setup.target.classes), sampled=True).to(device)
-    steps = math.ceil(len(setup.train) / recipe.batch_size)  # of one epoch
+    smallest = _smallest(run, setup)
+    steps = len(_batches(run, setup, 0, smallest))  # of one epoch
     _say_resumed(run, setup, state, steps)
     evaluated: Logits | None = None
     saved_at = time.monotonic()
@@ -101,7 +103,7 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
         run.progress.bar("training", recipe.passes * len(setup.train), state.images_done(len(setup.train))) as bar,
     ):
         for epoch in range(state.epoch, recipe.passes):
-            batches = _batches(run, setup, epoch)
+            batches = _batches(run, setup, epoch, smallest)
             reader = _augmented(run, setup, epoch, batches[state.batch :])
             set_train_mode(network, setup.target, still_norms=recipe.batch_norm == "still")
             for number in range(state.batch, steps):
@@ -149,11 +151,28 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
     return evaluated
 
 
-def _batches(run: RunContext, setup: TrainingSetup, epoch: int) -> list[list[int]]:
+def _smallest(run: RunContext, setup: TrainingSetup) -> int:
+    """Images that every batch needs, over all processes; the network is asked only where one could be too small."""
+    recipe, count, needed = setup.recipe, len(setup.train), 2 * run.processes
+    fewest = count % recipe.batch_size or min(count, recipe.batch_size)
+    still = recipe.batch_norm == "still"
+    if fewest >= needed or smallest_batch(setup.target, setup.preprocessing.image_size, still_norms=still) == 1:
+        return 1
+    if min(count, recipe.batch_size) < needed:
+        raise RecipeError(
+            f"{setup.target.source.name} normalises over a batch, and needs 2 pictures of each in every process.",
+            hint=f"Give --batch-size {needed} or more, and at least as many pictures.",
+        )
+    last = "picture of an epoch joins" if fewest == 1 else f"{fewest} pictures of an epoch join"
+    run.progress.say(f"batches the last {last} the batch before: this network needs 2 or more to train on")
+    return needed
+
+
+def _batches(run: RunContext, setup: TrainingSetup, epoch: int, smallest: int) -> list[list[int]]:
     """The positions in every batch of an epoch, over all processes."""
     if setup.recipe.balance == "sampling":
-        return balanced_batches(setup.train.labels, setup.recipe.batch_size, run.seed, epoch)
-    return epoch_batches(len(setup.train), setup.recipe.batch_size, run.seed, epoch)
+        return balanced_batches(setup.train.labels, setup.recipe.batch_size, run.seed, epoch, smallest)
+    return epoch_batches(len(setup.train), setup.recipe.batch_size, run.seed, epoch, smallest)
 
 
 def _augmented(run: RunContext, setup: TrainingSetup, epoch: int, batches: list[list[int]]) -> Iterator[Batch]:
