@@ -1,6 +1,8 @@
 """What the word a user types is taken for."""
 
 import hashlib
+import os
+import sys
 import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -123,6 +125,15 @@ def test_a_file_of_another_kind_is_called_what_it_is_and_the_way_on_is_told(at_w
     assert f"{name}: is " in caught.value.message
     assert what in caught.value.message
     assert advice in caught.value.hint
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems refuse such names")
+def test_a_folder_whose_path_is_not_utf8_is_refused(at_work):
+    """No run could keep it."""
+    folder = Path(os.fsdecode(b"caf\xe9"))
+    pets_folder(folder)
+    with pytest.raises(DataError, match=r"caf\\udce9: this path is not UTF-8"):
+        find_dataset(folder)
 
 
 def test_first_bytes_are_believed_before_a_name(at_work):

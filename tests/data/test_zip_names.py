@@ -132,6 +132,16 @@ def test_any_bytes_are_some_name(parts):
     assert likeliest(parts)
 
 
+def test_a_name_that_is_marked_as_utf8_and_is_none_is_shown(tmp_path):
+    archive = pack(tmp_path / "a.zip", [b"caf\x82/1.png"])
+    content = bytearray(archive.read_bytes())
+    content[content.index(b"PK\3\4") + 7] |= 8
+    content[content.index(b"PK\1\2") + 9] |= 8
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match=r"marked as UTF-8 and is none \(caf\\x82/1.png\)"):
+        extract(archive)
+
+
 # ---- backslashes ----------------------------------------------------------------------------------------------------
 
 

@@ -279,7 +279,7 @@ def _members(archive: Path, limits: _Limits) -> Generator[_Member, None, None]:
 
 def _zip_members(raw: IO[bytes], archive: Path, limits: _Limits) -> Iterator[_Member]:
     counted = _zip_count(raw)
-    with zipfile.ZipFile(raw) as opened:
+    with _opened_zip(raw, archive) as opened:
         members = opened.infolist()
         if counted is not None and counted != len(members) % 2**16:
             raise zipfile.BadZipFile(f"it lists {len(members)} of {counted} members")
@@ -290,6 +290,16 @@ def _zip_members(raw: IO[bytes], archive: Path, limits: _Limits) -> Iterator[_Me
         for info, name in zip(members, names, strict=True):
             opener, path = partial(opened.open, info), name.replace("\\", "/")  # as programs on Windows write folders
             yield _Member(name, path, _zip_kind(info, path), info.file_size, info.compress_size, opener)
+
+
+def _opened_zip(raw: IO[bytes], archive: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(raw)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{archive}: a name in it is marked as UTF-8 and is none ({ascii(error.object)[2:-1][:200]}).",
+            hint="Pack it anew, or unpack it yourself and give the folder.",
+        ) from error
 
 
 def _zip_count(raw: IO[bytes]) -> int | None:

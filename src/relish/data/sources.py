@@ -214,6 +214,10 @@ _WHAT = f"Give a folder, an archive, an address, a .csv, .jsonl or .parquet tabl
 def _local(
     path: Path, text: str, wanted: dict[str, str], reading: Reading, learnable: bool, progress: Progress
 ) -> Dataset:
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{text}: this path is not UTF-8.", hint="Rename the file or the folder.") from error
     is_table = path.suffix.lower() in TABLE_SUFFIXES
     if (wanted or reading.zip_encoding) and (is_table or path.is_dir()):
         what, options = ("a checksum", "--sha1 and --sha256") if wanted else ("an encoding of names", "--zip-encoding")
