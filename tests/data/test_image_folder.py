@@ -10,7 +10,7 @@ from PIL import Image
 
 from relish.core.errors import DataError
 from relish.data.archive import extract
-from relish.data.sources import find_dataset
+from relish.data.sources import Reading, find_dataset
 from tests.conftest import Heard, draw
 
 
@@ -75,8 +75,10 @@ def test_metadata_at_the_top_says_splits_by_the_folders_of_its_paths(tmp_path, w
         "train": 2,
         "validation": 2,
     }
-    whole = find_dataset(tmp_path / wrap / "metadata.jsonl")
-    assert whole.classes == ("cat", "dog")
+    given = find_dataset(tmp_path / wrap / "metadata.jsonl")
+    assert {split: len(images) for split, images in labelled(given).items()} == {"train": 2, "validation": 2}
+    whole = find_dataset(tmp_path / wrap / "metadata.jsonl", reading=Reading(split_names="none"))
+    assert {split: len(images) for split, images in labelled(whole).items()} == {"all": 4}
 
 
 def test_folders_in_the_paths_that_are_no_splits_make_none(tmp_path):
@@ -85,6 +87,18 @@ def test_folders_in_the_paths_that_are_no_splits_make_none(tmp_path):
         tmp_path / "metadata.csv", {"file_name": "train/1.jpg", "label": "a"}, {"file_name": "bus/2.jpg", "label": "b"}
     )
     assert labelled(find_dataset(tmp_path)) == {"all": {"train/1.jpg": "a", "bus/2.jpg": "b"}}
+
+
+def test_images_named_like_splits_are_none(tmp_path):
+    pictures(tmp_path, "train.png", "test.png")
+    rows = [{"file_name": "train.png", "label": "a"}, {"file_name": "test.png", "label": "b"}]
+    write(tmp_path / "metadata.csv", *rows)
+    assert labelled(find_dataset(tmp_path)) == {"all": {"train.png": "a", "test.png": "b"}}
+
+
+def test_a_dataset_in_arrow_files_is_named_as_that(tmp_path):
+    pictures(tmp_path, "train/data-00000-of-00001.arrow", "train/state.json", "dataset_dict.json")
+    assert "in Arrow files" in refusal(tmp_path)
 
 
 def test_columns_and_images_that_are_not_used_are_named(tmp_path):

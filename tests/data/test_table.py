@@ -181,6 +181,12 @@ def test_is_valid_of_fastai_is_the_validation_split(folder):
     assert 'line 2: is_valid is "maybe"' in refusal(folder, "path,label,is_valid\na.jpg,cat,maybe\nb.jpg,dog,no\n")
 
 
+def test_is_valid_can_be_left_aside(folder):
+    path = folder / "table.csv"
+    path.write_text("path,label,is_valid\na.jpg,cat,True\nb.jpg,dog,False\n")
+    assert set(index_table(path, name="pets", source="pets", split_names="none").splits) == {"all"}
+
+
 def test_a_huge_cell_in_another_column_is_of_no_account(folder):
     dataset = index(folder, f'path,label,pixels\na.jpg,cat,"{"1 " * 200_000}"\nb.jpg,dog,x\n')
     assert dataset.classes == ("cat", "dog")
@@ -199,6 +205,7 @@ def test_json_lines_are_a_table(folder):
         ('{"path": "a.jpg", "label": 1.5}', "line 1: column label holds float, not text"),
         ('{"path": "a.jpg", "label": ["cat", "dog"]}', "several labels in one cell"),
         ('{"path": {"a": 1}, "label": "cat"}', "line 1: column path holds dict, not text"),
+        ('{"path": "a.jpg", "label": "\\ud800"}', "line 1: column label holds what is no character"),
         ('{"file": "a.jpg"}', "no column path and no column label; its columns are file"),
         ("", "the table is empty"),
     ],

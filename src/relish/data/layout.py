@@ -196,6 +196,12 @@ def not_class_folders(source: str, top: Path, *further: str) -> DataError:
     """
     found, listing = everything_below(top), list_folder(top)
     tables = [p.name for p in listing.others if p.suffix.lower() in {".csv", ".tsv", ".jsonl", ".parquet"}]
+    if any(p.suffix.lower() == ".arrow" for p in found.others):
+        return DataError(
+            f"{source}: a dataset as `datasets` saves it to disk, in Arrow files, which relish does not read.",
+            hint='Write each split as Parquet, such as  load_from_disk("pets")["train"].to_parquet("train.parquet")  '
+            "and give the folder of these.",
+        )
     if not found.images:
         return DataError(
             f"{source}: no pictures found ({_contents(listing, found)}).",

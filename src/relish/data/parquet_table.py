@@ -1,7 +1,7 @@
 """Read the rows of a Parquet file, and write out the images that it holds, as Hugging Face's do.
 
-Each image is written once to a folder under `RELISH_HOME/datasets`, a few rows at a time, beside a table of them: all
-that comes behind works with paths, and memory holds no images. Class names come from what Hugging Face's `datasets`
+Each image is written once to a folder under `RELISH_HOME/datasets`, beside a table of them: all that comes behind works
+with paths, and memory holds no more than a row group. Class names come from what Hugging Face's `datasets`
 writes into the schema.
 """
 
@@ -110,7 +110,7 @@ def _image_column(schema: Any, features: Mapping[str, Any], source: str) -> str:
         raise DataError(
             f"{source}: several columns hold pictures ({first_few(found)}).", hint="Call the one to learn from image."
         )
-    return (preferred or found or [""])[0]
+    return str((preferred or found or [""])[0])
 
 
 def _holds_images(column: Any, features: Mapping[str, Any]) -> bool:
@@ -234,6 +234,7 @@ def _write_images(shard: _Shard, folder: Path) -> None:
                 raise DataError(f"{shard.source}: unpacks to far more than its size.", hint="It may be a bomb.")
             (folder / row.path).write_bytes(content)
     (folder / _WRITTEN).write_bytes(table.getvalue().encode())
+    os.sync()  # before the folder gets its name: a power cut must not leave empty files in it
 
 
 def _readable(shard: _Shard) -> Iterator[tuple[int, list[Any]]]:

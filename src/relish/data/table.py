@@ -92,8 +92,10 @@ def index_table(
     path = path.absolute()
     split = shard_split(path) if split_names is None else ""
     table = _read(path, source, NEEDED, progress)
-    table.rows = [replace(row, split=split or row.split) for row in table.rows]
-    return _index_rows([table], table.folder, name, source, None if split else split_names, learnable)
+    split_of = _split_folders(table, split_names) if is_metadata(path) else {}
+    splits = [split or split_of.get(_first_folder(row), row.split) for row in table.rows]
+    table.rows = [replace(row, split=word) for row, word in zip(table.rows, splits, strict=True)]
+    return _index_rows([table], table.folder, name, source, split_names, learnable)
 
 
 def index_tables(
@@ -111,7 +113,11 @@ def index_tables(
         NoLabels: no table has labels.
     """
     read = [(file, _read_found(file, tables, source, progress)) for file in tables.files]
-    read = [(file, table) for file, table in read if not is_metadata(file.path) or "file_name" in table.header]
+    read = [
+        (file, table)
+        for file, table in read
+        if not is_metadata(file.path) or "file_name" in map(str.lower, table.header)
+    ]
     labelled = [(file, table) for file, table in read if table.labelled]
     if not labelled:
         raise _no_labels(tables, [table for _, table in read], source)
@@ -127,8 +133,7 @@ def index_tables(
     found = [table for _, table in labelled]
     if tables.are_metadata:
         notes += _said_of_images(tables.root, [row for table in found for row in table.rows])
-    told = split_names if all(not file.split for file in tables.files) else None
-    dataset = _index_rows(found, root, name, source, told, learnable)
+    dataset = _index_rows(found, root, name, source, split_names, learnable)
     return dataset.with_splits(dataset.splits, *notes)
 
 
@@ -156,18 +161,27 @@ def _no_labels(tables: Tables, read: Sequence[Rows], source: str) -> NoLabels:
 
 def _from_root(table: Rows, file: TableFile, root: Path, shown: str, told: SplitNames) -> list[Row]:
     """The rows with their paths from the root, and with the split of their table or of the folder in the path."""
-    firsts = {row.path.replace("\\", "/").lstrip("./").partition("/")[0] for row in table.rows}
-    by_folder = not file.split and "split" not in table.columns and "is_valid" not in table.columns
-    split_of = splits_of(firsts, told) if by_folder and is_metadata(file.path) else {}
-    in_splits = all(split_of.get(first) for first in firsts)
+    split_of = _split_folders(table, told) if is_metadata(file.path) else {}
     below = os.path.relpath(table.folder, root)
     rows = []
     for row in table.rows:
-        first = row.path.replace("\\", "/").lstrip("./").partition("/")[0]
         path = os.path.normpath(os.path.join(below, row.path.strip())) if row.path.strip() else ""
-        split = file.split or (split_of[first] if in_splits else row.split)
+        split = file.split or split_of.get(_first_folder(row), row.split)
         rows.append(replace(row, path=path, split=split, table=shown))
     return rows
+
+
+def _split_folders(table: Rows, told: SplitNames) -> dict[str, str]:
+    """The split of each first folder of its paths; empty where a column says the splits, or not all of them are."""
+    if not table.columns.keys().isdisjoint(("split", "is_valid")):
+        return {}
+    split_of = splits_of({_first_folder(row) for row in table.rows} - {""}, told)
+    return split_of if all(split_of.get(_first_folder(row)) for row in table.rows) else {}
+
+
+def _first_folder(row: Row) -> str:
+    parts = Path(os.path.normpath(row.path.strip())).parts
+    return parts[0] if len(parts) > 1 else ""
 
 
 def _said_of_images(root: Path, rows: Sequence[Row]) -> list[str]:
@@ -198,7 +212,8 @@ def _index_rows(
         warnings.append(f"not used of the table: {'column' if len(unused) == 1 else 'columns'} {first_few(unused, 8)}.")
     if not any({"decision", "reason"} <= {*table.header} for table in tables):  # `relish check --fix` wrote that
         warnings += refuse_several_labels(rows, source)
-    split_of = _split_names(rows, source, told)
+    of_column = told == NONE or any("split" in table.columns for table in tables)
+    split_of = _split_names(rows, source, told if of_column else None)
     rows, missing = _located(rows, folder)
     unique, repeats = _without_repeats(rows, folder, split_of, source)
     _refuse_missing_files(unique, missing, folder, source)
@@ -311,7 +326,7 @@ def _listed_row(row: Any, place: int) -> tuple[str, str, str]:
 
 
 def _cell(value: Any, column: str, place: int) -> str:
-    if column == "label" and hasattr(value, "tolist") and getattr(value, "ndim", 0):
+    if column == "label" and hasattr(value, "tolist") and getattr(value, "ndim", 0) > 0:
         value = value.tolist()  # an array
     if isinstance(value, list | tuple | set):
         return text_of(value, column, f"row {place}")

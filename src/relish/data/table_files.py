@@ -131,7 +131,10 @@ def text_of(value: Any, column: str, place: str) -> str:
     if value is None:
         return ""
     if isinstance(value, str | int):
-        return str(value)
+        text = str(value)
+        if text.isascii() or text.encode("utf-8", "replace").decode() == text:  # JSON can write halves of a character
+            return text
+        raise DataError(f"{place}: column {column} holds what is no character.", hint="Write its name anew.")
     if column == "label" and isinstance(value, list | tuple | set):
         labels = [text_of(label, column, place) for label in value]
         return json.dumps(labels, ensure_ascii=False) if len(labels) > 1 else "".join(labels)
