@@ -1,14 +1,17 @@
 """Hugging Face's layouts: metadata beside the images, and Parquet files with the images in them."""
 
+import errno
 import io
 import json
 import shutil
 import tarfile
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from relish.core.errors import DataError
+from relish.core.errors import DataError, WriteFailed
+from relish.core.io import relish_home
 from relish.data.archive import extract
 from relish.data.sources import Reading, find_dataset
 from tests.conftest import Heard, draw
@@ -315,6 +318,23 @@ def test_a_broken_shard_is_named_and_nothing_stays_behind(tmp_path):
             words = refusal(data)
             assert "train-00000-of-00001.parquet: not a readable Parquet file" in words
             assert words.count("\n") == 1
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    path = shard(tmp_path / "pets.parquet", images(4), [0, 1, 0, 1], ["cat", "dog"])
+    real = Path.write_bytes
+
+    def full(self, content):
+        if self.name.startswith("000003"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        with pytest.raises(WriteFailed, match="No space left"):
+            find_dataset(path)
+    assert not [entry for entry in (relish_home() / "datasets").iterdir() if entry.is_dir()]
+    assert len(find_dataset(path)) == 4
 
 
 def test_several_columns_of_classes_or_pictures_are_a_question(tmp_path):
