@@ -34,6 +34,8 @@ def check(
     sha1: o.Sha1 = None,
     sha256: o.Sha256 = None,
     split_names: o.SplitNames = None,
+    root: o.Root = None,
+    column_names: o.ColumnNames = None,
     zip_encoding: o.ZipEncoding = None,
     value_range: o.ValueRange = None,
     workers: o.Workers = None,

@@ -28,6 +28,8 @@ def compare(
     mapping: o.Mappings = None,
     val_split: o.ValSplit = None,
     split_names: o.SplitNames = None,
+    root: o.Root = None,
+    column_names: o.ColumnNames = None,
     zip_encoding: o.ZipEncoding = None,
     value_range: o.ValueRange = None,
     workers: o.Workers = None,

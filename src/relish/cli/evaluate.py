@@ -20,25 +20,19 @@ def evaluate(
         Option(help="train, validation or test.", show_default="test where there is one, else every picture"),
     ] = None,
     split_names: o.SplitNames = None,
+    root: o.Root = None,
+    column_names: o.ColumnNames = None,
     zip_encoding: o.ZipEncoding = None,
     workers: o.Workers = None,
     device: o.Device = "auto",
     json: o.Json = False,
 ) -> None:
     """Judge a model on labelled pictures: accuracy with its interval, what its probabilities are worth, every class."""
+    given = o.arguments(locals()) | {"workers": workers or 0}
     from relish.reporting.text import evaluation_text
     from relish.tasks.evaluate import evaluate as judge
 
-    found = judge(
-        run,
-        data,
-        split,
-        split_names=split_names,
-        zip_encoding=zip_encoding,
-        workers=workers or 0,
-        device=device,
-        progress=o.voice(json),
-    )
+    found = judge(**given)
     if found is None:
         return  # another process prints
     print(jsonlib.dumps(found.as_json(), indent=1) if json else evaluation_text(found))

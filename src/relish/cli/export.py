@@ -22,6 +22,8 @@ def export(
         str | None, Option(help="Labelled pictures to prove it on.", show_default="those the run was judged on")
     ] = None,
     split_names: o.SplitNames = None,
+    root: o.Root = None,
+    column_names: o.ColumnNames = None,
     zip_encoding: o.ZipEncoding = None,
     limit: Annotated[int | None, Option(help="Prove it on so many pictures.", show_default="all", min=1)] = None,
     allow_mismatch: Annotated[

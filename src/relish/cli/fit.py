@@ -47,6 +47,8 @@ def fit(
     sha1: o.Sha1 = None,
     sha256: o.Sha256 = None,
     split_names: o.SplitNames = None,
+    root: o.Root = None,
+    column_names: o.ColumnNames = None,
     zip_encoding: o.ZipEncoding = None,
     strict: o.Strict = False,
     value_range: o.ValueRange = None,

@@ -134,6 +134,21 @@ ZipEncoding = Annotated[
         show_default="UTF-8 where they are that, else a guess",
     ),
 ]
+Root = Annotated[
+    Path | None,
+    Option(
+        help="Of a table: the folder its paths are relative to; paths of another machine are found by their ends.",
+        show_default="the table's own",
+    ),
+]
+ColumnNames = Annotated[
+    str | None,
+    Option(
+        metavar="path=COLUMN,…",
+        help="Of a table: which column is which, such as path=id,label=breed.",
+        show_default="path, label and split",
+    ),
+]
 Strict = Annotated[bool, Option("--strict", help="An unreadable picture is an error.")]
 Json = Annotated[bool, Option("--json", help="One JSON document on standard output, and nothing else there.")]
 Runs = Annotated[Path, Option(help="Folder where runs are kept and looked for.")]

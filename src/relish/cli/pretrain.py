@@ -23,6 +23,8 @@ def pretrain(
     image_size: o.ImageSize = None,
     val_split: o.ValSplit = None,
     split_names: o.SplitNames = None,
+    root: o.Root = None,
+    column_names: o.ColumnNames = None,
     zip_encoding: o.ZipEncoding = None,
     value_range: o.ValueRange = None,
     workers: o.Workers = None,

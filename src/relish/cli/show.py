@@ -27,6 +27,8 @@ def show(
     value_range: o.ValueRange = None,
     seed: Annotated[int, Option(help="Of the crops, with --recipe.", min=0)] = 0,
     split_names: o.SplitNames = None,
+    root: o.Root = None,
+    column_names: o.ColumnNames = None,
     zip_encoding: o.ZipEncoding = None,
     out: Annotated[Path, Option(help="The picture to write.")] = Path("pictures.png"),
 ) -> None:

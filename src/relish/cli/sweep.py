@@ -27,6 +27,8 @@ def sweep(
     mapping: o.Mappings = None,
     val_split: Annotated[float, Option(help="Share of the training pictures held back.")] = 0.2,
     split_names: o.SplitNames = None,
+    root: o.Root = None,
+    column_names: o.ColumnNames = None,
     zip_encoding: o.ZipEncoding = None,
     value_range: o.ValueRange = None,
     workers: o.Workers = None,

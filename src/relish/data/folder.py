@@ -64,6 +64,7 @@ def index_folder(
     if problem := tree.listing(tree.root).problem:
         raise DataError(f"{source}: the folder {problem}.", hint="Check its name and who may read it.")
     layout = read_layout(tree, split_names)
+    notes.messages += layout.notes
     for listing in layout.passed:
         notes.add_unused(listing)
         beside = [f for f in tree.with_images(listing) if not layout.top.folder.is_relative_to(f)]

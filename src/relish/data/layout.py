@@ -8,12 +8,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from relish.core.errors import DataError, one_line
 from relish.data.dataset import first_few, name_below, plural
 from relish.data.image_files import is_image_name, kind_of_file, unreadable_reason
+from relish.data.table_files import TABLE_SUFFIXES
+from relish.data.table_paths import table_advice
 
 _JUNK = frozenset(
     {"thumbs.db", "ehthumbs.db", "desktop.ini", "system volume information", "$recycle.bin"}  # Windows
@@ -195,7 +197,7 @@ def not_class_folders(source: str, top: Path, *further: str) -> DataError:
         further: other advice, a line each.
     """
     found, listing = everything_below(top), list_folder(top)
-    tables = [p.name for p in listing.others if p.suffix.lower() in {".csv", ".tsv", ".jsonl", ".parquet"}]
+    tables = [p for p in found.others if p.suffix.lower() in TABLE_SUFFIXES]
     if any(p.suffix.lower() == ".arrow" for p in found.others):
         return DataError(
             f"{source}: a dataset as `datasets` saves it to disk, in Arrow files, which relish does not read.",
@@ -215,10 +217,10 @@ def not_class_folders(source: str, top: Path, *further: str) -> DataError:
             hint="relish gives a whole picture one label: write a table with the columns path,label (and split, if "
             "you have one) and give that instead.",
         )
-    if tables:
-        there = path_to_type(source, top / tables[0])
-        advice = f"If {tables[0]} has the columns path,label, give it instead: {there}"
-    else:
+    advice = table_advice(tables, found.images, partial(path_to_type, source))
+    if not advice and tables:
+        advice = f"If {tables[0].name} has the columns path,label, give it instead: {path_to_type(source, tables[0])}"
+    if not advice:
         advice = (
             f"Put the pictures of each class into a folder of its own ({top.name}/cat, {top.name}/dog), or give a "
             "table (.csv) with the columns path,label."

@@ -21,7 +21,7 @@ from relish.core.progress import Progress
 from relish.data.archive import MAX_EXPANSION, SMALL, unpacked_once
 from relish.data.dataset import first_few, plural
 from relish.data.image_files import HEAD_BYTES, decoder_of, is_image_name
-from relish.data.table_files import Row, Rows, meant_columns, read_text_table, rows_of, said_of_fastai
+from relish.data.table_files import NOTHING_TOLD, Row, Rows, meant_columns, read_text_table, rows_of, said_of_fastai
 
 PARQUET_SUFFIXES = frozenset([".parquet", ".pq"])
 
@@ -31,7 +31,9 @@ _BATCH = 16
 """Rows with images in memory at a time."""
 
 
-def read_parquet_table(path: Path, source: str, needed: Sequence[str], progress: Progress) -> Rows:
+def read_parquet_table(
+    path: Path, source: str, needed: Sequence[str], progress: Progress, told: Mapping[str, str] = NOTHING_TOLD
+) -> Rows:
     """Read a Parquet file; arguments as in `read_text_table`.
 
     Args:
@@ -45,7 +47,7 @@ def read_parquet_table(path: Path, source: str, needed: Sequence[str], progress:
         schema = file.schema_arrow
         header, features = list(schema.names), _features(schema.metadata)
         images = _image_column(schema, features, source)
-        columns = _parquet_columns(header, features, images, source, needed)
+        columns = _parquet_columns(header, features, images, source, needed, told)
         names = _class_names(features.get(header[columns["label"]])) if "label" in columns else ()
         shard = _Shard(path, source, file, {key: header[place] for key, place in columns.items()}, names)
         written = bool(images) and not _without_bytes(file, images)
@@ -122,10 +124,15 @@ def _holds_images(column: Any, features: Mapping[str, Any]) -> bool:
 
 
 def _parquet_columns(
-    header: Sequence[str], features: Mapping[str, Any], images: str, source: str, needed: Sequence[str]
+    header: Sequence[str],
+    features: Mapping[str, Any],
+    images: str,
+    source: str,
+    needed: Sequence[str],
+    told: Mapping[str, str],
 ) -> dict[str, int]:
-    columns = meant_columns(header, source, ())
-    if images:
+    columns = meant_columns(header, source, (), told)
+    if images and "path" not in told:
         columns["path"] = header.index(images)
     coded = [name for name in header if _kind(features.get(name)) == "ClassLabel"]
     if "label" not in columns and coded:

@@ -3,6 +3,7 @@
 A path that exists takes precedence over a registered name; a warning says so, since the name may have been meant.
 """
 
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from relish.data.image_files import HEAD_BYTES, is_image_head, kind_of
 from relish.data.image_folder import tables_in
 from relish.data.split_names import SplitNames, checked_split_names
 from relish.data.table import NoLabels, index_table, index_tables, table_of
-from relish.data.table_files import TABLE_SUFFIXES
+from relish.data.table_files import TABLE_SUFFIXES, ColumnNames, checked_columns
 from relish.data.zip_names import checked_encoding
 
 # ---- datasets that go by a name -------------------------------------------------------------------------------------
@@ -61,14 +62,21 @@ class Reading:
     """Which folders, or words of a table, are which split; any form that `checked_split_names` takes."""
     zip_encoding: str | None = None
     """Of names in a zip that are not marked as UTF-8; None takes UTF-8 where they are that, else a guess."""
+    root: str | Path | None = None
+    """The folder that the paths of a table are relative to; None: the table's own."""
+    column_names: ColumnNames = None
+    """Which column of a table is which; any form that `checked_columns` takes."""
 
     def __post_init__(self) -> None:
         if self.zip_encoding is not None:
             object.__setattr__(self, "zip_encoding", checked_encoding(self.zip_encoding))
         object.__setattr__(self, "split_names", checked_split_names(self.split_names))
+        object.__setattr__(self, "root", None if self.root is None else os.path.abspath(Path(self.root).expanduser()))
+        object.__setattr__(self, "column_names", checked_columns(self.column_names) or None)
 
 
 AS_FOUND = Reading()
+"""Nothing is said."""
 
 # ---- files that are no dataset --------------------------------------------------------------------------------------
 
@@ -233,6 +241,8 @@ def _local(
             name=short_name(path.name),
             source=text,
             split_names=reading.split_names,
+            root=None if reading.root is None else Path(reading.root),
+            columns=checked_columns(reading.column_names),
             learnable=learnable,
             progress=progress,
         )
@@ -245,6 +255,11 @@ def _local(
 
 def _indexed(folder: Path, name: str, source: str, reading: Reading, learnable: bool, progress: Progress) -> Dataset:
     """A folder by its tables, where it has those of Hugging Face, else by its class folders."""
+    if reading.root or reading.column_names:
+        raise DataError(
+            f"{source}: --root and --column-names say how a table is read, and this is a folder of pictures.",
+            hint="Omit them, or give the table.",
+        )
     told = reading.split_names
     given: dict[str, Any] = {"name": name, "source": source, "split_names": told, "learnable": learnable}
     tables = tables_in(folder.absolute(), told)

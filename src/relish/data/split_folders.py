@@ -32,6 +32,7 @@ from relish.data.split_names import (
     SHORT,
     SPLIT_WORDS,
     SplitNames,
+    any_classes,
     holds_any_class,
     is_sidecar,
     is_unlabelled,
@@ -39,6 +40,8 @@ from relish.data.split_names import (
     split_series,
     words_of,
 )
+from relish.data.table_files import TABLE_SUFFIXES
+from relish.data.table_paths import table_advice
 
 
 class Tree:
@@ -62,9 +65,10 @@ class Tree:
             self._below[folder] = everything_below(folder, self.listing)
         return self._below[folder]
 
-    def address(self, folder: Path) -> str:
-        """What to type for a folder in it."""
-        return printable("/".join([self.source.rstrip("/") or "/", *folder.relative_to(self.root).parts]))
+    def address(self, path: Path) -> str:
+        """What to type for a file or a folder in it: the real one where the source is an archive or an address."""
+        given = Path(self.source).expanduser()
+        return printable(path if given.is_file() or "://" in self.source else given / path.relative_to(self.root))
 
     def with_images(self, listing: Listing) -> list[Path]:
         """The folders in it that have images, at whatever depth."""
@@ -87,6 +91,8 @@ class Layout:
     """Folders with images beside the splits."""
     alike: tuple[Path, ...] = ()
     """Those of them that have the classes of the splits."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of it, a sentence each."""
     labelled: bool = True
     """Whether there are class folders; `read_layout` gives no other layout."""
 
@@ -138,7 +144,8 @@ def read_layout(tree: Tree, split_names: SplitNames = None) -> Layout:
     layout = _as_classes(tree, top, split_names) if split_names == NONE else _resolved(tree, top)
     if not layout.labelled:
         raise _without_labels(tree, top, passed)
-    return replace(layout, passed=tuple(passed))
+    beside = [] if layout.splits or split_names else _labels_in_table(tree, top, passed)
+    return replace(layout, passed=tuple(passed), notes=tuple(beside))
 
 
 def _wrapped(tree: Tree, listing: Listing, split_names: SplitNames) -> Listing | None:
@@ -333,6 +340,20 @@ def _without_training(tree: Tree, group: _Group) -> DataError:
         f"{tree.source}: {printable(folder.name)} holds {holds}, unlike {others}.",
         hint=f"Put class folders into {tree.address(folder)}, or give {tree.address(group.labelled[0])} alone.",
     )
+
+
+def _labels_in_table(tree: Tree, top: Listing, passed: Sequence[Listing]) -> list[str]:
+    """What to say of a table that names the images of class folders; refused where these have no names of classes."""
+    tables = [path for listing in (*passed, top) for path in listing.others if path.suffix.lower() in TABLE_SUFFIXES]
+    advice = table_advice(tables, tree.below(top.folder).images, tree.address) if tables else ""
+    names = [folder.name for folder in tree.with_images(top)]
+    if advice and any_classes(names):
+        raise DataError(
+            f"{tree.source}: a table names the pictures, and their folders are not named like classes "
+            f"({first_few([printable(name) for name in names])}).",
+            hint=f"{advice}\n  If the folders are the classes: --split-names {NONE}",
+        )
+    return [f"If it has their labels: {advice}"] if advice else []
 
 
 def _refuse_scattered_splits(tree: Tree, top: Listing) -> None:

@@ -100,6 +100,12 @@ def holds_any_class(name: str) -> bool:
     return bool(words) and HOLDERS.issuperset(words)
 
 
+def any_classes(names: Sequence[str]) -> bool:
+    """Whether names of several folders say nothing of classes: `images_part_1` and `images_part_2`."""
+    words = [tuple(words_of(name)) for name in names]
+    return all(not HOLDERS.isdisjoint(part) for part in words) or (len(words) > 1 and len({*words}) == 1)
+
+
 def is_sidecar(name: str) -> bool:
     """Whether a word of a name is among `SIDECARS`: `Annotations`, `seg_labels`."""
     return not SIDECARS.isdisjoint(words_of(name))

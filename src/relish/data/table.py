@@ -10,9 +10,8 @@ import csv
 import hashlib
 import operator
 import os
-import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -40,6 +39,7 @@ from relish.data.split_names import NONE, SPLIT_WORDS, SplitNames, split_words
 from relish.data.table_files import (
     HINT,
     NEEDED,
+    NOTHING_TOLD,
     Row,
     Rows,
     meant_columns,
@@ -48,6 +48,7 @@ from relish.data.table_files import (
     split_by_fastai,
     text_of,
 )
+from relish.data.table_paths import located, refuse_missing_files
 
 _COLUMNS = (*NEEDED, "split")
 
@@ -71,6 +72,8 @@ def index_table(
     name: str,
     source: str,
     split_names: SplitNames = None,
+    root: Path | None = None,
+    columns: Mapping[str, str] = NOTHING_TOLD,
     learnable: bool = True,
     progress: Progress = SILENT,
 ) -> Dataset:
@@ -81,6 +84,8 @@ def index_table(
         name: a short word for the dataset.
         source: what the user gave, for errors.
         split_names: which words of the column `split` are which split, as `checked_split_names` gives it.
+        root: what its paths are relative to, and paths of another machine end in (`located`); None: its own folder.
+        columns: which of its columns is which, as `checked_columns` gives it.
         learnable: as in `label_by_name`.
         progress: says where the images of a Parquet file were written to.
 
@@ -90,12 +95,15 @@ def index_table(
         WriteFailed: no space for the images of a Parquet file.
     """
     path = path.absolute()
+    if root is not None and not root.is_dir():
+        raise DataError(f"--root {root}: there is no such folder.", hint="Name the one that the pictures are in.")
     split = shard_split(path) if split_names is None else ""
-    table = _read(path, source, NEEDED, progress)
+    table = _read(path, source, NEEDED, progress, columns)
     split_of = _split_folders(table, split_names) if is_metadata(path) else {}
     splits = [split or split_of.get(_first_folder(row), row.split) for row in table.rows]
     table.rows = [replace(row, split=word) for row, word in zip(table.rows, splits, strict=True)]
-    return _index_rows([table], table.folder, name, source, split_names, learnable)
+    folder = root or table.folder
+    return _index_rows([table], folder, name, source, split_names, learnable, is_root=root is not None)
 
 
 def index_tables(
@@ -143,10 +151,12 @@ def _read_found(file: TableFile, tables: Tables, source: str, progress: Progress
     return _read(file.path, called, needed, progress)
 
 
-def _read(path: Path, source: str, needed: Sequence[str], progress: Progress) -> Rows:
+def _read(
+    path: Path, source: str, needed: Sequence[str], progress: Progress, told: Mapping[str, str] = NOTHING_TOLD
+) -> Rows:
     if path.suffix.lower() in PARQUET_SUFFIXES:
-        return read_parquet_table(path, source, needed, progress)
-    return read_text_table(path, source, needed=needed)
+        return read_parquet_table(path, source, needed, progress, told)
+    return read_text_table(path, source, needed=needed, told=told)
 
 
 def _no_labels(tables: Tables, read: Sequence[Rows], source: str) -> NoLabels:
@@ -200,7 +210,14 @@ def _said_of_images(root: Path, rows: Sequence[Row]) -> list[str]:
 
 
 def _index_rows(
-    tables: Sequence[Rows], folder: Path, name: str, source: str, told: SplitNames, learnable: bool
+    tables: Sequence[Rows],
+    folder: Path,
+    name: str,
+    source: str,
+    told: SplitNames,
+    learnable: bool,
+    *,
+    is_root: bool = False,
 ) -> Dataset:
     rows = [row for table in tables for row in table.rows]
     if not rows:
@@ -214,9 +231,9 @@ def _index_rows(
         warnings += refuse_several_labels(rows, source)
     of_column = told == NONE or any("split" in table.columns for table in tables)
     split_of = _split_names(rows, source, told if of_column else None)
-    rows, missing = _located(rows, folder)
+    rows, missing = located(rows, folder, is_root=is_root)
     unique, repeats = _without_repeats(rows, folder, split_of, source)
-    _refuse_missing_files(unique, missing, folder, source)
+    refuse_missing_files(unique, missing, folder, source)
     images: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for row in unique:
         images[split_of[row.split]][row.label].append(folder / row.path)
@@ -225,22 +242,6 @@ def _index_rows(
     root = folder if is_inside else Path(os.path.commonpath([image.parent for image in paths]))
     warnings += repeats
     return label_by_name(images, name=name, source=source, root=root, warnings=warnings, learnable=learnable)
-
-
-def _located(rows: Sequence[Row], folder: Path) -> tuple[list[Row], set[str]]:
-    """Each row with its path as it is spelt on the disk, and the paths that are not there.
-
-    A cell may hold blanks around the path, and accents in one or two code points where the folder has the other.
-    """
-    found, missing = [], set()
-    for row in rows:
-        plain = row.path.strip()
-        spellings = (row.path, plain, unicodedata.normalize("NFC", plain), unicodedata.normalize("NFD", plain))
-        path = next((path for path in dict.fromkeys(spellings) if os.path.isfile(folder / path)), None)
-        if path is None:
-            missing.add(plain)
-        found.append(replace(row, path=plain if path is None else path))
-    return found, missing
 
 
 # ---- data that is in Python already ---------------------------------------------------------------------------------
@@ -405,31 +406,3 @@ def _without_repeats(
     repeats = len(rows) - len(first)
     warning = f"{repeats:,} row{'s repeat' if repeats > 1 else ' repeats'} another one: left out."
     return list(first.values()), [warning] if repeats else []
-
-
-def _refuse_missing_files(rows: Sequence[Row], absent: Collection[str], folder: Path, source: str) -> None:
-    missing = [row.path for row in rows if row.path in absent]
-    if not missing:
-        return
-    doubled = [_with_folder_twice(path, folder) for path in missing]
-    if all(doubled):
-        hint = f"Paths are relative to the table's own folder: {doubled[0]}."
-    elif any("://" in path for path in missing):
-        hint = "Addresses are not fetched: download the pictures and name the files."
-    elif any("\\" in path for path in missing):
-        hint = "Write / between folders, not \\."
-    else:
-        hint = f"Paths are relative to the table's folder, {folder}: move the table or mend the paths."
-    files = f"{len(missing):,} of {len(rows):,} files are" if len(missing) > 1 else f"1 of {len(rows):,} files is"
-    raise DataError(f"{source}: {files} missing: {first_few(missing)}.", hint=hint)
-
-
-def _with_folder_twice(path: str, folder: Path) -> str:
-    """What to write instead of a path that begins with the table's own folder; empty where that is not the fault."""
-    parts = Path(path).parts
-    for place in range(len(parts) - 1):
-        above = parts[place - 1] if place else folder.name
-        shorter = Path(*parts[:place], *parts[place + 1 :])
-        if parts[place] == above and os.path.isfile(folder / shorter):
-            return f"write {Path(*parts[place + 1 :])}, not {Path(*parts[place:])}"
-    return ""

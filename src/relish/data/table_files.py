@@ -13,12 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from relish.core.errors import DataError
+from relish.core.errors import DataError, nearest
 from relish.data.dataset import TRAIN, VALIDATION, first_few, plural
 
 TABLE_SUFFIXES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq"])
+PLAIN_SUFFIXES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson"])
 _JSON_SUFFIXES = frozenset([".jsonl", ".ndjson"])
 
 NAMES = {
@@ -29,6 +31,9 @@ NAMES = {
 }
 """The names that each column may have, the first found counts. `is_valid` is fastai's: true means validation."""
 NEEDED = ("path", "label")
+ColumnNames = Mapping[str, str] | str | None
+"""What `checked_columns` takes."""
+NOTHING_TOLD: Mapping[str, str] = MappingProxyType({})
 HINT = "A table needs the columns path,label and may have split, such as:  path,label,split  /  cats/1.jpg,cat,train"
 _JSON_HINT = 'Each line is one object, such as {"file_name": "cats/1.jpg", "label": "cat"}'
 
@@ -83,32 +88,71 @@ class Rows:
         return [name for place, name in enumerate(self.header) if place not in self.columns.values()]
 
 
-def read_text_table(path: Path, source: str, *, needed: Sequence[str] = NEEDED) -> Rows:
+def checked_columns(given: Any) -> dict[str, str]:
+    """The option that says which columns are which: `path=id,label=breed`, or a mapping.
+
+    Raises:
+        DataError: another form, or a key that is none of `NAMES`.
+    """
+    pairs = given.items() if isinstance(given, Mapping) else [pair.split("=", 1) for pair in (given or "").split(",")]
+    if given and any(len(pair) != 2 or pair[0].strip() not in NAMES or not str(pair[1]).strip() for pair in pairs):
+        raise DataError(
+            f"--column-names {given}: not of the form path=COLUMN,label=COLUMN.",
+            hint=f"Such as --column-names path=id,label=breed; what can be named is {', '.join(NAMES)}.",
+        )
+    return {key.strip(): str(name).strip() for key, name in pairs} if given else {}
+
+
+def read_text_table(
+    path: Path, source: str, *, needed: Sequence[str] = NEEDED, told: Mapping[str, str] = NOTHING_TOLD
+) -> Rows:
     """Read a CSV or JSON lines; no image is opened.
 
     Args:
         path: a CSV, which is UTF-8 or UTF-16, separated by comma, semicolon, tab or |; or ends in .jsonl or .ndjson.
         source: what to call it in errors.
         needed: columns that must be there.
+        told: the names of some columns, as `checked_columns` gives them.
 
     Raises:
         DataError: the file cannot be read, a column is missing or there twice, a cell holds no text.
     """
-    is_json = path.suffix.lower() in _JSON_SUFFIXES
-    header, lines = _json_lines(path, source) if is_json else _csv_lines(path, source)
-    columns = meant_columns(header, source, needed)
+    header, lines = read_cells(path, source, told.values())
+    columns = meant_columns(header, source, needed, told)
     rows = list(rows_of(lines, columns, source, "line"))
     return Rows(rows, path.parent, columns, tuple(header), said_of_fastai(rows, columns))
 
 
-def meant_columns(header: Sequence[str], source: str, needed: Sequence[str] = NEEDED) -> dict[str, int]:
-    """The places of the columns that `NAMES` knows.
+def read_cells(
+    path: Path, source: str, names: Iterable[str] = ()
+) -> tuple[list[str], Iterator[tuple[int, Sequence[Any]]]]:
+    """The columns of a CSV or of JSON lines, and its lines with their numbers.
+
+    Args:
+        names: of columns beside those of `NAMES`, by which a separator is known.
 
     Raises:
-        DataError: one of those needed is missing, or there twice.
+        DataError: as in `read_text_table`.
+    """
+    return _json_lines(path, source) if path.suffix.lower() in _JSON_SUFFIXES else _csv_lines(path, source, names)
+
+
+def meant_columns(
+    header: Sequence[str], source: str, needed: Sequence[str] = NEEDED, told: Mapping[str, str] = NOTHING_TOLD
+) -> dict[str, int]:
+    """The places of the columns that `NAMES` knows, or that are told.
+
+    Raises:
+        DataError: one of those needed or told is missing, or there twice.
     """
     plain = [cell.strip().lower() for cell in header]
-    found = {key: name for key, names in NAMES.items() for name in reversed(names) if name in plain}
+    for name in told.values():
+        if name.lower() not in plain:
+            hint = f"Its columns are {first_few(header, 8)}; {nearest(name, header)}".rstrip("; ")
+            raise DataError(f'{source}: no column "{name}", which --column-names names.', hint=hint)
+    known = {key: name for key, names in NAMES.items() for name in reversed(names) if name in plain}
+    found = {key: name for key, name in known.items() if name not in map(str.lower, told.values())}
+    found |= {key: name.lower() for key, name in told.items()}
     if missing := [key for key in needed if key not in found]:
         columns = " and no column ".join(missing)
         raise DataError(f"{source}: no column {columns}; its columns are {first_few(plain, 8) or 'none'}.", hint=HINT)
@@ -181,10 +225,10 @@ def said_of_fastai(rows: Sequence[Row], columns: Mapping[str, int]) -> list[str]
 # ---- text -----------------------------------------------------------------------------------------------------------
 
 
-def _csv_lines(path: Path, source: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+def _csv_lines(path: Path, source: str, names: Iterable[str] = ()) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     text = _text(path, source)
-    header = text.lstrip("\r\n").partition("\n")[0]
-    separator = max(_SEPARATORS, key=lambda s: len(_known(header.split(s))))
+    header, known = text.lstrip("\r\n").partition("\n")[0], {name.lower() for name in names}
+    separator = max(_SEPARATORS, key=lambda s: (len(_known(header.split(s), known)), header.count(s) * (not known)))
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a cell of another column may be of any length
     lines = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
     filled = _filled(lines, source)
@@ -194,8 +238,9 @@ def _csv_lines(path: Path, source: str) -> tuple[list[str], Iterator[tuple[int, 
     return first[1], _even(filled, len(first[1]), source)
 
 
-def _known(cells: Sequence[str]) -> set[str]:
-    return {cell.strip().strip('"').lower() for cell in cells} & {name for names in NAMES.values() for name in names}
+def _known(cells: Sequence[str], names: set[str]) -> set[str]:
+    known = {name for called in NAMES.values() for name in called} | names
+    return {cell.strip().strip('"').lower() for cell in cells} & known
 
 
 def _filled(lines: Any, source: str) -> Iterator[tuple[int, list[str]]]:

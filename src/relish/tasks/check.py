@@ -25,7 +25,7 @@ from relish.data.sources import DataSource, Reading, find_dataset
 from relish.data.split_names import SplitNames
 from relish.data.survey import survey
 from relish.data.table import table_text
-from relish.data.table_files import TABLE_SUFFIXES
+from relish.data.table_files import TABLE_SUFFIXES, ColumnNames
 from relish.data.transforms import book_preprocessing
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.models.source import load_source
@@ -125,6 +125,8 @@ def check(
     sha1: str | None = None,
     sha256: str | None = None,
     split_names: SplitNames = None,
+    root: str | Path | None = None,
+    column_names: ColumnNames = None,
     zip_encoding: str | None = None,
     value_range: AskedRange = None,
     workers: int = 0,
@@ -140,7 +142,7 @@ def check(
         fix: a cleaned table to write, see `Check.write_clean_table`.
         relabel: see `Check.write_clean_table`; with `fix` alone.
         sha1, sha256: checksum that the archive must have.
-        split_names, zip_encoding: of `data`, as in `fit`.
+        split_names, root, column_names, zip_encoding: how the dataset is read, as in `fit`.
         value_range: as in `fit`.
         workers: processes that read images.
         device: "auto", "cpu", "cuda" or "mps".
@@ -160,7 +162,10 @@ def check(
         raise DataError(
             f"--relabel {relabel:g}: it goes with --fix, and is above 0 and at most 1.", hint="Such as --relabel 0.95."
         )
-    reading, scale = Reading(split_names=split_names, zip_encoding=zip_encoding), range_to_take(value_range)
+    reading, scale = (
+        Reading(split_names=split_names, root=root, column_names=column_names, zip_encoding=zip_encoding),
+        range_to_take(value_range),
+    )
     found = find_dataset(data, sha1=sha1, sha256=sha256, reading=reading, learnable=False, progress=progress)
     if fix is not None:
         _table_path(fix, found)  # refused now, and not after every image has been looked at

@@ -28,6 +28,7 @@ from relish.data.loader import Ready, read_ahead
 from relish.data.sources import AS_FOUND, DataSource, Reading, find_dataset
 from relish.data.split_names import SplitNames
 from relish.data.survey import Survey, survey
+from relish.data.table_files import ColumnNames
 from relish.data.transforms import (
     Preprocessing,
     book_preprocessing,
@@ -241,6 +242,8 @@ class Classifier:
         split: str | None = None,
         *,
         split_names: SplitNames = None,
+        root: str | Path | None = None,
+        column_names: ColumnNames = None,
         zip_encoding: str | None = None,
         workers: int = 0,
         progress: Progress | None = None,
@@ -250,16 +253,14 @@ class Classifier:
         Args:
             data: anything `fit` takes.
             split: "train", "validation" or "test"; None takes the test split where there is one, else every picture.
-            split_names, zip_encoding: of `data`, as in `fit`.
+            split_names, root, column_names, zip_encoding: how the dataset is read, as in `fit`.
 
         Raises:
             DataError: no such split, or a class that the model does not know.
         """
         progress = progress or Progress()
-        reading, value_range = (
-            Reading(split_names=split_names, zip_encoding=zip_encoding),
-            self.preprocessing.value_range,
-        )
+        reading = Reading(split_names=split_names, root=root, column_names=column_names, zip_encoding=zip_encoding)
+        value_range = self.preprocessing.value_range
         surveyed, chosen, part = labelled_images(data, self.classes, value_range, split, progress, reading)
         progress.say(f"data    {surveyed.dataset.name}: {part}, {len(chosen)} pictures")
         sha256, trained_on = [surveyed.sha256[path] for path in chosen.paths], self._trained_on()

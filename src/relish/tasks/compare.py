@@ -5,7 +5,7 @@ before two intervals stop overlapping. Table, chart and figures have a folder of
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from relish.core.progress import Progress
 from relish.core.runtime import keep_freed_memory
 from relish.data.dataset import TEST, VALIDATION
 from relish.data.depth import AskedRange, range_option
-from relish.data.sources import DataSource, data_name
-from relish.data.split_names import SplitNames, checked_split_names
+from relish.data.sources import DataSource, Reading, data_name
+from relish.data.split_names import SplitNames
+from relish.data.table_files import ColumnNames
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.significance import McNemar, mcnemar
 from relish.reporting import plots
@@ -157,6 +158,8 @@ def compare(
     mapping: Mapping[str, str | int] | None = None,
     val_split: float | None = None,
     split_names: SplitNames = None,
+    root: str | Path | None = None,
+    column_names: ColumnNames = None,
     zip_encoding: str | None = None,
     value_range: AskedRange = None,
     workers: int | None = None,
@@ -172,7 +175,7 @@ def compare(
         seeds: how many, from 0.
         settings: recipe fields to change, in every recipe.
         mapping: class name to source class, for recipes whose head begins with source rows.
-        split_names, zip_encoding: of `data`, as in `fit`.
+        split_names, root, column_names, zip_encoding: how the dataset is read, as in `fit`.
         value_range: as in `fit`.
         runs: the folder where runs are kept and looked for.
 
@@ -192,7 +195,7 @@ def compare(
     file = None if weights is None else str(weights)
     request = Request(
         data=data_name(data), source=source, weights=file, mapping=rows, val_split=val_split,
-        split_names=checked_split_names(split_names), zip_encoding=zip_encoding,
+        **asdict(Reading(split_names=split_names, root=root, column_names=column_names, zip_encoding=zip_encoding)),
         value_range=range_option(value_range),
     )  # fmt: skip
     with context.accelerator.main_process_first():

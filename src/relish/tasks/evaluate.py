@@ -14,6 +14,7 @@ from relish.core.runtime import accelerator_for
 from relish.data.image import open_image
 from relish.data.sources import DataSource, Reading
 from relish.data.split_names import SplitNames
+from relish.data.table_files import ColumnNames
 from relish.evaluation.figures import Figures, figures
 from relish.evaluation.held_out import HeldOut, read_held_out, unreached_aims, with_threshold, with_unsure
 from relish.evaluation.prediction import HEADER_KEY, Decision, decision_from
@@ -31,6 +32,8 @@ def evaluate(
     split: str | None = None,
     *,
     split_names: SplitNames = None,
+    root: str | Path | None = None,
+    column_names: ColumnNames = None,
     zip_encoding: str | None = None,
     workers: int = 0,
     device: str = "auto",
@@ -44,13 +47,20 @@ def evaluate(
     """
     if Path(run).suffix == SUFFIX:
         refuse_choice(run, device)
-        reading = Reading(split_names=split_names, zip_encoding=zip_encoding)
+        reading = Reading(split_names=split_names, root=root, column_names=column_names, zip_encoding=zip_encoding)
         return _evaluate_file(OnnxClassifier(run), data, split, reading, progress or Progress())
     accelerator = accelerator_for(device)
     voice = progress if progress is not None and accelerator.is_main_process else Progress()
     model = Classifier.load(run, device=device)
     found = model.evaluate(
-        data, split, split_names=split_names, zip_encoding=zip_encoding, workers=workers, progress=voice
+        data,
+        split,
+        split_names=split_names,
+        root=root,
+        column_names=column_names,
+        zip_encoding=zip_encoding,
+        workers=workers,
+        progress=voice,
     )
     return found if accelerator.is_main_process else None
 

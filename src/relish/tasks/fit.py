@@ -8,7 +8,7 @@ source model trained from random weights, whose `model.safetensors` says how to 
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import keep_freed_memory
 from relish.data.depth import AskedRange, range_option
-from relish.data.sources import DataSource, data_name
-from relish.data.split_names import SplitNames, checked_split_names
+from relish.data.sources import DataSource, Reading, data_name
+from relish.data.split_names import SplitNames
+from relish.data.table_files import ColumnNames
 from relish.data.transforms import Transform
 from relish.tasks.classifier import Classifier
 from relish.tasks.prepare import Prepared, Request, introduce, prepare
@@ -50,6 +51,8 @@ def fit(
     sha1: str | None = None,
     sha256: str | None = None,
     split_names: SplitNames = None,
+    root: str | Path | None = None,
+    column_names: ColumnNames = None,
     zip_encoding: str | None = None,
     strict: bool = False,
     value_range: AskedRange = None,
@@ -90,6 +93,8 @@ def fit(
         sha1, sha256: checksum that the archive must have.
         split_names: which folders are which split, where their names do not say it: `{"train": "seg_train"}` or
             "train=seg_train,test=seg_test"; "none" where every folder is a class.
+        root: of a table, the folder that its paths are relative to, or end in; None is the table's own.
+        column_names: of a table, which column is which: `{"path": "id", "label": "breed"}` or "path=id,label=breed".
         zip_encoding: of names in a zip that are not marked as UTF-8, such as "cp932"; None takes UTF-8 where they are
             that, else a guess, with a warning.
         strict: an unreadable picture is an error instead of being left out.
@@ -137,8 +142,7 @@ def fit(
         "unsure": unsure,
         "sha1": sha1,
         "sha256": sha256,
-        "split_names": checked_split_names(split_names),
-        "zip_encoding": zip_encoding,
+        **asdict(Reading(split_names=split_names, root=root, column_names=column_names, zip_encoding=zip_encoding)),
         "strict": strict or None,
         "value_range": range_option(value_range),
         "track": track,
@@ -234,6 +238,8 @@ def pretrain(
     seed: int | None = None,
     val_split: float | None = None,
     split_names: SplitNames = None,
+    root: str | Path | None = None,
+    column_names: ColumnNames = None,
     zip_encoding: str | None = None,
     value_range: AskedRange = None,
     workers: int | None = None,
@@ -256,6 +262,8 @@ def pretrain(
         seed=seed,
         val_split=val_split,
         split_names=split_names,
+        root=root,
+        column_names=column_names,
         zip_encoding=zip_encoding,
         value_range=value_range,
         workers=workers,

@@ -59,6 +59,10 @@ class Request:
     sha256: str | None = None
     split_names: SplitNames = None
     """Which folders are which split, as `checked_split_names` gives it; none: names and contents say it."""
+    root: str | None = None
+    """Of a table, the folder that its paths are relative to; none: its own."""
+    column_names: Mapping[str, str] | None = None
+    """Of a table, which column is which; none: those of relish's names."""
     zip_encoding: str | None = None
     """Of names in a zip that are not marked as UTF-8; none: UTF-8 where they are that, else a guess."""
     source: str | None = None
@@ -108,7 +112,9 @@ class Request:
     @property
     def reading(self) -> Reading:
         """What is said of the dataset's form."""
-        return Reading(split_names=self.split_names, zip_encoding=self.zip_encoding)
+        return Reading(
+            split_names=self.split_names, root=self.root, column_names=self.column_names, zip_encoding=self.zip_encoding
+        )
 
     @property
     def aim(self) -> Aim | None:
