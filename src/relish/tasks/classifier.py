@@ -270,15 +270,9 @@ class Classifier:
         calibrated_on = self._calibrated_on() - trained_on
         seen = sum(one in calibrated_on for one in sha256)
         if seen:
-            progress.warn(
-                f"temperature and thresholds were chosen on {seen} of these pictures: expect less of them in use."
-            )
-        logits = split_logits(
-            self.network,
-            chosen,
-            self.preprocessing,
-            Context(accelerator=self._accelerator, progress=progress, workers=workers),
-        )
+            progress.warn(f"temperature and thresholds were chosen on {seen} of these pictures: expect less in use.")
+        context = Context(accelerator=self._accelerator, progress=progress, workers=workers)
+        logits = split_logits(self.network, chosen, self.preprocessing, context)
         return figures(logits, chosen.labels, self.classes, self.decision)
 
     def _trained_on(self) -> set[str]:
