@@ -21,6 +21,7 @@ from PIL import Image
 from torchvision import datasets, transforms
 
 from measuring import earlier_rounds, finish, spread
+from relish.core.context import Workers
 from relish.core.io import atomic_folder
 from relish.core.runtime import keep_freed_memory
 from relish.data.folder import index_folder
@@ -56,7 +57,9 @@ def ours(pictures: Path, batch: int, workers: int, smallest: float, scaled: bool
     split = index_folder(pictures, name="pictures", source=str(pictures)).splits["train"]
     how = book_preprocessing(224, GREY, GREY)
     batches = epoch_batches(len(split), batch, 0, 0)
-    made = training_batches(split, how, batches, seed=0, epoch=0, smallest=smallest, scaled=scaled, workers=workers)
+    made = training_batches(
+        split, how, batches, seed=0, epoch=0, smallest=smallest, scaled=scaled, workers=Workers(workers)
+    )
     for one in made:
         yield normalise(one.images, how)
 

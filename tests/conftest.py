@@ -5,7 +5,9 @@ Pictures are noise around a colour per class: a tiny network learns them in a fe
 
 import json
 import os
+import signal
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,14 @@ settings.load_profile("relish")
 def _own_home(tmp_path_factory, monkeypatch):
     """No test sees what another one, or the user, has cached."""
     monkeypatch.setenv("RELISH_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture
+def hears_sighup() -> Iterator[None]:
+    """Also under nohup, which has it ignored."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, former)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Downloads, against a server on this computer that misbehaves on purpose."""
 
 import hashlib
+import os
 import re
 import resource
 import shutil
@@ -16,10 +17,11 @@ from threading import Thread
 import pytest
 
 from relish.core.cache import one_at_a_time
-from relish.core.errors import DataError, DownloadFailed, WriteFailed
+from relish.core.errors import DataError, DownloadFailed, Failed, WriteFailed
 from relish.core.progress import Progress
 from relish.data import download as module
 from relish.data.download import download, kept_at
+from tests.conftest import Heard
 
 CONTENT = bytes(range(256)) * 1600  # 400 kB: more than a socket's buffer holds, so that a drop is in the middle
 SHA1, SHA256 = hashlib.sha1(CONTENT).hexdigest(), hashlib.sha256(CONTENT).hexdigest()  # noqa: S324
@@ -417,3 +419,16 @@ def test_a_lock_is_let_go_of_when_its_holder_is_killed(tmp_path):
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "lock")], check=False, timeout=60)
     with one_at_a_time(tmp_path / "lock", "x", Progress()) as alone:
         assert alone
+
+
+def test_a_wait_for_another_process_says_whose_it_is_and_has_an_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("relish.core.cache.WORK_SECONDS", 0.05)
+    holder = rf"another process \(process {os.getpid()} on .+\)"
+    heard = Heard()
+    with (
+        one_at_a_time(tmp_path / "lock", "x.zip", Progress()),
+        pytest.raises(Failed, match=f"{holder} has been at work on x.zip"),
+        one_at_a_time(tmp_path / "lock", "x.zip", heard),
+    ):
+        raise AssertionError("two at a time")
+    assert re.match(f"{holder} is at work on x.zip; waiting for it", heard.lines[0])

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from relish.core.context import Workers
 from relish.core.errors import ImageError
 from relish.data import loader as reading
 from relish.data.dataset import Split
@@ -149,7 +150,7 @@ def own(image):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_transform_draws_by_seed_epoch_and_image_alone(split, workers):
     def images(seed, epoch, batches):
-        found = training_batches(split, OWN, batches, seed=seed, epoch=epoch, transform=own, workers=workers)
+        found = training_batches(split, OWN, batches, seed=seed, epoch=epoch, transform=own, workers=Workers(workers))
         return torch.cat([batch.images for batch in found])
 
     some, others = images(0, 1, [[0, 1], [2]]), images(0, 1, [[2, 1, 0]]).flip(0)

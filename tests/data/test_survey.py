@@ -327,3 +327,20 @@ def test_a_lack_of_memory_is_no_lasting_fault_of_a_picture(root, monkeypatch):
         with pytest.raises(DataError, match="not enough memory"):
             survey(index(root))
     assert survey(index(root)).unreadable == ()
+
+
+def test_a_picture_that_memory_lacked_for_beside_others_is_read_again_alone(root, monkeypatch):
+    real, tried = pictures_module._from_file, []
+
+    def short(*args):
+        tried.append(1)
+        if len(tried) <= 2:
+            raise MemoryError
+        return real(*args)
+
+    monkeypatch.setattr(pictures_module, "_from_file", short)
+    dataset = index(root)
+    found = survey(dataset)
+    assert found.unreadable == ()
+    assert found.dataset is dataset
+    assert len(tried) == 12 + 2

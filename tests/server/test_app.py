@@ -21,6 +21,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from relish.server import server
 from relish.server.limits import Limits
 from tests.commands import refused
 from tests.serving import BLUE, GREY, RED, Explaining, Tones, onnx_tones, png, serving
@@ -435,3 +436,30 @@ def test_an_exported_file_is_served_without_torch_and_sigterm_lets_it_finish(tmp
     assert [(line["path"], line["status"], line["pictures"]) for line in lines] == [("/predict", 200, 1)] * 2
     assert TOKEN not in log
     assert "secret" not in log
+
+
+def test_a_server_short_of_memory_says_so_and_goes_on():
+    model = Explaining()
+    real = model.predict, model.explain
+
+    def starve(*_):
+        raise MemoryError
+
+    with serving(model) as client:
+        model.predict = model.explain = starve
+        for response in (
+            client.post("/predict", files=form(RED, BLUE)),
+            client.post("/explain", params={"class_name": "red"}, files=form(RED)),
+        ):
+            assert "memory" in problem(response, 503)
+            assert response.headers["retry-after"]
+        model.predict, model.explain = real
+        assert client.post("/predict", files=form(RED)).status_code == 200
+
+
+def test_a_terminal_that_is_closed_ends_the_server_as_sigterm_does(hears_sighup):
+    heard = []
+    with server._signals_once():
+        signal.signal(signal.SIGTERM, lambda *_: heard.append("SIGTERM"))  # as uvicorn does
+        signal.raise_signal(signal.SIGHUP)
+    assert heard == ["SIGTERM"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from relish.core.context import Context
+from relish.core.context import Context, Workers
 from relish.core.errors import Diverged, ImageError
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import derive_seed
@@ -219,7 +219,7 @@ def test_worker_processes_change_nothing(pictures):
     split, how = pictures.splits["train"], book_preprocessing(32, MEAN, STD)
     batches = epoch_batches(len(split), 8, 0, 0)
     alone = list(training_batches(split, how, batches, seed=0, epoch=0))
-    helped = list(training_batches(split, how, batches, seed=0, epoch=0, workers=2))
+    helped = list(training_batches(split, how, batches, seed=0, epoch=0, workers=Workers(2)))
     for one, other in zip(alone, helped, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
@@ -229,7 +229,7 @@ def test_a_picture_that_vanishes_in_mid_run_is_named_whoever_reads_it(workers, p
     split, how = pictures.splits["train"], book_preprocessing(32, MEAN, STD)
     split.paths[3].unlink()
     with pytest.raises(ImageError, match=split.paths[3].name):
-        list(training_batches(split, how, [[0, 3]], seed=0, epoch=0, workers=workers))
+        list(training_batches(split, how, [[0, 3]], seed=0, epoch=0, workers=Workers(workers)))
 
 
 def test_batches_carry_the_labels_of_their_pictures(pictures):

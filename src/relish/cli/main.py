@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, NoReturn
@@ -13,8 +14,10 @@ from typer import Option
 from relish.cli.options import app
 from relish.core.errors import RelishError, visible
 from relish.core.progress import escaped_output, terminal
+from relish.core.runtime import StopFlag, is_out_of_memory
 
 INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
 
 COMMANDS = (
     *("demo", "show", "check", "fit", "evaluate", "decide", "report", "predict", "export", "serve"),
@@ -41,35 +44,60 @@ def before_a_command(
 
 
 def main() -> None:
-    """Run one command; exit code 0 when done, 1 when it failed, 2 for bad input, 130 when stopped."""
+    """Run one command; exit code 0 when done, 1 when it failed, 2 for bad input, 128 and the signal's when stopped."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A file name that is not UTF-8, or a terminal that knows no arrows, is no reason to fail.
             stream.reconfigure(errors="backslashreplace")
-    try:
+    with StopFlag(at_once=True) as stop:
         try:
-            with escaped_output():
-                app(prog_name="relish")
-        finally:
-            sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
+            _told_in_words(_command)
+        except KeyboardInterrupt:  # once more, while the first one was told
+            sys.exit(128 + stop.number)
+        except SystemExit as ended:
+            if ended.code == INTERRUPTED and stop.number:
+                sys.exit(128 + stop.number)
+            raise
+
+
+def _command() -> None:
+    try:
+        with escaped_output():
+            app(prog_name="relish")
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # where no run is under way
+            _print_error("stopped.")
+        raise
+    finally:
+        sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
+
+
+def _told_in_words(command: Callable[[], None]) -> None:
+    try:
+        command()
     except RelishError as error:
         _end(str(error), error.exit_code)
     except BrokenPipeError:  # whoever read our output has seen enough
         _drop_output()
         sys.exit(1)
-    except OSError as error:
+    except Exception as error:
+        if is_out_of_memory(error):
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+            _end(f"too little memory ({reason}).\n  Free some, or take smaller pictures, batches or networks.", 1)
+        if not isinstance(error, OSError):
+            raise
         if error.filename is None:
             _drop_output()
         _end(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
-    except SystemExit as ended:
-        if ended.code == INTERRUPTED:  # Ctrl-C where no run is under way; typer has made an exit code of it
-            print("stopped.", file=sys.stderr)
-        raise
 
 
 def _end(words: str, exit_code: int) -> NoReturn:
-    terminal().print(f"error: {visible(words)}", markup=False, style="red")
+    _print_error(f"error: {words}")
     sys.exit(exit_code)
+
+
+def _print_error(words: str) -> None:
+    terminal().print(visible(words), markup=False, style="red")
 
 
 def _drop_output() -> None:

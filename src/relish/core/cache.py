@@ -16,11 +16,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from relish.core.io import cannot_write, relish_home
+from relish.core.errors import Failed
+from relish.core.io import cannot_write, holder_of, relish_home, sign_lock
 from relish.core.progress import SILENT, Progress
 
 LOCK_SECONDS = 30.0
 """How long to wait for another process to end its transaction, which takes milliseconds."""
+WORK_SECONDS = 3600.0
+"""How long to wait for another process to end a download, or to unpack an archive."""
 
 _TABLE = "CREATE TABLE IF NOT EXISTS entries (kind TEXT, key BLOB, value BLOB, UNIQUE (kind, key))"
 _FIND = "SELECT CAST(value AS BLOB) FROM entries WHERE kind = ? AND key = ?"
@@ -126,6 +129,7 @@ def one_at_a_time(lock: Path, what: str, progress: Progress) -> Iterator[bool]:
 
     Raises:
         WriteFailed: the folder of the lock cannot be made or written to.
+        Failed: another process has held it for too long.
     """
     file_lock = FileLock(lock)
     try:
@@ -143,8 +147,14 @@ def _acquire(lock: FileLock, what: str, progress: Progress) -> bool:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        progress.say(f"another process is at work on {what}; waiting for it")
-        lock.acquire()
+        holder = holder_of(Path(lock.lock_file))
+        progress.say(f"{holder} is at work on {what}; waiting for it")
+        try:
+            lock.acquire(timeout=WORK_SECONDS)
+        except Timeout:
+            words = f"{holder} has been at work on {what} for {WORK_SECONDS / 60:.0f} minutes."
+            raise Failed(words, hint="Is it still doing something? End it, or wait and try again.") from None
     except NotImplementedError:
         return False
+    sign_lock(Path(lock.lock_file))
     return True

@@ -10,8 +10,10 @@
     ├── Failed             exit code 1: the input is fine, the doing failed
     │   ├── DownloadFailed     a host, a dropped connection, a wrong checksum
     │   ├── WriteFailed        no space, no permission
+    │   ├── TooLittleMemory    in parts as small as they can be, too
+    │   ├── WorkerFailed       a process that reads images has died, or says nothing any more
     │   └── Diverged           the loss is no number any more
-    └── Stopped            exit code 130: the user or the system asked for it, and the work so far is saved
+    └── Stopped            exit code 128 and the signal's number: asked for from outside, and the work so far is saved
 
 Each message says what was given, what is wrong with it and what to do next, in one to three lines. Names in it come
 from strangers' folders: what would steer a terminal is shown as an escape.
@@ -19,6 +21,7 @@ from strangers' folders: what would steer a terminal is shown as an escape.
 
 import difflib
 import re
+import signal
 from collections.abc import Iterable
 
 _STEERING = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -90,6 +93,9 @@ class ImageError(DataError):
         self.name = name
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
+        return type(self), (self.name, self.reason)  # on its way from a worker process
+
 
 class ModelError(BadInput):
     """A source model or a weights file that cannot be built, found or matched."""
@@ -115,14 +121,45 @@ class WriteFailed(Failed):
     """A file that could not be written; the former file is unchanged."""
 
 
+class TooLittleMemory(Failed):
+    """Neither this machine's memory nor its device's holds what is asked for."""
+
+
+class WorkerFailed(Failed):
+    """A worker process that was killed, or that has given no sign of life for too long."""
+
+
 class Diverged(Failed):
     """Training whose loss is no finite number any more: the learning rate is too high."""
 
 
 class Stopped(RelishError):
-    """Stopped from outside, with the work so far saved."""
+    """Stopped from outside, with the work so far saved.
 
-    exit_code = 130
+    Args:
+        number: of the signal that asked for it.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", number: int = signal.SIGINT) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = 128 + number
+
+
+class Interruption(KeyboardInterrupt):
+    """A signal that asks to stop, where there is nothing to finish first; raised as Python raises Ctrl-C.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def stopped_by(error: KeyboardInterrupt, message: str, hint: str) -> Stopped:
+    """The error that stands for an interruption, by a signal or by Ctrl-C."""
+    return Stopped(message, hint=hint, number=error.number if isinstance(error, Interruption) else signal.SIGINT)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

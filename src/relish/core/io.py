@@ -9,11 +9,12 @@ import errno
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,20 @@ def write_json(target: Path, content: Any) -> None:
 def write_yaml(target: Path, content: Any) -> None:
     """Write `content` to `target` as YAML in the order given, atomically."""
     write_text(target, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def sign_lock(lock: Path) -> None:
+    """Write into a lock's file, while it is held, which process holds it."""
+    with suppress(OSError):  # Windows keeps others from a locked file, this process's too
+        lock.write_text(f"process {os.getpid()} on {platform.node()}")
+
+
+def holder_of(lock: Path) -> str:
+    """Who holds a lock, such as `another process (process 712 on tower)`."""
+    with suppress(OSError, ValueError):
+        if name := lock.read_text(encoding="utf-8"):
+            return f"another process ({name[:100]})"
+    return "another process"
 
 
 def append_line(target: Path, line: str) -> None:

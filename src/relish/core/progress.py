@@ -10,7 +10,7 @@ terminal.
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, TextIO, cast
 
 from rich.console import Console
@@ -42,9 +42,29 @@ def escaped_output() -> Iterator[None]:
         yield
 
 
+class _LastingStream:
+    """A text stream whose loss ends no job: a terminal may be closed while one goes on, or saves its work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def terminal() -> Console:
     """Standard error for coloured lines and bars; what is printed to it must be `visible` already."""
-    return Console(file=getattr(sys.stderr, "plain", sys.stderr), highlight=False, soft_wrap=True)
+    lasting = _LastingStream(getattr(sys.stderr, "plain", sys.stderr))
+    return Console(file=cast(TextIO, lasting), highlight=False, soft_wrap=True)
 
 
 class Bar:

@@ -36,7 +36,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from relish.core.errors import RunError, WriteFailed, nearest
-from relish.core.io import append_line, atomic_folder, write_json, write_yaml
+from relish.core.io import append_line, atomic_folder, holder_of, sign_lock, write_json, write_yaml
 
 
 class RunFolder:
@@ -202,12 +202,14 @@ class RunFolder:
         Raises:
             RunError: another process holds it.
         """
-        lock = FileLock(self.path / ".lock", blocking=False)
+        file = self.path / ".lock"
+        lock = FileLock(file, blocking=False)
         try:
             lock.acquire()
         except Timeout:
-            raise RunError(f"{self.path}: another process is working on this run.") from None
+            raise RunError(f"{self.path}: {holder_of(file)} is working on this run.", hint="Wait for it.") from None
         try:
+            sign_lock(file)
             yield
         finally:
             lock.release()

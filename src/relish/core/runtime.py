@@ -1,4 +1,4 @@
-"""What a process runs with: device, memory, processor cores, random numbers, elapsed time.
+"""What a process runs with: device, memory, processor cores, random numbers, signals, elapsed time.
 
 Every random number of a run is a function of (seed, purpose, numbers such as epoch and index), never of earlier draws,
 so a resumed run draws the same ones and worker processes share no stream. The generator is Philox, counter-based: one
@@ -6,31 +6,34 @@ key, one stream (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 
 """
 
 import ctypes
+import errno
 import gc
 import hashlib
 import json
 import os
 import platform
 import random
+import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
-from relish.core.errors import BadInput, WriteFailed
+from relish.core.errors import BadInput, Interruption, RelishError, TooLittleMemory, WriteFailed
 from relish.core.io import write_json
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from accelerate import Accelerator
     from torch import nn
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+T = TypeVar("T")
 
 
 def accelerator_for(device: str = "auto") -> "Accelerator":
@@ -92,10 +95,11 @@ def keep_freed_memory() -> bool:
 
     glibc maps each large buffer afresh and unmaps it when it is freed. A training step frees and takes back hundreds of
     megabytes, whose pages are then zeroed and faulted in again at every step. Keeping them changes no arithmetic. Only
-    glibc has these options (mallopt(3)); elsewhere nothing happens.
+    glibc has these options (mallopt(3)); elsewhere nothing happens, nor below a limit of `ulimit -v`: what is kept
+    counts there, in pieces too small to be used.
     """
     libc = _glibc()
-    if libc is None:
+    if libc is None or _address_space_left() < sys.maxsize:
         return False
     settings = [(_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 * 2**20)]
     return all(libc.mallopt(option, value) == 1 for option, value in settings)
@@ -110,11 +114,11 @@ def give_memory_back() -> None:
 
 
 def free_memory() -> int:
-    """Bytes that this process can still allocate before the machine, or its container, runs out.
+    """Bytes that this process can still allocate before the machine, its container, or its own limit runs out.
 
     Known on Linux only; elsewhere the answer is `sys.maxsize`.
     """
-    free = [sys.maxsize]
+    free = [_address_space_left()]
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
@@ -122,6 +126,58 @@ def free_memory() -> int:
         with suppress(OSError, ValueError):  # no container, or one without a limit ("max")
             free.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
     return max(min(free), 0)
+
+
+def _address_space_left() -> int:
+    """Bytes below the limit of `ulimit -v`, where there is one."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource  # late: Windows has none
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            return limit - resource.getpagesize() * int(Path("/proc/self/statm").read_text().split()[0])
+    return sys.maxsize
+
+
+_NO_MEMORY = (
+    "out of memory", "not enough memory", "allocate memory", "failed to allocate", "alloc_failed", "bad_alloc",
+    "bad allocation", "could not create a memory object", "can't start new thread",
+)  # fmt: skip
+"""In the errors of torch, its libraries and ONNX Runtime, where they lack memory."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory lacked, on a device or on the processor; each library says so in its own way."""
+    if isinstance(error, MemoryError | TooLittleMemory):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, RelishError) or not isinstance(error, Exception):
+        return False
+    words = str(error).lower()
+    return any(one in words for one in _NO_MEMORY)
+
+
+def raise_if_no_memory(error: BaseException, purpose: str) -> None:
+    """Nothing, where the error is another one.
+
+    Raises:
+        TooLittleMemory: memory lacked for the purpose, such as "to load model.safetensors".
+    """
+    if is_out_of_memory(error):
+        raise TooLittleMemory(f"too little memory {purpose}.", hint="Free some memory, then again.") from None
+
+
+def in_smaller_parts(work: Callable[[int], T], size: int, smallest: int = 1) -> tuple[T, int]:
+    """What `work(size)` returns, and the size: halved each time that memory lacks, down to the smallest."""
+    while True:
+        try:
+            return work(size), size
+        except Exception as error:
+            if size <= smallest or not is_out_of_memory(error):
+                raise
+        size = max(smallest, size // 2)  # out of the block, whose error keeps what was allocated
+        give_memory_back()
 
 
 def _glibc() -> ctypes.CDLL | None:
@@ -148,8 +204,10 @@ def derive_seed(seed: int, purpose: str, *numbers: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def rng_for(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
+def rng_for(seed: int, purpose: str, *numbers: int) -> "np.random.Generator":
     """A NumPy generator for one purpose; the same arguments give the same draws on every computer."""
+    import numpy as np  # late: the command line takes signals from this module, and answers --help at once
+
     return np.random.Generator(np.random.Philox(key=derive_seed(seed, purpose, *numbers)))
 
 
@@ -159,6 +217,7 @@ def seeded(seed: int) -> Iterator[None]:
 
     Only for users' code: relish draws from generators of its own.
     """
+    import numpy as np
     import torch
 
     python, numpy = random.getstate(), np.random.get_state()
@@ -171,6 +230,65 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+# ---- signals --------------------------------------------------------------------------------------------------------
+
+
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Ctrl-C, the system's or a scheduler's wish, a terminal that was closed."""
+AGAIN_SECONDS = 1.0
+"""Ctrl-C again after so long ends at once; before, it is the same wish: `make` and others pass theirs on."""
+
+
+class StopFlag:
+    """Within `with`, true once a stop was asked for; each signal that asks for it comes to this object alone."""
+
+    def __init__(self, *, at_once: bool = False) -> None:
+        """
+        Args:
+            at_once: raise `Interruption`, since nothing has to be finished first.
+        """
+        self.number = 0
+        """Of the signal; 0 as long as none came."""
+        self._raises = at_once
+        self._since = 0.0
+        self._former: dict[int, Any] = {}
+
+    def __bool__(self) -> bool:
+        return self.number != 0
+
+    def __enter__(self) -> "StopFlag":
+        if threading.current_thread() is threading.main_thread():
+            # nohup has a closed terminal ignored.
+            wanted = [n for n in STOPPING if n == signal.SIGINT or signal.getsignal(n) is not signal.SIG_IGN]
+            self._former = {number: signal.signal(number, self._ask) for number in wanted}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, former in self._former.items():
+            signal.signal(number, former)
+            outer = getattr(former, "__self__", None)
+            if self and isinstance(outer, StopFlag):  # which may hear the same wish once more
+                outer.number, outer._since = self.number, self._since
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within `with`, as with the argument of that name."""
+        self._raises = True
+        try:
+            if self:
+                raise Interruption(self.number)
+            yield
+        finally:
+            self._raises = False
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        first, now = not self, time.monotonic()
+        if first:
+            self.number, self._since = number, now
+        if (first and self._raises) or (number == signal.SIGINT and now - self._since > AGAIN_SECONDS):
+            raise Interruption(number)
 
 
 # ---- elapsed time ---------------------------------------------------------------------------------------------------
@@ -208,4 +326,4 @@ def keep_elapsed(file: Path, began: float) -> Iterator[None]:
         yield
     finally:
         end.set()
-        writer.join()
+        writer.join(_SECONDS_BETWEEN_WRITES)  # a disk may hang

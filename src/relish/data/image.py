@@ -39,6 +39,8 @@ MAX_PIXELS = 120_000_000
 """The largest image that is decoded: above any camera in common use, and half a gigabyte once decoded."""
 
 Result = TypeVar("Result")
+NO_MEMORY = "not enough memory to decode it"
+"""The reason of an image that could be opened where there is more."""
 ImageSource = Path | str | bytes | BinaryIO | Image.Image | npt.NDArray[np.generic]
 
 _ORIENTATION_TAG = 0x0112
@@ -86,7 +88,7 @@ def open_image(
     except _Unusable as error:
         raise ImageError(name or _name_of(source), str(error)) from error
     except MemoryError as error:
-        raise ImageError(name or _name_of(source), "not enough memory to decode it") from error
+        raise ImageError(name or _name_of(source), NO_MEMORY) from error
 
 
 def mode_and_depth(content: bytes) -> tuple[str, bool]:
@@ -127,7 +129,7 @@ def used_values(content: bytes, *, name: str) -> Used:
     except _Unusable as error:
         raise ImageError(name, str(error)) from error
     except MemoryError as error:
-        raise ImageError(name, "not enough memory to decode it") from error
+        raise ImageError(name, NO_MEMORY) from error
 
 
 def has_more_frames(content: bytes) -> bool:

@@ -1,7 +1,7 @@
 """Batches of images for training, evaluation and features; images one by one for prediction.
 
-The order of an epoch is a function of (seed, epoch). PyTorch's `DataLoader` reads the images, but which ones, and in
-what order, is decided here: a sampler that evens out the last batch would show some images twice and count them so.
+The order of an epoch is a function of (seed, epoch), and the pixels of an image one of (seed, epoch, turn), so it makes
+no difference whether this process reads an image or a worker does.
 """
 
 import math
@@ -11,24 +11,25 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from relish.core.errors import ImageError
+from relish.core.context import Workers
+from relish.core.errors import ImageError, TooLittleMemory
 from relish.core.runtime import derive_seed, free_memory, give_memory_back, rng_for, seeded, usable_cores
 from relish.data.dataset import Split
 from relish.data.depth import ValueRange
-from relish.data.image import MAX_PIXELS, ImageSource, open_image, size_from_header
+from relish.data.image import MAX_PIXELS, NO_MEMORY, ImageSource, open_image, size_from_header
 from relish.data.transforms import (
     CROP_AREA,
     Preprocessing,
@@ -62,14 +63,16 @@ class Batch(NamedTuple):
 
 
 class ViewBatch(NamedTuple):
-    """Some images of a split, each decoded once, in several views."""
+    """Some images of a split, each decoded once, in several views; otherwise as `Batch`."""
 
     images: tuple[Tensor, ...]
     """(B, 3, S, S) uint8 for each view."""
     labels: Tensor
-    """(B,) int64."""
     positions: Tensor
-    """(B,) int64, into the split."""
+
+
+Batches = Sequence[Sequence[int]]
+"""The turns of each batch, see `training_batches`."""
 
 
 def epoch_batches(count: int, batch_size: int, seed: int, epoch: int, smallest: int = 1) -> list[list[int]]:
@@ -117,7 +120,7 @@ def balanced_batches(
 def training_batches(
     split: Split,
     preprocessing: Preprocessing,
-    batches: Sequence[Sequence[int]],
+    batches: Batches,
     *,
     seed: int,
     epoch: int,
@@ -125,7 +128,7 @@ def training_batches(
     scaled: bool = False,
     transform: Transform | None = None,
     opened: "OpenedImages | None" = None,
-    workers: int = 0,
+    workers: Workers | None = None,
 ) -> Iterator[Batch]:
     """Augmented images, batch by batch; the same (seed, epoch, turn) gives the same pixels.
 
@@ -135,34 +138,38 @@ def training_batches(
         scaled: decode large JPEG files no larger than crops need, see `open_image`; not with a `transform`.
         transform: of the user's own, instead of `training_transform`; see `user_transform`.
         opened: keeps images for the next epoch; not with a `transform`, which might change them, nor in workers.
+        workers: None reads in this process, here as below.
 
     Raises:
         ImageError: an image can no longer be opened.
         DataError: the transform does not return an image.
+        TooLittleMemory: for one image.
+        WorkerFailed: see `Workers`.
     """
+    workers, side = workers or Workers(), min_side(preprocessing, smallest) if scaled and transform is None else None
     if transform is not None:
-        pixels = partial(_user_pixels, transform, preprocessing, seed, epoch)
-        images = _Images(split, pixels, preprocessing.value_range)
+        pixels: Pixels = partial(_user_pixels, transform, preprocessing, seed, epoch)
     else:
         pixels = partial(_training_pixels, preprocessing, smallest, seed, epoch)
-        least = min_side(preprocessing, smallest) if scaled else None
-        images = _Images(split, pixels, preprocessing.value_range, least, None if workers else opened)
-    yield from _single_view(_read(images, batches, workers))
+    kept = opened is not None and transform is None and not workers.count
+    opening = opened.open if opened is not None and kept else open_image
+    opening = partial(opening, min_side=side, value_range=preprocessing.value_range)
+    yield from _single_view(_read(partial(_pixels_of, opening, pixels), split, batches, workers))
 
 
 def evaluation_batches(
-    split: Split, preprocessing: Preprocessing, batches: Sequence[Sequence[int]], *, workers: int = 0
+    split: Split, preprocessing: Preprocessing, batches: Batches, *, workers: Workers | None = None
 ) -> Iterator[Batch]:
     """Images by `evaluation_transform`, batch by batch; nothing is random.
 
     Raises:
-        ImageError: an image can no longer be opened.
+        ImageError, TooLittleMemory, WorkerFailed: as `training_batches` does.
     """
     yield from _single_view(view_batches(split, [View(preprocessing)], batches, contents=(), workers=workers))
 
 
 def view_batches(
-    split: Split, views: Sequence[View], batches: Sequence[Sequence[int]], *, contents: Sequence[str], workers: int = 0
+    split: Split, views: Sequence[View], batches: Batches, *, contents: Sequence[str], workers: Workers | None = None
 ) -> Iterator[ViewBatch]:
     """Every image in every view; the random crop of a view depends on the view and the image's content alone.
 
@@ -171,60 +178,57 @@ def view_batches(
         contents: N hashes; only views above 0 need them.
 
     Raises:
-        ImageError: an image can no longer be opened.
+        ImageError, TooLittleMemory, WorkerFailed: as `training_batches` does.
     """
-    images = _Images(split, partial(_view_pixels, views, contents), views[0].preprocessing.value_range)
-    return _read(images, batches, workers)
+    opening = partial(open_image, value_range=views[0].preprocessing.value_range)
+    pixels_of = partial(_pixels_of, opening, partial(_view_pixels, views))
+    return _read(pixels_of, split, batches, workers or Workers(), contents)
 
 
-class _Unreadable(NamedTuple):
-    """An image that can no longer be opened; an error itself would not survive the way from a worker process."""
+class _Item(NamedTuple):
+    """What is needed to read an image, by whichever process."""
 
-    name: str
-    reason: str
+    path: Path
+    label: int
+    position: int
+    """In the split."""
+    turn: int
+    """See `training_batches`."""
+    content: str
+    """Its hash; empty where it is not needed."""
 
 
-class _Images(Dataset["tuple[tuple[Tensor, ...], int, int] | _Unreadable"]):
-    """What a `DataLoader` asks for: an image's pixels, label and position by its turn, see `training_batches`."""
+Opening = Callable[[Path], Image.Image]
+Pixels = Callable[[Image.Image, _Item], tuple[Tensor, ...]]
+Reading = Callable[[_Item], tuple[Tensor, ...]]
+"""To (3, S, S) of an opened image, or of one to be opened, in each view."""
 
-    def __init__(
-        self,
-        split: Split,
-        pixels: Callable[[Image.Image, int], tuple[Tensor, ...]],
-        value_range: ValueRange | None,
-        min_side: int | None = None,
-        opened: "OpenedImages | None" = None,
-    ) -> None:
-        self.split, self.pixels = split, pixels
-        self.opening = partial(
-            open_image if opened is None else opened.open, min_side=min_side, value_range=value_range
-        )
 
-    def __getitem__(self, turn: int) -> "tuple[tuple[Tensor, ...], int, int] | _Unreadable":
-        position = turn % len(self.split)
-        try:
-            image = self.opening(self.split.paths[position])
-        except ImageError as error:
-            return _Unreadable(error.name, error.reason)
-        return self.pixels(image, turn), int(self.split.labels[position]), position
+def _pixels_of(opening: Opening, pixels: Pixels, item: _Item) -> tuple[Tensor, ...]:
+    try:
+        return pixels(opening(item.path), item)
+    except (ImageError, MemoryError) as error:
+        if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
+            raise TooLittleMemory(f"{item.path}: too little memory to open this picture.") from None
+        raise
 
 
 def _training_pixels(
-    preprocessing: Preprocessing, smallest: float, seed: int, epoch: int, image: Image.Image, turn: int
+    preprocessing: Preprocessing, smallest: float, seed: int, epoch: int, image: Image.Image, item: _Item
 ) -> tuple[Tensor, ...]:
-    return (training_transform(image, preprocessing, rng_for(seed, "picture", epoch, turn), smallest),)
+    return (training_transform(image, preprocessing, rng_for(seed, "picture", epoch, item.turn), smallest),)
 
 
 def _user_pixels(
-    transform: Transform, preprocessing: Preprocessing, seed: int, epoch: int, image: Image.Image, turn: int
+    transform: Transform, preprocessing: Preprocessing, seed: int, epoch: int, image: Image.Image, item: _Item
 ) -> tuple[Tensor, ...]:
-    with seeded(derive_seed(seed, "transform", epoch, turn)):
+    with seeded(derive_seed(seed, "transform", epoch, item.turn)):
         return (user_transform(image, transform, preprocessing),)
 
 
-def _view_pixels(views: Sequence[View], contents: Sequence[str], image: Image.Image, turn: int) -> tuple[Tensor, ...]:
+def _view_pixels(views: Sequence[View], image: Image.Image, item: _Item) -> tuple[Tensor, ...]:
     return tuple(
-        view_transform(image, preprocessing, view, rng_for(0, f"view/{contents[turn]}", view))
+        view_transform(image, preprocessing, view, rng_for(0, f"view/{item.content}", view))
         if view
         else evaluation_transform(image, preprocessing)
         for preprocessing, view in views
@@ -237,27 +241,34 @@ def _single_view(batches: Iterator[ViewBatch]) -> Iterator[Batch]:
         yield Batch(images, batch.labels, batch.positions)
 
 
-def _read(images: _Images, batches: Sequence[Sequence[int]], workers: int) -> Iterator[ViewBatch]:
-    loader: DataLoader[Any] = DataLoader(
-        images,
-        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists of positions will do
-        num_workers=min(workers, len(batches)),
-        collate_fn=_stack,
-        pin_memory=torch.cuda.is_available(),
-    )
-    for batch in loader:
-        if isinstance(batch, _Unreadable):
-            raise ImageError(batch.name, batch.reason)
-        yield batch
+def _read(
+    pixels_of: Reading, split: Split, batches: Batches, workers: Workers, contents: Sequence[str] = ()
+) -> Iterator[ViewBatch]:
+    def item(turn: int) -> _Item:
+        position = turn % len(split)
+        content = contents[position] if contents else ""
+        return _Item(split.paths[position], int(split.labels[position]), position, turn, content)
+
+    items = (item(turn) for batch in batches for turn in batch)
+    read: Iterator[tuple[Tensor, ...]] = map(pixels_of, items)
+    if workers.count:
+        # Not as tensors, which torch would send through shared memory.
+        found = workers.map(partial(_rows_of, pixels_of), items)
+        read = (tuple(torch.from_numpy(one).permute(2, 0, 1) for one in rows) for rows in found)
+    for batch in batches:
+        positions = np.array(batch, dtype=np.int64) % len(split)
+        images = tuple(map(stacked, zip(*islice(read, len(batch)), strict=True)))
+        if torch.cuda.is_available():
+            images = tuple(one.pin_memory() for one in images)
+        yield ViewBatch(images, torch.from_numpy(split.labels[positions]), torch.from_numpy(positions))
 
 
-def _stack(items: "list[tuple[tuple[Tensor, ...], int, int] | _Unreadable]") -> ViewBatch | _Unreadable:
-    for item in items:
-        if isinstance(item, _Unreadable):
-            return item
-    pixels, labels, positions = zip(*items, strict=True)
-    images = tuple(stacked(view) for view in zip(*pixels, strict=True))
-    return ViewBatch(images, torch.from_numpy(np.array(labels)), torch.from_numpy(np.array(positions)))
+Rows = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+"""(S, S, 3)."""
+
+
+def _rows_of(pixels_of: Reading, item: _Item) -> tuple[Rows, ...]:
+    return tuple(np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in pixels_of(item))
 
 
 # ---- images that are needed several times ----------------------------------------------------------------------------
@@ -289,12 +300,21 @@ class OpenedImages:
         key = (path, min_side, value_range)
         image = self._images.get(key)
         if image is None:
-            image = open_image(path, min_side=min_side, value_range=value_range)
+            image = self._newly_opened(*key)
             size = 4 * image.width * image.height  # Pillow keeps an RGB pixel in four bytes
             if size <= self._bytes_left:
                 self._bytes_left -= size
                 self._images[key] = image
         return image
+
+    def _newly_opened(self, path: Path, min_side: int | None, value_range: ValueRange | None) -> Image.Image:
+        try:
+            return open_image(path, min_side=min_side, value_range=value_range)
+        except ImageError as error:
+            if not (isinstance(error.__cause__, MemoryError) and self._images):
+                raise
+        self._images, self._bytes_left = {}, 0  # memory lacks: it is better used than kept
+        return open_image(path, min_side=min_side, value_range=value_range)
 
 
 class DecodedImages:
@@ -317,7 +337,7 @@ class DecodedImages:
         self._known = np.zeros(len(self._row), dtype=np.bool_)
 
     def batches(
-        self, split: Split, preprocessing: Preprocessing, batches: Sequence[Sequence[int]], *, workers: int = 0
+        self, split: Split, preprocessing: Preprocessing, batches: Batches, *, workers: Workers | None = None
     ) -> Iterator[Batch]:
         """As `evaluation_batches`; the preprocessing must be the one of `__init__`."""
         if preprocessing != self.preprocessing:
@@ -345,8 +365,9 @@ class DecodedImages:
 def _uint8_array(shape: tuple[int, ...], folder: Path) -> npt.NDArray[np.uint8] | None:
     """An array in memory or in a file; None where neither has room."""
     size = math.prod(shape)
-    if size <= _bytes_allowed():
-        return np.empty(shape, dtype=np.uint8)
+    with suppress(MemoryError):
+        if size <= _bytes_allowed():
+            return np.empty(shape, dtype=np.uint8)
     try:
         with TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, size)  # a disk that fills up later would kill the process
@@ -408,7 +429,10 @@ def _from_path(path: Path | str, preprocessing: Preprocessing, limit: "_PixelLim
         ready = _ready(path, preprocessing)
         if pixels > LARGE:
             give_memory_back()  # the freed pieces are too small for the next large image
-        return ready
+    if isinstance(ready, str) and ready == NO_MEMORY:
+        with limit.reserve(MAX_PIXELS):  # alone
+            return _ready(path, preprocessing)
+    return ready
 
 
 def _ready(image: ImageSource, preprocessing: Preprocessing) -> Ready:
@@ -416,6 +440,8 @@ def _ready(image: ImageSource, preprocessing: Preprocessing) -> Ready:
         return evaluation_transform(open_image(image, value_range=preprocessing.value_range), preprocessing)
     except ImageError as error:
         return error.reason
+    except MemoryError:
+        return NO_MEMORY
 
 
 class _PixelLimit:

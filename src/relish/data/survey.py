@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,7 +28,7 @@ from relish.core.cache import Cache
 from relish.core.errors import DataError, ImageError
 from relish.core.io import fingerprint
 from relish.core.progress import SILENT, Progress
-from relish.core.runtime import usable_cores
+from relish.core.runtime import give_memory_back, usable_cores
 from relish.data.dataset import TRAIN, Dataset, Finding, first_few, named_counts, plural
 from relish.data.depth import Used, ValueRange, disagreement, found_range, range_sentence
 from relish.data.image import MAX_PIXELS, has_more_frames, mode_and_depth, open_image, used_values
@@ -153,6 +154,8 @@ class Outcome:
     """A row of `FACTS`; empty where it cannot be opened."""
     lasting: bool = True
     """Whether the outcome depends on the file's bytes alone: a permission or a lack of memory may change."""
+    no_memory: bool = False
+    """Whether it could be opened where there is more memory."""
     used: Used | None = None
     """The values of an image deeper than 8 bits."""
     value_range: ValueRange | None = None
@@ -301,18 +304,30 @@ def _examine_all(
                     bar.advance()
     finally:
         pool.shutdown(cancel_futures=True)
-    return outcomes
+    return {path: outcomes[path] for path in paths}
 
 
 def _examine_chunk(
     chunk: Sequence[Path], pool: ThreadPoolExecutor, cache: Cache, scaling: Scaling | None
 ) -> Iterator[tuple[Path, Outcome]]:
-    """Each path with the outcome of reading it, in the order given."""
+    """Each path with the outcome of reading it; those that memory lacked for come last, read one by one."""
     keys = list(pool.map(_key, chunk))
     known = {} if scaling else _cached(cache, [key for key in keys if key])
     examine = partial(_examine, known=known, scaling=scaling)
     entries: dict[bytes, bytes] = {}
-    for path, key, outcome in zip(chunk, keys, pool.map(examine, chunk, keys), strict=True):
+    again: list[tuple[Path, FileKey | None]] = []
+
+    def alone() -> Iterator[tuple[Path, FileKey | None, Outcome]]:
+        if again:
+            give_memory_back()
+        for path, key in again:
+            yield path, key, examine(path, key)
+
+    together = zip(chunk, keys, pool.map(examine, chunk, keys), strict=True)
+    for path, key, outcome in chain(together, alone()):
+        if outcome.no_memory and (path, key) not in again:
+            again.append((path, key))
+            continue
         if key and key not in known and _is_cacheable(key, outcome):
             entries[key.path] = json.dumps([*key[1:], _RULES, *outcome.as_json()]).encode()
         yield path, outcome
@@ -337,7 +352,7 @@ def _examine(path: Path, key: FileKey | None, known: Mapping[FileKey, Outcome], 
     except (OSError, ValueError) as error:
         return Outcome("", unreadable_reason(error), lasting=False)
     except MemoryError:
-        return Outcome("", "not enough memory to read it", lasting=False)
+        return Outcome("", "not enough memory to read it", lasting=False, no_memory=True)
     if scaling is None:
         return _decode(content, str(path))
     return _scale(content, str(path), scaling.value_range, scaling.known[path])
@@ -353,9 +368,10 @@ def _decode(content: bytes, name: str) -> Outcome:
         image = open_image(content, name=name)
         return Outcome(sha256, "", facts_of(image, mode, has_more_frames(content)))
     except ImageError as error:
-        return Outcome(sha256, error.reason, lasting=not isinstance(error.__cause__, MemoryError))
+        no_memory = isinstance(error.__cause__, MemoryError)
+        return Outcome(sha256, error.reason, lasting=not no_memory, no_memory=no_memory)
     except MemoryError:
-        return Outcome(sha256, "not enough memory to look at it", lasting=False)
+        return Outcome(sha256, "not enough memory to look at it", lasting=False, no_memory=True)
 
 
 def _scale(content: bytes, name: str, value_range: ValueRange | None, known: Outcome) -> Outcome:
@@ -373,9 +389,10 @@ def _scale(content: bytes, name: str, value_range: ValueRange | None, known: Out
         facts = facts_of(image, mode_and_depth(content)[0], has_more_frames(content))
         return replace(found, facts=facts, value_range=value_range)
     except ImageError as error:
-        return replace(found, reason=error.reason, lasting=False)
+        no_memory = isinstance(error.__cause__, MemoryError)
+        return replace(found, reason=error.reason, lasting=False, no_memory=no_memory)
     except MemoryError:
-        return replace(found, reason="not enough memory to look at it", lasting=False)
+        return replace(found, reason="not enough memory to look at it", lasting=False, no_memory=True)
 
 
 def _is_cacheable(key: FileKey, outcome: Outcome) -> bool:

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from relish.core.errors import ModelError
+from relish.core.runtime import in_smaller_parts
 from relish.data.transforms import Preprocessing, normalise
 
 Layout = Literal["channels first", "channels last", "tokens"]
@@ -132,10 +133,17 @@ def heatmaps(
 
     maps = []
     with torch.enable_grad(), GradCAM(network, [network.get_submodule(layer.layer)], layer.as_map) as explain:
-        for start in range(0, len(images), BATCH):
-            batch = normalise(images[start : start + BATCH].to(_device(network)), preprocessing).requires_grad_()
-            targets = [ClassifierOutputTarget(index) for index in classes[start : start + BATCH]]
-            maps.append(np.nan_to_num(np.asarray(explain(batch, targets), dtype=np.float32)))
+        done, size = 0, BATCH
+
+        def some(size: int) -> npt.NDArray[np.float32]:
+            batch = normalise(images[done : done + size].to(_device(network)), preprocessing).requires_grad_()
+            targets = [ClassifierOutputTarget(index) for index in classes[done : done + size]]
+            return np.nan_to_num(np.asarray(explain(batch, targets), dtype=np.float32))
+
+        while done < len(images):
+            found, size = in_smaller_parts(some, size)
+            maps.append(found)
+            done += len(found)
     network.zero_grad(set_to_none=True)
     return np.concatenate(maps) if maps else np.zeros((0, *images.shape[2:]), dtype=np.float32)
 

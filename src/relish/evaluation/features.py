@@ -7,6 +7,7 @@ content. So runs share them, and adding or moving one image costs one image.
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -20,11 +21,11 @@ from relish.core.cache import Cache
 from relish.core.context import Context
 from relish.core.errors import ModelError
 from relish.core.io import fingerprint
-from relish.core.runtime import to_device
+from relish.core.runtime import raise_if_no_memory, to_device
 from relish.data.dataset import Split
 from relish.data.loader import View, view_batches
 from relish.data.transforms import Preprocessing, normalise
-from relish.evaluation.inference import BATCH_SIZE
+from relish.evaluation.inference import forward_in_parts, images_at_once
 from relish.models.head import output_layer
 from relish.models.target import TargetModel
 
@@ -99,7 +100,8 @@ class Backbone:
         try:
             with torch.inference_mode():
                 self.network.eval()(torch.zeros(1, 3, side, side, device=self.device))
-        except (RuntimeError, AssertionError, ValueError):
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise_if_no_memory(error, f"for a picture of {side} pixels")
             return False
         return True
 
@@ -146,6 +148,8 @@ def features_of(
     Raises:
         ModelError: see `Backbone`.
         ImageError: an image can no longer be opened.
+        TooLittleMemory: for one image.
+        WorkerFailed: see `Workers`.
     """
     keys = [sha256[path] for path in split.paths]
     row_of = {key: row for row, key in enumerate(dict.fromkeys(keys))}
@@ -202,7 +206,8 @@ def _computed(
     """
     # Cut the batches before dropping what is cached: a run that resumes after a kill then computes each image in the
     # same batch as a run that was never killed, and the rows are equal to the last bit.
-    batches = [range(i, min(i + BATCH_SIZE, len(keys))) for i in range(0, len(keys), BATCH_SIZE)]
+    size = images_at_once(*(view.preprocessing.image_size for view in views))
+    batches = [range(i, min(i + size, len(keys))) for i in range(0, len(keys), size)]
     needed = [part for batch in batches if (part := _needed(batch, keys, missing))]
     mine = needed[context.process :: context.processes]
     loaded = view_batches(split, views, mine, contents=keys, workers=context.workers)
@@ -213,12 +218,18 @@ def _computed(
             positions = batch.positions.tolist()
             for rows, view, images, some in zip(computed, views, batch.images, missing, strict=True):
                 if any(keys[p] in some for p in positions):
-                    features = backbone(images, view.preprocessing).cpu().numpy()
+                    forward = partial(_features, backbone, view.preprocessing)
+                    features, size = forward_in_parts(images.to(backbone.device), forward, size)
                     rows.update((keys[p], row) for p, row in zip(positions, features, strict=True))
         if context.processes > 1:
             parts = gather_object([computed])
             computed = [{key: row for part in parts for key, row in part[i].items()} for i in range(len(views))]
         yield computed
+
+
+def _features(backbone: Backbone, preprocessing: Preprocessing, images: Tensor) -> Features:
+    found: Features = backbone(images, preprocessing).cpu().numpy()
+    return found
 
 
 def _needed(batch: Sequence[int], keys: Sequence[str], missing: Sequence[set[str]]) -> list[int]:

@@ -14,15 +14,17 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from relish.core.context import Context
-from relish.core.errors import Failed
-from relish.core.runtime import free_memory, to_device
+from relish.core.errors import TooLittleMemory
+from relish.core.runtime import free_memory, in_smaller_parts, is_out_of_memory, to_device
 from relish.data.dataset import Split
 from relish.data.loader import DecodedImages, evaluation_batches
 from relish.data.transforms import Preprocessing, normalise
 from relish.models.precision import Precision, computing_in
 
 BATCH_SIZE = 64
-"""Images in a batch of evaluation and prediction."""
+"""Images in a batch of evaluation and prediction, at most."""
+BATCH_BYTES = 64 * 2**20
+"""Of their pixels, at most, short of one image."""
 MEMORY_FRACTION = 0.5
 """Of the free memory, at most for one batch: other programs need some, and the measurement is not exact."""
 PEAK_RATIO = 3.0
@@ -32,6 +34,11 @@ Measured by `benchmarks/predict_scale.py --batch`."""
 Logits = npt.NDArray[np.float32]
 Forward = Callable[[Tensor], Logits]
 """One pass through a network: (B, 3, S, S) images to (B, K) logits."""
+
+
+def images_at_once(*sides: int) -> int:
+    """Images in a batch, 1 to `BATCH_SIZE`, where each is there in squares of these sides, in pixels."""
+    return max(1, min(BATCH_SIZE, BATCH_BYTES // sum(3 * side**2 for side in sides)))
 
 
 def split_logits(
@@ -54,17 +61,24 @@ def split_logits(
 
     Raises:
         ImageError: an image can no longer be opened.
+        TooLittleMemory: for one image.
+        WorkerFailed: see `Workers`.
     """
     network.eval()
     to_device(network, context.device)
-    batches = [list(range(i, min(i + BATCH_SIZE, len(split)))) for i in range(0, len(split), BATCH_SIZE)]
+    size = images_at_once(preprocessing.image_size)
+    batches = [list(range(i, min(i + size, len(split)))) for i in range(0, len(split), size)]
     mine = batches[context.process :: context.processes]
     read = decoded.batches if decoded else evaluation_batches
     computed: list[tuple[npt.NDArray[np.int64], Logits]] = []
+
+    def forward(images: Tensor) -> Logits:
+        return batch_logits(network, images, preprocessing)
+
     with torch.inference_mode(), context.progress.bar(title, len(split)) as bar:
         for batch in read(split, preprocessing, mine, workers=context.workers):
-            images = batch.images.to(context.device)
-            computed.append((batch.positions.numpy(), batch_logits(network, images, preprocessing)))
+            rows, size = forward_in_parts(batch.images.to(context.device), forward, size)
+            computed.append((batch.positions.numpy(), rows))
             bar.advance(len(batch.labels) * context.processes)
     if context.processes > 1:
         computed = gather_object(computed)
@@ -93,32 +107,40 @@ def batch_that_fits(network: nn.Module, images: Tensor, forward: Forward) -> int
         images: (B, 3, S, S), B 1 or more, of the size that it will be used on.
         forward: one pass through the network.
     """
-    if images.device.type == "cuda":
-        needed, free = _peak_on_cuda(images, forward), torch.cuda.mem_get_info(images.device)[0]
-    else:
-        needed, free = round(PEAK_RATIO * largest_activation(network, images[:1], forward)), free_memory()
+    try:
+        if images.device.type == "cuda":
+            needed, free = _peak_on_cuda(images, forward), torch.cuda.mem_get_info(images.device)[0]
+        else:
+            needed, free = round(PEAK_RATIO * largest_activation(network, images[:1], forward)), free_memory()
+    except Exception as error:
+        if is_out_of_memory(error):
+            return 1
+        raise
     return max(1, min(BATCH_SIZE, int(MEMORY_FRACTION * free) // max(needed, 1)))
 
 
 def forward_in_parts(images: Tensor, forward: Forward, size: int) -> tuple[Logits, int]:
-    """(B, K) logits of (B, 3, S, S) images, at most `size` at once, and the size that the device had memory for.
+    """(B, K) logits of (B, 3, S, S) images, at most `size` at once, and the size that there was memory for.
 
     Raises:
-        Failed: there is too little memory for one image.
+        TooLittleMemory: for one image.
     """
     rows: list[Logits] = []
     done = 0
+
+    def some(size: int) -> Logits:
+        return forward(images[done : done + size])
+
     while done < len(images):
         try:
-            rows.append(forward(images[done : done + size]))
-        except torch.OutOfMemoryError as error:
-            if size == 1:
-                raise Failed(
-                    f"{images.device}: too little memory for one picture.", hint="Try --device cpu."
-                ) from error
-            size //= 2
-        else:
-            done += size
+            found, size = in_smaller_parts(some, size)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            hint = "Free some memory, then again." if images.device.type == "cpu" else "Try --device cpu."
+            raise TooLittleMemory(f"{images.device}: too little memory for one picture.", hint=hint) from None
+        rows.append(found)
+        done += len(found)
     return np.concatenate(rows), size
 
 

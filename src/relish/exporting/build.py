@@ -27,6 +27,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from relish.core.errors import Failed
+from relish.core.runtime import raise_if_no_memory
 from relish.data.transforms import Preprocessing
 from relish.evaluation.prediction import Decision
 from relish.exporting.onnx_classifier import IMAGE, LOGITS, PROBABILITIES
@@ -77,6 +78,7 @@ def network_model(network: nn.Module, image_size: int, count: int) -> onnx.Model
                 verbose=False,
             )
     except Exception as error:  # the exporter raises whatever an architecture's code makes it raise
+        raise_if_no_memory(error, "to export this network")
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Failed(
             f"torch cannot export this network to ONNX ({reason[:200]}).", hint="Take another --source."
@@ -150,6 +152,7 @@ def quantised(network: onnx.ModelProto, inputs: Iterable[npt.NDArray[np.float32]
             )
             model = onnx.load(out)
         except Exception as error:  # its own exceptions are many and undocumented
+            raise_if_no_memory(error, "to quantise this network")
             raise Failed(
                 f"ONNX Runtime cannot quantise this network ({error}).", hint="Export it without --int8."
             ) from error

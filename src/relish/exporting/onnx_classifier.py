@@ -15,6 +15,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from relish.core.errors import DataError, Failed, ImageError, ModelError
+from relish.core.runtime import raise_if_no_memory
 from relish.data.dataset import class_name
 from relish.data.depth import ValueRange
 from relish.data.image import ImageSource, open_image
@@ -213,6 +214,7 @@ def session(model: Path | bytes, *, threads: int = 0) -> Any:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises exceptions of many types
         name = str(model) if isinstance(model, Path) else "the model"
+        raise_if_no_memory(error, f"to load {name}")
         reason = (str(error).strip().splitlines() or ["unreadable"])[0][:160]
         raise ModelError(
             f"{name}: is not an ONNX model that can be loaded ({reason}).", hint="Export it again."
@@ -220,8 +222,16 @@ def session(model: Path | bytes, *, threads: int = 0) -> Any:
 
 
 def run(loaded: Any, images: npt.NDArray[np.uint8]) -> ProbabilitiesAndLogits:
-    """Probabilities and logits, (N, K) float32 each, of (N, H, W, 3) uint8 images."""
-    probabilities, logits = loaded.run([PROBABILITIES, LOGITS], {IMAGE: images})
+    """Probabilities and logits, (N, K) float32 each, of (N, H, W, 3) uint8 images.
+
+    Raises:
+        TooLittleMemory: for so many.
+    """
+    try:
+        probabilities, logits = loaded.run([PROBABILITIES, LOGITS], {IMAGE: images})
+    except Exception as error:  # as above
+        raise_if_no_memory(error, f"for {len(images)} × {images.shape[2]} × {images.shape[1]} pixels")
+        raise
     return probabilities, logits
 
 

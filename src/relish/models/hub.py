@@ -16,6 +16,7 @@ from torch import nn
 from relish.core.errors import DownloadFailed, ModelError, nearest
 from relish.core.io import relish_home, sha256_of_file
 from relish.core.progress import Progress
+from relish.core.runtime import raise_if_no_memory
 from relish.data.download import TIMEOUT, download
 from relish.models.gluon.loading import gluon_description
 from relish.models.registry import ZooName, imagenet_labels
@@ -164,6 +165,7 @@ def _load_timm(name: ZooName, description: ModelDescription, progress: Progress)
             # plain tensors only.
             network = timm.create_model(full, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
     except (RuntimeError, KeyError, ValueError, OSError, AssertionError) as error:
+        raise_if_no_memory(error, f"to load {path}")
         raise ModelError(
             f"{path}: does not hold the weights of {name} ({str(error).splitlines()[0][:150]}).",
             hint="Delete it and fetch it again.",

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from relish.core.cache import Cache
 from relish.core.errors import BadInput
 from relish.core.io import fingerprint
-from relish.core.runtime import processor_name
+from relish.core.runtime import is_out_of_memory, processor_name
 
 Precision = Literal["f32", "bf16"]
 AskedPrecision = Literal["f32", "auto"]
@@ -112,10 +112,15 @@ class _GroupedInF32(TorchFunctionMode):
 
 
 def fastest(network: nn.Module, images: Tensor) -> Precision:
-    """The fastest precision for prediction; `images` as in `trial`, with fewer than four of them f32."""
+    """The fastest precision for prediction; `images` as in `trial`; with fewer than four, or memory for fewer, f32."""
     if images.device.type not in MEASURED_ON or len(images) < _FEWEST:
         return "f32"
-    return trial(network, images, training=False).precision
+    try:
+        return trial(network, images, training=False).precision
+    except Exception as error:
+        if is_out_of_memory(error):
+            return "f32"
+        raise
 
 
 def trial(network: nn.Module, images: Tensor, *, training: bool) -> Trial:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from relish.core.errors import ModelError
+from relish.core.runtime import raise_if_no_memory
 
 Tensors = dict[str, Tensor]
 
@@ -63,6 +64,7 @@ def _read_safetensors(path: Path) -> Tensors:
     try:
         return dict(safetensors.torch.load_file(path))
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+        raise_if_no_memory(error, f"to load {path}")
         raise broken_file(path, error) from error
 
 
@@ -88,6 +90,7 @@ def _read_pickle(path: Path) -> Tensors:
         ) from error
     # What a damaged archive raises depends on where the damage is.
     except Exception as error:
+        raise_if_no_memory(error, f"to load {path}")
         raise ModelError(
             f"{path}: is not a file of weights that torch can read ({type(error).__name__}).",
             hint="Give safetensors, or a state dict saved by torch.save; it may have been cut short.",

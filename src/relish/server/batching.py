@@ -20,11 +20,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from relish.core.errors import ImageError
+from relish.core.runtime import is_out_of_memory
 from relish.data.depth import ValueRange
-from relish.data.image import open_image, size_from_header
+from relish.data.image import NO_MEMORY, open_image, size_from_header
 from relish.evaluation.prediction import Decision, Prediction, predictions
 from relish.exporting.onnx_classifier import OnnxClassifier
-from relish.server.limits import Limits, PixelLimit
+from relish.server.limits import Limits, PixelLimit, busy
 from relish.server.middleware import Metrics
 from relish.server.uploads import Upload
 
@@ -201,20 +202,33 @@ class Predictor:
         return self._batcher.pending
 
     async def predict(self, uploads: Sequence[Upload]) -> list[Prediction]:
-        """The prediction for each upload, in order; one that cannot be opened has its `error` set."""
+        """The prediction for each upload, in order; one that cannot be opened has its `error` set.
+
+        Raises:
+            Refusal: 503, there is too little memory.
+        """
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._predict(upload)) for upload in uploads]
-        return [task.result() for task in tasks]
+        rows = [task.result() for task in tasks]
+        if any(row.error == NO_MEMORY for row in rows):
+            raise busy("too little memory is free")
+        return rows
 
     async def explain(self, upload: Upload, class_name: str) -> Image.Image:
         """The preprocessed image under a heat map for one class.
 
         Raises:
             ImageError: it cannot be opened.
+            Refusal: 503, there is too little memory.
         """
-        async with self._opened(upload) as image:
-            overlay: Image.Image = await self._batcher.run_between_batches(self._model.explain, image, class_name)
-            return overlay
+        try:
+            async with self._opened(upload) as image:
+                overlay: Image.Image = await self._batcher.run_between_batches(self._model.explain, image, class_name)
+                return overlay
+        except Exception as error:
+            if is_out_of_memory(error) or is_out_of_memory(error.__cause__ or error):
+                raise busy("too little memory is free") from error
+            raise
 
     async def _predict(self, upload: Upload) -> Prediction:
         with self._batcher.announced():
@@ -224,6 +238,10 @@ class Predictor:
             except ImageError as error:
                 self._metrics.pictures.labels("refused").inc()
                 return Prediction(upload.name, error=error.reason)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    return Prediction(upload.name, error=NO_MEMORY)
+                raise
         self._metrics.pictures.labels("unsure" if prediction.unsure else "answered").inc()
         return replace(prediction, path=upload.name)
 

@@ -188,6 +188,9 @@ def _signals_once() -> Iterator[None]:
         yield  # only the main thread receives signals
         return
     previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        ended = signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+        previous[signal.SIGHUP] = ended
     try:
         yield
     finally:

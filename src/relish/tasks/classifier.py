@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import nn
 
-from relish.core.context import Context
+from relish.core.context import Context, Workers
 from relish.core.errors import DataError, ImageError, ModelError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
@@ -271,7 +271,7 @@ class Classifier:
         seen = sum(one in calibrated_on for one in sha256)
         if seen:
             progress.warn(f"temperature and thresholds were chosen on {seen} of these pictures: expect less in use.")
-        context = Context(accelerator=self._accelerator, progress=progress, workers=workers)
+        context = Context(accelerator=self._accelerator, progress=progress, workers=Workers(workers))
         logits = split_logits(self.network, chosen, self.preprocessing, context)
         return figures(logits, chosen.labels, self.classes, self.decision)
 

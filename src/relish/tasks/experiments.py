@@ -56,7 +56,7 @@ def carry_out(context: Context, request: Request, recipe: Recipe, surveyed: Surv
     """The outcome of one run: found finished, resumed, or trained now.
 
     Raises:
-        Stopped: SIGINT or SIGTERM came; the same command resumes.
+        Stopped: SIGINT, SIGTERM or SIGHUP came; the same command resumes.
         RelishError: what `fit` raises, but for a run that diverges, which is an outcome.
     """
     if recipe.head != "source":
@@ -76,7 +76,8 @@ def carry_out(context: Context, request: Request, recipe: Recipe, surveyed: Surv
             context.progress.warn(error.message)
             context.accelerator.wait_for_everyone()  # the first process writes down what all read next
         except Stopped as stopped:
-            raise Stopped(stopped.message, hint="The same command again resumes from here.") from stopped
+            stopped.hint = "The same command again resumes from here."
+            raise
         give_memory_back()
     scores = None if folder.diverged else Scores.from_json(folder.read_evaluation())
     return Outcome(recipe, request.seed, folder, scores)

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from relish.core.errors import BadInput, DataError, ImageError, Stopped, WriteFailed
+from relish.core.errors import BadInput, DataError, ImageError, TooLittleMemory, WriteFailed, stopped_by
 from relish.core.io import fingerprint, sha256_of_file
 from relish.core.progress import SILENT, Bar, Progress
 from relish.core.run_folder import RunFolder
@@ -154,7 +154,8 @@ def predict_table(
     Raises:
         BadInput: as `predict`; or `out` exists, has another ending, or was begun with another model or other images.
         WriteFailed: no space; the rows so far can be resumed.
-        Stopped: by Ctrl-C; likewise.
+        Stopped: by Ctrl-C, SIGTERM or SIGHUP; likewise.
+        TooLittleMemory: for one picture; likewise.
     """
     names, target, progress = _checked(paths), Path(out), progress or Progress()
     left_out = NoImages()
@@ -174,9 +175,9 @@ def predict_table(
                     predictions = model.stream(_without_row(images, rows.missing()))
                     _fill(rows, table, _and_then_told(predictions, left_out, progress), bar)
                 except KeyboardInterrupt as error:
-                    raise Stopped(f"stopped at {rows.count:,} pictures.", hint=_GO_ON) from error
-    except WriteFailed as error:
-        raise WriteFailed(error.message, hint=f"{error.hint}\n  {_GO_ON}") from error
+                    raise stopped_by(error, f"stopped at {rows.count:,} pictures.", _GO_ON) from error
+    except (WriteFailed, TooLittleMemory) as error:
+        raise type(error)(error.message, hint=f"{error.hint} {_GO_ON}") from error
     tally = {key: rows.tally[key] for key in ("unreadable", "unsure", "formulas")}
     return WrittenTable(target, rows.count, **tally, added=rows.count - former, seconds=time.monotonic() - began)
 

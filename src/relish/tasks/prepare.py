@@ -22,7 +22,7 @@ from relish.core.context import Context
 from relish.core.errors import DataError, RecipeError
 from relish.core.io import fingerprint
 from relish.core.progress import Progress
-from relish.core.runtime import derive_seed
+from relish.core.runtime import derive_seed, raise_if_no_memory
 from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset, Split
 from relish.data.depth import ValueRange, range_to_take
 from relish.data.sources import Reading, find_dataset
@@ -347,6 +347,7 @@ def _check_network(target: TargetModel, recipe: Recipe, size: int, images: int) 
     except RecipeError:
         raise
     except Exception as error:  # a network of the user's own may raise anything
+        raise_if_no_memory(error, f"for a picture of {size} pixels, let alone training")
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RecipeError(
             f"{name} does not take pictures of {size} × {size} pixels ({reason}).",

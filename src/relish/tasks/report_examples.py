@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from relish.core.context import Context
-from relish.core.errors import ImageError, ModelError, RecipeError, RelishError
+from relish.core.errors import ImageError, ModelError, RecipeError, RelishError, TooLittleMemory
 from relish.core.run_folder import RunFolder
+from relish.core.runtime import is_out_of_memory
 from relish.data.dataset import class_name
 from relish.data.loader import View
 from relish.data.split import evenly_spaced
@@ -82,6 +83,15 @@ class Examples:
         )
 
     def _heat(self, framed: Tensor, predicted: list[int]) -> npt.NDArray[np.float32] | None:
+        try:
+            return self._heat_maps(framed, predicted)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        self.notes.append("Heat maps: there was too little memory for them.")
+        return None
+
+    def _heat_maps(self, framed: Tensor, predicted: list[int]) -> npt.NDArray[np.float32] | None:
         network, preprocessing = self.model.network, self.model.preprocessing
         if why := overlays_unavailable():
             self.notes.append(f"Heat maps: {why}.")
@@ -104,7 +114,7 @@ class Examples:
         asked = [self.run.evaluated[p] for p in positions]
         try:
             found, similarity = self._nearest(some, asked)
-        except (ModelError, ImageError) as error:
+        except (ModelError, ImageError, TooLittleMemory) as error:
             self.notes.append(f"Nearest training pictures: {error.message}")
             return {}
         if len(some) < len(trained):

@@ -13,13 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from relish.core.context import Context, RunContext
-from relish.core.errors import Failed, Stopped, WriteFailed
+from relish.core.errors import TooLittleMemory, WorkerFailed, WriteFailed, stopped_by
 from relish.core.run_folder import RunFolder
-from relish.core.runtime import elapsed_before, give_memory_back, keep_elapsed
+from relish.core.runtime import elapsed_before, give_memory_back, is_out_of_memory, keep_elapsed
 from relish.data.dataset import VALIDATION, Split
 from relish.data.loader import DecodedImages, OpenedImages
 from relish.data.transforms import Preprocessing
@@ -65,7 +64,8 @@ def train_and_evaluate(context: Context, prepared: Prepared, folder: RunFolder) 
     Raises:
         Diverged, Stopped, ImageError: as the loop does.
         WriteFailed: the disk is full; the run can be resumed from what was saved before.
-        Failed: the device has too little memory.
+        TooLittleMemory: also where batches are computed in parts.
+        WorkerFailed: a process that reads images has died.
         RunError: another process works in the folder.
     """
     with _opened(context, prepared, folder) as run:
@@ -115,14 +115,17 @@ def _opened(context: Context, prepared: Prepared, folder: RunFolder) -> Iterator
                 save_source(folder, prepared.code.source)
             yield context.in_run(folder, prepared.request.seed, listeners)
     except KeyboardInterrupt as error:  # outside the loop, or a second one in it
-        raise Stopped("stopped.", hint=f"Resume with: {folder.resume_command}") from error
-    except WriteFailed as error:
-        raise WriteFailed(error.message, hint=f"{error.hint}\n  Resume with: {folder.resume_command}") from error
-    except torch.OutOfMemoryError as error:
-        raise Failed(
+        raise stopped_by(error, "stopped.", f"Resume with: {folder.resume_command}") from error
+    except (WriteFailed, WorkerFailed, TooLittleMemory) as error:
+        raise type(error)(error.message, hint=f"{error.hint} Resume with: {folder.resume_command}") from error
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TooLittleMemory(
             f"{context.device}: too little memory for batches of {prepared.recipe.batch_size} pictures "
             f"of {prepared.preprocessing.image_size} pixels.",
-            hint="Fit again with half the --batch-size, or a smaller --image-size.",
+            hint="Fit again with half the --batch-size, or a smaller --image-size. "
+            f"Resume with: {folder.resume_command}",
         ) from error
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from relish.core.errors import BadInput, RunError, nearest
 from relish.core.io import atomic_path
+from relish.core.runtime import raise_if_no_memory
 
 
 @dataclass
@@ -103,6 +104,7 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise_if_no_memory(error, f"to load {path}")
         reason = str(error).splitlines()[0]
         raise RunError(
             f"{path} cannot be resumed from ({reason}).", hint="Delete that file, and the run starts over."

@@ -14,7 +14,7 @@ import torch
 from relish.core.context import Context, RunContext
 from relish.core.errors import RunError
 from relish.core.io import write_json
-from relish.core.runtime import to_device
+from relish.core.runtime import in_smaller_parts, to_device
 from relish.data.dataset import Split
 from relish.data.loader import evaluation_batches, training_batches
 from relish.data.split import evenly_spaced
@@ -103,10 +103,9 @@ def _fastest(most: int, work: Callable[[int], None]) -> float:
         work(count)
         return (time.perf_counter() - began) / count
 
-    few = min(FEW, most)
-    work(few)
-    count = max(few, min(most, int(SECONDS / timed(few))))
-    return min(timed(count) for _ in range(ROUNDS))
+    _, few = in_smaller_parts(work, min(FEW, most))
+    first, count = in_smaller_parts(timed, max(few, min(most, int(SECONDS / timed(few)))))
+    return min([first, *(timed(count) for _ in range(ROUNDS - 1))])
 
 
 # ---- the precision of a run -----------------------------------------------------------------------------------------
@@ -141,7 +140,8 @@ def _tried(run: RunContext, setup: TrainingSetup) -> Precision:
     set_train_mode(network, setup.target, still_norms=setup.recipe.batch_norm == "still")
     some = evenly_spaced(len(setup.train), min(IMAGES, setup.recipe.batch_size))
     (batch,) = evaluation_batches(setup.train, setup.preprocessing, [some])
-    found = trial(network, normalise(batch.images.to(run.device), setup.preprocessing), training=True)
+    images = normalise(batch.images.to(run.device), setup.preprocessing)
+    found, _ = in_smaller_parts(lambda count: trial(network, images[:count], training=True), len(images))
     write_json(run.folder.precision, found.as_json())
     run.progress.say(f"trial   {found.sentence()}")
     return found.precision

@@ -6,20 +6,19 @@ image at weight 0, because all processes meet when gradients are added up.
 
 import math
 import signal
-import threading
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from relish.core.context import RunContext
-from relish.core.errors import Diverged, RecipeError, Stopped
-from relish.core.runtime import derive_seed, to_device
+from relish.core.errors import Diverged, RecipeError, Stopped, TooLittleMemory
+from relish.core.runtime import StopFlag, derive_seed, in_smaller_parts, is_out_of_memory, to_device
 from relish.data.dataset import VALIDATION, Split
 from relish.data.loader import Batch, DecodedImages, OpenedImages, balanced_batches, epoch_batches, training_batches
 from relish.data.transforms import Preprocessing, Transform, normalise
@@ -78,8 +77,10 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
     Raises:
         Diverged: the loss is not finite.
         RecipeError: the network cannot train on batches as small as a process's share of one.
-        Stopped: SIGINT or SIGTERM came; a checkpoint was saved first.
+        Stopped: SIGINT, SIGTERM or SIGHUP came; a checkpoint was saved first, as it is before the next ones.
         ImageError: an image cannot be opened any more.
+        WorkerFailed: a process that reads images has died.
+        TooLittleMemory: for a batch, or for one image where a batch can be computed in parts.
     """
     recipe, network, device = setup.recipe, setup.target.network, run.device
     to_device(network, device)
@@ -92,6 +93,7 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
     steps = len(_batches(run, setup, 0, smallest))  # of one epoch
     _say_resumed(run, setup, state, steps)
     evaluated: Logits | None = None
+    gradients = _Gradients(run, setup, model, setup.loss or balance.losses)
     saved_at = time.monotonic()
 
     def save() -> None:
@@ -108,23 +110,15 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
             set_train_mode(network, setup.target, still_norms=recipe.batch_norm == "still")
             for number in range(state.batch, steps):
                 began, count = time.perf_counter(), len(batches[number])
-                batch = next(reader)
-                labels = batch.labels.to(device)
                 set_rates(optimiser, recipe, epoch * steps + number, recipe.passes * steps)
-                # Dropout draws by its place in the run too, differently in every process.
-                torch.manual_seed(derive_seed(run.seed, "step", epoch, number, run.process))
-
-                with computing_in(setup.precision, device):
-                    logits = model(normalise(batch.images.to(device), setup.preprocessing))  # (b, K)
-                padding = count <= run.process
-                losses = losses_of(setup.loss or balance.losses, logits.float(), labels)  # (b,)
-                losses = losses * (0.0 if padding else 1.0)
-                optimiser.zero_grad()
-                # Not `accelerator.backward`: scaling or accumulation asked for in the environment is no recipe's.
-                batch_loss(losses, recipe, count, run.processes).backward()  # type: ignore[no-untyped-call]
+                with _saved_first(save, state):
+                    batch = next(reader)
+                    # Dropout draws by its place in the run too, differently in every process.
+                    seed = derive_seed(run.seed, "step", epoch, number, run.process)
+                    losses, logits = gradients(batch, count, seed)
                 optimiser.step()
 
-                loss, correct = _sums(run, losses, logits, labels, padding)
+                loss, correct = _sums(run, losses, logits, batch.labels.to(device), count)
                 if not math.isfinite(loss):
                     raise _diverged(run, setup, state)
                 state.add(loss, correct, count, time.perf_counter() - began)
@@ -136,19 +130,118 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
                     save()
                     saved_at = time.monotonic()
                 if stopping:
-                    raise _stopped(run, epoch, recipe)
+                    raise _stopped(run, epoch, recipe, stop.number)
                 if setup.deadline < math.inf and run.any(time.monotonic() > setup.deadline):
                     _share_statistics(run, network)
                     save()
                     return None
             _share_statistics(run, network)
             if len(setup.validation) and setup.every_epoch:
-                evaluated = _evaluate(run, setup, state, steps)
+                try:
+                    # Nothing has to be finished first, unless other processes wait for this one's share.
+                    with _saved_first(save, state), stop.at_once() if run.processes == 1 else nullcontext():
+                        evaluated = _evaluate(run, setup, state, steps)
+                except KeyboardInterrupt as error:
+                    save()
+                    raise _stopped(run, epoch, recipe, stop.number) from error
             state.next_epoch()
             save()
             if run.any(bool(stop)):  # asked while the validation split was evaluated
-                raise _stopped(run, epoch, recipe)
+                raise _stopped(run, epoch, recipe, stop.number)
     return evaluated
+
+
+class _Gradients:
+    """One pass through the network and back: of a batch at once or, where memory lacks, in parts.
+
+    A batch has no parts where it makes a difference: to norms that use its statistics, to a loss of the user's own, to
+    processes that add up their gradients.
+    """
+
+    def __init__(self, run: RunContext, setup: TrainingSetup, model: nn.Module, loss: Loss) -> None:
+        self.run, self.setup, self.model, self.loss = run, setup, model, loss
+        self._size = sys.maxsize
+        """Images that there was memory for."""
+
+    def __call__(self, batch: Batch, count: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Give the parameters their gradients.
+
+        Args:
+            batch: b images, this process's share; of padding where the batch has too few images for all processes.
+            count: images in the whole batch, over all processes.
+            seed: of dropout.
+
+        Returns:
+            (b,) losses, 0 for padding, and (b, K) logits.
+
+        Raises:
+            TooLittleMemory: parameters and running statistics are as they were.
+        """
+        network = self.setup.target.network
+        by_batch = _norms_by_batch(network)
+        statistics = [one.clone() for one in network.buffers()] if by_batch else []
+        divisible = not (by_batch or self.setup.loss or self.run.processes > 1)
+        size = min(self._size, len(batch.labels)) if divisible else len(batch.labels)
+
+        def passed(size: int) -> tuple[Tensor, Tensor]:
+            network.zero_grad()
+            torch.manual_seed(seed)
+            parts = (slice(start, start + size) for start in range(0, len(batch.labels), size))
+            found = [self._part(batch.images[part], batch.labels[part], count) for part in parts]
+            losses, logits = zip(*found, strict=True)
+            return torch.cat(losses), torch.cat(logits)
+
+        try:
+            found, fitting = in_smaller_parts(passed, size, smallest=1 if divisible else size)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            if fitting < size:
+                self._size = fitting
+            return found
+        network.zero_grad()
+        for one, before in zip(network.buffers(), statistics, strict=False):
+            one.copy_(before)
+        raise _too_little_memory(self.run, self.setup, 1 if divisible else self.setup.recipe.batch_size)
+
+    def _part(self, images: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        run, device = self.run, self.run.device
+        with computing_in(self.setup.precision, device):
+            logits = self.model(normalise(images.to(device), self.setup.preprocessing))  # (b, K)
+        losses = losses_of(self.loss, logits.float(), labels.to(device))  # (b,)
+        losses = losses * (0.0 if _is_padding(run, count) else 1.0)
+        # Not `accelerator.backward`: scaling or accumulation asked for in the environment is no recipe's.
+        batch_loss(losses, self.setup.recipe, count, run.processes).backward()  # type: ignore[no-untyped-call]
+        return losses.detach(), logits.detach()
+
+
+def _norms_by_batch(network: nn.Module) -> bool:
+    return any(isinstance(one, nn.modules.batchnorm._BatchNorm) and one.training for one in network.modules())
+
+
+def _is_padding(run: RunContext, count: int) -> bool:
+    """Whether a batch has no image for this process."""
+    return count <= run.process
+
+
+def _too_little_memory(run: RunContext, setup: TrainingSetup, count: int) -> TooLittleMemory:
+    what = "one picture" if count == 1 else f"batches of {count} pictures"
+    return TooLittleMemory(
+        f"{run.device}: too little memory for {what} of {setup.preprocessing.image_size} pixels.",
+        hint=f"Fit again with {'a' if count == 1 else 'half the --batch-size, or a'} smaller --image-size.",
+    )
+
+
+@contextmanager
+def _saved_first(save: Callable[[], None], state: TrainingState) -> Iterator[None]:
+    """Within `with`, an error waits until the work so far is saved."""
+    try:
+        yield
+    except Exception:
+        if state.epoch or state.batch:
+            save()
+        raise
 
 
 def _smallest(run: RunContext, setup: TrainingSetup) -> int:
@@ -184,9 +277,9 @@ def _augmented(run: RunContext, setup: TrainingSetup, epoch: int, batches: list[
     )  # fmt: skip
 
 
-def _sums(run: RunContext, losses: Tensor, logits: Tensor, labels: Tensor, padding: bool) -> tuple[float, int]:
+def _sums(run: RunContext, losses: Tensor, logits: Tensor, labels: Tensor, count: int) -> tuple[float, int]:
     """The summed loss and the number predicted correctly, over all processes, as they were before the step."""
-    correct = 0 if padding else int((logits.argmax(1) == labels).sum())
+    correct = 0 if _is_padding(run, count) else int((logits.argmax(1) == labels).sum())
     sums = torch.tensor([losses.sum().item(), correct], device=run.device)
     if run.processes > 1:
         sums = run.accelerator.reduce(sums)
@@ -243,10 +336,11 @@ def _evaluate(run: RunContext, setup: TrainingSetup, state: TrainingState, steps
     return logits
 
 
-def _stopped(run: RunContext, epoch: int, recipe: Recipe) -> Stopped:
+def _stopped(run: RunContext, epoch: int, recipe: Recipe, number: int) -> Stopped:
     return Stopped(
         f"stopped in epoch {epoch + 1} of {recipe.passes}; the work so far is saved.",
         hint=f"Resume with: {run.resume_command}",
+        number=number or signal.SIGINT,  # another process was told
     )
 
 
@@ -257,34 +351,3 @@ def _diverged(run: RunContext, setup: TrainingSetup, state: TrainingState) -> Di
         f"the loss became infinite in epoch {state.epoch + 1}: learning_rate {rate:g} is too high for this network.",
         hint=f"Try a tenth of it: --lr {rate / 10:g}",
     )
-
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class StopFlag:
-    """Within `with`, true once a stop was asked for."""
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._former: dict[int, Any] = {}
-
-    def __bool__(self) -> bool:
-        return self._asked
-
-    def __enter__(self) -> "StopFlag":
-        if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._ask) for number in SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._give_back()
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
-        self._give_back()
-
-    def _give_back(self) -> None:
-        for number, former in self._former.items():
-            signal.signal(number, former)
-        self._former = {}

@@ -1,0 +1,259 @@
+"""Every command ends in words: asked to stop, left without memory, or with a reader that is gone.
+
+The slow ones start processes of their own, as a shell, a scheduler or the OOM killer meets them.
+"""
+
+import os
+import pty
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from relish.core.run_folder import RunFolder
+from tests.commands import Ended, done, files_below, refused, relish
+from tests.conftest import draw, draw_dataset, read_json
+
+pytestmark = pytest.mark.usefixtures("hears_sighup")
+
+BOOK = ("--recipe", "book", "--image-size", 32, "--batch-size", 4, "--epochs", 6, "--lr", "1e-3")
+OF_A_RUN = [
+    ("fit", "colours"), ("pretrain", "colours"), ("check", "colours"), ("compare", "colours"),
+    ("sweep", "colours", "--vary", "lr=1e-5..1e-1"),
+]  # fmt: skip
+OF_A_MODEL = [
+    ("evaluate", "run", "colours"), ("predict", "run", "colours"), ("predict", "run", "colours", "--out", "a.csv"),
+    ("report", "run"), ("export", "run", "model.onnx"), ("serve", "run"), ("decide", "run"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def inside(tmp_path, monkeypatch) -> Path:
+    """A folder with `colours`, as the current one."""
+    draw_dataset(tmp_path / "colours", train=3, test=2)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def acting(act):
+    """The stand-in of a function that a command goes through early."""
+
+    def stand_in(*_: object, **__: object) -> None:
+        act()
+        raise AssertionError("it goes on")
+
+    return stand_in
+
+
+def where_data_is_looked_for(monkeypatch, act) -> None:
+    for place in ("relish.tasks.prepare.find_dataset", "relish.tasks.check.find_dataset"):
+        monkeypatch.setattr(place, acting(act))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("words", OF_A_RUN, ids=lambda words: words[0])
+def test_a_signal_before_a_run_is_one_word_and_its_own_exit_code(words, number, code, inside, monkeypatch):
+    where_data_is_looked_for(monkeypatch, lambda: signal.raise_signal(number))
+    before = files_below(inside)
+    assert relish(*words) == Ended(code, "", "stopped.\n")
+    assert files_below(inside) == before
+
+
+def no_memory() -> None:
+    raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: 8 GB")
+
+
+@pytest.mark.parametrize("words", OF_A_RUN, ids=lambda words: words[0])
+def test_a_lack_of_memory_is_one_line_wherever_it_comes(words, inside, monkeypatch):
+    where_data_is_looked_for(monkeypatch, no_memory)
+    assert "too little memory" in refused(*words, code=1)
+
+
+# ---- a model that is made already -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made(tiny_source, tmp_path_factory):
+    """A folder with `colours` and a finished `run` on them."""
+    folder = tmp_path_factory.mktemp("made")
+    draw_dataset(folder / "colours", train=5, test=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RELISH_HOME", str(tmp_path_factory.mktemp("home")))
+        words = ("--recipe", "book", "--image-size", 32, "--batch-size", 4, "--epochs", 1, "--val-split", 0.4)
+        done("fit", folder / "colours", "--weights", tiny_source, *words, "--out", folder / "run")
+    return folder
+
+
+@pytest.fixture
+def beside(made, monkeypatch) -> Path:
+    monkeypatch.chdir(made)
+    return made
+
+
+@pytest.mark.parametrize("words", OF_A_MODEL, ids=lambda words: words[0])
+def test_a_model_that_memory_lacks_for_is_one_line(words, beside, monkeypatch):
+    monkeypatch.setattr("torch.nn.Conv2d.forward", acting(no_memory))
+    monkeypatch.setattr("relish.core.run_folder.RunFolder.read_evaluation", acting(no_memory))
+    assert "too little memory" in refused(*words, code=1)
+
+
+def test_an_evaluation_is_done_in_smaller_parts(beside, monkeypatch):
+    whole = done("evaluate", "run", "colours", "--json").out
+    real, sizes = nn.Conv2d.forward, []
+
+    def forward(layer, images):
+        sizes.append(len(images))
+        if len(images) > 3:
+            no_memory()
+        return real(layer, images)
+
+    monkeypatch.setattr("torch.nn.Conv2d.forward", forward)
+    assert done("evaluate", "run", "colours", "--json").out == whole
+    assert (sizes[0], min(sizes)) == (8, 2)
+
+
+def test_heat_maps_that_memory_lacks_for_are_left_out_of_the_report(beside, monkeypatch, tmp_path):
+    pytest.importorskip("pytorch_grad_cam")
+    monkeypatch.setattr("relish.tasks.report_examples.heatmaps", acting(no_memory))
+    ended = done("report", "run", "--out", tmp_path / "report.html")
+    assert "Heat maps: there was too little memory for them." in ended.err
+
+
+# ---- processes of their own -----------------------------------------------------------------------------------------
+
+
+def started(words, home: Path, prefix: tuple[str, ...] = (), before: str = "", **more) -> subprocess.Popen:
+    """The command line in a group of processes of its own."""
+    code = f"{before}\nfrom relish.cli.main import main; main()"
+    return subprocess.Popen(
+        [*prefix, sys.executable, "-c", code, *map(str, words)],
+        env={**os.environ, "RELISH_HOME": str(home), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **more,
+    )  # fmt: skip
+
+
+def ended(process: subprocess.Popen, seconds: float = 300) -> tuple[int, str]:
+    words = process.communicate(timeout=seconds)[1]
+    assert "Traceback" not in words
+    return process.returncode, words
+
+
+def wait_for(file: Path, process: subprocess.Popen, lines: int = 3) -> None:
+    until = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < until:
+        if file.is_file() and len(file.read_text().splitlines()) >= lines:
+            return
+        time.sleep(0.002)
+    raise AssertionError(process.communicate())
+
+
+def readers_of(process: subprocess.Popen) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+@pytest.fixture
+def data(tmp_path):
+    return draw_dataset(tmp_path / "pictures", train=40, test=6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the readers are found in /proc")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(number, code, data, tiny_source, tmp_path):
+    home, run = tmp_path / "home", tmp_path / "run"
+    process = started(("fit", data, "--weights", tiny_source, *BOOK, "--workers", 2, "--out", run), home)
+    wait_for(run / "metrics.jsonl", process)
+    readers = readers_of(process)
+    assert len(readers) == 2
+    os.killpg(process.pid, number)
+    os.killpg(process.pid, number)  # as `timeout` does
+    found, words = ended(process)
+    assert found == code, words
+    assert f"Resume with: relish fit --resume {run}" in words
+    assert not any(Path(f"/proc/{reader}").exists() for reader in readers)
+    found, words = ended(started(("fit", "--resume", run), home))
+    assert (found, RunFolder(run).finished) == (0, True)
+    assert "resuming from epoch" in words
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the readers are found in /proc")
+def test_a_reader_that_the_system_kills_is_one_line(data, tiny_source, tmp_path):
+    home, run = tmp_path / "home", tmp_path / "run"
+    process = started(("fit", data, "--weights", tiny_source, *BOOK, "--workers", 2, "--out", run), home)
+    wait_for(run / "metrics.jsonl", process)
+    os.kill(readers_of(process)[0], signal.SIGKILL)
+    found, words = ended(process, 60)
+    assert found == 1, words
+    assert "was ended by SIGKILL" in words
+    assert f"Resume with: relish fit --resume {run}" in words
+    assert "resuming from epoch" in ended(started(("fit", "--resume", run), home))[1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="written for Linux's terminals")
+def test_a_terminal_that_is_closed_leaves_its_run_saved(data, tiny_source, tmp_path):
+    home, run = tmp_path / "home", tmp_path / "run"
+    words = ["fit", data, "--weights", tiny_source, *BOOK, "--workers", 2, "--out", run]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.environ.update(RELISH_HOME=str(home), OMP_NUM_THREADS="1")
+        os.execv(sys.executable, [sys.executable, "-m", "relish", *map(str, words)])  # noqa: S606
+    reader = threading.Thread(target=lambda: list(iter(lambda: _read(terminal), b"")), daemon=True)
+    reader.start()
+    until = time.monotonic() + 300
+    while time.monotonic() < until and not ((run / "metrics.jsonl").is_file() and (run / "metrics.jsonl").read_text()):
+        time.sleep(0.01)
+    os.close(terminal)  # the system sends SIGHUP
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 129
+    assert "resuming from epoch" in ended(started(("fit", "--resume", run), home))[1]
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:
+        return b""
+
+
+UNSHARE = ("unshare", "-m", "bash", "-c", 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"', "bash")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no /dev/shm")
+@pytest.mark.parametrize("command", ["fit", "check", "evaluate"])
+def test_shared_memory_as_small_as_a_containers_is_enough(command, made, data, tiny_source, tmp_path):
+    if subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("a smaller /dev/shm takes the right to mount one")
+    words = {
+        "fit": ("fit", data, "--weights", tiny_source, *BOOK, "--out", tmp_path / "run"),
+        "check": ("check", data, "--weights", tiny_source),
+        "evaluate": ("evaluate", made / "run", data),
+    }[command]
+    found, said = ended(started((*words, "--workers", 2), tmp_path / "home", UNSHARE))
+    assert found == 0, said
+
+
+def limited() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to this limit")
+def test_a_run_that_ulimit_leaves_too_little_memory_is_one_line_and_can_be_resumed(tmp_path, tiny_source):
+    for name in ("blue", "red"):
+        for number in range(4):
+            draw(tmp_path / "large" / name / f"{number}.png", (60, 60, 190), number)
+    run, home = tmp_path / "run", tmp_path / "home"
+    words = ("fit", tmp_path / "large", "--weights", tiny_source, "--recipe", "book", "--image-size", 4096)
+    found, said = ended(started((*words, "--batch-size", 8, "--out", run), home, preexec_fn=limited))
+    assert found == 1, said
+    assert "too little memory for" in said
+    assert len(said.partition("error: ")[2].splitlines()) <= 2
+    assert read_json(run / "request.json")
