@@ -17,8 +17,8 @@ from relish.data.archive import ARCHIVE_SUFFIXES, extract, short_name, unpacking
 from relish.data.dataset import Dataset
 from relish.data.download import checksums, download, mismatch, shown
 from relish.data.folder import index_folder
+from relish.data.hugging_face import tables_in
 from relish.data.image_files import HEAD_BYTES, is_image_head, kind_of
-from relish.data.image_folder import tables_in
 from relish.data.split_names import SplitNames, checked_split_names
 from relish.data.table import NoLabels, index_table, index_tables, table_of
 from relish.data.table_files import TABLE_SUFFIXES, ColumnNames, checked_columns

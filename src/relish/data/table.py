@@ -2,18 +2,15 @@
 
 Data frames, lists and ImageFolders become such a table first, so that a run can record what it was made from.
 
-Paths are relative to the table's folder, or absolute; `table_files.py` and `parquet_table.py` read them. `table_text`
-writes every table of relish's own that is read here, so that whatever names it holds come back as they were.
+Paths are relative to the table's folder, or absolute; `table_files.py` and `hugging_face.py` read them.
 """
 
-import csv
 import hashlib
 import operator
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +29,21 @@ from relish.data.dataset import (
     name_below,
     plural,
 )
-from relish.data.image_folder import TableFile, Tables, is_metadata, shard_split, splits_of
+from relish.data.hugging_face import Tables, is_metadata, read_parquet_table, shard_split, splits_of
 from relish.data.layout import everything_below
-from relish.data.parquet_table import PARQUET_SUFFIXES, read_parquet_table
 from relish.data.split_names import NONE, SPLIT_WORDS, SplitNames, split_words
 from relish.data.table_files import (
     HINT,
     NEEDED,
     NOTHING_TOLD,
+    PARQUET_SUFFIXES,
     Row,
     Rows,
     meant_columns,
     read_text_table,
     refuse_several_labels,
     split_by_fastai,
+    table_text,
     text_of,
 )
 from relish.data.table_paths import located, refuse_missing_files
@@ -99,9 +97,7 @@ def index_table(
         raise DataError(f"--root {root}: there is no such folder.", hint="Name the one that the pictures are in.")
     split = shard_split(path) if split_names is None else ""
     table = _read(path, source, NEEDED, progress, columns)
-    split_of = _split_folders(table, split_names) if is_metadata(path) else {}
-    splits = [split or split_of.get(_first_folder(row), row.split) for row in table.rows]
-    table.rows = [replace(row, split=word) for row, word in zip(table.rows, splits, strict=True)]
+    table.rows = _with_split(table, path, split, split_names)
     folder = root or table.folder
     return _index_rows([table], folder, name, source, split_names, learnable, is_root=root is not None)
 
@@ -120,35 +116,29 @@ def index_tables(
     Raises:
         NoLabels: no table has labels.
     """
-    read = [(file, _read_found(file, tables, source, progress)) for file in tables.files]
-    read = [
-        (file, table)
-        for file, table in read
-        if not is_metadata(file.path) or "file_name" in map(str.lower, table.header)
-    ]
-    labelled = [(file, table) for file, table in read if table.labelled]
-    if not labelled:
-        raise _no_labels(tables, [table for _, table in read], source)
-    folders = [table.folder for _, table in labelled]
-    inside = all(folder.is_relative_to(tables.root) for folder in folders)
-    root = tables.root if inside else Path(os.path.commonpath(folders))
+    read: dict[Path, Rows] = {}
+    for path in tables.split_of:
+        called = os.path.join(source, name_below(path, tables.root))
+        table = _read(path, called, () if is_metadata(path) else ("path",), progress)
+        if not is_metadata(path) or "file_name" in map(str.lower, table.header):
+            read[path] = table
+    found = [table for table in read.values() if table.labelled]
+    if not found:
+        raise _no_labels(tables, [*read.values()], source)
+    inside = all(table.folder.is_relative_to(tables.root) for table in found)
+    root = tables.root if inside else Path(os.path.commonpath([table.folder for table in found]))
     notes = [*tables.notes]
-    for file, table in read:
-        shown = name_below(file.path, tables.root)
+    for path, table in read.items():
+        shown = name_below(path, tables.root)
         if not table.labelled:
             notes.append(f"{shown} has no labels: left out ({plural(len(table.rows), 'picture')}).")
-        table.rows = _from_root(table, file, root, shown, split_names)
-    found = [table for _, table in labelled]
+        below = os.path.relpath(table.folder, root)
+        rows = _with_split(table, path, tables.split_of[path], split_names)
+        table.rows = [replace(row, path=_below(below, row.path), table=shown) for row in rows]
     if tables.are_metadata:
         notes += _said_of_images(tables.root, [row for table in found for row in table.rows])
     dataset = _index_rows(found, root, name, source, split_names, learnable)
     return dataset.with_splits(dataset.splits, *notes)
-
-
-def _read_found(file: TableFile, tables: Tables, source: str, progress: Progress) -> Rows:
-    called = os.path.join(source, name_below(file.path, tables.root))
-    needed = () if is_metadata(file.path) else ("path",)
-    return _read(file.path, called, needed, progress)
 
 
 def _read(
@@ -160,7 +150,7 @@ def _read(
 
 
 def _no_labels(tables: Tables, read: Sequence[Rows], source: str) -> NoLabels:
-    first = os.path.join(source, name_below(tables.files[0].path, tables.root))
+    first = os.path.join(source, name_below(next(iter(tables.split_of)), tables.root))
     columns = ", ".join(read[0].header) if read else "others"
     return NoLabels(
         f"{first}: no column label, or nothing in it; its columns are {columns}.",
@@ -169,16 +159,14 @@ def _no_labels(tables: Tables, read: Sequence[Rows], source: str) -> NoLabels:
     )
 
 
-def _from_root(table: Rows, file: TableFile, root: Path, shown: str, told: SplitNames) -> list[Row]:
-    """The rows with their paths from the root, and with the split of their table or of the folder in the path."""
-    split_of = _split_folders(table, told) if is_metadata(file.path) else {}
-    below = os.path.relpath(table.folder, root)
-    rows = []
-    for row in table.rows:
-        path = os.path.normpath(os.path.join(below, row.path.strip())) if row.path.strip() else ""
-        split = file.split or split_of.get(_first_folder(row), row.split)
-        rows.append(replace(row, path=path, split=split, table=shown))
-    return rows
+def _below(folder: str, path: str) -> str:
+    return os.path.normpath(os.path.join(folder, path.strip())) if path.strip() else ""
+
+
+def _with_split(table: Rows, path: Path, split: str, told: SplitNames) -> list[Row]:
+    """The rows with the split of their table, where it is known, else that of the folder in the path."""
+    split_of = _split_folders(table, told) if is_metadata(path) else {}
+    return [replace(row, split=split or split_of.get(_first_folder(row), row.split)) for row in table.rows]
 
 
 def _split_folders(table: Rows, told: SplitNames) -> dict[str, str]:
@@ -268,25 +256,6 @@ def table_of(data: object) -> Path:
         with atomic_path(file) as temporary:
             temporary.write_bytes(content)
     return file
-
-
-def table_text(rows: Iterable[Sequence[str]]) -> str:
-    """Rows as a CSV that is read back cell by cell as it was, whatever the names in it.
-
-    Raises:
-        DataError: a name is not UTF-8.
-    """
-    text = StringIO(newline="")
-    plain = csv.writer(text, lineterminator="\n")
-    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a bare carriage return would end the row
-    for row in rows:
-        (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
-    try:
-        text.getvalue().encode()
-    except UnicodeEncodeError as error:
-        near = error.object[max(0, error.start - 20) : error.end + 20]
-        raise DataError(f"a name is not UTF-8 ({near!r}).", hint="Rename the file or its folder.") from error
-    return text.getvalue()
 
 
 def _rows_of(data: Any) -> list[tuple[str, str, str]]:

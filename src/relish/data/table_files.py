@@ -19,8 +19,9 @@ from typing import Any
 from relish.core.errors import DataError, nearest
 from relish.data.dataset import TRAIN, VALIDATION, first_few, plural
 
-TABLE_SUFFIXES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq"])
+PARQUET_SUFFIXES = frozenset([".parquet", ".pq"])
 PLAIN_SUFFIXES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson"])
+TABLE_SUFFIXES = PLAIN_SUFFIXES | PARQUET_SUFFIXES
 _JSON_SUFFIXES = frozenset([".jsonl", ".ndjson"])
 
 NAMES = {
@@ -296,6 +297,25 @@ def _text(path: Path, source: str) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise DataError(f"{source}, line {line}: not UTF-8.", hint="Save the table as UTF-8.") from error
+
+
+def table_text(rows: Iterable[Sequence[str]]) -> str:
+    """Rows as a CSV that is read back cell by cell as it was, whatever the names in it.
+
+    Raises:
+        DataError: a name is not UTF-8.
+    """
+    text = StringIO(newline="")
+    plain = csv.writer(text, lineterminator="\n")
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a bare carriage return would end the row
+    for row in rows:
+        (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
+    try:
+        text.getvalue().encode()
+    except UnicodeEncodeError as error:
+        near = error.object[max(0, error.start - 20) : error.end + 20]
+        raise DataError(f"a name is not UTF-8 ({near!r}).", hint="Rename the file or its folder.") from error
+    return text.getvalue()
 
 
 # ---- several labels in one cell -------------------------------------------------------------------------------------

@@ -24,8 +24,7 @@ from relish.data.loader import View
 from relish.data.sources import DataSource, Reading, find_dataset
 from relish.data.split_names import SplitNames
 from relish.data.survey import survey
-from relish.data.table import table_text
-from relish.data.table_files import TABLE_SUFFIXES, ColumnNames
+from relish.data.table_files import TABLE_SUFFIXES, ColumnNames, table_text
 from relish.data.transforms import book_preprocessing
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.models.source import load_source
