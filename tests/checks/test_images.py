@@ -35,6 +35,9 @@ def of_classes(*classes: str) -> Dataset:
         (("Hot dog", "hot_dog"), "differ in spelling"),
         (("cat", "cat (2)"), "differ in spelling"),
         (("Copy of cat", "cat"), "differ in spelling"),
+        (("1", "1.0", "2"), "differ in spelling"),
+        (("True", "true", "False"), "differ in spelling"),
+        (("cat", "dog", "nan"), "like a missing value"),
     ],
 )
 def test_class_names_that_suggest_a_slip_are_told(classes, words):
@@ -42,7 +45,17 @@ def test_class_names_that_suggest_a_slip_are_told(classes, words):
     assert words in finding.message
 
 
-@pytest.mark.parametrize("classes", [("hotdog", "not-hotdog"), ("mask", "no_mask"), ("photo", "photocopy"), ("0", "1")])
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("hotdog", "not-hotdog"),
+        ("mask", "no_mask"),
+        ("photo", "photocopy"),
+        ("0", "1"),
+        ("1.0", "1.5"),
+        ("none", "crack"),
+    ],
+)
 def test_usual_class_names_are_not(classes):
     assert layout(of_classes(*classes)) == []
 

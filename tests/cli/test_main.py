@@ -383,6 +383,17 @@ def test_a_full_disk_behind_standard_output_is_told():
     assert ended.returncode == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize(("closed", "out"), [(">&-", ""), ("2>&-", "relish "), ("<&-", "relish "), ("<&- >&- 2>&-", "")])
+def test_a_standard_stream_that_the_caller_closed_is_no_failure(closed, out):
+    ended = subprocess.run(
+        ["sh", "-c", f'"$0" -m relish --version {closed}', sys.executable], capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith(out)
+    assert bool(ended.stdout) == bool(out)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 def test_a_name_that_is_not_utf8_is_printed_all_the_same(inside, tmp_path):
     path = os.fsencode(tmp_path) + b"/b\xffd.png"

@@ -403,6 +403,23 @@ def test_what_does_not_say_which_images_is_refused(data, words):
     assert words in caught.value.message
 
 
+@pytest.mark.parametrize("missing", ["None", "float('nan')", "pandas.NA", "pandas.NaT"])
+def test_a_missing_value_of_a_frame_is_a_missing_label_whatever_stands_for_it(missing):
+    import pandas
+
+    labels = pandas.Series([eval(missing), "cat", "dog"], dtype=object)  # noqa: S307
+    with pytest.raises(DataError, match="1 row has no label"):
+        find_dataset(pandas.DataFrame({"path": ["a", "b", "c"], "label": labels}))
+
+
+def test_columns_by_the_names_of_other_tools_are_asked_about(tmp_path):
+    """They are not taken: a table of predictions has a column `class` too."""
+    (tmp_path / "t.csv").write_text("filename,class\na.jpg,cat\n")
+    with pytest.raises(DataError) as refused:
+        find_dataset(tmp_path / "t.csv")
+    assert "--column-names path=filename,label=class" in refused.value.hint
+
+
 def test_a_frame_without_the_columns_is_refused():
     import pandas
 

@@ -286,6 +286,8 @@ _HOLDERS = frozenset(
     | {"unsorted", "temp", "tmp", "backup", "download", "downloads", "output", "outputs"}
 )
 """Names of folders that hold images of any class."""
+_MISSING = frozenset({"nan", "nat", "null", "n/a", "na", "#n/a", "<na>", "undefined"})
+"""What programs write for a cell without a value; `none` is not among them, which people call classes."""
 _UNNAMED = re.compile(r"(new|untitled|neuer|nouveau|nuova) (folder|ordner|dossier|cartella)( ?\(?\d+\)?)?")
 _COPY = re.compile(r"^copy of | copy( ?\(\d+\))?$| ?\(\d+\)$")
 
@@ -303,6 +305,11 @@ def layout(dataset: Dataset) -> list[Finding]:
             [name for name in dataset.classes if _holds_any_class(plain_name(name))],
             "named like a folder of anything",
             "If the classes are folders inside it, give that folder; if not, name it after what it shows.",
+        ),
+        *_doubtful_names(
+            [name for name in dataset.classes if name.casefold() in _MISSING],
+            "named like a missing value",
+            "If its pictures have no label, leave them out of the table; if it is a class, another name is clearer.",
         ),
         *_variants(dataset.classes),
         *(
@@ -346,7 +353,8 @@ def _variants(classes: Sequence[str]) -> list[Finding]:
     """Classes whose names differ in spelling alone."""
     by_plain_name: dict[str, list[str]] = defaultdict(list)
     for name in classes:
-        by_plain_name[_COPY.sub("", plain_name(name)).strip() or plain_name(name)].append(name)
+        plain = re.sub(r"^(\d+)\.0+$", r"\1", plain_name(name))  # 1.0 is 1 that was stored beside a missing value
+        by_plain_name[_COPY.sub("", plain).strip() or plain].append(name)
     return [
         _finding(
             "warning",

@@ -45,6 +45,7 @@ def before_a_command(
 
 def main() -> None:
     """Run one command; exit code 0 when done, 1 when it failed, 2 for bad input, 128 and the signal's when stopped."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A file name that is not UTF-8, or a terminal that knows no arrows, is no reason to fail.
@@ -89,6 +90,21 @@ def _told_in_words(command: Callable[[], None]) -> None:
         if error.filename is None:
             _drop_output()
         _end(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
+
+
+def _open_closed_streams() -> None:
+    """Give each standard stream that the caller closed, as `>&-` does, the null device: Python has None in its place.
+
+    The first free descriptor goes to the next file that is opened; what a library prints would otherwise land in it.
+    """
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)
 
 
 def _end(words: str, exit_code: int) -> NoReturn:

@@ -300,7 +300,7 @@ def _cell(value: Any, column: str, place: int) -> str:
         value = value.tolist()  # an array
     if isinstance(value, list | tuple | set):
         return text_of(value, column, f"row {place}")
-    if value is None or value != value:  # NaN is a data frame's missing value
+    if value is None or _is_missing(value):
         return ""
     if isinstance(value, str | os.PathLike):
         return os.fspath(value)
@@ -313,6 +313,14 @@ def _cell(value: Any, column: str, place: int) -> str:
             f"row {place}: {column} is a {type(value).__name__}, not text.",
             hint="Store it as text, so that a class has one name only.",
         ) from None
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether it is a missing value: NaN or NaT, which do not equal themselves, or pandas' NA, which cannot say."""
+    try:
+        return bool(value != value)
+    except (TypeError, ValueError):
+        return type(value).__name__ == "NAType"
 
 
 # ---- checking -------------------------------------------------------------------------------------------------------

@@ -35,6 +35,11 @@ NEEDED = ("path", "label")
 ColumnNames = Mapping[str, str] | str | None
 """What `checked_columns` takes."""
 NOTHING_TOLD: Mapping[str, str] = MappingProxyType({})
+_ELSEWHERE = {
+    "path": ("filename", "filepath", "file", "image_path", "img_path", "image_name", "img", "image_id", "id"),
+    "label": ("class", "class_name", "category", "target", "y"),
+}
+"""What columns are called elsewhere; a table that says what was predicted has `class` too, so these are only asked."""
 HINT = "A table needs the columns path,label and may have split, such as:  path,label,split  /  cats/1.jpg,cat,train"
 _JSON_HINT = 'Each line is one object, such as {"file_name": "cats/1.jpg", "label": "cat"}'
 
@@ -156,12 +161,20 @@ def meant_columns(
     found |= {key: name.lower() for key, name in told.items()}
     if missing := [key for key in needed if key not in found]:
         columns = " and no column ".join(missing)
-        raise DataError(f"{source}: no column {columns}; its columns are {first_few(plain, 8) or 'none'}.", hint=HINT)
+        words = f"{source}: no column {columns}; its columns are {first_few(plain, 8) or 'none'}."
+        raise DataError(words, hint=_renaming(plain, missing) or HINT)
     if twice := [name for name in found.values() if plain.count(name) > 1]:
         raise DataError(f"{source}: two columns are called {twice[0]}.", hint="Rename one of them.")
     if "split" in found:
         found.pop("is_valid", None)
     return {key: plain.index(name) for key, name in found.items()}
+
+
+def _renaming(header: Sequence[str], missing: Sequence[str]) -> str:
+    """What to type where other tools' names stand for the missing columns, or an empty string."""
+    meant = {key: next((name for name in _ELSEWHERE.get(key, ()) if name in header), None) for key in missing}
+    pairs = [f"{key}={name}" for key, name in meant.items() if name]
+    return f"If these are meant:  --column-names {','.join(pairs)}" if len(pairs) == len(missing) else ""
 
 
 def text_of(value: Any, column: str, place: str) -> str:

@@ -21,7 +21,7 @@ from relish.models.head import head_names
 from relish.models.hub import default_description, load_from_hub
 from relish.models.registry import ZooName, imagenet_labels, parse_name
 from relish.models.saved_model import DataConfig, ModelDescription, load_model, read_header, says_how_to_build
-from relish.models.weights import fill, read_tensors, shapes_of
+from relish.models.weights import check_finite, fill, read_tensors, shapes_of, unwrapped
 
 EMBEDDED = "embedded"
 
@@ -162,7 +162,8 @@ def _gluon_name(source: str | None, path: Path) -> str | None:
 
 
 def _fill_named(path: Path, known: ModelDescription) -> tuple[nn.Module, ModelDescription]:
-    tensors = read_tensors(path)
+    tensors = unwrapped(read_tensors(path))
+    check_finite(tensors, str(path))
     outputs = _outputs_of(known, shapes_of(tensors))
     # A head of as many outputs as the published one has is taken to have the published one's classes.
     same = outputs == known.num_classes == 1000

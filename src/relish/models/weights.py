@@ -4,6 +4,7 @@ Reads `.safetensors`, and `.pth`/`.pt` state dicts of torchvision or timm. A pic
 `.pth` files go through torch's reader for plain tensors only. Floating-point tensors become float32.
 """
 
+import argparse
 import pickle
 import re
 import warnings
@@ -19,9 +20,14 @@ from torch import Tensor, nn
 
 from relish.core.errors import ModelError
 from relish.core.runtime import raise_if_no_memory
+from relish.data.image_files import kind_of
 
 Tensors = dict[str, Tensor]
 
+_WRAPPERS = frozenset(["module", "_orig_mod", "model", "net", "network"])
+"""What DataParallel, `torch.compile`, Lightning and people's own classes put before every name."""
+_HEAD = 512
+"""Bytes of a file's start that say what it is."""
 _SHOWN = 4
 """Names listed for each kind of mismatch; the rest is counted."""
 
@@ -65,6 +71,7 @@ def _read_safetensors(path: Path) -> Tensors:
         return dict(safetensors.torch.load_file(path))
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         raise_if_no_memory(error, f"to load {path}")
+        _refuse_other_files(path)
         raise broken_file(path, error) from error
 
 
@@ -79,11 +86,13 @@ def broken_file(path: Path, error: BaseException) -> ModelError:
 
 def _read_pickle(path: Path) -> Tensors:
     try:
-        with warnings.catch_warnings():
+        # timm's own checkpoints hold the arguments of their training: a Namespace only keeps values, and runs nothing.
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             # torch warns of what it refuses just below.
             warnings.simplefilter("ignore")
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        _refuse_other_files(path)
         raise ModelError(
             f"{path}: holds pickled Python objects, which could run code when read, or is cut short.",
             hint="Save only the tensors, torch.save(model.state_dict(), FILE), or better as safetensors.",
@@ -91,11 +100,20 @@ def _read_pickle(path: Path) -> Tensors:
     # What a damaged archive raises depends on where the damage is.
     except Exception as error:
         raise_if_no_memory(error, f"to load {path}")
+        _refuse_other_files(path)
         raise ModelError(
             f"{path}: is not a file of weights that torch can read ({type(error).__name__}).",
             hint="Give safetensors, or a state dict saved by torch.save; it may have been cut short.",
         ) from error
     return _state_dict_in(path, found)
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Call a file that cannot be read what it is, where its first bytes are those of something else, as a web page."""
+    head = read_bytes(path, _HEAD)
+    kind = kind_of(head, whole=len(head) < _HEAD)
+    if not head.startswith((b"PK", b"\x80")) and not kind.startswith("binary file"):
+        raise ModelError(f"{path}: holds no weights ({kind}).", hint="Get the file of weights itself.")
 
 
 def _state_dict_in(path: Path, found: Any) -> Tensors:
@@ -110,11 +128,30 @@ def _state_dict_in(path: Path, found: Any) -> Tensors:
             f"{path}: holds more than tensors, such as {', '.join(others[:_SHOWN])}.",
             hint='Save the state dict alone, or under the key "state_dict" or "model".',
         )
-    tensors = {str(name): value for name, value in found.items()}
-    # What DataParallel puts before every name.
-    if tensors and all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return {str(name): value for name, value in found.items()}
+
+
+def unwrapped(tensors: Tensors) -> Tensors:
+    """The tensors without what a wrapper put before every name, such as `_orig_mod.module.`."""
+    while tensors and len(first := {name.partition(".")[0] for name in tensors}) == 1 and first <= _WRAPPERS:
+        tensors = {name.partition(".")[2]: tensor for name, tensor in tensors.items()}
     return tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor], told: str) -> None:
+    """Refuse weights that hold NaN or infinity, which no learning rate mends.
+
+    Args:
+        told: what to call the tensors in an error, such as the file's path.
+
+    Raises:
+        ModelError: some do; the first tensors are named.
+    """
+    if bad := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
+        raise ModelError(
+            f"{told}: {_told('NaN or infinity in', bad, str)}.",
+            hint="The training that it comes from went astray: take an earlier checkpoint.",
+        )
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, told: str, network_name: str) -> None:
