@@ -13,17 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from relish.core.errors import DataError, ImageError
-from relish.data.dataset import (
-    TEST,
-    TRAIN,
-    VALIDATION,
-    WHOLE,
-    Dataset,
-    first_few,
-    label_by_name,
-    name_below,
-    plural,
-)
+from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset, first_few, label_by_name, name_below, plural
 from relish.data.image_files import is_image_name, kind_of_file, unreadable_reason
 from relish.data.layout import (
     BROKEN_LINK,
@@ -32,13 +22,15 @@ from relish.data.layout import (
     Found,
     Listing,
     NoImages,
+    Tree,
     annotation_marks,
     folder_label,
     is_junk,
+    names_of,
     not_class_folders,
     printable,
 )
-from relish.data.split_folders import Layout, Tree, inside_split, read_layout
+from relish.data.split_folders import Layout, inside_split, read_layout
 from relish.data.split_names import SplitNames, is_sidecar, is_unlabelled, option_text, split_words
 
 
@@ -65,15 +57,15 @@ def index_folder(
         raise DataError(f"{source}: the folder {problem}.", hint="Check its name and who may read it.")
     layout = read_layout(tree, split_names)
     notes.messages += layout.notes
-    for listing in layout.passed:
+    top = layout.top
+    for listing in tree.above(top):
         notes.add_unused(listing)
-        beside = [f for f in tree.with_images(listing) if not layout.top.folder.is_relative_to(f)]
+        beside = [folder for folder in tree.with_images(listing.folder) if not top.is_relative_to(folder)]
         notes.messages += [_left_out(tree, folder) for folder in beside]
     if layout.splits:
         images = _from_splits(tree, layout, split_names, notes)
     else:
-        images = {WHOLE: _from_classes(tree, layout.top, notes, split_names)}
-    top = layout.top.folder
+        images = {WHOLE: _from_classes(tree, top, notes, split_names)}
     warnings = notes.warnings(top, root)
     return label_by_name(images, name=name, source=source, root=top, warnings=warnings, learnable=learnable)
 
@@ -123,31 +115,30 @@ class _Notes:
 
 def _from_splits(tree: Tree, layout: Layout, told: SplitNames, notes: _Notes) -> dict[str, dict[str, list[Path]]]:
     """Split to class name to images."""
-    notes.add_unused(layout.top)
+    notes.add_unused(tree.listing(layout.top))
     notes.messages += [_left_out(tree, folder, told) for folder in layout.left_out]
     notes.messages += [_how_to_use(folder, layout) for folder in layout.alike]
-    images: dict[str, dict[str, list[Path]]] = {}
-    for split, listings in layout.splits.items():
-        images[split] = defaultdict(list)
-        for listing in listings:
-            for name, paths in _from_classes(tree, listing, notes).items():
+    images: dict[str, dict[str, list[Path]]] = {split: defaultdict(list) for split in layout.splits}
+    for split, folders in layout.splits.items():
+        for folder in folders:
+            for name, paths in _from_classes(tree, folder, notes).items():
                 images[split][name] += paths
-    for listing in layout.unlabelled:
-        notes.add_unused(listing)
-        name = printable(name_below(listing.folder, layout.top.folder))
-        notes.messages.append(f"{name} has no class folders: it is not used.")
+    for folder in layout.unlabelled:
+        notes.add_unused(tree.listing(folder))
+        notes.messages.append(f"{printable(name_below(folder, layout.top))} has no class folders: it is not used.")
     return images
 
 
 def _left_out(tree: Tree, folder: Path, told: SplitNames = None) -> str:
-    name, count = printable(folder.name), plural(len(tree.below(folder).images), "picture")
+    name, why = printable(folder.name), "is not the name of a split: left out"
     if isinstance(told, Mapping):
-        return f"{name} is not in --split-names: left out ({count})."
-    if is_unlabelled(name) and not tree.with_images(inside_split(tree, folder)):
+        why = "is not in --split-names: left out"
+    elif is_sidecar(name):
+        why = "is not a folder of classes or a split, by its name: left out"
+    count = plural(len(tree.below(folder).images), "picture")
+    if not isinstance(told, Mapping) and is_unlabelled(name) and not tree.with_images(inside_split(tree, folder)):
         return f"{name} holds {count} without labels: left out."
-    if is_sidecar(name):
-        return f"{name} is not a folder of classes or a split, by its name: left out ({count})."
-    return f"{name} is not the name of a split: left out ({count})."
+    return f"{name} {why} ({count})."
 
 
 def _how_to_use(folder: Path, layout: Layout) -> str:
@@ -157,61 +148,53 @@ def _how_to_use(folder: Path, layout: Layout) -> str:
     return f"If {printable(folder.name)} is a split: --split-names {option_text({**named, free: [folder.name]})}"
 
 
-def _from_classes(tree: Tree, top: Listing, notes: _Notes, told: SplitNames = None) -> dict[str, list[Path]]:
+def _from_classes(tree: Tree, top: Path, notes: _Notes, told: SplitNames = None) -> dict[str, list[Path]]:
     """Class name to images, including those in folders further down."""
-    found = {folder: tree.below(folder) for folder in top.folders}
+    listing = tree.listing(top)
     if told is None:
-        _refuse_other_layouts(tree, top, found)
-    notes.add_unused(top)
-    for folder in [folder for folder in found if not found[folder].images and is_sidecar(folder.name)]:
-        notes.messages.append(f"{printable(folder.name)} holds no pictures: left out.")
-        del found[folder]
-    by_class: dict[str, list[Path]] = {}
-    for folder, content in found.items():
-        by_class.setdefault(folder_label(folder), []).extend(content.images)
+        _refuse_other_layouts(tree, listing)
+    notes.add_unused(listing)
+    by_class: dict[str, list[Path]] = defaultdict(list)
+    for folder in listing.folders:
+        content = tree.below(folder)
+        if not content.images and is_sidecar(folder.name):
+            notes.messages.append(f"{printable(folder.name)} holds no pictures: left out.")
+            continue
+        by_class[folder_label(folder)] += content.images
         notes.add_class(content)
-    _warn_of_nested_folders(tree, found, notes)
+    notes.messages += _nested_folders([tree.listing(folder) for folder in tree.with_images(top)])
     return by_class
 
 
-def _refuse_other_layouts(tree: Tree, top: Listing, found: Mapping[Path, Found]) -> None:
+def _refuse_other_layouts(tree: Tree, top: Listing) -> None:
     names = {folder.name.lower(): folder for folder in top.folders}
-    empty = [folder for folder in top.folders if not found[folder].images]
-    boxes = not all(is_sidecar(folder.name) for folder in empty) and annotation_marks(
-        top.folder, tree.below(top.folder)
-    )
+    empty = [folder for folder in top.folders if not tree.below(folder).images]
+    only_sidecars = all(is_sidecar(folder.name) for folder in empty)
+    boxes = not only_sidecars and annotation_marks(top.folder, tree.below(top.folder))
     if len(empty) == len(top.folders) or ("images" in names and names.get("labels") in empty) or boxes:
-        raise not_class_folders(tree.source, top.folder)
+        raise not_class_folders(tree, top.folder)
     inner = [split_words(f.name for f in tree.listing(folder).folders) for folder in top.folders]
-    if len(top.folders) > 1 and all(TRAIN in split_of.values() for split_of in inner):
-        _refuse_splits_inside(tree, top)
+    if len(inner) > 1 and all(TRAIN in split_of.values() for split_of in inner):
+        first = printable(top.folders[0].name)
+        raise DataError(
+            f"{tree.source}: each class folder ({names_of(top.folders)}) holds split folders.",
+            hint=f"Turn it inside out: train/{first}, test/{first}; or give a table (.csv) with the columns "
+            "path,label,split.",
+        )
 
 
-def _refuse_splits_inside(tree: Tree, top: Listing) -> None:
-    first = printable(top.folders[0].name)
-    names = first_few([printable(folder.name) for folder in top.folders])
-    raise DataError(
-        f"{tree.source}: each class folder ({names}) holds split folders.",
-        hint=f"Turn it inside out: train/{first}, test/{first}; or give a table (.csv) with the columns "
-        "path,label,split.",
-    )
-
-
-def _warn_of_nested_folders(tree: Tree, found: Mapping[Path, Found], notes: _Notes) -> None:
-    """Folders of folders may be one class per patient or day, or the root may be one level too high."""
-    nested = [tree.listing(folder) for folder, content in found.items() if content.images]
-    if not all(len(listing.folders) > 1 and not listing.images for listing in nested):
-        return
-    first, *others = [printable(listing.folder.name) for listing in nested]
-    inner = first_few([f'"{printable(f.name)}"' for f in nested[0].folders])
-    advice = f"give the folder {first} instead."
-    if others and len({tuple(f.name for f in listing.folders) for listing in nested}) == 1:
+def _nested_folders(classes: Sequence[Listing]) -> list[str]:
+    """What to say of folders of folders: one class per patient or day, or the root is one level too high."""
+    if not all(len(listing.folders) > 1 and not listing.images for listing in classes):
+        return []
+    first = printable(classes[0].folder.name)
+    inner = first_few([f'"{printable(folder.name)}"' for folder in classes[0].folders])
+    advice = f"give the folder {first} instead"
+    if len(classes) > 1 and len({tuple(f.name for f in listing.folders) for listing in classes}) == 1:
         # Three versions of each image, or splits by names of their own.
-        advice = f"give the folder {first} instead, or say which folder is which split: --split-names train={first},…"
-    notes.messages.append(
-        f'class folders hold folders, not pictures: {inner} all count as class "{first}". If they are the classes, '
-        + advice
-    )
+        advice += f", or say which folder is which split: --split-names train={first},…"
+    words = f'class folders hold folders, not pictures: {inner} all count as class "{first}". If they are the classes, '
+    return [f"{words}{advice}."]
 
 
 # ---- walking through folders of any size ----------------------------------------------------------------------------

@@ -6,9 +6,9 @@ that the caller can report it.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 
 from relish.core.errors import DataError, one_line
@@ -67,9 +67,7 @@ def list_folder(folder: Path) -> Listing:
     files: dict[Path, str | None] = {}
     try:
         with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda e: e.name):
-                if is_junk(entry.name):
-                    continue
+            for entry in sorted((e for e in entries if not is_junk(e.name)), key=lambda e: e.name):
                 kind = _kind(entry)
                 if kind == FOLDER:
                     folders.append(folder / entry.name)
@@ -142,6 +140,29 @@ def _identity(folder: Path) -> tuple[int, int] | Path:
     return status.st_dev, status.st_ino
 
 
+class Tree:
+    """Folders, each read once."""
+
+    def __init__(self, root: Path, source: str) -> None:
+        self.root, self.source = root, source
+        """Where it begins, and what the user calls that."""
+        self.listing = cache(list_folder)
+        self.below = cache(lambda folder: everything_below(folder, self.listing))
+
+    def address(self, path: Path) -> str:
+        """What to type for a file or a folder in it: the real one where the source is an archive or an address."""
+        given = Path(self.source).expanduser()
+        return printable(path if given.is_file() or "://" in self.source else given / path.relative_to(self.root))
+
+    def with_images(self, folder: Path) -> list[Path]:
+        """The folders in this one that have images, at whatever depth."""
+        return [inner for inner in self.listing(folder).folders if self.below(inner).images]
+
+    def above(self, folder: Path) -> list[Listing]:
+        """The folders that this one lies in, from the root down."""
+        return [self.listing(self.root / above) for above in reversed(folder.relative_to(self.root).parents)]
+
+
 def folder_label(folder: Path) -> str:
     """The label that a class folder gives its images, as it is spelt there.
 
@@ -158,12 +179,9 @@ def printable(path: Path | str) -> str:
     return one_line(path)
 
 
-def path_to_type(source: str, path: Path) -> str:
-    """A path below what the user gave, as one can type it: the real one where that is an archive or an address."""
-    given = Path(source).expanduser()
-    if path.is_relative_to(given.absolute()):
-        return printable(os.path.normpath(given / path.relative_to(given.absolute())))
-    return printable(path if given.exists() or "://" in source else given / path.name)
+def names_of(paths: Iterable[Path], shown: int = 3) -> str:
+    """The names of the first few files or folders, as they can be shown."""
+    return first_few([printable(path.name) for path in paths], shown)
 
 
 @dataclass
@@ -182,51 +200,45 @@ class NoImages:
     def sentence(self) -> str:
         """Such as `a.txt, b.txt are not pictures (text file 2): left out.`"""
         count = self.kinds.total()
-        rest = f" and {count - 3:,} more" if count > 3 else ""
-        names = f"{count:,} files, " * (count > 3) + ", ".join(self.names) + rest
-        kinds = first_few([f"{kind} {number:,}" for kind, number in self.kinds.most_common()], 5)
         if count == 1:
-            return f"{names} is not a picture ({next(iter(self.kinds))}): left out."
-        return f"{names} are not pictures ({kinds}): left out."
+            return f"{self.names[0]} is not a picture ({next(iter(self.kinds))}): left out."
+        files, rest = (f"{count:,} files, ", f" and {count - 3:,} more") if count > 3 else ("", "")
+        kinds = first_few([f"{kind} {number:,}" for kind, number in self.kinds.most_common()], 5)
+        return f"{files}{', '.join(self.names)}{rest} are not pictures ({kinds}): left out."
 
 
-def not_class_folders(source: str, top: Path, *further: str) -> DataError:
+def not_class_folders(tree: Tree, top: Path, *further: str) -> DataError:
     """The error for a folder without class folders: what it holds, and the one change that mends it.
 
     Args:
         further: other advice, a line each.
     """
-    found, listing = everything_below(top), list_folder(top)
-    tables = [p for p in found.others if p.suffix.lower() in TABLE_SUFFIXES]
-    if any(p.suffix.lower() == ".arrow" for p in found.others):
+    found, contents = tree.below(top), _contents(tree.listing(top), tree.below(top))
+    tables = [path for path in found.others if path.suffix.lower() in TABLE_SUFFIXES]
+    if any(path.suffix.lower() == ".arrow" for path in found.others):
         return DataError(
-            f"{source}: a dataset as `datasets` saves it to disk, in Arrow files, which relish does not read.",
+            f"{tree.source}: a dataset as `datasets` saves it to disk, in Arrow files, which relish does not read.",
             hint='Write each split as Parquet, such as  load_from_disk("pets")["train"].to_parquet("train.parquet")  '
             "and give the folder of these.",
         )
     if not found.images:
         return DataError(
-            f"{source}: no pictures found ({_contents(listing, found)}).",
+            f"{tree.source}: no pictures found ({contents}).",
             hint="Pictures are JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000, PPM or HEIC; one folder per class.",
         )
-    marks = annotation_marks(top, found)
-    if marks:
+    if marks := annotation_marks(top, found):
         return DataError(
-            f"{source}: this looks like a dataset with boxes or several labels a picture, not one folder per class.\n"
-            f"  found: {_contents(listing, found)}; {marks}",
+            f"{tree.source}: this looks like a dataset with boxes or several labels a picture, not one folder per "
+            f"class.\n  found: {contents}; {marks}",
             hint="relish gives a whole picture one label: write a table with the columns path,label (and split, if "
             "you have one) and give that instead.",
         )
-    advice = table_advice(tables, found.images, partial(path_to_type, source))
+    advice = table_advice(tables, found.images, tree.address)
     if not advice and tables:
-        advice = f"If {tables[0].name} has the columns path,label, give it instead: {path_to_type(source, tables[0])}"
-    if not advice:
-        advice = (
-            f"Put the pictures of each class into a folder of its own ({top.name}/cat, {top.name}/dog), or give a "
-            "table (.csv) with the columns path,label."
-        )
-    hint = "\n  ".join([advice, *further])
-    return DataError(f"{source}: pictures without class folders.\n  found: {_contents(listing, found)}", hint=hint)
+        advice = f"If {tables[0].name} has the columns path,label, give it instead: {tree.address(tables[0])}"
+    classes = f"Put the pictures of each class into a folder of its own ({top.name}/cat, {top.name}/dog), or give a "
+    hint = "\n  ".join([advice or classes + "table (.csv) with the columns path,label.", *further])
+    return DataError(f"{tree.source}: pictures without class folders.\n  found: {contents}", hint=hint)
 
 
 def annotation_marks(top: Path, found: Found) -> str:
@@ -236,24 +248,19 @@ def annotation_marks(top: Path, found: Found) -> str:
     if beside:
         first = printable(name_below(beside[0], top))
         return f"{len(beside):,} {beside[0].suffix} files named like pictures, such as {first}"
-    lists = [p for p in found.others if _is_annotation_list(p)]
-    return printable(name_below(lists[0], top)) if lists else ""
+    return next((printable(name_below(path, top)) for path in found.others if _is_annotation_list(path)), "")
 
 
 def _is_annotation_list(path: Path) -> bool:
-    named = path.name.lower()
-    is_named = "annotation" in path.parent.name.lower() or "annotation" in named or named.startswith("instances_")
-    return named == "_classes.csv" or (path.suffix.lower() in {".json", ".xml"} and is_named)
+    name = path.name.lower()
+    is_named = "annotation" in f"{path.parent.name.lower()}/{name}" or name.startswith("instances_")
+    return name == "_classes.csv" or (path.suffix.lower() in {".json", ".xml"} and is_named)
 
 
 def _contents(listing: Listing, found: Found) -> str:
     endings = Counter(path.suffix.lower() or "files without an ending" for path in found.others)
-    parts = [f"{plural(len(listing.folders), 'folder')} ({_names(listing.folders)})"] * bool(listing.folders)
+    parts = [f"{plural(len(listing.folders), 'folder')} ({names_of(listing.folders, 4)})"] * bool(listing.folders)
     parts += [plural(len(found.images), "picture")] * bool(found.images)
     parts += [f"{count:,} {ending}" for ending, count in endings.most_common(4)]
     parts += [f"{printable(path.name)} {reason}" for path, reason in found.unreadable[:2]]
     return ", ".join(parts) or "the folder is empty"
-
-
-def _names(paths: Sequence[Path], shown: int = 4) -> str:
-    return ", ".join(printable(p.name) for p in paths[:shown]) + (", …" if len(paths) > shown else "")

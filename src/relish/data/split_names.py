@@ -32,8 +32,8 @@ SHORT = {"tr": TRAIN, "tra": TRAIN, "va": VALIDATION, "vl": VALIDATION, "te": TE
 ELSE = {"eval": VALIDATION, "evaluation": VALIDATION, "trainval": "", "trainvalid": ""}
 """What these words mean where another folder means their split too; `trainval` then repeats others: it is no split."""
 UNLABELLED = frozenset(
-    {"pred", "preds", "predict", "prediction", "predictions", "inference", "submission", "submissions"}
-    | {"unlabeled", "unlabelled", "unlabel", "unknown", "unsupervised"}
+    {"pred", "preds", "predict", "prediction", "predictions", "inference", "submission", "submissions", "unlabel"}
+    | {"unlabeled", "unlabelled", "unknown", "unsupervised"}
 )
 """Words of folders beside splits that hold images without labels."""
 NEUTRAL = frozenset(
@@ -42,24 +42,8 @@ NEUTRAL = frozenset(
 )
 """Words that say nothing about which split a folder is."""
 HOLDERS = frozenset(
-    {
-        "image",
-        "images",
-        "img",
-        "imgs",
-        "picture",
-        "pictures",
-        "photo",
-        "photos",
-        "pics",
-        "jpg",
-        "jpeg",
-        "jpegs",
-        "png",
-        "pngs",
-        "jpegimages",
-    }
-    | {"data", "dataset", "datasets", "class", "classes", "object", "objects", "categories"}
+    {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "pics", "jpg", "jpeg", "jpegs", "png"}
+    | {"pngs", "jpegimages", "data", "dataset", "datasets", "class", "classes", "object", "objects", "categories"}
 )
 """Words of folders that hold those of all classes."""
 SIDECARS = frozenset(
@@ -76,22 +60,20 @@ Frame = tuple[tuple[str, ...], tuple[str, ...]]
 PLAIN: Frame = ((), ())
 
 
+_TOGETHER = re.compile("({0})({1})|({1})({0})".format("|".join(SPLIT_WORDS), "|".join(NEUTRAL)))
+
+
 def words_of(name: str) -> list[str]:
-    """The words of a folder's name: `Seg_trainSet2` has seg, train, set."""
+    """The words of a folder's name: `Seg_trainSet2` and `seg_trainset` have seg, train, set."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFC", name))
-    return [part for word in re.findall(r"[^\W\d_]+", spaced) for part in _taken_apart(word.casefold())]
+    words = [word.casefold() for word in re.findall(r"[^\W\d_]+", spaced)]
+    together = [(word, _TOGETHER.fullmatch(word)) for word in words]
+    return [part for word, match in together for part in (match.groups() if match else [word]) if part]
 
 
-def _taken_apart(word: str) -> tuple[str, ...]:
-    """`trainset` as train, set; other words as they are."""
-    if word in SPLIT_WORDS:
-        return (word,)
-    for neutral in NEUTRAL:
-        if word.endswith(neutral) and word.removesuffix(neutral) in SPLIT_WORDS:
-            return word.removesuffix(neutral), neutral
-        if word.startswith(neutral) and word.removeprefix(neutral) in SPLIT_WORDS:
-            return neutral, word.removeprefix(neutral)
-    return (word,)
+def splits_in(name: str) -> set[str]:
+    """The splits that words of a name mean, whatever stands around them, short words included."""
+    return {split for word in words_of(name) if (split := SPLIT_WORDS.get(word) or SHORT.get(word))}
 
 
 def holds_any_class(name: str) -> bool:
@@ -136,8 +118,7 @@ def split_series(names: Sequence[str]) -> list[dict[str, str]]:
     groups = []
     for frame, word_of in framed.items():
         split_of = _settled({name: word for name, word in word_of.items() if word in SPLIT_WORDS})
-        is_series = len({SPLIT_WORDS.get(word) for word in word_of.values()}) > 1
-        if split_of and (frame == PLAIN or is_series):
+        if split_of and (frame == PLAIN or len({SPLIT_WORDS.get(word) for word in word_of.values()}) > 1):
             groups.append(split_of)
     return groups
 
@@ -160,14 +141,10 @@ def _readings(name: str) -> list[tuple[Frame, str]]:
 
 def _written_together(name: str) -> list[tuple[Frame, str]]:
     """`segtrain` as seg around train; only a series is believed."""
-    found: dict[Frame, str] = {}
-    for word in sorted(SPLIT_WORDS, key=len):
-        before, behind = name.removesuffix(word), name.removeprefix(word)
-        if before not in (name, "", *NEGATIONS):
-            found[(before,), ()] = word
-        if behind not in (name, ""):
-            found[(), (behind,)] = word
-    return list(found.items())
+    before = [(name.removesuffix(word), word) for word in SPLIT_WORDS if name.endswith(word)]
+    behind = [(name.removeprefix(word), word) for word in SPLIT_WORDS if name.startswith(word)]
+    found: list[tuple[Frame, str]] = [(((rest,), ()), word) for rest, word in before if rest not in ("", *NEGATIONS)]
+    return found + [(((), (rest,)), word) for rest, word in behind if rest]
 
 
 def _settled(word_of: Mapping[str, str]) -> dict[str, str]:
