@@ -394,6 +394,14 @@ def test_a_standard_stream_that_the_caller_closed_is_no_failure(closed, out):
     assert bool(ended.stdout) == bool(out)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a current folder cannot be removed there")
+def test_a_current_folder_that_was_removed_is_told(tmp_path):
+    command = 'mkdir gone && cd gone && rmdir ../gone && exec "$0" -m relish show x'
+    ended = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: the current folder is not there any more")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 def test_a_name_that_is_not_utf8_is_printed_all_the_same(inside, tmp_path):
     path = os.fsencode(tmp_path) + b"/b\xffd.png"

@@ -243,6 +243,11 @@ def test_what_is_no_model_is_refused_in_words(tmp_path, content):
     assert "is not an ONNX model" in refused("predict", path, path)
 
 
+def test_a_pointer_in_the_place_of_a_model_is_called_one(tmp_path):
+    (tmp_path / "x.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    assert "Git LFS pointer" in refused("predict", tmp_path / "x.onnx", tmp_path / "x.onnx")
+
+
 def test_somebody_elses_model_is_refused(tmp_path):
     x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy")
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])

@@ -63,6 +63,10 @@ def main() -> None:
 
 def _command() -> None:
     try:
+        os.getcwd()  # libraries look for files beside it, and end the process where it is gone
+    except FileNotFoundError:
+        _end("the current folder is not there any more: it was removed.\n  Go to another one.", 2)
+    try:
         with escaped_output():
             app(prog_name="relish")
     except SystemExit as ended:

@@ -28,8 +28,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on a clean exit it becomes `target`, on an error it vanishes.
 
     Raises:
-        WriteFailed: the folder cannot be made or written to, or the disk is full.
+        WriteFailed: the folder cannot be made or written to, the disk is full, or `target` is a device or a
+            pipe, whose place no file may take.
     """
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise cannot_write(target, OSError("it is a device or a pipe"), "Name a file.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")

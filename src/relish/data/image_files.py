@@ -264,6 +264,10 @@ _OTHER_KINDS: tuple[tuple[bytes, str], ...] = (
 )
 
 
+_HEAD = 512
+"""Bytes of a file's start that say what it is."""
+
+
 def kind_of(head: bytes, *, whole: bool) -> str:
     """What to call a file, such as `HTML page`, with what to do about it where that is short.
 
@@ -287,6 +291,21 @@ def kind_of(head: bytes, *, whole: bool) -> str:
     if not any(head):
         return "nothing but zero bytes"
     return _text_kind(head, whole) or "binary file of an unknown kind"
+
+
+def other_kind(path: Path) -> str:
+    """What a file is that was taken for a model, such as `HTML page`; empty for what a model may look like.
+
+    Args:
+        path: a file that could not be read as a model.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return ""
+    kind = kind_of(head, whole=len(head) < _HEAD)
+    return "" if head.startswith((b"PK", b"\x80")) or kind.startswith("binary file") else kind
 
 
 def _unread_image(head: bytes) -> str:

@@ -19,6 +19,7 @@ from relish.core.runtime import raise_if_no_memory
 from relish.data.dataset import class_name
 from relish.data.depth import ValueRange
 from relish.data.image import ImageSource, open_image
+from relish.data.image_files import other_kind
 from relish.evaluation.prediction import HEADER_KEY, Decision, Prediction, decision_from, predictions
 
 SUFFIX = ".onnx"
@@ -216,6 +217,7 @@ def session(model: Path | bytes, *, threads: int = 0) -> Any:
         name = str(model) if isinstance(model, Path) else "the model"
         raise_if_no_memory(error, f"to load {name}")
         reason = (str(error).strip().splitlines() or ["unreadable"])[0][:160]
+        reason = (isinstance(model, Path) and other_kind(model)) or reason
         raise ModelError(
             f"{name}: is not an ONNX model that can be loaded ({reason}).", hint="Export it again."
         ) from error

@@ -20,14 +20,12 @@ from torch import Tensor, nn
 
 from relish.core.errors import ModelError
 from relish.core.runtime import raise_if_no_memory
-from relish.data.image_files import kind_of
+from relish.data.image_files import other_kind
 
 Tensors = dict[str, Tensor]
 
 _WRAPPERS = frozenset(["module", "_orig_mod", "model", "net", "network"])
 """What DataParallel, `torch.compile`, Lightning and people's own classes put before every name."""
-_HEAD = 512
-"""Bytes of a file's start that say what it is."""
 _SHOWN = 4
 """Names listed for each kind of mismatch; the rest is counted."""
 
@@ -71,17 +69,22 @@ def _read_safetensors(path: Path) -> Tensors:
         return dict(safetensors.torch.load_file(path))
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         raise_if_no_memory(error, f"to load {path}")
-        _refuse_other_files(path)
         raise broken_file(path, error) from error
 
 
 def broken_file(path: Path, error: BaseException) -> ModelError:
     """The error for a safetensors file that cannot be read."""
+    if kind := other_kind(path):
+        return _no_weights(path, kind)
     reason = (str(error).splitlines() or ["unreadable"])[0][:120]
     return ModelError(
         f"{path}: is not a whole safetensors file ({reason}).",
         hint="It may have been cut short: fetch or save it again.",
     )
+
+
+def _no_weights(path: Path, kind: str) -> ModelError:
+    return ModelError(f"{path}: holds no weights ({kind}).", hint="Get the file of weights itself.")
 
 
 def _read_pickle(path: Path) -> Tensors:
@@ -92,7 +95,8 @@ def _read_pickle(path: Path) -> Tensors:
             warnings.simplefilter("ignore")
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        _refuse_other_files(path)
+        if kind := other_kind(path):
+            raise _no_weights(path, kind) from error
         raise ModelError(
             f"{path}: holds pickled Python objects, which could run code when read, or is cut short.",
             hint="Save only the tensors, torch.save(model.state_dict(), FILE), or better as safetensors.",
@@ -100,20 +104,13 @@ def _read_pickle(path: Path) -> Tensors:
     # What a damaged archive raises depends on where the damage is.
     except Exception as error:
         raise_if_no_memory(error, f"to load {path}")
-        _refuse_other_files(path)
+        if kind := other_kind(path):
+            raise _no_weights(path, kind) from error
         raise ModelError(
             f"{path}: is not a file of weights that torch can read ({type(error).__name__}).",
             hint="Give safetensors, or a state dict saved by torch.save; it may have been cut short.",
         ) from error
     return _state_dict_in(path, found)
-
-
-def _refuse_other_files(path: Path) -> None:
-    """Call a file that cannot be read what it is, where its first bytes are those of something else, as a web page."""
-    head = read_bytes(path, _HEAD)
-    kind = kind_of(head, whole=len(head) < _HEAD)
-    if not head.startswith((b"PK", b"\x80")) and not kind.startswith("binary file"):
-        raise ModelError(f"{path}: holds no weights ({kind}).", hint="Get the file of weights itself.")
 
 
 def _state_dict_in(path: Path, found: Any) -> Tensors:
