@@ -270,6 +270,11 @@ def _members(archive: Path, limits: _Limits) -> Generator[_Member, None, None]:
                 raise DataError(f"{archive}: --zip-encoding belongs to a zip, and this is none.", hint="Omit it.")
             else:
                 yield from _tar_members(raw, start)
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{archive}: a name in it is marked as UTF-8 and is none ({ascii(error.object)[2:-1][:200]}).",
+            hint="Pack it anew, or unpack it yourself and give the folder.",
+        ) from error
     except DAMAGE as error:
         raise DataError(
             f"{archive}: not a .zip or .tar archive, or a truncated or damaged one ({error}).",
@@ -279,7 +284,7 @@ def _members(archive: Path, limits: _Limits) -> Generator[_Member, None, None]:
 
 def _zip_members(raw: IO[bytes], archive: Path, limits: _Limits) -> Iterator[_Member]:
     counted = _zip_count(raw)
-    with _opened_zip(raw, archive) as opened:
+    with zipfile.ZipFile(raw) as opened:
         members = opened.infolist()
         if counted is not None and counted != len(members) % 2**16:
             raise zipfile.BadZipFile(f"it lists {len(members)} of {counted} members")
@@ -290,16 +295,6 @@ def _zip_members(raw: IO[bytes], archive: Path, limits: _Limits) -> Iterator[_Me
         for info, name in zip(members, names, strict=True):
             opener, path = partial(opened.open, info), name.replace("\\", "/")  # as programs on Windows write folders
             yield _Member(name, path, _zip_kind(info, path), info.file_size, info.compress_size, opener)
-
-
-def _opened_zip(raw: IO[bytes], archive: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(raw)
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{archive}: a name in it is marked as UTF-8 and is none ({ascii(error.object)[2:-1][:200]}).",
-            hint="Pack it anew, or unpack it yourself and give the folder.",
-        ) from error
 
 
 def _zip_count(raw: IO[bytes]) -> int | None:
@@ -332,7 +327,7 @@ def _tar_members(raw: IO[bytes], start: bytes) -> Iterator[_Member]:
             behind = 0
             while (info := opened.next()) is not None:
                 packed, behind = raw.tell() - behind, raw.tell()
-                content = partial(_tar_content, opened, info)
+                content = cast(Callable[[], IO[bytes]], partial(opened.extractfile, info))  # of a file, there is one
                 yield _Member(info.name, info.name, _tar_kind(info), info.size, packed, content)
                 opened.members.clear()  # type: ignore[attr-defined]  # tarfile would keep them all
             stream.expect_end()
@@ -346,13 +341,6 @@ def _tar_kind(info: tarfile.TarInfo) -> str:
     if info.issparse() or not (info.isreg() or info.isdir()):
         return "of an unusual kind"
     return "folder" if info.isdir() else "file"
-
-
-def _tar_content(opened: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    content = opened.extractfile(info)
-    if content is None:
-        raise tarfile.ReadError("it has no content")
-    return content
 
 
 def _decompressed(raw: IO[bytes], start: bytes) -> IO[bytes]:

@@ -85,42 +85,37 @@ _UNPACK = "Unpack it and give the folder, or pack it as .zip or .tar.gz."
 _TABLE = "Save it as CSV (UTF-8) with the columns path,label and give that."
 _LABELS = "Write the labels as a table (.csv) with the columns path,label, and split if there are any, and give that."
 _FOLDER = "Give the folder that holds the pictures."
-_BYTES: tuple[tuple[bytes, str, str], ...] = (
-    (b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
-    *((start, "packed by Zstandard", _UNPACK) for start in (b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18")),
-    (b"\x04\x22\x4d\x18", "packed by LZ4", _UNPACK),
-    (b"LZIP", "packed by lzip", _UNPACK),
-    (b"\x1f\x9d", "packed by compress", _UNPACK),
-    (b"MSCF\0\0\0\0", "a cabinet archive", _UNPACK),
-    (b"xar!", "a xar archive", _UNPACK),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a document of an old Office, such as .xls", _TABLE),
-    (b"PAR1", "a Parquet table under another name", "Let its name end in .parquet."),
-    (b"ARROW1", "an Arrow file", "Save it as Parquet or CSV with the columns path,label and give that."),
-    (b"SQLite format 3\0", "an SQLite database", _LABELS),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "Write its pictures into one folder per class."),
-    (b"\x93NUMPY", "a NumPy array", "Write its pictures into one folder per class."),
-    (b"%PDF-", "a PDF document", _FOLDER),
-)
-"""First bytes, what a file is that begins with them, and what to do."""
+_CLASSES = "Write its pictures into one folder per class."
+_KINDS: dict[str, tuple[str, str]] = {
+    "RAR archive": ("a RAR archive", _UNPACK),
+    "7z archive": ("a 7z archive", _UNPACK),
+    "Zstandard archive": ("packed by Zstandard", _UNPACK),
+    "old Office document": ("a document of an old Office, such as .xls", _TABLE),
+    "Parquet file": ("a Parquet table under another name", "Let its name end in .parquet."),
+    "Arrow file": ("an Arrow file", "Save it as Parquet or CSV with the columns path,label and give that."),
+    "SQLite database": ("an SQLite database", _LABELS),
+    "HDF5 file": ("an HDF5 file", _CLASSES),
+    "NumPy array": ("a NumPy array", _CLASSES),
+    "PDF document": ("a PDF document", _FOLDER),
+    "HTML page": ("a web page", "Download the archive itself, perhaps after logging in."),
+}
+"""By what `kind_of` calls a file: what it is, and what to do."""
 _ENDINGS: dict[str, tuple[str, str]] = {
     ".json": ("a JSON file", _LABELS),
-    **dict.fromkeys((".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers"), ("a spreadsheet", _TABLE)),
+    **dict.fromkeys((".xlsx", ".xlsm", ".xls", ".ods", ".numbers"), ("a spreadsheet", _TABLE)),
     **dict.fromkeys((".yaml", ".yml"), ("a YAML file", _FOLDER)),
     ".xml": ("an XML file", _LABELS),
     ".txt": ("a text file", _LABELS),
     **dict.fromkeys((".docx", ".pptx", ".odt"), ("an Office document", _FOLDER)),
-    **dict.fromkeys((".html", ".htm"), ("a web page", "Download the archive itself, perhaps after logging in.")),
-    **dict.fromkeys((".npy", ".npz", ".mat"), ("a file of arrays", "Write its pictures into one folder per class.")),
-    **dict.fromkeys((".h5", ".hdf5", ".tfrecord", ".tfrecords", ".lmdb", ".mdb"), ("a database of pictures", _FOLDER)),
-    **dict.fromkeys((".pkl", ".pickle", ".joblib"), ("a pickle, which relish does not open", _LABELS)),
-    **dict.fromkeys(
-        (".pt", ".pth", ".safetensors", ".onnx", ".ckpt", ".keras", ".params"), ("a model, not pictures", _FOLDER)
-    ),
-    **dict.fromkeys((".zst", ".br", ".lz4", ".lz", ".z", ".rar", ".7z", ".cab", ".iso", ".dmg"), ("packed", _UNPACK)),
+    **dict.fromkeys((".npy", ".npz", ".mat"), ("a file of arrays", _CLASSES)),
+    **dict.fromkeys((".h5", ".hdf5", ".tfrecord", ".tfrecords", ".lmdb"), ("a database of pictures", _FOLDER)),
+    **dict.fromkeys((".pkl", ".pickle"), ("a pickle, which relish does not open", _LABELS)),
+    **dict.fromkeys((".pt", ".pth", ".safetensors", ".onnx", ".ckpt", ".keras"), ("a model, not pictures", _FOLDER)),
+    **dict.fromkeys((".zst", ".lz4", ".rar", ".7z", ".iso", ".dmg"), ("packed", _UNPACK)),
     **dict.fromkeys((".001", ".z01", ".part"), ("one part of a file", "Join its parts, or download it whole.")),
 }
 """Endings of names, where the first bytes do not say it."""
+_ZIPPED = ("a spreadsheet", "an Office document", "a file of arrays")
 _PACKED = (b"PK\3\4", b"PK\5\6", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 
 
@@ -135,26 +130,17 @@ def refuse_other_kinds(path: Path, source: str) -> None:
             head = file.read(HEAD_BYTES)
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error.strerror}).") from error
-    for start, what, advice in _BYTES:
-        if head.startswith(start):
-            raise _other_kind(source, what, advice)
-    if is_image_head(head):
-        raise _other_kind(source, "one picture", _FOLDER)
     named = path.name.lower()
-    inner = Path(named).stem if named.endswith((".gz", ".bz2", ".xz")) and not named.endswith(ARCHIVE_SUFFIXES) else ""
-    if Path(inner).suffix in {*TABLE_SUFFIXES, *_ENDINGS}:
-        raise _other_kind(source, "a single packed file", f"Unpack it and give {Path(path.name).stem}.")
-    what, advice = _ENDINGS.get(path.suffix.lower(), ("", ""))
-    is_office = head.startswith(b"PK") and what in ("a spreadsheet", "an Office document", "a file of arrays")
-    is_archive = head.startswith(_PACKED) or head[257:262] == b"ustar"
-    if not is_archive and kind_of(head, whole=len(head) < HEAD_BYTES) == "HTML page":
-        what, advice = _ENDINGS[".html"]
-    if what and (is_office or not is_archive):
-        raise _other_kind(source, what, advice)
-
-
-def _other_kind(source: str, what: str, advice: str) -> DataError:
-    return DataError(f"{source}: is {what}, not a .zip or .tar archive, a table or a folder.", hint=advice)
+    by_name = _ENDINGS.get(path.suffix.lower(), ("", ""))
+    if not (head.startswith(_PACKED) or head[257:262] == b"ustar"):
+        picture = ("one picture", _FOLDER) if is_image_head(head) else None
+        what, advice = picture or _KINDS.get(kind_of(head, whole=len(head) < HEAD_BYTES), by_name)
+    elif named.endswith(ARCHIVE_SUFFIXES) or Path(Path(named).stem).suffix not in {*TABLE_SUFFIXES, *_ENDINGS}:
+        what, advice = by_name if by_name[0] in _ZIPPED and head.startswith(b"PK") else ("", "")
+    else:
+        what, advice = "a single packed file", f"Unpack it and give {path.stem}."
+    if what:
+        raise DataError(f"{source}: is {what}, not a .zip or .tar archive, a table or a folder.", hint=advice)
 
 
 # ---- finding a dataset --------------------------------------------------------------------------------------------
@@ -248,9 +234,7 @@ def _local(
         )
     if wrong := mismatch(path, wanted):
         raise DataError(f"{text} is not the archive it should be: {wrong}.", hint="Get it again, or mend the checksum.")
-    refuse_other_kinds(path, text)
-    folder = extract(path, zip_encoding=reading.zip_encoding, progress=progress)
-    return _unpacked(folder, path.name, text, reading, learnable, progress)
+    return _from_archive(path, text, reading, learnable, progress)
 
 
 def _indexed(folder: Path, name: str, source: str, reading: Reading, learnable: bool, progress: Progress) -> Dataset:
@@ -284,20 +268,20 @@ def _downloaded(
     progress: Progress,
 ) -> Dataset:
     archive = download(address, sha1=sha1, sha256=sha256, progress=progress)
+    again = f"\n  To download it again, remove {archive} first."  # without a checksum, a page may be kept like any file
+    return _from_archive(archive, source, reading, learnable, progress, again)
+
+
+def _from_archive(
+    archive: Path, source: str, reading: Reading, learnable: bool, progress: Progress, again: str = ""
+) -> Dataset:
+    """The dataset of an archive, with what is to be said of its names; `again` is added to the hint of a refusal."""
     try:
         refuse_other_kinds(archive, source)
         folder = extract(archive, zip_encoding=reading.zip_encoding, progress=progress)
-    except DataError as error:  # without a checksum, a page that says "log in" is kept like any other file
-        hint = f"{error.hint}\n  To download it again, remove {archive} first."
-        raise DataError(error.message, hint=hint.strip()) from error
-    return _unpacked(folder, archive.name, source, reading, learnable, progress)
-
-
-def _unpacked(
-    folder: Path, archive: str, source: str, reading: Reading, learnable: bool, progress: Progress
-) -> Dataset:
-    """The dataset of an archive that was unpacked to `folder`, with what is to be said of its names."""
-    found = _indexed(folder, short_name(archive), source, reading, learnable, progress)
+    except DataError as error:
+        raise DataError(error.message, hint=f"{error.hint}{again}".strip()) from error
+    found = _indexed(folder, short_name(archive.name), source, reading, learnable, progress)
     note = unpacking_note(folder)
     return found.with_splits(found.splits, f"{source}: {note}") if note else found
 

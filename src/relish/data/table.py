@@ -6,7 +6,6 @@ Paths are relative to the table's folder, or absolute; `table_files.py` and `hug
 """
 
 import hashlib
-import operator
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -52,16 +51,10 @@ _COLUMNS = (*NEEDED, "split")
 
 
 class NoLabels(DataError):
-    """Tables of a folder that say nothing of the classes.
+    """Tables of a folder that say nothing of the classes."""
 
-    Args:
-        message, hint: as of any error.
-        in_folders: whether their images lie in further folders, which may be the classes.
-    """
-
-    def __init__(self, message: str, hint: str, *, in_folders: bool) -> None:
-        super().__init__(message, hint=hint)
-        self.in_folders = in_folders
+    in_folders = False
+    """Whether their images lie in further folders, which may be the classes."""
 
 
 def index_table(
@@ -152,11 +145,12 @@ def _read(
 def _no_labels(tables: Tables, read: Sequence[Rows], source: str) -> NoLabels:
     first = os.path.join(source, name_below(next(iter(tables.split_of)), tables.root))
     columns = ", ".join(read[0].header) if read else "others"
-    return NoLabels(
+    error = NoLabels(
         f"{first}: no column label, or nothing in it; its columns are {columns}.",
-        "Name the class of each picture in a column called label, or put the pictures into class folders.",
-        in_folders=not read or any("/" in row.path for table in read for row in table.rows),
+        hint="Name the class of each picture in a column called label, or put the pictures into class folders.",
     )
+    error.in_folders = not read or any("/" in row.path for table in read for row in table.rows)
+    return error
 
 
 def _below(folder: str, path: str) -> str:
@@ -296,31 +290,17 @@ def _listed_row(row: Any, place: int) -> tuple[str, str, str]:
 
 
 def _cell(value: Any, column: str, place: int) -> str:
-    if column == "label" and hasattr(value, "tolist") and getattr(value, "ndim", 0) > 0:
-        value = value.tolist()  # an array
-    if isinstance(value, list | tuple | set):
-        return text_of(value, column, f"row {place}")
-    if value is None or _is_missing(value):
+    if hasattr(value, "tolist"):  # NumPy's
+        value = value.tolist()
+    if value is None or type(value).__name__ == "NAType" or value != value:  # pandas' NA; NaN and NaT
         return ""
-    if isinstance(value, str | os.PathLike):
-        return os.fspath(value)
-    if type(value).__name__ in {"bool", "bool_"}:
-        return str(bool(value))
-    try:
-        return str(operator.index(value))
-    except TypeError:
-        raise DataError(
-            f"row {place}: {column} is a {type(value).__name__}, not text.",
-            hint="Store it as text, so that a class has one name only.",
-        ) from None
-
-
-def _is_missing(value: Any) -> bool:
-    """Whether it is a missing value: NaN or NaT, which do not equal themselves, or pandas' NA, which cannot say."""
-    try:
-        return bool(value != value)
-    except (TypeError, ValueError):
-        return type(value).__name__ == "NAType"
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if isinstance(value, str | int | list | tuple | set):
+        return text_of(value, column, f"row {place}")
+    raise DataError(
+        f"row {place}: {column} is a {type(value).__name__}, not text.",
+        hint="Store it as text, so that a class has one name only.",
+    )
 
 
 # ---- checking -------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ library reads the CSV.
 import csv
 import json
 import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
@@ -245,11 +245,11 @@ def _csv_lines(path: Path, source: str, names: Iterable[str] = ()) -> tuple[list
     separator = max(_SEPARATORS, key=lambda s: (len(_known(header.split(s), known)), header.count(s) * (not known)))
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a cell of another column may be of any length
     lines = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
-    filled = _filled(lines, source)
-    first = next(filled, None)
+    rows = _even(lines, source)
+    first = next(rows, None)
     if first is None:
         raise DataError(f"{source}: the table is empty.", hint=HINT)
-    return first[1], _even(filled, len(first[1]), source)
+    return first[1], rows
 
 
 def _known(cells: Sequence[str], names: set[str]) -> set[str]:
@@ -257,36 +257,31 @@ def _known(cells: Sequence[str], names: set[str]) -> set[str]:
     return {cell.strip().strip('"').lower() for cell in cells} & known
 
 
-def _filled(lines: Any, source: str) -> Iterator[tuple[int, list[str]]]:
+def _even(lines: Any, source: str) -> Iterator[tuple[int, list[str]]]:
+    """The lines that are not empty, each with as many cells as the first."""
+    width = 0
     try:
         for cells in lines:
-            if any(cell.strip() for cell in cells):
-                yield lines.line_num, cells
+            if not any(map(str.strip, cells)):
+                continue
+            width = width or len(cells)
+            if len(cells) != width:
+                raise DataError(
+                    f"{source}, line {lines.line_num}: {len(cells)} cells, the first line has {width}.",
+                    hint='Put names that hold the separator into quotes: "a,b.jpg".',
+                )
+            yield lines.line_num, cells
     except csv.Error as error:
         raise DataError(f"{source}, line {lines.line_num}: not a readable CSV ({error}).", hint=HINT) from error
 
 
-def _even(lines: Iterator[tuple[int, list[str]]], width: int, source: str) -> Iterator[tuple[int, list[str]]]:
-    for line, cells in lines:
-        if len(cells) != width:
-            raise DataError(
-                f"{source}, line {line}: {len(cells)} cells, the first line has {width}.",
-                hint='Put names that hold the separator into quotes: "a,b.jpg".',
-            )
-        yield line, cells
-
-
 def _json_lines(path: Path, source: str) -> tuple[list[str], Iterator[tuple[int, list[Any]]]]:
-    objects = {line: _json_object(text, f"{source}, line {line}") for line, text in _lines(_text(path, source))}
+    lines = enumerate(_text(path, source).split("\n"), 1)  # `splitlines` cuts at characters that JSON allows in a text
+    objects = {number: _json_object(line, f"{source}, line {number}") for number, line in lines if line.strip()}
     header = list(dict.fromkeys(key for entry in objects.values() for key in entry))
     if not header:
         raise DataError(f"{source}: the table is empty.", hint=_JSON_HINT)
     return header, ((line, [entry.get(key) for key in header]) for line, entry in objects.items())
-
-
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    # `splitlines` would also cut at characters that JSON allows inside a text.
-    return ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
 
 
 def _json_object(text: str, place: str) -> dict[str, Any]:
@@ -345,11 +340,9 @@ def refuse_several_labels(rows: Sequence[Row], source: str) -> list[str]:
     this one or, for | and ;, parts change places. Where every row has it, it belongs to the names.
     """
     labels = {row.label for row in rows}
-    several, mark = {label for label in labels if _LIST.fullmatch(label)}, ""
-    for mark in ("", *"|;,") if several else "|;,":
-        several = several or _joined(labels, mark)
-        if several:
-            break
+    lists = {label for label in labels if _LIST.fullmatch(label)}
+    found = {"": lists} if lists else {mark: _joined(labels, mark) for mark in "|;,"}
+    mark, several = next(((mark, several) for mark, several in found.items() if several), ("", set()))
     if several:
         name = f' Where "{min(several)}" is one class, write it without "{mark}".' if mark else ""
         raise DataError(
@@ -369,11 +362,9 @@ def _joined(labels: set[str], mark: str) -> set[str]:
     alone = labels - parts.keys()
     if mark in ", ":  # names such as `maillot, tank suit`
         return {label for label, each in parts.items() if alone.issuperset(each)}
-    places: dict[str, set[int]] = defaultdict(set)
-    for each in parts.values():
-        for place, part in enumerate(each):
-            places[part].add(place)
-    told = any(part in alone or len(where) > 1 for part, where in places.items())
+    placed = {(part, place) for each in parts.values() for place, part in enumerate(each)}
+    met = Counter(part for part, _ in placed)
+    told = max(met.values(), default=0) > 1 or not alone.isdisjoint(met)
     return {*parts} if alone and told else set()
 
 

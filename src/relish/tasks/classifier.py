@@ -53,7 +53,7 @@ from relish.evaluation.prediction import Prediction as Prediction
 from relish.models.head import head_names
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
 from relish.models.saved_model import OWN, load_model, read_header, says_how_to_build
-from relish.tasks.run_results import RunImages, classifier_html
+from relish.tasks.run_results import classifier_html
 
 
 class Classifier:
@@ -405,24 +405,6 @@ def labelled_images(
         progress.warn(warning)
     chosen = _labelled_as(classes, dataset, _chosen_split(dataset, split))
     return surveyed, chosen, split or (TEST if TEST in dataset.splits else "every picture")
-
-
-def split_of_run(folder: RunFolder, split: str, classes: tuple[str, ...]) -> Split:
-    """The images of a run's split, at the paths they had when it was made.
-
-    Raises:
-        DataError: one of them is not there any more.
-    """
-    images = RunImages(folder.read_dataset())
-    found = images.split(images.rows[split], classes)
-    gone = [path for path in found.paths if not path.is_file()]
-    if gone:
-        raise DataError(
-            f"{gone[0]}: a picture of the run is not there any more"
-            + (f", nor are {len(gone) - 1} others." if len(gone) > 1 else "."),
-            hint="Say where they are now: --data DATA.",
-        )
-    return found
 
 
 def _chosen_split(dataset: Dataset, split: str | None) -> Split:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from relish.core.errors import BadInput, Failed, RunError
+from relish.core.errors import BadInput, DataError, Failed, RunError
 from relish.data.sources import DataSource, Reading
 from relish.data.split import evenly_spaced
 from relish.data.split_names import SplitNames
@@ -33,7 +33,8 @@ from relish.data.transforms import evaluation_transform, normalise, stacked
 from relish.exporting import build, parity
 from relish.exporting.onnx_classifier import FORMAT_VERSION, SUFFIX, About, session
 from relish.models.saved_model import read_header
-from relish.tasks.classifier import Classifier, labelled_images, reloaded, saved_path, split_of_run
+from relish.tasks.classifier import Classifier, labelled_images, reloaded, saved_path
+from relish.tasks.run_results import RunImages
 
 
 def export(
@@ -113,11 +114,29 @@ def _verification_images(
         )
     else:
         part = str(RunFolder.open(run).read_evaluation()["split"])
-        split = split_of_run(RunFolder.open(run), part, model.classes)
+        split = _split_of_run(RunFolder.open(run), part, model.classes)
     chosen = split if limit is None else split.take(evenly_spaced(len(split), limit))
     # Paths below the folder they share: where that lies on this machine is kept out of the file.
     shared = os.path.commonpath([path.parent for path in chosen.paths])
     return chosen, [path.relative_to(shared).as_posix() for path in chosen.paths], part
+
+
+def _split_of_run(folder: RunFolder, split: str, classes: tuple[str, ...]) -> Split:
+    """The images of a run's split, at the paths they had when it was made.
+
+    Raises:
+        DataError: one of them is not there any more.
+    """
+    images = RunImages(folder.read_dataset())
+    found = images.split(images.rows[split], classes)
+    gone = [path for path in found.paths if not path.is_file()]
+    if gone:
+        raise DataError(
+            f"{gone[0]}: a picture of the run is not there any more"
+            + (f", nor are {len(gone) - 1} others." if len(gone) > 1 else "."),
+            hint="Say where they are now: --data DATA.",
+        )
+    return found
 
 
 def _calibration(
@@ -127,7 +146,7 @@ def _calibration(
     if data is not None:
         _, split, _ = labelled_images(data, model.classes, model.preprocessing.value_range, TRAIN, progress, told)
     else:
-        split = split_of_run(RunFolder.open(run), TRAIN, model.classes)
+        split = _split_of_run(RunFolder.open(run), TRAIN, model.classes)
     chosen = split.take(evenly_spaced(len(split), build.CALIBRATION_IMAGES))
     progress.say(f"int8    calibrated on {len(chosen)} training pictures")
     for path in chosen.paths:
