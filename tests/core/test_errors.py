@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relish.core.errors import DataError, one_line, visible
+from relish.core.errors import LONGEST_LINE, DataError, ImageError, one_line, visible
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,14 @@ def test_a_name_on_one_line_can_be_printed_on_one(name):
 def test_a_file_name_adds_no_line_to_an_error():
     error = DataError("a.jpg\nerror: b\x1b[1A: is missing.\n  found: 3", hint="Get it\nagain.")
     assert str(error) == "a.jpg\\nerror: b\\x1b[1A: is missing.\n  found: 3\n  Get it\\nagain."
+
+
+def test_a_line_of_any_length_keeps_its_ends():
+    shown = str(DataError(f"pets.csv: {'x' * 100_000} is no split.", hint="Name it."))
+    assert shown.startswith("pets.csv: xxx")
+    assert shown.endswith("xxx is no split.\n  Name it.")
+    assert max(map(len, shown.split("\n"))) == LONGEST_LINE
+
+
+def test_the_reason_of_an_image_is_one_line():
+    assert ImageError("a.png", "damaged (\x1b[2J\n  x)").reason == "damaged (\\x1b[2J\\n  x)"

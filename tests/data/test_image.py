@@ -205,6 +205,14 @@ def test_pillow_keeps_quiet_about_metadata_even_where_warnings_are_errors():
     assert not caught
 
 
+def test_a_damaged_picture_that_the_user_opened_is_refused_like_a_damaged_file(monkeypatch):
+    """Pillow's decoders raise whatever a damaged byte leads to."""
+    with Image.open(BytesIO(encoded(noise()))) as lazy:
+        monkeypatch.setattr(lazy, "load", lambda: {}["a tag that is missing"])
+        with pytest.raises(ImageError, match="damaged or cut short"):
+            open_image(lazy)
+
+
 def test_of_an_animation_the_first_frame_is_taken():
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
     for kind in ("GIF", "WEBP", "TIFF", "PNG"):

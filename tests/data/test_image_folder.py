@@ -374,3 +374,12 @@ def test_the_cases_of_public_reports(shared, tmp_path):
     assert (list(shards.splits), shards.classes) == (["train"], ("0", "1"))
     for broken in ("bool.parquet", "notparquet.parquet", "float_label.parquet"):
         assert broken in refusal(tmp_path / "17-hf-parquet" / broken).partition("\n")[0]
+
+
+@pytest.mark.parametrize("column", ["file_name", "label"])
+def test_half_of_a_surrogate_pair_is_refused_where_it_stands(tmp_path, column):
+    """JSON can write one, and neither a file's name nor a page can hold it."""
+    row = {"file_name": "a.png", "label": "cat"}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({**row, column: "\ud800"}))
+    with pytest.raises(DataError, match=f"line 2: column (path|{column}) holds what is no character"):
+        find_dataset(tmp_path / "t.jsonl")

@@ -1,5 +1,6 @@
 """What the network sees is what torchvision would show it, and every draw has its place."""
 
+import json
 import math
 
 import numpy as np
@@ -122,8 +123,6 @@ def test_a_draw_depends_on_its_place_alone():
 
 
 def test_preprocessing_travels_in_a_header():
-    import json
-
     how = Preprocessing(image_size=96, resize=110, mean=MEAN, std=STD, interpolation="bicubic")
     assert preprocessing_from({"preprocessing": json.dumps(how.as_dict())}, BOOK) == how
     assert preprocessing_from({}, BOOK) == BOOK
@@ -133,6 +132,18 @@ def test_preprocessing_travels_in_a_header():
 def test_preprocessing_that_cannot_be_read_is_an_error(words):
     with pytest.raises(ModelError, match="preprocessing"):
         preprocessing_from({"preprocessing": words}, BOOK)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"resize": 999_999_999}, {"image_size": 10**30, "resize": 10**30}, {"std": [0, 1, 1]}, {"std": [1, 1, -1]}),
+        *({"mean": [math.nan, 0, 0]}, {"std": [math.inf, 1, 1]}),
+    ],
+)
+def test_preprocessing_that_no_picture_could_go_through_is_refused(change):
+    with pytest.raises(ModelError, match="preprocessing"):
+        preprocessing_from({"preprocessing": json.dumps(BOOK.as_dict() | change)}, BOOK)
 
 
 def test_stacking_changes_the_layout_and_no_value():

@@ -283,6 +283,7 @@ def test_a_missing_file_is_told_with_what_else_can_be_given(tmp_path):
         ({"labels": "imagenet-1k"}, "labels names 1000 classes"),
         ({"mean": "[0.5, 0.5]"}, "mean must be three numbers"),
         ({"mean": "[NaN, 0, 0]"}, "mean must be finite"),
+        ({"mean": f"[1, {'9' * 400}, 0]"}, "mean must be finite"),
         ({"std": "[0, 1, 1]"}, "std must be above 0"),
         ({"std": '["a", 1, 1]'}, "std must be three numbers"),
         ({"input_size": "[1, 28, 28]"}, "1 channels"),
@@ -298,6 +299,15 @@ def test_a_missing_file_is_told_with_what_else_can_be_given(tmp_path):
 def test_a_hostile_header_is_one_clear_error(saved, changes, words):
     with pytest.raises(ModelError, match=words):
         load_source(weights=with_header(saved, **changes))
+
+
+@pytest.mark.parametrize("kind", [torch.complex64, torch.int8, torch.bool])
+def test_tensors_that_would_be_copied_with_a_loss_are_refused(saved, kind):
+    tensors = read_tensors(saved)
+    name = next(name for name in tensors if name.endswith("weight"))
+    safetensors.torch.save_file({**tensors, name: tensors[name].to(kind)}, saved, read_header(saved))
+    with pytest.raises(ModelError, match=f"no real numbers 1: {name} {str(kind).removeprefix('torch.')}"):
+        load_model(saved)
 
 
 def test_a_header_longer_than_its_file_is_refused(saved):

@@ -149,3 +149,22 @@ def test_a_body_that_comes_in_chunks_is_read_as_one_that_says_its_length(client)
     body, kind = whole.read(), whole.headers["content-type"]
     pieces = (body[i : i + 7] for i in range(0, len(body), 7))
     assert rows(client.post("/predict", content=pieces, headers={"Content-Type": kind})) == [("a.png", "red")]
+
+
+@pytest.mark.parametrize(
+    ("charset", "name"), [("unicode_escape", r"\ud800"), ("raw_unicode_escape", r"\ud800"), ("utf-7", "+2AA-")]
+)
+def test_a_name_in_a_charset_that_makes_no_text_is_answered(charset, name):
+    part = f'--b\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
+    kind = {"content-type": f"multipart/form-data; boundary=b; charset={charset}"}
+    with serving(Tones()) as client:
+        answer = client.post("/predict", content=part + RED + b"\r\n--b--\r\n", headers=kind)
+    assert [row["path"] for row in answer.json()["predictions"]] == ["?"]
+
+
+def test_a_refusal_shows_a_name_that_would_steer_a_terminal_as_it_is_written():
+    body = {"pictures": [{"name": "\x1b[2J\nx", "base64": "AAAA"}]}
+    with serving(Tones()) as client:
+        answer = client.post("/predict", json=body).json()
+    assert answer["error"]["reason"].startswith("\\x1b[2J\\nx: ")
+    assert answer["predictions"][0]["path"] == "\x1b[2J\nx"

@@ -83,15 +83,33 @@ def test_a_value_out_of_range_names_its_key(key, value):
         Recipe().with_settings({key: value})
 
 
+@pytest.mark.parametrize("key", ["batch_size", "epochs", "image_size", "momentum", "freeze"])
+def test_a_number_too_long_to_be_written_out_is_refused(key):
+    """YAML reads one in base 16, and Python cannot show it."""
+    with pytest.raises(RecipeError, match=key):
+        recipe_from_dict({key: "9" * 5000 if key == "freeze" else 16**6000})
+
+
 def test_a_recipe_cannot_be_changed_in_place():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Recipe().epochs = 9  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("words", [["epochs"], ["epochs=1", "epochs=2"]])
+@pytest.mark.parametrize("words", [["epochs"], ["epochs=1", "epochs=2"], ["epochs=1", " epochs =2"]])
 def test_settings_that_say_nothing_or_two_things_are_refused(words):
     with pytest.raises(RecipeError, match="epochs"):
         parse_settings(words)
+
+
+def test_a_setting_under_both_of_its_names_is_refused():
+    with pytest.raises(RecipeError, match="learning_rate is given twice"):
+        Recipe().with_settings({"lr": "1", "learning_rate": "2"})
+
+
+@pytest.mark.parametrize("key", [1, None, True, (1, 2)])
+def test_a_key_that_is_no_text_is_refused(key):
+    with pytest.raises(RecipeError, match="a recipe has no"):
+        recipe_from_dict({key: 1})
 
 
 def test_all_but_the_name_makes_two_runs_the_same():

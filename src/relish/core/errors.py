@@ -16,7 +16,7 @@
     └── Stopped            exit code 128 and the signal's number: asked for from outside, and the work so far is saved
 
 Each message says what was given, what is wrong with it and what to do next, in one to three lines. Names in it come
-from strangers' folders: what would steer a terminal is shown as an escape.
+from strangers' folders: what would steer a terminal is shown as an escape, and a line of any length is cut.
 """
 
 import difflib
@@ -51,9 +51,23 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+LONGEST_LINE = 1000
+"""Characters: room for the longest path, and not for whatever text a file holds where a word should be."""
+
+
 def message_lines(text: str) -> str:
-    """A message as it is shown; only where it goes on with two blanks, as ours do, a line ends."""
-    return "\n  ".join(one_line(line) for line in text.split("\n  "))
+    """A message as it is shown; only where it goes on with two blanks, as ours do, a line ends.
+
+    Of a line that is too long, the middle is left out.
+    """
+    return "\n  ".join(_cut(one_line(line)) for line in text.split("\n  "))
+
+
+def _cut(line: str) -> str:
+    if len(line) <= LONGEST_LINE:
+        return line
+    half = LONGEST_LINE // 2
+    return f"{line[: half - 1]} … {line[2 - half :]}"
 
 
 class RelishError(Exception):
@@ -91,7 +105,7 @@ class ImageError(DataError):
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name}: {reason}")
         self.name = name
-        self.reason = reason
+        self.reason = one_line(reason)
 
     def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
         return type(self), (self.name, self.reason)  # on its way from a worker process

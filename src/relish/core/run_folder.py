@@ -234,8 +234,9 @@ def read_mapping(path: Path, read: Callable[[str], Any] = json.loads, *, hint: s
     """
     try:
         content = read(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"{path} cannot be read ({error}).", hint=hint) from error
+    except Exception as error:  # of deep nesting, and whatever PyYAML's constructors meet in a value of another kind
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise RunError(f"{path} cannot be read ({reason}).", hint=hint) from error
     if not isinstance(content, dict):
         raise RunError(f"{path} does not hold what a run folder's file should.", hint=hint)
     return content

@@ -215,7 +215,9 @@ def _from_pillow(image: Image.Image, value_range: ValueRange | None) -> Image.Im
         return _decoded(image, value_range=value_range, again=_reopening(image))
     except Unclear as error:
         raise _Unusable(str(error)) from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except (_Unusable, MemoryError):
+        raise
+    except Exception as error:  # as in `_decoded_file`: it may not be decoded yet
         raise _Unusable(_damage(error)) from error
 
 

@@ -27,6 +27,8 @@ BOOK_RESIZE = 256 / 224
 """Test images are scaled to this times the crop (Dive into Deep Learning, section 14.2: 256 for a crop of 224)."""
 CROP_AREA, CROP_RATIO, CROP_TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
 """Random crops: share of the image's area, width over height, tries (Szegedy et al. 2015, arXiv:1409.4842)."""
+LARGEST = 16_384
+"""Pixels of a side that images are scaled to, at most: one of them takes 0.8 GB."""
 VIEW_AREA = 0.35
 """Crops for a probe keep at least this share of an image: its features are averaged over, not trained through."""
 
@@ -55,6 +57,10 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if not 1 <= self.image_size <= self.resize:
             raise ModelError(f"preprocessing: a crop of {self.image_size} px does not fit into {self.resize} px.")
+        if self.resize > LARGEST:
+            raise ModelError(f"preprocessing: images of {self.resize} px a side are too large; {LARGEST} px at most.")
+        if not all(math.isfinite(n) for n in (*self.mean, *self.std)) or not min(self.std) > 0:
+            raise ModelError(f"preprocessing: mean and std must be finite, std above 0, got {self.mean}, {self.std}.")
         if self.framing not in get_args(Framing):
             raise ModelError(f'preprocessing: framing must be squash, crop or letterbox, got "{self.framing}".')
 

@@ -5,6 +5,8 @@ Pillow and NumPy. What a file says of itself (`About`) is checked before it is u
 """
 
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -95,10 +97,10 @@ def about_from(path: str, words: Mapping[str, str]) -> About:
         raise ModelError(f"{path} was not made by relish export.", hint="Export a run: relish export RUN model.onnx.")
     if sum(len(word) for word in words.values()) > MOST_CHARACTERS:
         raise ModelError(f"{path}: what it says of itself is too long to be true.", hint="Export the run again.")
-    if words["relish_format"].isdecimal() and int(words["relish_format"]) > FORMAT_VERSION:
+    if re.fullmatch("[0-9]{1,9}", words["relish_format"]) and int(words["relish_format"]) > FORMAT_VERSION:
         raise ModelError(f"{path}: is of a newer relish; this one reads format {FORMAT_VERSION}.", hint="Install it.")
     try:
-        found: dict[str, Any] = {name: json.loads(word) if name in _JSON else word for name, word in words.items()}
+        found: dict[str, Any] = {name: _read(word) if name in _JSON else word for name, word in words.items()}
         about = About.model_validate({**found, HEADER_KEY: decision_from(words)})
         # Raises where the positive class is not one of two.
         about.decision.decide(np.full((1, len(about.classes)), 1 / len(about.classes)), about.classes)
@@ -110,6 +112,17 @@ def about_from(path: str, words: Mapping[str, str]) -> About:
     except (ValueError, RecursionError, ModelError, DataError) as error:
         raise _damaged(path, str(error)) from error
     return about
+
+
+def _read(word: str) -> Any:
+    """What JSON says; Python alone would take numbers that are not finite, and no JSON could be written of them."""
+    return json.loads(word, parse_float=_finite, parse_constant=_finite)
+
+
+def _finite(word: str) -> float:
+    if not math.isfinite(number := float(word)):
+        raise ValueError(f"{word:.40} is no finite number")
+    return number
 
 
 def _damaged(path: str, reason: str) -> ModelError:
@@ -131,7 +144,11 @@ class OnnxClassifier:
         """
         self.path = Path(path)
         self.session = session(self.path, threads=threads)
-        self.about: About = about_from(str(path), self.session.get_modelmeta().custom_metadata_map)
+        try:
+            words = self.session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError as error:
+            raise _damaged(str(path), str(error)) from error
+        self.about: About = about_from(str(path), words)
         self.batch = _batch_of(self.path, self.session, len(self.about.classes))
 
     @property
@@ -182,6 +199,8 @@ class OnnxClassifier:
         count = len(images)
         full = images if count == self.batch else np.concatenate([images, *[images[-1:]] * (self.batch - count)])
         rows, logits = run(self.session, full)
+        if rows.shape != (self.batch, len(self.classes)):
+            raise _contradicts(self.path, len(self.classes))
         return rows[:count], logits[:count]
 
     def _predicted(self, waiting: list[tuple[str, npt.NDArray[np.uint8]]]) -> list[Prediction]:
@@ -212,12 +231,12 @@ def session(model: Path | bytes, *, threads: int = 0) -> Any:
     options.log_severity_level = 3
     try:
         source = str(model) if isinstance(model, Path) else model
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        # Without its fallback, which tries the same once more and prints that on standard output.
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # ONNX Runtime raises exceptions of many types
         name = str(model) if isinstance(model, Path) else "the model"
         raise_if_no_memory(error, f"to load {name}")
-        reason = (str(error).strip().splitlines() or ["unreadable"])[0][:160]
-        reason = (isinstance(model, Path) and other_kind(model)) or reason
+        reason = (isinstance(model, Path) and other_kind(model)) or _first_line(error)
         raise ModelError(
             f"{name}: is not an ONNX model that can be loaded ({reason}).", hint="Export it again."
         ) from error
@@ -228,29 +247,42 @@ def run(loaded: Any, images: npt.NDArray[np.uint8]) -> ProbabilitiesAndLogits:
 
     Raises:
         TooLittleMemory: for so many.
+        Failed: the graph has a fault.
     """
     try:
         probabilities, logits = loaded.run([PROBABILITIES, LOGITS], {IMAGE: images})
     except Exception as error:  # as above
-        raise_if_no_memory(error, f"for {len(images)} × {images.shape[2]} × {images.shape[1]} pixels")
-        raise
+        size = f"{len(images)} × {images.shape[2]} × {images.shape[1]} pixels"
+        raise_if_no_memory(error, f"for {size}")
+        raise Failed(f"ONNX Runtime failed at {size} ({_first_line(error)}).") from error
     return probabilities, logits
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["unreadable"])[0][:160]
 
 
 def _batch_of(path: Path, loaded: Any, classes: int) -> int:
     """How many images the graph takes at once, after checking its inputs and outputs."""
     inputs, outputs = loaded.get_inputs(), loaded.get_outputs()
-    image = inputs[0]
-    batch = image.shape[0] if len(image.shape) == 4 else None
+    image = inputs[0] if inputs else None
+    batch = image.shape[0] if image and len(image.shape) == 4 else None
     fits = (
-        [one.name for one in inputs] == [IMAGE]
+        image is not None
+        and [one.name for one in inputs] == [IMAGE]
         and image.type == "tensor(uint8)"
+        and image.shape[3:] == [3]
+        and not any(isinstance(side, int) for side in image.shape[1:3])
         and isinstance(batch, int)
+        and batch >= 1
         and [one.name for one in outputs] == [PROBABILITIES, LOGITS]
         and all(one.shape == [batch, classes] and one.type == "tensor(float)" for one in outputs)
     )
     if not fits or not isinstance(batch, int):
-        raise ModelError(
-            f"{path}: takes or gives something else than it says ({classes} classes).", hint="Export the run again."
-        )
+        raise _contradicts(path, classes)
     return batch
+
+
+def _contradicts(path: Path, classes: int) -> ModelError:
+    words = f"{path}: takes or gives something else than it says ({classes} classes)."
+    return ModelError(words, hint="Export the run again.")

@@ -156,11 +156,9 @@ def _construct(library: str, architecture: str, model_args: Mapping[str, Any], n
 
                 models: Any = torchvision.models
                 network = models.get_model(architecture, weights=None, num_classes=num_classes, **model_args)
-    # The constructors are the libraries' own and check little: a wrong argument can end in any of these.
-    except (
-        TypeError, ValueError, KeyError, IndexError, AttributeError, AssertionError, RuntimeError, NotImplementedError,
-        ArithmeticError, MemoryError,
-    ) as error:  # fmt: skip
+    except ModelError:
+        raise
+    except Exception as error:  # the constructors are the libraries' own and check little
         raise ModelError(
             f"{library}/{architecture} cannot be built with {json.dumps(dict(model_args), default=repr)}: "
             f"{(str(error).splitlines() or [type(error).__name__])[0][:200]}"

@@ -7,8 +7,8 @@ order, so that equal models are equal files. A wrong mean costs a few points of 
 
 import copy
 import json
-import math
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -116,7 +116,7 @@ def _sizes(given: Any) -> tuple[int, int, int]:
 def _numbers(name: str, given: Any) -> tuple[float, float, float]:
     if not _is_row(given) or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in given):
         raise ModelError(f"{name} must be three numbers, one per channel, got {given!r}.")
-    if not all(math.isfinite(n) for n in given):
+    if not all(abs(n) <= sys.float_info.max for n in given):  # an integer may be too large for a float
         raise ModelError(f"{name} must be finite, got {given!r}.")
     first, second, third = (float(n) for n in given)
     return first, second, third

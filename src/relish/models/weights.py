@@ -161,16 +161,27 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], *, told: str, networ
         network_name: what to call the network.
 
     Raises:
-        ModelError: names missing, unexpected or of another shape, a few of each with their counts.
+        ModelError: names missing, unexpected, of another shape or not of real numbers, a few of each with their counts.
     """
     current: Any = network.state_dict()
     wanted = shapes_of(current)
     fitted: Any = OrderedDict(_renamed(tensors, wanted))
     check_fit(shapes_of(fitted), wanted, told, network_name)
+    other = [name for name, one in fitted.items() if _loses(one, current[name])]
+    if other:
+        listed = _told(
+            "no real numbers", other, lambda name: f"{name} {str(fitted[name].dtype).removeprefix('torch.')}"
+        )
+        raise ModelError(f"{told}: these weights are not of {network_name}.", hint=f"{listed}\n  Save them as float32.")
     # Some networks (MNASNet) ask for their format's version, which safetensors has no place for. Names and shapes have
     # just been found to be of this version.
     fitted._metadata = current._metadata
     network.load_state_dict(fitted, strict=False)
+
+
+def _loses(given: Tensor, wanted: Tensor) -> bool:
+    """Whether a copy would lose something: complex numbers their imaginary part, quantised ones their scale."""
+    return given.is_complex() or (wanted.is_floating_point() and not given.is_floating_point())
 
 
 def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

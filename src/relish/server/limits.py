@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from relish.core.errors import BadInput
+from relish.core.errors import BadInput, one_line
 
 if TYPE_CHECKING:
     from fastapi.responses import JSONResponse
@@ -97,8 +97,8 @@ class Refusal(Exception):
     ) -> None:
         super().__init__(reason)
         self.status = status
-        self.reason = reason
-        self.hint = hint
+        self.reason = one_line(reason)  # a name in it is the client's
+        self.hint = one_line(hint)
         self.headers = headers or {}
         self.predictions = predictions
 

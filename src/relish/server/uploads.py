@@ -107,7 +107,10 @@ async def _chunks(request: Request, limits: Limits, held: RequestBytes) -> Async
     too_large = Refusal(
         413, f"the request is larger than {megabytes(limits.body_bytes)}.", hint="Send fewer or smaller pictures."
     )
-    if int(request.headers.get("content-length", 0)) > limits.body_bytes:
+    declared = request.headers.get("content-length", "0")[
+        :20
+    ]  # as many digits as any length needs; the rest is counted
+    if declared.isdecimal() and int(declared) > limits.body_bytes:
         raise too_large
     clock = asyncio.get_running_loop().time
     stream, end = aiter(request.stream()), clock() + limits.send_seconds
@@ -185,7 +188,8 @@ def decoded_base64(text: str) -> bytes:
 
 
 def _name(name: str | None, number: int) -> str:
-    return name[:NAME_LENGTH] if name else f"picture {number}"
+    # A form may name a charset, such as UTF-7, that makes half of a surrogate pair, which no answer can hold.
+    return name[:NAME_LENGTH].encode(errors="replace").decode() if name else f"picture {number}"
 
 
 def _too_many(limits: Limits) -> Refusal:

@@ -29,6 +29,8 @@ Decoding = Literal["whole", "scaled"]
 BalanceName = Literal["none", "sampling", "weights", "logit"]
 
 
+MOST = 1_000_000_000
+"""Epochs, and images in a batch, at most: more than any training has, and a number that every library takes."""
 SHORT: Mapping[str, str] = {"lr": "learning_rate"}
 """Other names of fields, as the command line has them."""
 
@@ -102,12 +104,12 @@ class Recipe:
         _check(0 < self.smallest_crop <= 1, "smallest_crop", "above 0 and at most 1", self.smallest_crop)
         _check(0 <= self.momentum < 1, "momentum", "from 0 up to but not 1", self.momentum)
         _check(0 <= self.weight_decay < math.inf, "weight_decay", "0 or above and finite", self.weight_decay)
-        _check(self.batch_size >= 1, "batch_size", "1 or above", self.batch_size)
+        _check(1 <= self.batch_size <= MOST, "batch_size", f"1 to {MOST:,}", self.batch_size)
         given = self.epochs is not None or self.method == "ladder"
-        _check(given and (self.epochs or 0) >= 0, "epochs", "0 or above", self.epochs)
+        _check(given and 0 <= (self.epochs or 0) <= MOST, "epochs", f"0 to {MOST:,}", self.epochs)
         _check(self.image_size is None or 16 <= self.image_size <= 4096, "image_size", "16 to 4096", self.image_size)
         words = ("none", "backbone", "early", "half")
-        frozen = self.freeze in words or (self.freeze.isascii() and self.freeze.isdigit())
+        frozen = self.freeze in words or (self.freeze.isascii() and self.freeze.isdigit() and len(self.freeze) < 10)
         _check(frozen, "freeze", "none, backbone, early, half or a number of layer groups", self.freeze)
 
     @property
@@ -138,7 +140,10 @@ class Recipe:
         Raises:
             RecipeError: an unknown key (the nearest is offered), or a value of the wrong type or range.
         """
-        settings = {SHORT.get(key, key): value for key, value in settings.items()}
+        names = [SHORT.get(key, key) for key in settings]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise RecipeError(f"{twice[0]} is given twice.", hint=f"Omit one of {', '.join(settings)}.")
+        settings = dict(zip(names, settings.values(), strict=True))
         known = [field.name for field in fields(self) if field.name != "name"]
         for key in settings:
             if key not in known:
@@ -161,12 +166,14 @@ def recipe_from_dict(content: Mapping[str, Any]) -> Recipe:
     known = [field.name for field in fields(Recipe)]
     for key in content:
         if key not in known:
-            raise RecipeError(f'a recipe has no "{key}".', hint=nearest(key, known))
+            raise RecipeError(f'a recipe has no "{key}".', hint=nearest(str(key), known))
     try:
         return TypeAdapter(Recipe).validate_python(dict(content))
     except ValidationError as error:
         first = error.errors()[0]
-        raise RecipeError(f"{'.'.join(map(str, first['loc'][:1]))}: {first['msg']}, got {first['input']!r}.") from None
+        raise RecipeError(
+            f"{'.'.join(map(str, first['loc'][:1]))}: {first['msg']}, got {_shown(first['input'])}."
+        ) from None
 
 
 def named_recipe(name: str) -> Recipe:
@@ -191,18 +198,25 @@ def parse_settings(words: list[str]) -> dict[str, str]:
     """
     settings: dict[str, str] = {}
     for word in words:
-        key, equals, value = word.partition("=")
+        key, equals, value = (part.strip() for part in word.partition("="))
         if not equals:
             raise RecipeError(f'--set {word}: not of the form "key=value".')
         if key in settings:
             raise RecipeError(f"--set {key} is given twice.")
-        settings[key.strip()] = value.strip()
+        settings[key] = value
     return settings
 
 
 def _check(fine: bool, name: str, need: str, got: object) -> None:
     if not fine:
-        raise RecipeError(f"{name} must be {need}, got {got}.")
+        raise RecipeError(f"{name} must be {need}, got {_shown(got)}.")
+
+
+def _shown(got: object) -> str:
+    """A value in a sentence; Python refuses to write out integers of thousands of digits, and YAML reads them."""
+    return (
+        f"an integer of {got.bit_length()} bits" if isinstance(got, int) and got.bit_length() > 64 else f"{got!r:.80}"
+    )
 
 
 _BOOK = Recipe()
