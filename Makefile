@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SHARED ?= ../shared
 
-.PHONY: demo test test-slow check torture setup clean
+.PHONY: demo test test-slow check torture fuzz setup clean
 
 setup: $(READY)
 
@@ -38,6 +38,10 @@ check: $(READY)
 # Kill -9 and resume, ten times (CI does it twice).
 torture: $(READY)
 	RELISH_TORTURE=10 $(BIN)/python -m pytest -m slow tests/training/test_kill_and_resume.py -s
+
+# Hostile input for everything that relish reads: RELISH_FUZZ_SECONDS for each kind, 600 by default.
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build src/*.egg-info
