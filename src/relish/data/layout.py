@@ -4,6 +4,7 @@ Only files that operating systems leave behind are dropped silently; every other
 that the caller can report it.
 """
 
+import glob
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -62,7 +63,7 @@ class Found:
 
 
 def list_folder(folder: Path) -> Listing:
-    """The content of a folder, links followed; a folder that cannot be read is empty and has a `problem`."""
+    """The content of a folder, links followed, without relish's own runs; one that cannot be read has a `problem`."""
     folders: list[Path] = []
     files: dict[Path, str | None] = {}
     try:
@@ -70,7 +71,7 @@ def list_folder(folder: Path) -> Listing:
             for entry in sorted((e for e in entries if not is_junk(e.name)), key=lambda e: e.name):
                 kind = _kind(entry)
                 if kind == FOLDER:
-                    folders.append(folder / entry.name)
+                    folders += [] if _holds_runs(entry.path) else [folder / entry.name]
                 else:
                     files[folder / entry.name] = kind
     except OSError as error:
@@ -81,6 +82,17 @@ def list_folder(folder: Path) -> Listing:
 def is_junk(name: str) -> bool:
     """Whether a file or folder is hidden, or what operating systems leave behind."""
     return name.startswith(".") or name.lower() in _JUNK
+
+
+def _holds_runs(folder: str) -> bool:
+    """Whether a folder is a run's, or the `runs` that `fit` made where it was typed: often beside the class folders."""
+    if os.path.basename(folder) == "runs":
+        return any(map(_is_run, glob.glob(os.path.join(glob.escape(folder), "*"))))
+    return _is_run(folder)
+
+
+def _is_run(folder: str) -> bool:
+    return all(os.path.isfile(os.path.join(folder, name)) for name in ("request.json", "recipe.yaml"))
 
 
 FOLDER, PIPE, BROKEN_LINK = "folder", "pipe or device", "link to nothing"
