@@ -1,6 +1,7 @@
 """Images deeper than 8 bits: one scale for a dataset, and the same pixels whatever depth they were saved at."""
 
 import tarfile
+from contextlib import suppress
 from io import BytesIO
 
 import numpy as np
@@ -98,6 +99,38 @@ def test_what_is_transparent_is_white_at_any_depth():
     alpha = np.full(values.shape, 65535)
     alpha[0, 1] = 0
     assert opened(png(np.dstack([values, alpha])), ValueRange(0, 4095))[0, 1].tolist() == [255] * 3
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_deep_image_is_turned_upright_once(channels):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    values = deep(shades(channels), 12)
+    upright = np.rot90(shades(channels), -1)
+    assert_shades(png(values, (b"eXIf", exif.tobytes()[6:])), upright, ValueRange(0, 4095))
+    if channels == 1:
+        file = BytesIO()
+        Image.fromarray(values.astype(np.uint16)).save(file, "TIFF", exif=exif)
+        assert_shades(file.getvalue(), upright, ValueRange(0, 4095))
+
+
+@given(st.integers(0, 10**6), st.integers(0, 255), st.sampled_from(["png", "colours", "tiff", "floats"]))
+def test_a_changed_byte_gives_a_picture_or_an_error_in_words(place, byte, kind):
+    values = deep(shades(3), 12)
+    content = bytearray(
+        {
+            "png": png(values[..., 0]),
+            "colours": png(values),
+            "tiff": tiff(values),
+            "floats": tiff(values[..., 0], "f4"),
+        }[kind]
+    )
+    content[place % len(content)] = byte
+    with suppress(ImageError):
+        assert open_image(bytes(content), value_range=ValueRange(0, 4095)).mode == "RGB"
+    with suppress(ImageError):
+        if mode_and_depth(bytes(content))[1]:
+            used_values(bytes(content), name="a")
 
 
 def test_an_image_that_pillow_has_opened_and_not_decoded_keeps_all_its_bits():
