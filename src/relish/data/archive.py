@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from relish.core.cache import one_at_a_time
-from relish.core.errors import DataError
+from relish.core.errors import DataError, one_line
 from relish.core.io import atomic_folder, relish_home, sha256_of_file, write_text
 from relish.core.progress import SILENT, Progress
 from relish.data.download import require_space, size_words
@@ -180,9 +180,8 @@ class _Limits:
         return parts
 
     def refusal(self, member: _Member, reason: str) -> DataError:
-        name = member.name if member.name.isprintable() else ascii(member.name)[1:-1]
         return DataError(
-            f'{self.archive}: member "{name[:200]}" {reason}. Nothing was unpacked.',
+            f'{self.archive}: member "{one_line(member.name)[:200]}" {reason}. Nothing was unpacked.',
             hint="Get the archive again from a source you trust, or unpack it yourself and give the folder.",
         )
 

@@ -189,15 +189,15 @@ def find_dataset(
         raise DataError("The name of the dataset is empty.", hint=_WHAT)
     is_file = re.match(r"file:/", text, re.IGNORECASE) is not None
     if not is_file and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
-        return _downloaded(text, shown(text), sha1, sha256, reading, learnable, progress)
+        return _downloaded(text, shown(text), wanted, reading, learnable, progress)
     path = _path_of(text) if is_file else Path(text).expanduser()
     if _exists(path):
         found = _local(path, text, wanted, reading, learnable, progress)
         warning = f'"{path}" is taken as {path.resolve()}, not as the registered dataset of that name'
         return found.with_splits(found.splits, warning) if text in REGISTERED else found
     if known := REGISTERED.get(text):
-        sha1, sha256 = sha1 or known.sha1, sha256 or known.sha256
-        return replace(_downloaded(known.address, text, sha1, sha256, reading, learnable, progress), name=text)
+        wanted = checksums(known.sha1, known.sha256) | wanted
+        return replace(_downloaded(known.address, text, wanted, reading, learnable, progress), name=text)
     raise _nothing_there(text, path)
 
 
@@ -259,15 +259,9 @@ def _indexed(folder: Path, name: str, source: str, reading: Reading, learnable: 
 
 
 def _downloaded(
-    address: str,
-    source: str,
-    sha1: str | None,
-    sha256: str | None,
-    reading: Reading,
-    learnable: bool,
-    progress: Progress,
+    address: str, source: str, wanted: dict[str, str], reading: Reading, learnable: bool, progress: Progress
 ) -> Dataset:
-    archive = download(address, sha1=sha1, sha256=sha256, progress=progress)
+    archive = download(address, sha1=wanted.get("sha1"), sha256=wanted.get("sha256"), progress=progress)
     again = f"\n  To download it again, remove {archive} first."  # without a checksum, a page may be kept like any file
     return _from_archive(archive, source, reading, learnable, progress, again)
 

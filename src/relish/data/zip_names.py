@@ -65,19 +65,18 @@ def checked_encoding(name: str) -> str:
     )
 
 
-def likeliest(parts: Iterable[bytes], most: int = 3) -> list[str]:
-    """The code pages in which names make the likeliest words, the best first; each reads them in another way.
+def likeliest(parts: Iterable[bytes]) -> list[str]:
+    """The three code pages in which names make the likeliest words, the best first; each reads them in another way.
 
     Args:
-        parts: of paths; none in ASCII alone.
-        most: code pages at most; `latin-1`, which reads anything, where there is no other.
+        parts: of paths; none in ASCII alone. `latin-1`, which reads anything, is for those that no other can read.
     """
     used = sorted(parts, key=lambda part: (len(part), part))[-_ENOUGH:]
     costs = {page: _RARER * n + sum(_cost(part, page) for part in used) for n, page in enumerate(CODE_PAGES)}
     found: dict[tuple[str, ...], str] = {}
     for page in sorted((page for page, cost in costs.items() if cost < _NEVER), key=costs.__getitem__):
         found.setdefault(tuple(part.decode(page) for part in used), page)
-    return list(found.values())[:most] or ["latin-1"]
+    return list(found.values())[:3] or ["latin-1"]
 
 
 def _marked_name(member: zipfile.ZipInfo) -> str | None:
