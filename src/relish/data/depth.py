@@ -9,7 +9,7 @@ wherever the model sees an image. Images of 8 bits are not touched by any of thi
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -38,8 +38,8 @@ DIM_SHARE, FULL_SHARE = 0.05, 0.01
 """From these shares on images disagree: of dim images, and of images that end exactly at a smaller usual white."""
 
 
-class Unclear(Exception):
-    """Why an image's values cannot be brought to 8 bits; `open_image` adds its name."""
+class Unusable(Exception):
+    """Why a file gives no image in 8 bits; `open_image` adds its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class ValueRange:
     @property
     def words(self) -> str:
         """Such as `0 to 4,095`."""
-        return f"{_number(self.low)} to {_number(self.high)}"
+        return _span(self.low, self.high)
 
 
 def value_range_of(given: str | Sequence[float]) -> ValueRange:
@@ -114,15 +114,15 @@ class Used(NamedTuple):
     @property
     def words(self) -> str:
         """Such as `0 to 1,020`."""
-        return f"{_number(self.low)} to {_number(self.high)}"
+        return _span(self.low, self.high)
 
 
 def _plain(value: float) -> str:
     return str(int(value)) if math.isfinite(value) and float(value).is_integer() else repr(float(value))
 
 
-def _number(value: float) -> str:
-    return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"
+def _span(low: float, high: float) -> str:
+    return " to ".join(f"{int(end):,}" if float(end).is_integer() else f"{end:.4g}" for end in (low, high))
 
 
 # ---- one scale for a dataset ----------------------------------------------------------------------------------------
@@ -159,19 +159,15 @@ def disagreement(used: Mapping[str, Used]) -> DataError | None:
     """
     varied = {name: one for name, one in used.items() if one.high > one.low}
     kinds = [{name: one for name, one in varied.items() if one.floating == floating} for floating in (False, True)]
-    if all(kinds) and len({_usual_white(_together(list(kind.values()))) for kind in kinds}) > 1:
+    if all(kinds) and len({_usual_white(_together(kind.values())) for kind in kinds}) > 1:
         return _disagree(*kinds)
     largest = max((one.high for one in varied.values()), default=0.0)
-    dim = {name: one for name, one in varied.items() if 0 < one.high <= DIM * largest}
-    full = {
-        name: one
-        for name, one in varied.items()
-        if one.high in WHITES and one.high < (_usual_white(_together(list(varied.values()))) or 0.0)
-    }
-    for fewer, share in ((dim, DIM_SHARE), (full, FULL_SHARE)):
-        if len(fewer) >= max(2, share * len(varied)):
-            end = max(one.high for one in fewer.values())
-            fewer = {name: one for name, one in varied.items() if one.high <= end}
+    white = (_usual_white(_together(varied.values())) if varied else None) or 0.0
+    dim = [one.high for one in varied.values() if 0 < one.high <= DIM * largest]
+    full = [one.high for one in varied.values() if one.high in WHITES and one.high < white]
+    for ends, share in ((dim, DIM_SHARE), (full, FULL_SHARE)):
+        if len(ends) >= max(2, share * len(varied)):
+            fewer = {name: one for name, one in varied.items() if one.high <= max(ends)}
             return _disagree(fewer, {name: one for name, one in varied.items() if name not in fewer})
     return None
 
@@ -188,7 +184,7 @@ def _disagree(some: Mapping[str, Used], others: Mapping[str, Used]) -> DataError
 
 def _group_words(group: Mapping[str, Used]) -> str:
     verb = "uses" if len(group) == 1 else "use"
-    return f"{len(group):,} of them {verb} {_together(list(group.values())).words}, such as {next(iter(group))}"
+    return f"{len(group):,} of them {verb} {_together(group.values()).words}, such as {next(iter(group))}"
 
 
 def range_sentence(value_range: ValueRange, used: Sequence[Used], images: int) -> str:
@@ -212,7 +208,7 @@ def range_sentence(value_range: ValueRange, used: Sequence[Used], images: int) -
     )
 
 
-def _together(used: Sequence[Used]) -> Used:
+def _together(used: Iterable[Used]) -> Used:
     lows, highs, floating = zip(*used, strict=True)
     return Used(min(lows), max(highs), any(floating))
 
@@ -273,18 +269,18 @@ def stored(image: Image.Image, again: Again | None) -> "Stored":
         again: None for grey values that are in no file.
 
     Raises:
-        Unclear: its channels lie one after the other.
+        Unusable: its channels lie one after the other.
     """
     raw, inverted = _raw_mode(image), _tag(image, _PHOTOMETRIC) == 0
     if again is None or is_deep_grey(image):
         image.load()
         unsigned = image.mode == "I" and _tag(image, _SAMPLE_FORMAT, otherwise=1) == 1
-        white = {"I;12": 4095.0}.get(raw, 65535.0) if image.mode.startswith("I;16") else None
-        if image.format == "PPM" and image.mode == "I":  # Pillow has brought them there from their own largest value
-            white = 65535.0
+        # Of a PPM, Pillow has brought the values there from their own largest one.
+        is_16 = image.mode.startswith("I;16") or (image.format == "PPM" and image.mode == "I")
+        white = (4095.0 if raw == "I;12" else 65535.0) if is_16 else None
         return Stored((image,), None, white, inverted, unsigned)
     if _is_planar(image):
-        raise Unclear("16 bits a channel, and the channels one after the other (planar); save it interleaved")
+        raise Unusable("16 bits a channel, and the channels one after the other (planar); save it interleaved")
     other = again()
     if raw.startswith("LA"):
         _decode_as(other, "RGBA")  # the four bytes of a pixel, as they lie in the file
@@ -313,13 +309,13 @@ class Stored:
         """The smallest and the largest value.
 
         Raises:
-            Unclear: one of them is no finite number.
+            Unusable: one of them is no finite number.
         """
         low, high, floating = math.inf, -math.inf, False
         for _, values in self._strips():
             floating = values.dtype.kind == "f"
             if floating and not np.isfinite(values).all():
-                raise Unclear("grey values that are no finite numbers do not say which is white")
+                raise Unusable("grey values that are no finite numbers do not say which is white")
             low, high = min(low, float(values.min())), max(high, float(values.max()))
         return Used(low, high, floating)
 
@@ -330,7 +326,7 @@ class Stored:
             value_range: what is black and white; None goes by what the file itself says.
 
         Raises:
-            Unclear: without a range, which value is white; or the values lie far beyond a range that was found.
+            Unusable: without a range, which value is white; or the values lie far beyond a range that was found.
         """
         used = self.used()
         scale = value_range or self._own_range(used)
@@ -342,8 +338,7 @@ class Stored:
         key = self.images[0].info.get("transparency")
         for top, values in self._strips():
             part = eight_bits(values, scale)
-            if self.inverted:
-                part = 255 - part
+            part = 255 - part if self.inverted else part
             if isinstance(key, int | tuple):
                 part[(values == key).all(axis=2) if colour else values == key] = 255
             pixels[top : top + len(part)] = part
@@ -374,7 +369,7 @@ class Stored:
                 if used.floating and used.high < NARROW * white and white > 1:
                     break
                 return ValueRange(0.0, white)
-        raise Unclear(f"grey values from {used.words} do not say which is white; save it with 8 or 16 bits")
+        raise Unusable(f"grey values from {used.words} do not say which is white; save it with 8 or 16 bits")
 
 
 def eight_bits(values: Values, value_range: ValueRange) -> Pixels:
@@ -400,7 +395,7 @@ def _refuse_another_scale(used: Used, found: ValueRange) -> None:
     far = used.high > found.high + span or used.low < found.low - span
     dark = used.floating and found.high >= WHITES[0] and 0 < used.high <= 1 + OVERSHOOT
     if far or dark:
-        raise Unclear(
+        raise Unusable(
             f"its values, {used.words}, are on another scale than {found.words}, on which the other pictures are read"
         )
 
@@ -410,9 +405,12 @@ def _raw_mode(image: Image.Image) -> str:
     tile = getattr(image, "tile", None)
     if not tile:
         return ""
-    arguments = tile[0][3]
-    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    first = _first(tile[0][3])
     return first if isinstance(first, str) else ""
+
+
+def _first(value: object) -> object:
+    return value[0] if isinstance(value, tuple) and value else value
 
 
 def _decode_as(image: Image.Image, raw_mode: str) -> None:
@@ -434,6 +432,5 @@ def _tag(image: Image.Image, number: int, otherwise: int | None = None) -> int |
     """The first value of a TIFF's tag; `otherwise` where it has none, None where the image is no TIFF."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return None
-    value = image.tag_v2.get(number, otherwise)
-    value = value[0] if isinstance(value, tuple) and value else value
+    value = _first(image.tag_v2.get(number, otherwise))
     return value if isinstance(value, int) else None

@@ -7,8 +7,8 @@ Whoever changes what can be opened, or its pixels, raises `_RULES` in `survey.py
 """
 
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -23,7 +23,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from relish.core.errors import ImageError
-from relish.data.depth import Again, Unclear, Used, ValueRange, is_deep, is_deep_grey, stored
+from relish.data.depth import Again, Unusable, Used, ValueRange, is_deep, is_deep_grey, stored
 from relish.data.image_files import (
     CAMERA_RAW,
     HEAD_BYTES,
@@ -39,6 +39,8 @@ MAX_PIXELS = 120_000_000
 """The largest image that is decoded: above any camera in common use, and half a gigabyte once decoded."""
 
 Result = TypeVar("Result")
+Decode = Callable[[ImageFile, Again], Result]
+"""What to make of an image of which nothing is decoded yet, given it and how to open its file once more."""
 NO_MEMORY = "not enough memory to decode it"
 """The reason of an image that could be opened where there is more."""
 ImageSource = Path | str | bytes | BinaryIO | Image.Image | npt.NDArray[np.generic]
@@ -83,99 +85,33 @@ def open_image(
         ImageError: it is not an image, is cut short or damaged, has more than MAX_PIXELS, or cannot be read; or its
             values are on another scale than `value_range`, which was found and not given.
     """
+    decode = partial(_decoded, min_side=min_side, value_range=value_range)
+    with _named(name or _name_of(source)):
+        match source:
+            case Path() | str():
+                return _from_path(Path(source), decode)
+            case bytes() | bytearray() | memoryview():
+                return _from_file(BytesIO(source), decode)
+            case Image.Image():
+                return _from_pillow(source, value_range)
+            case np.ndarray():
+                return _decoded(_from_array(source))
+            case _ if hasattr(source, "read"):
+                return _from_file(_seekable(source), decode)
+            case _:
+                noun = type(source).__name__
+                raise Unusable(f"a picture cannot be made from {'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}")
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Whatever keeps a file or an object from being an image becomes an `ImageError` of this name."""
     try:
-        return _to_rgb(source, min_side, value_range)
-    except _Unusable as error:
-        raise ImageError(name or _name_of(source), str(error)) from error
-    except MemoryError as error:
-        raise ImageError(name or _name_of(source), NO_MEMORY) from error
-
-
-def mode_and_depth(content: bytes) -> tuple[str, bool]:
-    """Pillow's mode of an image as its file holds it, such as `L`, `P` or `CMYK`; whether it is deeper than 8 bits.
-
-    Only the header is read. Of what `open_image` cannot open: an empty mode.
-
-    Args:
-        content: the bytes of a file.
-    """
-    _silence_pillow()
-    decoder = decoder_of(content[:HEAD_BYTES])
-    try:
-        if decoder is None:
-            return "", False
-        with _header(BytesIO(content), decoder) as image:
-            return image.mode, is_deep(image)
-    except Exception:  # as in `_from_file`: whatever a damaged byte leads to
-        return "", False
-
-
-def used_values(content: bytes, *, name: str) -> Used:
-    """The smallest and the largest value that an image deeper than 8 bits stores.
-
-    Args:
-        content: the bytes of a file of which `mode_and_depth` says that it is deep.
-
-    Raises:
-        ImageError: as `open_image` does.
-    """
-
-    def used(image: ImageFile, again: Again) -> Used:
-        _check_size(image)
-        return stored(image, again).used()
-
-    try:
-        return _decoded_file(BytesIO(content), used)
-    except _Unusable as error:
+        yield
+    except Unusable as error:
         raise ImageError(name, str(error)) from error
     except MemoryError as error:
         raise ImageError(name, NO_MEMORY) from error
-
-
-def has_more_frames(content: bytes) -> bool:
-    """Whether a file holds more than the image that `open_image` gives: pages of a TIFF, frames of an animation.
-
-    Args:
-        content: the bytes of a file that `open_image` opens.
-    """
-    decoder = decoder_of(content[:HEAD_BYTES])
-    if decoder is None or decoder is JpegImageFile:
-        return False
-    try:
-        with _header(BytesIO(content), decoder) as image:
-            return bool(getattr(image, "is_animated", False))
-    except Exception:  # damaged behind the first one, which is all that counts
-        return False
-
-
-def size_from_header(source: Path | str | bytes) -> tuple[int, int] | None:
-    """Width and height by a file's header, nothing decoded; None where `open_image` would raise.
-
-    Args:
-        source: a path, or the bytes of a file.
-    """
-    _silence_pillow()
-    try:
-        with BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
-            decoder = decoder_of(file.read(HEAD_BYTES))
-            return _header(file, decoder).size if decoder else None
-    except Exception:  # as in `_decoded_file`: whatever a damaged byte leads to
-        return None
-
-
-def _header(file: BinaryIO, decoder: type[ImageFile]) -> ImageFile:
-    """The image with its header read, nothing decoded."""
-    try:
-        return _from_start(decoder, file)
-    except Exception as error:
-        for copies in copies_to_try(file, decoder, error):
-            with suppress(Exception):
-                return decoder(BytesIO(copies[0]))
-        raise
-
-
-class _Unusable(Exception):
-    """The reason why there is no image; `open_image` adds its name."""
 
 
 def _name_of(source: object) -> str:
@@ -193,47 +129,101 @@ def _name_of(source: object) -> str:
             return named if isinstance(named, str) and named else "picture from a file object"
 
 
-def _to_rgb(source: object, min_side: int | None, value_range: ValueRange | None) -> Image.Image:
-    match source:
-        case Path() | str():
-            return _from_path(Path(source), min_side, value_range)
-        case bytes() | bytearray() | memoryview():
-            return _from_file(BytesIO(source), min_side, value_range)
-        case Image.Image():
-            return _from_pillow(source, value_range)
-        case np.ndarray():
-            return _decoded(_from_array(source))
-        case _ if hasattr(source, "read"):
-            return _from_file(_seekable(source), min_side, value_range)
-        case _:
-            noun = type(source).__name__
-            raise _Unusable(f"a picture cannot be made from {'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}")
+def mode_and_depth(content: bytes) -> tuple[str, bool]:
+    """Pillow's mode of an image as its file holds it, such as `L`, `P` or `CMYK`; whether it is deeper than 8 bits.
+
+    Only the header is read. Of what `open_image` cannot open: an empty mode.
+
+    Args:
+        content: the bytes of a file.
+    """
+    return _by_header(content, lambda image: (image.mode, is_deep(image))) or ("", False)
+
+
+def used_values(content: bytes, *, name: str) -> Used:
+    """The smallest and the largest value that an image deeper than 8 bits stores.
+
+    Args:
+        content: the bytes of a file of which `mode_and_depth` says that it is deep.
+
+    Raises:
+        ImageError: as `open_image` does.
+    """
+
+    def used(image: ImageFile, again: Again) -> Used:
+        _check_size(image)
+        return stored(image, again).used()
+
+    with _named(name):
+        return _from_file(BytesIO(content), used)
+
+
+def has_more_frames(content: bytes) -> bool:
+    """Whether a file holds more than the image that `open_image` gives: pages of a TIFF, frames of an animation.
+
+    Args:
+        content: the bytes of a file that `open_image` opens.
+    """
+    is_jpeg = decoder_of(content[:HEAD_BYTES]) is JpegImageFile  # behind it, a telephone keeps a preview
+    return not is_jpeg and bool(_by_header(content, lambda image: getattr(image, "is_animated", False)))
+
+
+def size_from_header(source: Path | str | bytes) -> tuple[int, int] | None:
+    """Width and height by a file's header, nothing decoded; None where `open_image` would raise.
+
+    Args:
+        source: a path, or the bytes of a file.
+    """
+    return _by_header(source, lambda image: image.size)
+
+
+def _by_header(source: Path | str | bytes, read: Callable[[ImageFile], Result]) -> Result | None:
+    """What `read` finds in a file's header, nothing decoded; None where the file is damaged, or no image."""
+    _silence_pillow()
+    try:
+        with BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+            decoder = decoder_of(file.read(HEAD_BYTES))
+            if decoder is None:
+                return None
+            with _header(file, decoder) as image:
+                return read(image)
+    except Exception:  # as in `_from_file`: whatever a damaged byte leads to
+        return None
+
+
+def _header(file: BinaryIO, decoder: type[ImageFile]) -> ImageFile:
+    """The image with its header read, nothing decoded."""
+    try:
+        return _from_start(decoder, file)
+    except Exception as error:
+        for copies in copies_to_try(file, decoder, error):
+            with suppress(Exception):
+                return decoder(BytesIO(copies[0]))
+        raise
 
 
 def _from_pillow(image: Image.Image, value_range: ValueRange | None) -> Image.Image:
     try:
-        return _decoded(image, value_range=value_range, again=_reopening(image))
-    except Unclear as error:
-        raise _Unusable(str(error)) from error
-    except (_Unusable, MemoryError):
+        return _decoded(image, _reopening(image), value_range=value_range)
+    except (Unusable, MemoryError):
         raise
-    except Exception as error:  # as in `_decoded_file`: it may not be decoded yet
-        raise _Unusable(_damage(error)) from error
+    except Exception as error:  # as in `_from_file`: it may not be decoded yet
+        raise Unusable(_damage(error)) from error
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def _from_path(path: Path, min_side: int | None, value_range: ValueRange | None) -> Image.Image:
+def _from_path(path: Path, decode: Decode[Result]) -> Result:
     try:
         if path.is_dir():
-            raise _Unusable("not a picture: it is a folder")
+            raise Unusable("not a picture: it is a folder")
         with path.open("rb") as file:
-            return _from_file(_seekable(file), min_side, value_range)
+            return _from_file(_seekable(file), decode)
     except FileNotFoundError as error:
-        raise _Unusable("there is no such file") from error
+        raise Unusable("there is no such file") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise _Unusable(unreadable_reason(error)) from error
+        raise Unusable(unreadable_reason(error)) from error
 
 
 def _seekable(file: object) -> BinaryIO:
@@ -243,60 +233,49 @@ def _seekable(file: object) -> BinaryIO:
         return file  # type: ignore[return-value]
     content = file.read()  # type: ignore[attr-defined]
     if not isinstance(content, bytes):
-        raise _Unusable("the file object gives text; open it in binary mode")
+        raise Unusable("the file object gives text; open it in binary mode")
     return BytesIO(content)
 
 
-def _from_file(file: BinaryIO, min_side: int | None, value_range: ValueRange | None) -> Image.Image:
-    return _decoded_file(file, lambda image, again: _decoded(image, min_side, value_range, again))
-
-
-def _decoded_file(file: BinaryIO, decode: Callable[[ImageFile, Again], Result]) -> Result:
-    """What `decode` makes of an image, given it and how to open its file again; nothing is decoded before."""
+def _from_file(file: BinaryIO, decode: Decode[Result]) -> Result:
     file.seek(0)
     head: object = file.read(HEAD_BYTES)
     if not isinstance(head, bytes):
-        raise _Unusable("the file object gives text; open it in binary mode")
+        raise Unusable("the file object gives text; open it in binary mode")
     decoder = decoder_of(head)
     if decoder is None:
-        raise _Unusable(no_image_reason(head))
+        raise Unusable(no_image_reason(head))
     if decoder is TiffImageFile and is_camera_raw(file):
-        raise _Unusable(f"a picture that is not read: {CAMERA_RAW}")
+        raise Unusable(f"a picture that is not read: {CAMERA_RAW}")
     if decoder is PngImageFile and wrong_pixels(file):
-        raise _Unusable("damaged: the checksum of its pixels is wrong")
+        raise Unusable("damaged: the checksum of its pixels is wrong")
     _silence_pillow()
     try:
         return _attempt(file, decoder, decode)
-    except (_Unusable, MemoryError):
+    except (Unusable, MemoryError):
         raise
-    except Unclear as error:
-        raise _Unusable(str(error)) from error
     except Exception as error:  # decoders raise whatever a damaged byte leads to, from SyntaxError to KeyError
         for copies in copies_to_try(file, decoder, error):
             if (result := _agreed(copies, decoder, decode)) is not None:
                 return result
-        raise _Unusable(_damage(error)) from error
+        raise Unusable(_damage(error)) from error
 
 
-def _attempt(file: BinaryIO, decoder: type[ImageFile], decode: Callable[[ImageFile, Again], Result]) -> Result:
+def _attempt(file: BinaryIO, decoder: type[ImageFile], decode: Decode[Result]) -> Result:
     again = partial(_from_start, decoder, file)
     with again() as image:
         return decode(image, again)
 
 
-def _agreed(
-    copies: Sequence[bytes], decoder: type[ImageFile], decode: Callable[[ImageFile, Again], Result]
-) -> Result | None:
+def _agreed(copies: Sequence[bytes], decoder: type[ImageFile], decode: Decode[Result]) -> Result | None:
     """What all these copies of a file give; None where one gives nothing, or something else."""
     first: Result | None = None
     for copy in copies:
         try:
             result = _attempt(BytesIO(copy), decoder, decode)
-        except (_Unusable, MemoryError):
+        except (Unusable, MemoryError):
             raise
-        except Unclear as error:
-            raise _Unusable(str(error)) from error
-        except Exception:  # as in `_decoded_file`
+        except Exception:  # as in `_from_file`
             return None
         if first is not None and result != first:
             return None
@@ -337,15 +316,15 @@ def _silence_pillow() -> None:
 
 def _decoded(
     image: Image.Image,
+    again: Again | None = None,
+    *,
     min_side: int | None = None,
     value_range: ValueRange | None = None,
-    again: Again | None = None,
 ) -> Image.Image:
     """Decode, turn upright and convert to RGB; the size limit is checked first, since the header tells the size.
 
     Raises:
-        _Unusable: it has too many pixels, or none.
-        Unclear: its values cannot be brought to 8 bits.
+        Unusable: it has too many pixels, or none, or its values cannot be brought to 8 bits.
         Exception: it is damaged.
     """
     _check_size(image)
@@ -364,9 +343,9 @@ def _decoded(
 def _check_size(image: Image.Image) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise _Unusable(f"{width:,} x {height:,} pixels; the limit is {MAX_PIXELS / 1e6:.0f} million")
+        raise Unusable(f"{width:,} x {height:,} pixels; the limit is {MAX_PIXELS / 1e6:.0f} million")
     if width * height == 0:
-        raise _Unusable("it has no pixels")
+        raise Unusable("it has no pixels")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -390,13 +369,13 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _from_array(array: npt.NDArray[np.generic]) -> Image.Image:
     if array.dtype != np.uint8:
         hint = "multiply values of 0 to 1 by 255 and round" if array.dtype.kind == "f" else "bring values to 0 to 255"
-        raise _Unusable(f"an array must be uint8, this one is {array.dtype}; {hint}")
+        raise Unusable(f"an array must be uint8, this one is {array.dtype}; {hint}")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in {3, 4}):
         first = array.ndim == 3 and array.shape[0] in {1, 3, 4}
         hint = "; channels come last: array.transpose(1, 2, 0)" if first else ""
-        raise _Unusable(f"an array must be (H, W) or (H, W, 3), this one is {array.shape}{hint}")
+        raise Unusable(f"an array must be (H, W) or (H, W, 3), this one is {array.shape}{hint}")
     if array.size == 0:
-        raise _Unusable("it has no pixels")
+        raise Unusable("it has no pixels")
     return Image.fromarray(np.ascontiguousarray(array))

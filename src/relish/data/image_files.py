@@ -12,7 +12,7 @@ import codecs
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -165,8 +165,7 @@ def copies_to_try(file: BinaryIO, decoder: type[ImageFile], error: Exception) ->
         if "truncated" in str(error).lower():
             yield from _ended_jpegs(content)
         else:
-            yield [_plain_jpeg(content, keep_exif=True)]
-            yield [_plain_jpeg(content, keep_exif=False)]
+            yield from ([_plain_jpeg(content, keep_exif=keep)] for keep in (True, False))
 
 
 def _png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes, bool]]:
@@ -281,9 +280,8 @@ def kind_of(head: bytes, *, whole: bool) -> str:
         return "empty file"
     if words := _unread_image(head):
         return words
-    for start, words in _OTHER_KINDS:
-        if head.startswith(start):
-            return words
+    if words := _words_of(head, _OTHER_KINDS):
+        return words
     if head[4:8] == b"ftyp":
         return "video"
     if head[:4] == b"RIFF":
@@ -310,11 +308,14 @@ def other_kind(path: Path) -> str:
     return "" if head.startswith((b"PK", b"\x80")) or kind.startswith("binary file") else kind
 
 
+def _words_of(head: bytes, kinds: Iterable[tuple[bytes, str]]) -> str:
+    return next((words for start, words in kinds if head.startswith(start)), "")
+
+
 def _unread_image(head: bytes) -> str:
     """What to call an image that cannot be decoded here, with the remedy; empty for anything else."""
-    for start, words in _UNREAD_IMAGES:
-        if head.startswith(start):
-            return words
+    if words := _words_of(head, _UNREAD_IMAGES):
+        return words
     if head.startswith(_PNG) and head[12:16] == _IOS:
         return "PNG as it is packed into an iPhone's app; take the one it was made from"
     brands = _brands(head) if head[4:8] == b"ftyp" else set()
@@ -334,17 +335,18 @@ def _text_kind(head: bytes, whole: bool) -> str:
         return ""
     if any(ord(c) < 32 and c not in "\t\n\r\f" for c in text):
         return ""
-    return _kind_of_text(text.lstrip().lower())
-
-
-def _kind_of_text(start: str) -> str:
-    """Of a text by its start, in lower case."""
-    if start.startswith(("<!doctype html", "<html", "<head", "<body")) or (start[:1] == "<" and "<html" in start):
+    text = text.lstrip().lower()
+    if text.startswith("<") and "<html" in text:
         return "HTML page"
-    if "<svg" in start:
+    if "<svg" in text:
         return "SVG drawing; convert it to PNG"
-    if start.startswith(("data:image/", "/9j/", "ivborw0kggo")):
-        return "picture in base64; decode it into a file"
-    if start.startswith(('{"', "{\n", "{ ", "[{", '["')):
-        return "JSON file"
-    return "XML file" if start.startswith("<?xml") else "text file"
+    return next((words for starts, words in _TEXTS if text.startswith(starts)), "text file")
+
+
+_TEXTS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("<!doctype html", "<html", "<head", "<body"), "HTML page"),
+    (("data:image/", "/9j/", "ivborw0kggo"), "picture in base64; decode it into a file"),
+    (('{"', "{\n", "{ ", "[{", '["'), "JSON file"),
+    (("<?xml",), "XML file"),
+)
+"""What a text is by its start, in lower case."""

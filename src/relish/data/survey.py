@@ -353,46 +353,27 @@ def _examine(path: Path, key: FileKey | None, known: Mapping[FileKey, Outcome], 
         return Outcome("", unreadable_reason(error), lasting=False)
     except MemoryError:
         return Outcome("", "not enough memory to read it", lasting=False, no_memory=True)
-    if scaling is None:
-        return _decode(content, str(path))
-    return _scale(content, str(path), scaling.value_range, scaling.known[path])
+    return _decode(content, path, scaling)
 
 
-def _decode(content: bytes, name: str) -> Outcome:
-    """The outcome of an image of 8 bits, or of a deeper one with its values and without facts."""
-    sha256 = hashlib.sha256(content).hexdigest()
+def _decode(content: bytes, path: Path, scaling: Scaling | None) -> Outcome:
+    """The outcome of an image; without a scaling, a deep one has its values and no facts."""
+    found, name = Outcome(hashlib.sha256(content).hexdigest(), ""), str(path)
     try:
         mode, is_deep = mode_and_depth(content)
         if is_deep:
-            return Outcome(sha256, "", used=used_values(content, name=name))
-        image = open_image(content, name=name)
-        return Outcome(sha256, "", facts_of(image, mode, has_more_frames(content)))
-    except ImageError as error:
-        no_memory = isinstance(error.__cause__, MemoryError)
-        return Outcome(sha256, error.reason, lasting=not no_memory, no_memory=no_memory)
-    except MemoryError:
-        return Outcome(sha256, "not enough memory to look at it", lasting=False, no_memory=True)
-
-
-def _scale(content: bytes, name: str, value_range: ValueRange | None, known: Outcome) -> Outcome:
-    """The outcome of an image deeper than 8 bits.
-
-    Args:
-        known: of the first look at it.
-    """
-    same = hashlib.sha256(content).hexdigest() == known.sha256
-    found = known if same else _decode(content, name)
-    if found.used is None:
-        return found
-    try:
+            known = scaling.known[path] if scaling else found
+            same = known.used and known.sha256 == found.sha256
+            found = replace(found, used=known.used if same else used_values(content, name=name))
+            if scaling is None:
+                return found
+        value_range = scaling.value_range if scaling and is_deep else None
         image = open_image(content, name=name, value_range=value_range)
-        facts = facts_of(image, mode_and_depth(content)[0], has_more_frames(content))
-        return replace(found, facts=facts, value_range=value_range)
-    except ImageError as error:
-        no_memory = isinstance(error.__cause__, MemoryError)
-        return replace(found, reason=error.reason, lasting=False, no_memory=no_memory)
-    except MemoryError:
-        return replace(found, reason="not enough memory to look at it", lasting=False, no_memory=True)
+        return replace(found, facts=facts_of(image, mode, has_more_frames(content)), value_range=value_range)
+    except (ImageError, MemoryError) as error:
+        no_memory = MemoryError in (type(error), type(error.__cause__))
+        reason = error.reason if isinstance(error, ImageError) else "not enough memory to look at it"
+        return replace(found, reason=reason, lasting=not (no_memory or scaling), no_memory=no_memory)
 
 
 def _is_cacheable(key: FileKey, outcome: Outcome) -> bool:
