@@ -62,7 +62,7 @@ def decoded(monkeypatch):
     """The names of the pictures that were decoded and not remembered."""
     names, real = [], survey_module.open_image
 
-    def watched(source, *, name):
+    def watched(source, *, name, **more):
         names.append(Path(name).name)
         return real(source, name=name)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from relish.core.errors import DataError, ImageError
-from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset, first_few, label_by_name, name_below, plural
+from relish.data.dataset import TRAIN, WHOLE, Dataset, first_few, label_by_name, name_below, plural
 from relish.data.image_files import is_image_name, kind_of_file, unreadable_reason
 from relish.data.layout import (
     BROKEN_LINK,
@@ -31,7 +31,7 @@ from relish.data.layout import (
     printable,
 )
 from relish.data.split_folders import Layout, inside_split, read_layout
-from relish.data.split_names import SplitNames, is_sidecar, is_unlabelled, option_text, split_words
+from relish.data.split_names import SplitNames, is_sidecar, is_unlabelled, split_words
 
 
 def index_folder(
@@ -117,7 +117,6 @@ def _from_splits(tree: Tree, layout: Layout, told: SplitNames, notes: _Notes) ->
     """Split to class name to images."""
     notes.add_unused(tree.listing(layout.top))
     notes.messages += [_left_out(tree, folder, told) for folder in layout.left_out]
-    notes.messages += [_how_to_use(folder, layout) for folder in layout.alike]
     images: dict[str, dict[str, list[Path]]] = {split: defaultdict(list) for split in layout.splits}
     for split, folders in layout.splits.items():
         for folder in folders:
@@ -139,13 +138,6 @@ def _left_out(tree: Tree, folder: Path, told: SplitNames = None) -> str:
     if not isinstance(told, Mapping) and is_unlabelled(name) and not tree.with_images(inside_split(tree, folder)):
         return f"{name} holds {count} without labels: left out."
     return f"{name} {why} ({count})."
-
-
-def _how_to_use(folder: Path, layout: Layout) -> str:
-    """What to type where a folder that was left out is a split after all."""
-    free = next((split for split in (TEST, VALIDATION) if split not in layout.splits), TEST)
-    named = {split: names for split, names in layout.names.items() if split != free}
-    return f"If {printable(folder.name)} is a split: --split-names {option_text({**named, free: [folder.name]})}"
 
 
 def _from_classes(tree: Tree, top: Path, notes: _Notes, told: SplitNames = None) -> dict[str, list[Path]]:

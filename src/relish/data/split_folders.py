@@ -55,16 +55,8 @@ class Layout:
     """Split folders without class folders."""
     left_out: tuple[Path, ...] = ()
     """Folders with images beside the splits."""
-    alike: tuple[Path, ...] = ()
-    """Those of them that have the classes of the splits."""
     notes: tuple[str, ...] = ()
     """What is to be said of it, a sentence each."""
-
-    @property
-    def names(self) -> dict[str, list[str]]:
-        """Split to the names of its folders in `top`."""
-        depth = len(self.top.parts)
-        return {split: [folder.parts[depth] for folder in folders] for split, folders in self.splits.items()}
 
 
 class AmbiguousLayout(DataError):
@@ -112,8 +104,7 @@ def read_layout(tree: Tree, split_names: SplitNames = None) -> Layout:
 def _unwrapped(tree: Tree, folder: Path, split_names: SplitNames = None) -> Path:
     """A folder, or what it wraps, or what that wraps, and so on."""
     for _ in range(8):
-        inner = _wrapped(tree, folder, split_names)
-        if inner is None:
+        if (inner := _wrapped(tree, folder, split_names)) is None:
             break
         folder = inner
     return folder
@@ -239,7 +230,10 @@ def _resolved(tree: Tree, top: Path) -> Layout:
         raise _without_training(tree, group)
     splits = {split: tuple(group.inside[folder] for folder in folders) for split, folders in group.splits.items()}
     unlabelled = tuple(inner for folder, inner in group.inside.items() if not group.classes[folder])
-    return Layout(top, splits, unlabelled, tuple(left_out), tuple(alike))
+    free = next((split for split in (TEST, VALIDATION) if split not in splits), TEST)
+    options = [(folder, option_text({**group.names, free: [folder.name]})) for folder in alike]
+    notes = tuple(f"If {printable(folder.name)} is a split: --split-names {option}" for folder, option in options)
+    return Layout(top, splits, unlabelled, tuple(left_out), notes)
 
 
 def _are_splits(group: _Group, beside: Sequence[Path], alike: Sequence[Path]) -> bool:

@@ -14,7 +14,7 @@ import shlex
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path, PureWindowsPath
@@ -23,7 +23,7 @@ from typing import Any
 from relish.core.errors import DataError
 from relish.data.dataset import TEST, first_few
 from relish.data.image_files import is_image_name
-from relish.data.split_names import SPLIT_WORDS, is_sidecar, words_of
+from relish.data.split_names import is_sidecar, splits_in, words_of
 from relish.data.table_files import PLAIN_SUFFIXES, Row, read_cells
 
 _SAMPLE = 1000
@@ -66,27 +66,22 @@ class Files:
         if not name or is_image_name(name):
             return None
         if above not in self._stems:
-            self._stems[above] = _by_stem(self.folder / above)
-        return _only([os.path.join(above, file) for file in self._stems[above].get(name, [])], path)
+            names = next(((above, files) for _, _, files in os.walk(self.folder / above)), (above, []))
+            self._stems[above] = _by_name([names])
+        return _only(self._stems[above].get(name, []), path)
 
     @cached_property
     def _everywhere(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = defaultdict(list)
-        for above, _, names in os.walk(self.folder):
-            for name in filter(is_image_name, names):
-                for called in (name, os.path.splitext(name)[0]):
-                    found[called].append(os.path.relpath(os.path.join(above, name), self.folder))
-        return found
+        return _by_name((os.path.relpath(above, self.folder), names) for above, _, names in os.walk(self.folder))
 
 
-def _by_stem(folder: Path) -> dict[str, list[str]]:
+def _by_name(folders: Iterable[tuple[str, list[str]]]) -> dict[str, list[str]]:
+    """The paths of images by their names, with and without endings."""
     found: dict[str, list[str]] = defaultdict(list)
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError:  # the path is missing, then, and is told so
-        return {}
-    for name in filter(is_image_name, names):
-        found[os.path.splitext(name)[0]].append(name)
+    for above, names in folders:
+        for name in filter(is_image_name, names):
+            for called in (name, os.path.splitext(name)[0]):
+                found[called].append(name if above == os.curdir else os.path.join(above, name))
     return found
 
 
@@ -188,55 +183,35 @@ def table_advice(tables: Iterable[Path], images: Iterable[Path], typed: Callable
     for image in images:
         folders_of[image.name].append(image.parent)
         folders_of[image.stem].append(image.parent)
-    naming = (_Naming.of(table, folders_of) for table in tables if table.suffix.lower() in PLAIN_SUFFIXES)
-    return next((found.advice(typed) for found in naming if found), "")
+    plain = (table for table in tables if table.suffix.lower() in PLAIN_SUFFIXES)
+    return next((advice for table in plain if (advice := _advice_of(table, folders_of, typed))), "")
 
 
-@dataclass(frozen=True)
-class _Naming:
-    """A table that names images."""
-
-    table: Path
-    path: str
-    """The column that names them."""
-    root: Path
-    """What its paths are relative to, or lie below."""
-    spread: bool
-    """Whether they lie in several folders that the paths leave out."""
-    others: list[str]
-    """The other columns."""
-
-    @classmethod
-    def of(cls, table: Path, folders_of: Mapping[str, Sequence[Path]]) -> "_Naming | None":
-        """What a table names; None where it does not, or cannot be read."""
-        try:
-            header, lines = read_cells(table, table.name)
-            rows = [cells for _, cells in islice(lines, _SAMPLE)]
-        except DataError:
-            return None
-        for place, name in enumerate(header if len(header) > 1 else ()):
-            cells = [re.split(r"[\\/]", str(row[place]).strip()) for row in rows]
-            met = [names for names in cells if names[-1] in folders_of]
-            if met and 2 * len(met) >= len(cells):
-                root, spread = _shared_root(table, [(names[:-1], folders_of[names[-1]]) for names in met])
-                return cls(table, name, root, spread, [other for other in header if other not in ("", name)])
-        return None
-
-    @property
-    def label(self) -> str:
-        """The column of the labels; empty where it might be one of several."""
-        known = [name for name in self.others if name.lower() in _LABELS]
-        return (known or (self.others if len(self.others) == 1 else [""]))[0]
-
-    def advice(self, typed: Callable[[Path], str]) -> str:
-        """What to give instead of the folder."""
-        words = [shlex.quote(typed(self.table))]
-        if self.spread or self.root != self.table.parent:
-            words.append(f"--root {shlex.quote(typed(self.root))}")
-        if (self.path.lower(), self.label.lower()) != ("path", "label"):
-            words.append("--column-names " + shlex.quote(f"path={self.path},label={self.label or 'COLUMN'}"))
-        which = "" if self.label else f", where COLUMN is one of {first_few(self.others, 6)}"
-        return f"{self.table.name} names these pictures; give it instead: {' '.join(words)}{which}"
+def _advice_of(table: Path, folders_of: Mapping[str, Sequence[Path]], typed: Callable[[Path], str]) -> str:
+    """What to give instead of the folder; empty where the table names no images, or cannot be read."""
+    try:
+        header, lines = read_cells(table, table.name)
+        rows = [cells for _, cells in islice(lines, _SAMPLE)]
+    except DataError:
+        return ""
+    for place in range(len(header) if len(header) > 1 else 0):
+        cells = [re.split(r"[\\/]", str(row[place]).strip()) for row in rows]
+        met = [names for names in cells if names[-1] in folders_of]
+        if met and 2 * len(met) >= len(cells):
+            break
+    else:
+        return ""
+    root, spread = _shared_root(table, [(names[:-1], folders_of[names[-1]]) for names in met])
+    path, others = header[place], [name for name in header if name not in ("", header[place])]
+    known = [name for name in others if name.lower() in _LABELS]
+    label = (known or (others if len(others) == 1 else [""]))[0]
+    words = [shlex.quote(typed(table))]
+    if spread or root != table.parent:
+        words.append(f"--root {shlex.quote(typed(root))}")
+    if (path.lower(), label.lower()) != ("path", "label"):
+        words.append("--column-names " + shlex.quote(f"path={path},label={label or 'COLUMN'}"))
+    which = "" if label else f", where COLUMN is one of {first_few(others, 6)}"
+    return f"{table.name} names these pictures; give it instead: {' '.join(words)}{which}"
 
 
 def _shared_root(table: Path, met: Sequence[tuple[Sequence[str], Sequence[Path]]]) -> tuple[Path, bool]:
@@ -248,9 +223,8 @@ def _shared_root(table: Path, met: Sequence[tuple[Sequence[str], Sequence[Path]]
     called = {*words_of(table.stem)}
 
     def order(root: Path) -> tuple[Any, ...]:
-        words = words_of(root.name)
-        test = any(SPLIT_WORDS.get(word) == TEST for word in words)
-        return -counts[root], is_sidecar(root.name), called.isdisjoint(words), test, root
+        is_test = TEST in splits_in(root.name)
+        return -counts[root], is_sidecar(root.name), called.isdisjoint(words_of(root.name)), is_test, root
 
     first = min(counts, key=order)
     return (first, False) if counts[first] == len(met) else (Path(os.path.commonpath(counts)), True)
