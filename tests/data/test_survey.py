@@ -64,7 +64,7 @@ def decoded(monkeypatch):
 
     def watched(source, *, name, **more):
         names.append(Path(name).name)
-        return real(source, name=name)
+        return real(source, name=name, **more)
 
     monkeypatch.setattr(survey_module, "open_image", watched)
     return names
