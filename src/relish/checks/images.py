@@ -25,7 +25,7 @@ from relish.data.dataset import (
     plain_name,
 )
 from relish.data.depth import NARROW
-from relish.data.split_names import split_words
+from relish.data.split import split_words
 from relish.data.survey import Facts, Survey
 
 Positions = npt.NDArray[np.int64]

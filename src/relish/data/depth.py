@@ -213,10 +213,9 @@ def _together(used: Iterable[Used]) -> Used:
     return Used(min(lows), max(highs), any(floating))
 
 
-def _usual_white(used: Used) -> float | None:
+def _usual_white(used: Used, usual: Sequence[float] = WHITES) -> float | None:
     """The smallest usual white that holds these values from 0 on; None where there is none."""
-    spare = OVERSHOOT if used.floating else 0.0
-    whites = (1.0, *WHITES) if used.floating else WHITES
+    spare, whites = (OVERSHOOT, (1.0, *usual)) if used.floating else (0.0, usual)
     return next((w for w in whites if -spare * w <= used.low and used.high <= (1 + spare) * w), None)
 
 
@@ -363,12 +362,9 @@ class Stored:
         """Of an image without a dataset: all that its file can hold, else the smallest white that holds its values."""
         if self.white is not None:
             return ValueRange(0.0, self.white)
-        for white in (1.0, 255.0, 65535.0):
-            spare = OVERSHOOT * white if used.floating else 0.0
-            if -spare <= used.low and used.high <= white + spare:
-                if used.floating and used.high < NARROW * white and white > 1:
-                    break
-                return ValueRange(0.0, white)
+        white = _usual_white(used, (1.0, 255.0, 65535.0))
+        if white == 1 or (white and not (used.floating and used.high < NARROW * white)):
+            return ValueRange(0.0, white)
         raise Unusable(f"grey values from {used.words} do not say which is white; save it with 8 or 16 bits")
 
 

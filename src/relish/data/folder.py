@@ -30,8 +30,8 @@ from relish.data.layout import (
     not_class_folders,
     printable,
 )
+from relish.data.split import SplitNames, is_sidecar, is_unlabelled, split_words
 from relish.data.split_folders import Layout, inside_split, read_layout
-from relish.data.split_names import SplitNames, is_sidecar, is_unlabelled, split_words
 
 
 def index_folder(
@@ -129,15 +129,13 @@ def _from_splits(tree: Tree, layout: Layout, told: SplitNames, notes: _Notes) ->
 
 
 def _left_out(tree: Tree, folder: Path, told: SplitNames = None) -> str:
-    name, why = printable(folder.name), "is not the name of a split: left out"
+    name, count = printable(folder.name), plural(len(tree.below(folder).images), "picture")
     if isinstance(told, Mapping):
-        why = "is not in --split-names: left out"
-    elif is_sidecar(name):
-        why = "is not a folder of classes or a split, by its name: left out"
-    count = plural(len(tree.below(folder).images), "picture")
-    if not isinstance(told, Mapping) and is_unlabelled(name) and not tree.with_images(inside_split(tree, folder)):
+        return f"{name} is not in --split-names: left out ({count})."
+    if is_unlabelled(name) and not tree.with_images(inside_split(tree, folder)):
         return f"{name} holds {count} without labels: left out."
-    return f"{name} {why} ({count})."
+    what = "a folder of classes or a split, by its name" if is_sidecar(name) else "the name of a split"
+    return f"{name} is not {what}: left out ({count})."
 
 
 def _from_classes(tree: Tree, top: Path, notes: _Notes, told: SplitNames = None) -> dict[str, list[Path]]:

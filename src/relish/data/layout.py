@@ -112,12 +112,8 @@ def _kind(entry: os.DirEntry[str]) -> str | None:
 
 
 def _is_utf8(name: str) -> bool:
-    # Another name can neither be printed nor written to the run folder.
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    """Another name can neither be printed nor written to the run folder."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def everything_below(folder: Path, listed: Callable[[Path], Listing] = list_folder) -> Found:

@@ -16,7 +16,7 @@ from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import imagehash
 import numpy as np
@@ -161,15 +161,6 @@ class Outcome:
     value_range: ValueRange | None = None
     """What was black and white in it when the facts were recorded."""
 
-    def is_scaled(self, value_range: ValueRange | None) -> bool:
-        """Whether the facts are those of this range."""
-        return bool(self.facts) and self.value_range == value_range
-
-    def as_json(self) -> list[Any]:
-        """What the cache keeps of it."""
-        scale = None if self.value_range is None else astuple(self.value_range)
-        return [self.sha256, self.reason, self.facts.hex(), self.used, scale]
-
 
 @dataclass(frozen=True)
 class Survey:
@@ -234,9 +225,12 @@ def survey(
     used = {path: outcome.used for path, outcome in outcomes.items() if outcome.used}
     problem = None
     if value_range == "found":
-        value_range, problem = _found_range(dataset, used)
-        if problem is not None and learnable:
-            raise problem
+        value_range = found_range(list(used.values())) if used else None
+        problem = disagreement({dataset.label(path): one for path, one in used.items()})
+        if problem is not None:
+            problem = DataError(f"{dataset.name}: {problem.message}", hint=problem.hint)
+            if learnable:
+                raise problem
     if used and value_range is None:
         words = f"{plural(len(used), 'picture')} deeper than 8 bits, and the model learned from none such"
         dataset = dataset.with_splits(dataset.splits, f"{words}: each is read at what its own file can hold.")
@@ -262,16 +256,6 @@ def survey(
     return Survey(kept, unreadable, sha256, facts, _fingerprint(kept, sha256), used, value_range)
 
 
-def _found_range(dataset: Dataset, used: Mapping[Path, Used]) -> tuple[ValueRange | None, DataError | None]:
-    """One range for all images deeper than 8 bits, and why they are not on one scale where they are not."""
-    if not used:
-        return None, None
-    problem = disagreement({dataset.label(path): one for path, one in used.items()})
-    if problem is not None:
-        problem = DataError(f"{dataset.name}: {problem.message}", hint=problem.hint)
-    return found_range(list(used.values())), problem
-
-
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
@@ -289,7 +273,8 @@ def _examine_all(
 ) -> dict[Path, Outcome]:
     """Every path with the outcome of reading it; without a `scaling`, of deep images the values alone."""
     if scaling is not None:
-        paths = [path for path in paths if not scaling.known[path].is_scaled(scaling.value_range)]
+        known = scaling.known
+        paths = [p for p in paths if not known[p].facts or known[p].value_range != scaling.value_range]
         if not paths:
             return {}
     outcomes: dict[Path, Outcome] = {}
@@ -328,8 +313,11 @@ def _examine_chunk(
         if outcome.no_memory and (path, key) not in again:
             again.append((path, key))
             continue
-        if key and key not in known and _is_cacheable(key, outcome):
-            entries[key.path] = json.dumps([*key[1:], _RULES, *outcome.as_json()]).encode()
+        is_settled = key and time.time_ns() - max(key.mtime_ns, key.ctime_ns) > _SETTLED_NS
+        if key and key not in known and outcome.lasting and is_settled:
+            scale = outcome.value_range and astuple(outcome.value_range)
+            entry = [*key[1:], _RULES, outcome.sha256, outcome.reason, outcome.facts.hex(), outcome.used, scale]
+            entries[key.path] = json.dumps(entry).encode()
         yield path, outcome
     cache.remember(_KIND, entries)
 
@@ -376,10 +364,6 @@ def _decode(content: bytes, path: Path, scaling: Scaling | None) -> Outcome:
         return replace(found, reason=reason, lasting=not (no_memory or scaling), no_memory=no_memory)
 
 
-def _is_cacheable(key: FileKey, outcome: Outcome) -> bool:
-    return outcome.lasting and time.time_ns() - max(key.mtime_ns, key.ctime_ns) > _SETTLED_NS
-
-
 def _cached(cache: Cache, keys: Sequence[FileKey]) -> dict[FileKey, Outcome]:
     """The outcomes that the cache has of these files, where they have not changed since."""
     found: dict[FileKey, Outcome] = {}
@@ -387,10 +371,8 @@ def _cached(cache: Cache, keys: Sequence[FileKey]) -> dict[FileKey, Outcome]:
     for path, entry in cache.recall(_KIND, by_path):
         *state, sha256, reason, facts, used, value_range = json.loads(entry)
         if state == [*by_path[path][1:], _RULES]:
-            outcome = Outcome(sha256, reason, bytes.fromhex(facts))
-            if used is not None:
-                scale = None if value_range is None else ValueRange(*value_range)
-                outcome = replace(outcome, used=Used(*used), value_range=scale)
+            scale = value_range and ValueRange(*value_range)
+            outcome = Outcome(sha256, reason, bytes.fromhex(facts), used=used and Used(*used), value_range=scale)
             found[by_path[path]] = outcome
     return found
 

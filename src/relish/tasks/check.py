@@ -22,7 +22,7 @@ from relish.data.dataset import Dataset, Finding
 from relish.data.depth import AskedRange, ValueRange, range_to_take
 from relish.data.loader import View
 from relish.data.sources import DataSource, Reading, find_dataset
-from relish.data.split_names import SplitNames
+from relish.data.split import SplitNames
 from relish.data.survey import survey
 from relish.data.table_files import TABLE_SUFFIXES, ColumnNames, table_text
 from relish.data.transforms import book_preprocessing

@@ -26,7 +26,7 @@ from relish.data.depth import ValueRange
 from relish.data.image import ImageSource
 from relish.data.loader import Ready, read_ahead
 from relish.data.sources import AS_FOUND, DataSource, Reading, find_dataset
-from relish.data.split_names import SplitNames
+from relish.data.split import SplitNames
 from relish.data.survey import Survey, survey
 from relish.data.table_files import ColumnNames
 from relish.data.transforms import (

@@ -13,7 +13,7 @@ from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for
 from relish.data.image import open_image
 from relish.data.sources import DataSource, Reading
-from relish.data.split_names import SplitNames
+from relish.data.split import SplitNames
 from relish.data.table_files import ColumnNames
 from relish.evaluation.figures import Figures, figures
 from relish.evaluation.held_out import HeldOut, read_held_out, unreached_aims, with_threshold, with_unsure

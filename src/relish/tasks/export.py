@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from relish.core.errors import BadInput, DataError, Failed, RunError
 from relish.data.sources import DataSource, Reading
-from relish.data.split import evenly_spaced
-from relish.data.split_names import SplitNames
+from relish.data.split import SplitNames, evenly_spaced
 from relish.data.table_files import ColumnNames
 
 try:

@@ -21,7 +21,7 @@ from relish.core.run_folder import RunFolder
 from relish.core.runtime import keep_freed_memory
 from relish.data.depth import AskedRange, range_option
 from relish.data.sources import DataSource, Reading, data_name
-from relish.data.split_names import SplitNames
+from relish.data.split import SplitNames
 from relish.data.table_files import ColumnNames
 from relish.data.transforms import Transform
 from relish.tasks.classifier import Classifier

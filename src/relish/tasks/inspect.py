@@ -15,7 +15,7 @@ from relish.data.dataset import TRAIN, WHOLE
 from relish.data.depth import AskedRange, range_to_take
 from relish.data.loader import epoch_batches, training_batches
 from relish.data.sources import DataSource, Reading, find_dataset
-from relish.data.split_names import SplitNames
+from relish.data.split import SplitNames
 from relish.data.survey import survey
 from relish.data.table_files import ColumnNames
 from relish.data.transforms import book_preprocessing, denormalise, normalise

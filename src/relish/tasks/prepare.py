@@ -26,8 +26,7 @@ from relish.core.runtime import derive_seed, raise_if_no_memory
 from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset, Split
 from relish.data.depth import ValueRange, range_to_take
 from relish.data.sources import Reading, find_dataset
-from relish.data.split import with_validation
-from relish.data.split_names import SplitNames
+from relish.data.split import SplitNames, with_validation
 from relish.data.survey import Survey, survey
 from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone

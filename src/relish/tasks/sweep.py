@@ -22,7 +22,7 @@ from relish.core.runtime import keep_freed_memory
 from relish.data.dataset import TEST, VALIDATION, Split
 from relish.data.depth import AskedRange, range_option
 from relish.data.sources import DataSource, Reading, data_name
-from relish.data.split_names import SplitNames
+from relish.data.split import SplitNames
 from relish.data.table_files import ColumnNames
 from relish.evaluation.inference import split_logits
 from relish.evaluation.metrics import Proportion, SweepPoint, predicted_class
