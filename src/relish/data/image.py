@@ -87,20 +87,24 @@ def open_image(
     """
     decode = partial(_decoded, min_side=min_side, value_range=value_range)
     with _named(name or _name_of(source)):
-        match source:
-            case Path() | str():
-                return _from_path(Path(source), decode)
-            case bytes() | bytearray() | memoryview():
-                return _from_file(BytesIO(source), decode)
-            case Image.Image():
-                return _from_pillow(source, value_range)
-            case np.ndarray():
-                return _decoded(_from_array(source))
-            case _ if hasattr(source, "read"):
-                return _from_file(_seekable(source), decode)
-            case _:
-                noun = type(source).__name__
-                raise Unusable(f"a picture cannot be made from {'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}")
+        return _from_any(source, decode, value_range)
+
+
+def _from_any(source: object, decode: Decode[Image.Image], value_range: ValueRange | None) -> Image.Image:
+    match source:
+        case Path() | str():
+            return _from_path(Path(source), decode)
+        case bytes() | bytearray() | memoryview():
+            return _from_file(BytesIO(source), decode)
+        case Image.Image():
+            return _from_pillow(source, value_range)
+        case np.ndarray():
+            return _decoded(_from_array(source))
+        case _ if hasattr(source, "read"):
+            return _from_file(_seekable(source), decode)
+        case _:
+            noun = type(source).__name__
+            raise Unusable(f"a picture cannot be made from {'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}")
 
 
 @contextmanager
