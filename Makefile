@@ -22,10 +22,10 @@ demo: $(READY)
 
 # The fast tests; `make test-slow` runs the others. One thread a worker: more of them get in each other's way.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --durations=15
 
 test-slow: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow --durations=15
 
 # Style, types, import directions, and the shape of the package.
 check: $(READY)
@@ -35,9 +35,11 @@ check: $(READY)
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python tools/structure.py --check --frames
 
-# Kill -9 and resume, ten times (CI does it twice).
+# What CI does a part of: kill -9 and resume ten times, each call of the system failing, every network and framing.
 torture: $(READY)
 	RELISH_TORTURE=10 $(BIN)/python -m pytest -m slow tests/training/test_kill_and_resume.py -s
+	RELISH_TORTURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow tests/cli/test_faults.py \
+		tests/exporting/test_build.py tests/models/test_target.py
 
 # Hostile input for everything that relish reads: RELISH_FUZZ_SECONDS for each kind, 600 by default.
 fuzz: $(READY)

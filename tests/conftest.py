@@ -20,6 +20,8 @@ from relish.core.progress import Progress
 
 SHARED = Path(os.environ.get("RELISH_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 """Real pictures and weights, where there are any."""
+TORTURE = "RELISH_TORTURE" in os.environ
+"""Whether everything is tried, by `make torture`, and not only what CI has the time for."""
 
 # A slow machine is no failure.
 settings.register_profile("relish", deadline=None)
