@@ -66,7 +66,7 @@ class ValueRange:
     @property
     def words(self) -> str:
         """Such as `0 to 4,095`."""
-        return _span(self.low, self.high)
+        return _span(self)
 
 
 def value_range_of(given: str | Sequence[float]) -> ValueRange:
@@ -111,18 +111,14 @@ class Used(NamedTuple):
     floating: bool
     """Whether they are floating-point numbers."""
 
-    @property
-    def words(self) -> str:
-        """Such as `0 to 1,020`."""
-        return _span(self.low, self.high)
-
 
 def _plain(value: float) -> str:
     return str(int(value)) if math.isfinite(value) and float(value).is_integer() else repr(float(value))
 
 
-def _span(low: float, high: float) -> str:
-    return " to ".join(f"{int(end):,}" if float(end).is_integer() else f"{end:.4g}" for end in (low, high))
+def _span(values: "Used | ValueRange") -> str:
+    ends = (values.low, values.high)
+    return " to ".join(f"{int(end):,}" if float(end).is_integer() else f"{end:.4g}" for end in ends)
 
 
 # ---- one scale for a dataset ----------------------------------------------------------------------------------------
@@ -184,7 +180,7 @@ def _disagree(some: Mapping[str, Used], others: Mapping[str, Used]) -> DataError
 
 def _group_words(group: Mapping[str, Used]) -> str:
     verb = "uses" if len(group) == 1 else "use"
-    return f"{len(group):,} of them {verb} {_together(group.values()).words}, such as {next(iter(group))}"
+    return f"{len(group):,} of them {verb} {_span(_together(group.values()))}, such as {next(iter(group))}"
 
 
 def range_sentence(value_range: ValueRange, used: Sequence[Used], images: int) -> str:
@@ -204,7 +200,7 @@ def range_sentence(value_range: ValueRange, used: Sequence[Used], images: int) -
     beyond = whole.low < value_range.low or whole.high > value_range.high
     return (
         f"{value_range.words} is black to white ({why}) in {len(used):,} of {images:,} pictures, which are deeper than "
-        f"8 bits and use {whole.words}{'; what lies beyond is cut off' if beyond else ''}"
+        f"8 bits and use {_span(whole)}{'; what lies beyond is cut off' if beyond else ''}"
     )
 
 
@@ -365,7 +361,7 @@ class Stored:
         white = _usual_white(used, (1.0, 255.0, 65535.0))
         if white == 1 or (white and not (used.floating and used.high < NARROW * white)):
             return ValueRange(0.0, white)
-        raise Unusable(f"grey values from {used.words} do not say which is white; save it with 8 or 16 bits")
+        raise Unusable(f"grey values from {_span(used)} do not say which is white; save it with 8 or 16 bits")
 
 
 def eight_bits(values: Values, value_range: ValueRange) -> Pixels:
@@ -392,7 +388,7 @@ def _refuse_another_scale(used: Used, found: ValueRange) -> None:
     dark = used.floating and found.high >= WHITES[0] and 0 < used.high <= 1 + OVERSHOOT
     if far or dark:
         raise Unusable(
-            f"its values, {used.words}, are on another scale than {found.words}, on which the other pictures are read"
+            f"its values, {_span(used)}, are on another scale than {found.words}, on which the other pictures are read"
         )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from relish.core.errors import DataError, ImageError
+from relish.core.errors import DataError, ImageError, one_line
 from relish.data.dataset import TRAIN, WHOLE, Dataset, first_few, label_by_name, name_below, plural
 from relish.data.image_files import is_image_name, kind_of_file, unreadable_reason
 from relish.data.layout import (
@@ -28,7 +28,6 @@ from relish.data.layout import (
     is_junk,
     names_of,
     not_class_folders,
-    printable,
 )
 from relish.data.split import SplitNames, is_sidecar, is_unlabelled, split_words
 from relish.data.split_folders import Layout, inside_split, read_layout
@@ -93,7 +92,7 @@ class _Notes:
 
     def warnings(self, top: Path, root: Path) -> list[str]:
         def shown(path: Path) -> str:
-            return printable(name_below(path, top if path.is_relative_to(top) else root))
+            return one_line(name_below(path, top if path.is_relative_to(top) else root))
 
         def are(paths: Sequence[Path]) -> str:
             count = f"{len(paths):,} files, " if len(paths) > 3 else ""
@@ -124,12 +123,12 @@ def _from_splits(tree: Tree, layout: Layout, told: SplitNames, notes: _Notes) ->
                 images[split][name] += paths
     for folder in layout.unlabelled:
         notes.add_unused(tree.listing(folder))
-        notes.messages.append(f"{printable(name_below(folder, layout.top))} has no class folders: it is not used.")
+        notes.messages.append(f"{one_line(name_below(folder, layout.top))} has no class folders: it is not used.")
     return images
 
 
 def _left_out(tree: Tree, folder: Path, told: SplitNames = None) -> str:
-    name, count = printable(folder.name), plural(len(tree.below(folder).images), "picture")
+    name, count = one_line(folder.name), plural(len(tree.below(folder).images), "picture")
     if isinstance(told, Mapping):
         return f"{name} is not in --split-names: left out ({count})."
     if is_unlabelled(name) and not tree.with_images(inside_split(tree, folder)):
@@ -148,7 +147,7 @@ def _from_classes(tree: Tree, top: Path, notes: _Notes, told: SplitNames = None)
     for folder in listing.folders:
         content = tree.below(folder)
         if not content.images and is_sidecar(folder.name):
-            notes.messages.append(f"{printable(folder.name)} holds no pictures: left out.")
+            notes.messages.append(f"{one_line(folder.name)} holds no pictures: left out.")
             continue
         by_class[folder_label(folder)] += content.images
         notes.add_class(content)
@@ -165,7 +164,7 @@ def _refuse_other_layouts(tree: Tree, top: Listing) -> None:
         raise not_class_folders(tree, top.folder)
     inner = [split_words(f.name for f in tree.listing(folder).folders) for folder in top.folders]
     if len(inner) > 1 and all(TRAIN in split_of.values() for split_of in inner):
-        first = printable(top.folders[0].name)
+        first = one_line(top.folders[0].name)
         raise DataError(
             f"{tree.source}: each class folder ({names_of(top.folders)}) holds split folders.",
             hint=f"Turn it inside out: train/{first}, test/{first}; or give a table (.csv) with the columns "
@@ -177,8 +176,8 @@ def _nested_folders(classes: Sequence[Listing]) -> list[str]:
     """What to say of folders of folders: one class per patient or day, or the root is one level too high."""
     if not all(len(listing.folders) > 1 and not listing.images for listing in classes):
         return []
-    first = printable(classes[0].folder.name)
-    inner = first_few([f'"{printable(folder.name)}"' for folder in classes[0].folders])
+    first = one_line(classes[0].folder.name)
+    inner = first_few([f'"{one_line(folder.name)}"' for folder in classes[0].folders])
     advice = f"give the folder {first} instead"
     if len(classes) > 1 and len({tuple(f.name for f in listing.folders) for listing in classes}) == 1:
         # Three versions of each image, or splits by names of their own.

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from relish.core.errors import DataError
+from relish.core.errors import DataError, one_line
 from relish.core.progress import Progress
 from relish.data.archive import MAX_EXPANSION, SMALL, unpacked_once
 from relish.data.dataset import first_few, plural
 from relish.data.image_files import HEAD_BYTES, decoder_of, is_image_name
-from relish.data.layout import Listing, everything_below, list_folder, printable
+from relish.data.layout import Listing, everything_below, list_folder
 from relish.data.split import NONE, SplitNames, split_series, split_words
 from relish.data.table_files import (
     NOTHING_TOLD,
@@ -134,7 +134,7 @@ def _parquet_files(folder: Path) -> list[Path]:
 def _with_splits(root: Path, word_of: Mapping[Path, str], told: SplitNames) -> Tables:
     split_of = splits_of(word_of.values(), told)
     files = {path: split_of[word] for path, word in word_of.items() if word in split_of}
-    left_out = [printable(path.relative_to(root)) for path in word_of if path not in files]
+    left_out = [one_line(path.relative_to(root)) for path in word_of if path not in files]
     verb = "is not named like a split" if len(left_out) == 1 else "are not named like splits"
     notes = [f"{first_few(left_out)} {verb}: left out."] if left_out else []
     return Tables(root, files, notes + _missing_shards(files))

@@ -265,10 +265,6 @@ _OTHER_KINDS: tuple[tuple[bytes, str], ...] = (
 )
 
 
-_HEAD = 512
-"""Bytes of a file's start that say what it is."""
-
-
 def kind_of(head: bytes, *, whole: bool) -> str:
     """What to call a file, such as `HTML page`, with what to do about it where that is short.
 
@@ -301,10 +297,10 @@ def other_kind(path: Path) -> str:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(_HEAD)
+            head = file.read(HEAD_BYTES)
     except OSError:
         return ""
-    kind = kind_of(head, whole=len(head) < _HEAD)
+    kind = kind_of(head, whole=len(head) < HEAD_BYTES)
     return "" if head.startswith((b"PK", b"\x80")) or kind.startswith("binary file") else kind
 
 

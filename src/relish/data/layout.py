@@ -160,7 +160,7 @@ class Tree:
     def address(self, path: Path) -> str:
         """What to type for a file or a folder in it: the real one where the source is an archive or an address."""
         given = Path(self.source).expanduser()
-        return printable(path if given.is_file() or "://" in self.source else given / path.relative_to(self.root))
+        return one_line(path if given.is_file() or "://" in self.source else given / path.relative_to(self.root))
 
     def with_images(self, folder: Path) -> list[Path]:
         """The folders in this one that have images, at whatever depth."""
@@ -178,18 +178,13 @@ def folder_label(folder: Path) -> str:
         DataError: the name is not UTF-8.
     """
     if not _is_utf8(folder.name):
-        raise DataError(f"{printable(folder)}: the name of this class folder is not UTF-8.", hint="Rename the folder.")
+        raise DataError(f"{one_line(folder)}: the name of this class folder is not UTF-8.", hint="Rename the folder.")
     return folder.name
-
-
-def printable(path: Path | str) -> str:
-    """A path as it can be shown: bytes that are not UTF-8, and what would steer a terminal, as escapes."""
-    return one_line(path)
 
 
 def names_of(paths: Iterable[Path], shown: int = 3) -> str:
     """The names of the first few files or folders, as they can be shown."""
-    return first_few([printable(path.name) for path in paths], shown)
+    return first_few([one_line(path.name) for path in paths], shown)
 
 
 @dataclass
@@ -203,7 +198,7 @@ class NoImages:
         """Count a file of this kind, such as `text file`."""
         self.kinds[kind] += 1
         if len(self.names) < 3:
-            self.names.append(printable(name))
+            self.names.append(one_line(name))
 
     def sentence(self) -> str:
         """Such as `a.txt, b.txt are not pictures (text file 2): left out.`"""
@@ -254,9 +249,9 @@ def annotation_marks(top: Path, found: Found) -> str:
     stems = {path.stem for path in found.images}
     beside = [p for p in found.others if p.suffix.lower() in {".txt", ".xml", ".json"} and p.stem in stems]
     if beside:
-        first = printable(name_below(beside[0], top))
+        first = one_line(name_below(beside[0], top))
         return f"{len(beside):,} {beside[0].suffix} files named like pictures, such as {first}"
-    return next((printable(name_below(path, top)) for path in found.others if _is_annotation_list(path)), "")
+    return next((one_line(name_below(path, top)) for path in found.others if _is_annotation_list(path)), "")
 
 
 def _is_annotation_list(path: Path) -> bool:
@@ -270,5 +265,5 @@ def _contents(listing: Listing, found: Found) -> str:
     parts = [f"{plural(len(listing.folders), 'folder')} ({names_of(listing.folders, 4)})"] * bool(listing.folders)
     parts += [plural(len(found.images), "picture")] * bool(found.images)
     parts += [f"{count:,} {ending}" for ending, count in endings.most_common(4)]
-    parts += [f"{printable(path.name)} {reason}" for path, reason in found.unreadable[:2]]
+    parts += [f"{one_line(path.name)} {reason}" for path, reason in found.unreadable[:2]]
     return ", ".join(parts) or "the folder is empty"

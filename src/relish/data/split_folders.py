@@ -25,9 +25,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from relish.core.errors import DataError, nearest
+from relish.core.errors import DataError, nearest, one_line
 from relish.data.dataset import TEST, TRAIN, VALIDATION, first_few, plain_name, plural
-from relish.data.layout import Tree, names_of, not_class_folders, printable
+from relish.data.layout import Tree, names_of, not_class_folders
 from relish.data.split import (
     NONE,
     SplitNames,
@@ -218,7 +218,7 @@ def _resolved(tree: Tree, top: Path) -> Layout:
     for split, names in group.names.items():
         if len(names) > 1:
             one = {other: folders[:1] for other, folders in group.names.items()}
-            both = " and ".join(printable(name) for name in names)
+            both = " and ".join(one_line(name) for name in names)
             raise AmbiguousLayout(tree, top, f"{both} both mean the {split} split", one, group.names)
     left_out = [folder for folder in folders if folder not in group.split_of]
     beside = [folder for folder in left_out if not (is_sidecar(folder.name) or is_unlabelled(folder.name))]
@@ -232,7 +232,7 @@ def _resolved(tree: Tree, top: Path) -> Layout:
     unlabelled = tuple(inner for folder, inner in group.inside.items() if not group.classes[folder])
     free = next((split for split in (TEST, VALIDATION) if split not in splits), TEST)
     options = [(folder, option_text({**group.names, free: [folder.name]})) for folder in alike]
-    notes = tuple(f"If {printable(folder.name)} is a split: --split-names {option}" for folder, option in options)
+    notes = tuple(f"If {one_line(folder.name)} is a split: --split-names {option}" for folder, option in options)
     return Layout(top, splits, unlabelled, tuple(left_out), notes)
 
 
@@ -274,7 +274,7 @@ def _without_training(tree: Tree, group: _Group) -> DataError:
     count = len(tree.below(folder).images)
     holds = f"{plural(count, 'picture')} without class folders" if count else "no pictures"
     return DataError(
-        f"{tree.source}: {printable(folder.name)} holds {holds}, unlike {names_of(group.labelled)}.",
+        f"{tree.source}: {one_line(folder.name)} holds {holds}, unlike {names_of(group.labelled)}.",
         hint=f"Put class folders into {tree.address(folder)}, or give {tree.address(group.labelled[0])} alone.",
     )
 
@@ -310,7 +310,7 @@ def _refuse_other_levels(tree: Tree, top: Path) -> None:
         raise AmbiguousLayout(tree, top, f"{names_of(held)} may be splits or classes", found, {})
     below = [inner for folder in folders if _has_splits(tree, inner := _unwrapped(tree, folder))]
     if len(below) > 1:
-        names = first_few([printable(folder.relative_to(tree.root)) for folder in below])
+        names = first_few([one_line(folder.relative_to(tree.root)) for folder in below])
         raise DataError(
             f"{tree.source}: several datasets, each with splits of its own ({names}).",
             hint=f"Give one of them: {tree.address(below[0])}",
@@ -322,7 +322,7 @@ def _refuse_other_levels(tree: Tree, top: Path) -> None:
         inside = tree.listing(folder).folders
         again = [one for one in inside if top / one.name in tree.listing(top).folders]
         if 2 * len(again) > len(inside) and (len(again) > 1 or holds_any_class(folder.name)):
-            name = printable(folder.name)
+            name = one_line(folder.name)
             why = f"{name} holds the folders beside it once more ({names_of(again)})"
             raise _too_high(tree, folder, why, f"{name} is a class")
 
@@ -340,7 +340,7 @@ def _as_told(tree: Tree, split_names: Mapping[str, Sequence[str]]) -> Layout:
         inside = tree.with_images(top)
         if len(inside) != 1:
             folders = tree.listing(top).folders
-            guess = nearest(missing[0], [printable(folder.name) for folder in folders])
+            guess = nearest(missing[0], [one_line(folder.name) for folder in folders])
             hint = guess[:1].upper() + guess[1:] or f"Its folders: {names_of(folders, 8) or 'none'}."
             raise DataError(f'{tree.source}: --split-names has "{missing[0]}", and no folder is called so.', hint=hint)
         top = inside[0]
@@ -349,7 +349,7 @@ def _as_told(tree: Tree, split_names: Mapping[str, Sequence[str]]) -> Layout:
     for folder, classes in group.classes.items():
         if not classes:
             raise DataError(
-                f"{tree.source}: {printable(folder.name)} holds no class folders with pictures, so it is no split.",
+                f"{tree.source}: {one_line(folder.name)} holds no class folders with pictures, so it is no split.",
                 hint="Leave it out of --split-names.",
             )
     splits = {split: tuple(group.inside[folder] for folder in folders) for split, folders in group.splits.items()}
