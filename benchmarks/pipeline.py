@@ -21,9 +21,9 @@ from PIL import Image
 from torchvision import datasets, transforms
 
 from measuring import earlier_rounds, finish, spread
-from relish.core.context import Workers
 from relish.core.io import atomic_folder
 from relish.core.runtime import keep_freed_memory
+from relish.core.workers import Workers
 from relish.data.folder import index_folder
 from relish.data.image import open_image
 from relish.data.loader import epoch_batches, training_batches

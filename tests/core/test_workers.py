@@ -10,9 +10,9 @@ from itertools import islice
 
 import pytest
 
-from relish.core import context as module
-from relish.core.context import Workers
+from relish.core import workers as module
 from relish.core.errors import ImageError, WorkerFailed
+from relish.core.workers import Workers
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the processes of other systems are not signalled like this")
 
@@ -30,6 +30,11 @@ def slowly_named(_: int) -> int:
     return os.getpid()
 
 
+def taking_its_time(number: int) -> int:
+    time.sleep(0.2)
+    return number
+
+
 def refuse(number: int) -> None:
     raise ImageError(f"{number}.png", "cut short")
 
@@ -40,6 +45,10 @@ def starve(_: int) -> None:
 
 def fail(_: int) -> None:
     raise ValueError("of the user's own")
+
+
+def miss(_: int) -> None:
+    raise FileNotFoundError(2, "No such file or directory")
 
 
 def is_gone(pid: int, seconds: float = 10.0) -> bool:
@@ -83,6 +92,16 @@ def test_what_cannot_be_pickled_is_inherited():
     assert list(workers.map(partial(pow, 2), range(20))) == [2**n for n in range(20)]
 
 
+def test_works_that_take_turns_do_not_mix():
+    workers = Workers(2)
+    some = [
+        workers.map(lambda n: n, range(200)),
+        workers.map(square, range(200)),
+        workers.map(lambda n: -n, range(200)),
+    ]
+    assert [next(one) for _ in range(200) for one in some] == [f for n in range(200) for f in (n, n * n, -n)]
+
+
 def test_signals_to_the_whole_group_do_not_reach_them():
     workers = Workers(2)
     mine = pids(workers)
@@ -113,6 +132,29 @@ def test_a_worker_that_says_nothing_is_given_up(monkeypatch):
     assert is_gone(stuck)
 
 
+def test_the_time_in_which_the_whole_group_is_stopped_does_not_count(monkeypatch):
+    """Ctrl-Z, and later `fg`."""
+    monkeypatch.setattr(module, "SILENT_SECONDS", 0.5)
+    reading, writing = os.pipe()
+    main = os.fork()
+    if main == 0:
+        with suppress(BaseException):
+            os.setpgid(0, 0)
+            for n in Workers(1).map(taking_its_time, range(3)):
+                os.write(writing, b"%d" % n)
+        os._exit(0)
+    os.close(writing)
+    said = os.read(reading, 1)
+    os.killpg(main, signal.SIGSTOP)
+    time.sleep(0.8)
+    os.killpg(main, signal.SIGCONT)
+    os.waitpid(main, 0)
+    while more := os.read(reading, 10):
+        said += more
+    os.close(reading)
+    assert said == b"012"
+
+
 def test_processes_that_cannot_be_started_are_said(monkeypatch):
     def full(*_: object) -> None:
         raise OSError(12, "Cannot allocate memory")
@@ -133,6 +175,8 @@ def test_errors_keep_their_kind_on_the_way():
     with pytest.raises(ValueError, match="of the user's own") as raised:
         list(workers.map(fail, [1]))
     assert "in fail" in raised.value.__notes__[0]
+    with pytest.raises(FileNotFoundError):  # no sign that the process has ended
+        list(workers.map(miss, [1]))
     assert list(workers.map(square, [3])) == [9]
 
 

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from relish.core.context import Workers
 from relish.core.errors import ImageError
+from relish.core.workers import Workers
 from relish.data import loader as reading
 from relish.data.dataset import Split
 from relish.data.image import open_image, size_from_header

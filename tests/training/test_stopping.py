@@ -1,15 +1,14 @@
 """However a training ends before its time, the work so far is saved, and resuming it gives the same weights."""
 
-import os
 import signal
 from dataclasses import replace
+from multiprocessing import active_children
 
 import pytest
 import torch
 from torch import nn
 
 import relish
-from relish.core.context import Workers
 from relish.core.errors import Stopped, TooLittleMemory, WorkerFailed
 from relish.core.run_folder import RunFolder
 from relish.models.freeze import set_train_mode
@@ -74,24 +73,21 @@ def test_a_stop_while_the_validation_split_is_scored_is_heeded_at_once(
     assert [event["epoch"] for event in scores] == [1, 2]
 
 
-def test_a_reader_that_is_killed_loses_nothing(whole, colours, tiny_source, tmp_path, monkeypatch):
-    out, real = tmp_path / "cut", Workers._team_for
-    teams = []
+def test_a_reader_that_is_killed_loses_nothing(whole, colours, tiny_source, tmp_path):
+    out, before, seen = tmp_path / "cut", set(active_children()), set()
 
-    def remembered(self, work):
-        teams.append(real(self, work)[0])
-        return real(self, work)
+    def look(_):
+        seen.update(set(active_children()) - before)
 
     def kill():
-        os.kill(teams[-1]._workers[0].process.pid, signal.SIGKILL)
+        for reader in seen:
+            reader.kill()
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Workers, "_team_for", remembered)
-        with pytest.raises(WorkerFailed, match="was ended by SIGKILL") as told:
-            fitted(colours, tiny_source, out, workers=1, callbacks=at("score", (1, 0), kill))
+    with pytest.raises(WorkerFailed, match="was ended by SIGKILL") as told:
+        fitted(colours, tiny_source, out, workers=1, callbacks=[look, *at("score", (1, 0), kill)])
     assert told.value.exit_code == 1
     assert f"Resume with: relish fit --resume {out}" in told.value.hint
-    assert len({id(team) for team in teams}) == 1  # over epochs and evaluations
+    assert len(seen) == 1  # over epochs and evaluations
     relish.fit(resume=out, workers=2)
     assert weights(out) == whole
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from relish.core.context import Context, Workers
+from relish.core.context import Context
 from relish.core.errors import Diverged, ImageError
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import derive_seed
+from relish.core.workers import Workers
 from relish.data.folder import index_folder
 from relish.data.loader import balanced_batches, epoch_batches, evaluation_batches, training_batches
 from relish.data.transforms import book_preprocessing, normalise

@@ -24,9 +24,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from relish.core.context import Workers
 from relish.core.errors import ImageError, TooLittleMemory
 from relish.core.runtime import derive_seed, free_memory, give_memory_back, rng_for, seeded, usable_cores
+from relish.core.workers import Workers
 from relish.data.dataset import Split
 from relish.data.depth import ValueRange
 from relish.data.image import MAX_PIXELS, NO_MEMORY, ImageSource, open_image, size_from_header

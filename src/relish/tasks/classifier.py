@@ -16,11 +16,12 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import nn
 
-from relish.core.context import Context, Workers
+from relish.core.context import Context
 from relish.core.errors import DataError, ImageError, ModelError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for, keep_freed_memory, to_device
+from relish.core.workers import Workers
 from relish.data.dataset import TEST, TRAIN, Dataset, Split, class_name
 from relish.data.depth import ValueRange
 from relish.data.image import ImageSource
