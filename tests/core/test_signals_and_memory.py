@@ -51,7 +51,7 @@ def test_where_nothing_has_to_be_finished_the_signal_is_raised():
 
 
 def test_the_outer_flag_knows_what_the_inner_one_heard():
-    with StopFlag(at_once=True) as outer:
+    with StopFlag() as outer, outer.at_once():
         with StopFlag():
             signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)  # the same wish: not raised

@@ -122,6 +122,16 @@ def test_a_worker_that_is_killed_is_one_error_at_once_and_the_next_job_has_new_o
     assert victim not in pids(workers)
 
 
+def test_a_worker_that_is_killed_between_two_jobs_is_one_error_too():
+    workers = Workers(2)
+    victim = min(pids(workers))
+    os.kill(victim, signal.SIGKILL)
+    assert is_gone(victim)
+    with pytest.raises(WorkerFailed, match=f"process {victim}, which read pictures, was ended by SIGKILL"):
+        list(workers.map(square, range(8)))
+    assert list(workers.map(square, range(8))) == [n * n for n in range(8)]
+
+
 def test_a_worker_that_says_nothing_is_given_up(monkeypatch):
     monkeypatch.setattr(module, "SILENT_SECONDS", 0.3)
     workers = Workers(1)

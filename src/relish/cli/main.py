@@ -3,7 +3,6 @@
 import io
 import os
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, NoReturn
@@ -50,18 +49,14 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A file name that is not UTF-8, or a terminal that knows no arrows, is no reason to fail.
             stream.reconfigure(errors="backslashreplace")
-    with StopFlag(at_once=True) as stop:
+    with StopFlag() as stop, stop.at_once():
         try:
-            _told_in_words(_command)
+            _in_words(stop)
         except KeyboardInterrupt:  # once more, while the first one was told
             sys.exit(128 + stop.number)
-        except SystemExit as ended:
-            if ended.code == INTERRUPTED and stop.number:
-                sys.exit(128 + stop.number)
-            raise
 
 
-def _command() -> None:
+def _command(stop: StopFlag) -> None:
     try:
         os.getcwd()  # libraries look for files beside it, and end the process where it is gone
     except FileNotFoundError:
@@ -72,14 +67,15 @@ def _command() -> None:
     except SystemExit as ended:
         if ended.code == INTERRUPTED:  # where no run is under way
             _print_error("stopped.")
+            sys.exit(128 + stop.number if stop else INTERRUPTED)
         raise
     finally:
         sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
 
 
-def _told_in_words(command: Callable[[], None]) -> None:
+def _in_words(stop: StopFlag) -> None:
     try:
-        command()
+        _command(stop)
     except RelishError as error:
         _end(str(error), error.exit_code)
     except BrokenPipeError:  # whoever read our output has seen enough

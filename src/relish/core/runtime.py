@@ -244,14 +244,10 @@ AGAIN_SECONDS = 1.0
 class StopFlag:
     """Within `with`, true once a stop was asked for; each signal that asks for it comes to this object alone."""
 
-    def __init__(self, *, at_once: bool = False) -> None:
-        """
-        Args:
-            at_once: raise `Interruption`, since nothing has to be finished first.
-        """
+    def __init__(self) -> None:
         self.number = 0
         """Of the signal; 0 as long as none came."""
-        self._raises = at_once
+        self._raises = False
         self._since = 0.0
         self._former: dict[int, Any] = {}
 
@@ -274,7 +270,7 @@ class StopFlag:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within `with`, as with the argument of that name."""
+        """Within `with`, a signal raises `Interruption`, since nothing has to be finished first."""
         self._raises = True
         try:
             if self:

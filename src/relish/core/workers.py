@@ -79,6 +79,9 @@ class Workers:
                     yield from team.answer(waiting.popleft())
             while waiting:
                 yield from team.answer(waiting.popleft())
+        except WorkerFailed:
+            self._team = None  # the next job has new ones
+            raise
         finally:
             for future in waiting:
                 future.cancel()
@@ -89,7 +92,11 @@ class Workers:
             message, inherited = pickle.dumps(work, pickle.HIGHEST_PROTOCOL), None
         except (pickle.PicklingError, AttributeError, TypeError):
             message, inherited = b"", work
-        if self._team is None or inherited or not all(worker.process.is_alive() for worker in self._team.workers):
+        for worker in self._team.workers if self._team else ():
+            if not worker.process.is_alive():  # killed while it had nothing to do
+                self._team = None
+                raise worker.ended()
+        if self._team is None or inherited:
             self._team = None  # the former ones end first, but for those of a `map` that is under way
             self._team = _Team(self.count, inherited)
         return self._team, message
@@ -167,17 +174,21 @@ class _Worker:
                 values.append(value)
                 self.answers += 1
         except (EOFError, OSError):
-            self.process.join(1.0)
-            code = self.process.exitcode or 0
-            by = f" by {signal.Signals(-code).name}" if code < 0 else ""
-            error = WorkerFailed(
-                f"process {self.process.pid}, which read pictures, was ended{by}.",
-                hint="Where the system ended it for lack of memory, fewer --workers need less.",
-            )
+            error = self.ended()
         if error is not None:
             self._told = None
             raise error
         return values
+
+    def ended(self) -> WorkerFailed:
+        """The error for a process that is no longer there."""
+        self.process.join(1.0)
+        code = self.process.exitcode or 0
+        by = f" by {signal.Signals(-code).name}" if code < 0 else ""
+        return WorkerFailed(
+            f"process {self.process.pid}, which read pictures, was ended{by}.",
+            hint="Where the system ended it for lack of memory, fewer --workers need less.",
+        )
 
 
 def _end(workers: list[_Worker], tasks: Tasks) -> None:

@@ -189,9 +189,6 @@ class _Item(NamedTuple):
     """What is needed to read an image, by whichever process."""
 
     path: Path
-    label: int
-    position: int
-    """In the split."""
     turn: int
     """See `training_batches`."""
     content: str
@@ -247,12 +244,12 @@ def _read(
     def item(turn: int) -> _Item:
         position = turn % len(split)
         content = contents[position] if contents else ""
-        return _Item(split.paths[position], int(split.labels[position]), position, turn, content)
+        return _Item(split.paths[position], turn, content)
 
     items = (item(turn) for batch in batches for turn in batch)
     read: Iterator[tuple[Tensor, ...]] = map(pixels_of, items)
     if workers.count:
-        # Not as tensors, which torch would send through shared memory.
+        # Not as tensors, which take ten times as long to pickle.
         found = workers.map(partial(_rows_of, pixels_of), items)
         read = (tuple(torch.from_numpy(one).permute(2, 0, 1) for one in rows) for rows in found)
     for batch in batches:
