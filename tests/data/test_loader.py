@@ -18,7 +18,8 @@ from relish.core.workers import Workers
 from relish.data import loader as reading
 from relish.data.dataset import Split
 from relish.data.image import open_image, size_from_header
-from relish.data.loader import read_ahead, training_batches
+from relish.data.loader import training_batches
+from relish.data.read_ahead import read_ahead
 from relish.data.transforms import book_preprocessing, evaluation_transform
 from tests.conftest import draw
 

@@ -25,7 +25,7 @@ from relish.core.workers import Workers
 from relish.data.dataset import TEST, TRAIN, Dataset, Split, class_name
 from relish.data.depth import ValueRange
 from relish.data.image import ImageSource
-from relish.data.loader import Ready, read_ahead
+from relish.data.read_ahead import Ready, read_ahead
 from relish.data.sources import AS_FOUND, DataSource, Reading, find_dataset
 from relish.data.split import SplitNames
 from relish.data.survey import Survey, survey
