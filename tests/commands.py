@@ -19,15 +19,17 @@ class Ended:
 
 
 def relish(*words: object, stdin: bytes = b"") -> Ended:
-    """Run one command in this process; anything but an exit, such as a traceback, fails the test."""
+    """Run one command in this process; an error that nothing foresaw fails the test."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     former = sys.argv, sys.stdin
     sys.argv, sys.stdin = ["relish", *map(str, words)], io.TextIOWrapper(io.BytesIO(stdin))
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             main()
-    except SystemExit as ended:
-        return Ended(int(ended.code or 0), *(stream.buffer.getvalue().decode() for stream in (out, err)))
+    except SystemExit as exited:
+        ended = Ended(int(exited.code or 0), *(stream.buffer.getvalue().decode() for stream in (out, err)))
+        assert "defect of relish" not in ended.err, ended.err
+        return ended
     finally:
         sys.argv, sys.stdin = former
     raise AssertionError("a command ends by exiting")

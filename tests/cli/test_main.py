@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import relish as package
+from relish.cli.main import main
 from relish.core.errors import Stopped
 from relish.core.run_folder import RunFolder
 from tests.commands import Ended, done, files_below, refused, relish
@@ -141,7 +142,7 @@ def test_a_mistyped_word_is_answered_with_the_nearest(inside, words, answer):
         (["fit", "colours", "--set", "epochs"], "--set epochs"),
         (["fit", "colours", "--set", "epochs=two"], "epochs"),
         (["fit", "colours", "--epochs", "two"], "--epochs"),
-        (["fit", "colours", "--epochs", "-1"], "epochs must be 0 or above"),
+        (["fit", "colours", "--epochs", "-1"], "epochs must be 0 to"),
         (["fit", "colours", "--lr", "0"], "learning_rate must be above 0"),
         (["fit", "colours", "--lr", "1", "--set", "learning_rate=1"], "both given"),
         (["fit", "colours", "--image-size", "5"], "image_size must be"),
@@ -420,3 +421,16 @@ def test_a_stop_of_the_python_api_is_no_exit_of_the_interpreter(inside, tiny_sou
     with pytest.raises(Stopped):
         package.fit("colours", weights=tiny_source, settings=settings, out=tmp_path / "run")
     assert not RunFolder.open(tmp_path / "run").finished
+
+
+def test_an_error_that_nothing_foresaw_is_told_in_words_and_kept_for_a_report(monkeypatch, tmp_path, capsys):
+    """A traceback says nothing to who types commands."""
+    monkeypatch.setenv("RELISH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("relish.tasks.inspect.find_models", lambda _: [][1])
+    monkeypatch.setattr("sys.argv", ["relish", "models"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    words = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert words.startswith("error: IndexError: list index out of range\n  This is a defect of relish")
+    assert "in <lambda>" in (tmp_path / "home" / "traceback.txt").read_text()

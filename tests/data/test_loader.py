@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 from relish.core.errors import ImageError
 from relish.core.workers import Workers
 from relish.data import loader as reading
+from relish.data import read_ahead as ahead_of
 from relish.data.dataset import Split
 from relish.data.image import open_image, size_from_header
 from relish.data.loader import training_batches
@@ -84,9 +85,9 @@ def test_open_files_are_read_by_whoever_asked(pictures, monkeypatch):
 
 def test_pictures_under_way_are_together_no_larger_than_the_largest_allowed(pictures, monkeypatch):
     """Eight threads with a picture of 120 million pixels each would need some eight gigabytes."""
-    monkeypatch.setattr(reading, "MAX_PIXELS", 4000)
+    monkeypatch.setattr(ahead_of, "MAX_PIXELS", 4000)
     lock, now, most = threading.Lock(), [0], [0]
-    real = reading.open_image
+    real = ahead_of.open_image
 
     def opened(path, **more):
         pixels = math.prod(size_from_header(path))
@@ -100,13 +101,13 @@ def test_pictures_under_way_are_together_no_larger_than_the_largest_allowed(pict
             with lock:
                 now[0] -= min(pixels, 4000)
 
-    monkeypatch.setattr(reading, "open_image", opened)
+    monkeypatch.setattr(ahead_of, "open_image", opened)
     assert len(list(read_ahead(pictures, HOW, ahead=16, threads=8))) == 20
     assert 1200 < most[0] <= 4000, "more than one at once, and no more than fit"
 
 
 def test_a_picture_larger_than_allowed_is_no_deadlock(pictures, monkeypatch):
-    monkeypatch.setattr(reading, "MAX_PIXELS", 10)
+    monkeypatch.setattr(ahead_of, "MAX_PIXELS", 10)
     assert all(isinstance(item, torch.Tensor) for _, item in read_ahead(pictures, HOW, ahead=4, threads=4))
 
 

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import traceback
 from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, NoReturn
@@ -12,6 +13,7 @@ from typer import Option
 
 from relish.cli.options import app
 from relish.core.errors import RelishError, visible
+from relish.core.io import relish_home, write_text
 from relish.core.progress import escaped_output, terminal
 from relish.core.runtime import StopFlag, is_out_of_memory
 
@@ -86,10 +88,23 @@ def _in_words(stop: StopFlag) -> None:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
             _end(f"too little memory ({reason}).\n  Free some, or take smaller pictures, batches or networks.", 1)
         if not isinstance(error, OSError):
-            raise
+            reason = (str(error).splitlines() or [""])[0][:120]
+            _end(
+                f"{type(error).__name__}: {reason}\n  This is a defect of relish: please report it, with {_kept()}.", 1
+            )
         if error.filename is None:
             _drop_output()
         _end(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
+
+
+def _kept() -> str:
+    """The file that holds the traceback of the error that is being handled."""
+    file = relish_home() / "traceback.txt"
+    try:
+        write_text(file, traceback.format_exc())
+    except (OSError, RelishError):
+        return "the command you typed"
+    return str(file)
 
 
 def _open_closed_streams() -> None:
