@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 from hypothesis.strategies import SearchStrategy
 
@@ -43,6 +43,7 @@ def fuzz(inputs: SearchStrategy[Any], examples: int) -> Callable[[Property], Cal
     def decorate(check: Property) -> Callable[[], None]:
         target = check.__module__.rpartition("test_")[2]
 
+        @pytest.mark.filterwarnings("ignore:Generating overly large repr")  # `note` has the input, cut
         @pytest.mark.slow
         @pytest.mark.fuzz
         def test() -> None:
@@ -50,8 +51,8 @@ def fuzz(inputs: SearchStrategy[Any], examples: int) -> Callable[[Property], Cal
             if seconds:
                 _explore(target, inputs, check, seconds)
             else:
-                options = settings(_SETTINGS, max_examples=examples, derandomize=True, database=None)
-                options(given(inputs)(check))()
+                options = settings(OPTIONS, max_examples=examples, derandomize=True, database=None)
+                options(given(inputs)(_noted(check)))()
 
         test.__name__, test.__doc__, test.__module__ = check.__name__, check.__doc__, check.__module__
         test.inputs, test.check = inputs, check  # type: ignore[attr-defined]
@@ -60,7 +61,18 @@ def fuzz(inputs: SearchStrategy[Any], examples: int) -> Callable[[Property], Cal
     return decorate
 
 
-_SETTINGS = settings(
+def _noted(check: Property) -> Property:
+    """The same property, which says at a failure for which input it was."""
+
+    def noted(example: Any) -> None:
+        note(f"input: {example!r:.4000}")
+        check(example)
+
+    noted.__qualname__, noted.__module__ = check.__name__, check.__module__
+    return noted
+
+
+OPTIONS = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
@@ -80,10 +92,11 @@ def _explore(target: str, inputs: SearchStrategy[Any], check: Property, seconds:
         nonlocal count
         count += 1
         last.write_text(repr(example), errors="backslashreplace")
-        check(example)
+        noted(example)
 
+    noted = _noted(check)
     counted.__qualname__, counted.__module__ = f"{check.__name__}.counted", check.__module__
-    options = settings(_SETTINGS, max_examples=_ROUND, database=DirectoryBasedExampleDatabase(KEPT / "examples"))
+    options = settings(OPTIONS, max_examples=_ROUND, database=DirectoryBasedExampleDatabase(KEPT / "examples"))
     try:
         while time.monotonic() - began < seconds:
             options(seed(int.from_bytes(os.urandom(8), "big"))(given(inputs)(counted)))()

@@ -41,7 +41,8 @@ words = st.one_of(st.sampled_from(WORDS), st.text(max_size=12))
 def mutated(seeds: Sequence[bytes], most: int = 6) -> st.SearchStrategy[bytes]:
     """One of the seeds with up to so many changes."""
     edit = st.one_of(_overwritten(), _moved())
-    seed = st.sampled_from(range(len(seeds))).map(seeds.__getitem__)  # their bytes in a strategy's name would be long
+    # By number: Hypothesis would write their bytes into the strategy's name.
+    seed = st.sampled_from(range(len(seeds))).map(lambda number: seeds[number])
     return st.builds(_edited, seed, st.lists(edit, max_size=most), seed)
 
 

@@ -116,6 +116,7 @@ def test_an_archive_comes_out_whole_or_not_at_all(given):
                 assert not any(path.is_symlink() or not (path.is_dir() or path.is_file()) for path in home.rglob("*"))
         if rows is not None and unpacked:
             for name, data, form in rows:
-                parts = [part for part in shown(name).split("/") if part not in ("", ".")]
-                if form == tarfile.REGTYPE and not name.endswith("/") and not {"__MACOSX", ".DS_Store"} & {*parts}:
+                path = shown(name).replace("\\", "/")  # of a zip; a tar file with one is refused
+                parts = [part for part in path.split("/") if part not in ("", ".")]
+                if form == tarfile.REGTYPE and not path.endswith("/") and not {"__MACOSX", ".DS_Store"} & {*parts}:
                     assert unpacked[0].joinpath(*parts).read_bytes() == data

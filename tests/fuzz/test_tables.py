@@ -68,8 +68,7 @@ def parquet_bytes(draw) -> bytes:
     columns, length = {}, draw(st.integers(0, 3))
     for name in draw(st.lists(st.sampled_from(COLUMNS), min_size=1, max_size=3, unique=True)):
         form = draw(st.sampled_from(TYPES))
-        given = draw(st.lists(values, min_size=length, max_size=length))
-        columns[name] = pa.array([_fitting(value, form) for value in given], form)
+        columns[name] = _fitting(draw(st.lists(values, min_size=length, max_size=length)), form)
     features = {"label": {"_type": "ClassLabel", "names": draw(st.lists(st.sampled_from(WORDS), max_size=3))}}
     features |= draw(st.just({}) | st.just({"image": {"_type": "Image"}}) | st.just({"label": 3}))
     told = (
@@ -80,13 +79,14 @@ def parquet_bytes(draw) -> bytes:
     return file.getvalue()
 
 
-def _fitting(value: object, form: pa.DataType) -> object:
-    """The value where the type takes it, else nothing."""
+def _fitting(column: list[object], form: pa.DataType) -> pa.Array:
+    """The values that the type takes, and nothing where it takes them not."""
     try:
-        pa.array([value], form)
+        return pa.array(column, form)
     except (pa.ArrowException, ValueError, TypeError, OverflowError):
-        return None
-    return value
+        if len(column) < 2:
+            return pa.nulls(len(column), form)
+        return pa.concat_arrays([_fitting([value], form) for value in column])
 
 
 GOOD = (["path", "label", "split"], [["a.png", "cat", "train"], ["b c.png", "dog", "train"], ["é.png", "cat", "test"]])
