@@ -97,6 +97,7 @@ def test_libraries_lack_memory_in_words_that_are_understood(ask):
         (RuntimeError("std::bad_alloc"), True),
         (RuntimeError("can't start new thread"), True),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), True),
         (TooLittleMemory("one picture"), True),
         (OSError(errno.ENOSPC, "No space left on device"), False),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),

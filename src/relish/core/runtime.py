@@ -141,9 +141,9 @@ def _address_space_left() -> int:
 
 _NO_MEMORY = (
     "out of memory", "not enough memory", "allocate memory", "failed to allocate", "alloc_failed", "bad_alloc",
-    "bad allocation", "could not create a memory object", "can't start new thread",
+    "bad allocation", "could not create a memory object", "can't start new thread", "failed to map segment",
 )  # fmt: skip
-"""In the errors of torch, its libraries and ONNX Runtime, where they lack memory."""
+"""In the errors of torch, its libraries, ONNX Runtime and the system's loader of libraries, where they lack memory."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -158,14 +158,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(one in words for one in _NO_MEMORY)
 
 
-def raise_if_no_memory(error: BaseException, purpose: str) -> None:
+def raise_if_no_memory(error: BaseException, purpose: str, hint: str = "Free some memory, then again.") -> None:
     """Nothing, where the error is another one.
 
     Raises:
         TooLittleMemory: memory lacked for the purpose, such as "to load model.safetensors".
     """
     if is_out_of_memory(error):
-        raise TooLittleMemory(f"too little memory {purpose}.", hint="Free some memory, then again.") from None
+        raise TooLittleMemory(f"too little memory {purpose}.", hint=hint) from None
 
 
 def in_smaller_parts(work: Callable[[int], T], size: int, smallest: int = 1) -> tuple[T, int]:

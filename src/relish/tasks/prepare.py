@@ -346,7 +346,7 @@ def _check_network(target: TargetModel, recipe: Recipe, size: int, images: int) 
     except RecipeError:
         raise
     except Exception as error:  # a network of the user's own may raise anything
-        raise_if_no_memory(error, f"for a picture of {size} pixels, let alone training")
+        raise_if_no_memory(error, f"for pictures of {size} pixels", "Free some, or take a smaller --image-size.")
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RecipeError(
             f"{name} does not take pictures of {size} × {size} pixels ({reason}).",
