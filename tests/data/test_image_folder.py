@@ -383,3 +383,11 @@ def test_half_of_a_surrogate_pair_is_refused_where_it_stands(tmp_path, column):
     (tmp_path / "t.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({**row, column: "\ud800"}))
     with pytest.raises(DataError, match=f"line 2: column (path|{column}) holds what is no character"):
         find_dataset(tmp_path / "t.jsonl")
+
+
+def test_a_column_of_durations_beyond_pythons_is_refused(tmp_path):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"path": ["a.png"], "label": pa.array([10**15], pa.duration("s"))})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="not a readable Parquet file"):
+        find_dataset(tmp_path / "t.parquet")

@@ -34,6 +34,7 @@ def test_a_file_as_it_was_made_is_read(tmp_path):
             {"relish_format": "9" * 5000},
             {"relish_format": "²"},
             {"classes": '["a", "b", "c"]'},
+            {"classes": r'["a", "\ud800"]'},
             {"classes": "[" * 100_000},
         ),
         *(

@@ -28,6 +28,9 @@ KINDS = (
     b"x",
 )
 
+RENAMING = {b"L", b"x"}
+"""Members that say the name of the next one."""
+
 names = st.lists(st.sampled_from(PARTS), min_size=1, max_size=3).map("/".join)
 contents = st.one_of(st.binary(max_size=40), st.sampled_from([b"", bytes(3 * SMALL), b"\x89PNG\r\n\x1a\n"]))
 kinds = st.one_of(st.just(tarfile.REGTYPE), st.sampled_from(KINDS))
@@ -114,7 +117,7 @@ def test_an_archive_comes_out_whole_or_not_at_all(given):
                 files = [path for path in home.rglob("*") if path.is_file() and path.suffix != ".lock"]
                 assert sum(path.stat().st_size for path in files) <= max(SMALL, 100 * len(content))
                 assert not any(path.is_symlink() or not (path.is_dir() or path.is_file()) for path in home.rglob("*"))
-        if rows is not None and unpacked:
+        if rows is not None and unpacked and not {kind for _, _, kind in rows} & RENAMING:
             for name, data, form in rows:
                 path = shown(name).replace("\\", "/")  # of a zip; a tar file with one is refused
                 parts = [part for part in path.split("/") if part not in ("", ".")]

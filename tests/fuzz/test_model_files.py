@@ -126,7 +126,7 @@ def safetensors_bytes(draw) -> bytes:
 def retyped(draw) -> bytes:
     """Tensors of other types under the right names, shapes and header."""
     tensors = safetensors.torch.load(seed())
-    for name in draw(st.lists(st.sampled_from(sorted(tensors)), min_size=1, max_size=2)):
+    for name in draw(st.lists(st.sampled_from(sorted(tensors)), min_size=1, max_size=2, unique=True)):
         form = draw(
             st.sampled_from([torch.complex64, torch.int8, torch.bool, torch.float64, torch.float8_e5m2, torch.uint16])
         )
@@ -175,6 +175,7 @@ def test_a_file_of_weights_is_usable_or_refused(given):
         with kept_in(here, LINES):
             model = Classifier.load(path, device="cpu")
             assert all(not value.is_complex() for value in model.network.state_dict().values())
+            assert "".join(model.classes).encode()
             (row,) = model.predict(PICTURE)
             assert row.class_name in model.classes
         if name == "m.pth":

@@ -280,6 +280,7 @@ def test_a_missing_file_is_told_with_what_else_can_be_given(tmp_path):
         ({"model_args": '{"no_such_argument": 1}'}, "cannot be built"),
         ({"labels": '["one"]'}, "labels names 1 classes, num_classes says 2"),
         ({"labels": "[1, 2]"}, "labels must be a list of class names"),
+        ({"labels": r'["one", "\ud800"]'}, "labels must be a list of class names"),
         ({"labels": "imagenet-1k"}, "labels names 1000 classes"),
         ({"mean": "[0.5, 0.5]"}, "mean must be three numbers"),
         ({"mean": "[NaN, 0, 0]"}, "mean must be finite"),

@@ -99,6 +99,11 @@ def class_name(label: str) -> str:
     return unicodedata.normalize("NFC", joined).strip()
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a name can be printed and written: file systems and JSON can have one that holds half a character."""
+    return name.isascii() or name.encode("utf-8", "replace").decode() == name
+
+
 def spelt(label: str) -> str:
     """A label with accents of their own and what cannot be seen as escapes: `cafe\\u0301`."""
     return "".join(

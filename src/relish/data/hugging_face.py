@@ -216,7 +216,7 @@ def _opened(path: Path, source: str) -> Iterator[Any]:
     try:
         with parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**16) as file:
             yield file
-    except (OSError, ValueError, lib.ArrowException) as error:
+    except (OSError, ValueError, OverflowError, lib.ArrowException) as error:
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise DataError(
             f"{source}: not a readable Parquet file ({reason}).", hint="Write or download it again."

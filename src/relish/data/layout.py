@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from relish.core.errors import DataError, one_line
-from relish.data.dataset import first_few, name_below, plural
+from relish.data.dataset import first_few, is_utf8, name_below, plural
 from relish.data.image_files import is_image_name, kind_of_file, unreadable_reason
 from relish.data.table_files import TABLE_SUFFIXES
 from relish.data.table_paths import table_advice
@@ -106,14 +106,9 @@ def _kind(entry: os.DirEntry[str]) -> str | None:
             return BROKEN_LINK if entry.is_symlink() and not os.path.exists(entry.path) else PIPE
     except OSError:  # a link to itself
         return BROKEN_LINK
-    if not _is_utf8(entry.name):
+    if not is_utf8(entry.name):
         return "file whose name is not UTF-8"
     return "" if is_image_name(entry.name) else None
-
-
-def _is_utf8(name: str) -> bool:
-    """Another name can neither be printed nor written to the run folder."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def everything_below(folder: Path, listed: Callable[[Path], Listing] = list_folder) -> Found:
@@ -177,7 +172,7 @@ def folder_label(folder: Path) -> str:
     Raises:
         DataError: the name is not UTF-8.
     """
-    if not _is_utf8(folder.name):
+    if not is_utf8(folder.name):
         raise DataError(f"{one_line(folder)}: the name of this class folder is not UTF-8.", hint="Rename the folder.")
     return folder.name
 

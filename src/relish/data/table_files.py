@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from relish.core.errors import DataError, nearest
-from relish.data.dataset import TRAIN, VALIDATION, first_few, plural
+from relish.data.dataset import TRAIN, VALIDATION, first_few, is_utf8, plural
 
 PARQUET_SUFFIXES = frozenset([".parquet", ".pq"])
 PLAIN_SUFFIXES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson"])
@@ -190,7 +190,7 @@ def text_of(value: Any, column: str, place: str) -> str:
         return ""
     if isinstance(value, str | int):
         text = str(value)
-        if text.isascii() or text.encode("utf-8", "replace").decode() == text:  # JSON can write halves of a character
+        if is_utf8(text):
             return text
         raise DataError(f"{place}: column {column} holds what is no character.", hint="Write its name anew.")
     if column == "label" and isinstance(value, list | tuple | set):

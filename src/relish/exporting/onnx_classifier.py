@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from relish.core.errors import DataError, Failed, ImageError, ModelError
 from relish.core.runtime import raise_if_no_memory
-from relish.data.dataset import class_name
+from relish.data.dataset import class_name, is_utf8
 from relish.data.depth import ValueRange
 from relish.data.image import ImageSource, open_image
 from relish.data.image_files import other_kind
@@ -70,6 +70,8 @@ class About(BaseModel):
         names = tuple(map(class_name, labels))
         if len(set(names)) != len(names):
             raise ValueError("a class is named twice")
+        if not all(map(is_utf8, names)):
+            raise ValueError("a class name is no text")
         return names
 
     def words(self) -> dict[str, str]:

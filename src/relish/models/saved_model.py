@@ -20,7 +20,7 @@ from torch import nn
 
 from relish.core.errors import ModelError
 from relish.core.io import atomic_path
-from relish.data.dataset import class_name, first_few, spelt
+from relish.data.dataset import class_name, first_few, is_utf8, spelt
 from relish.models.head import exchange_head
 from relish.models.registry import (
     LABEL_SETS,
@@ -383,7 +383,7 @@ def _labels(header: Mapping[str, str]) -> tuple[str, ...] | None:
 
 def _words(header: Mapping[str, str], key: str) -> tuple[str, ...]:
     words = _json(header, key, list, [])
-    if not all(isinstance(word, str) for word in words):
+    if not all(isinstance(word, str) and is_utf8(word) for word in words):
         what = "class names, or a word such as imagenet-1k" if key == "labels" else "names"
         raise ModelError(f"{key} must be a list of {what}.")
     return tuple(words)
