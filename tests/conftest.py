@@ -82,6 +82,13 @@ def draw(path: Path, colour: tuple[int, int, int], seed: int, size: tuple[int, i
     return path
 
 
+def touch(root: Path, *names: str) -> None:
+    """Empty files at these paths: a dataset is indexed without opening any."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
 COLOURS = {"blue": (60, 60, 190), "green": (60, 180, 60), "red": (190, 60, 60)}
 
 

@@ -14,14 +14,7 @@ from relish.core.errors import DataError, WriteFailed
 from relish.core.io import relish_home
 from relish.data.archive import extract
 from relish.data.sources import Reading, find_dataset
-from tests.conftest import Heard, draw
-
-
-def pictures(folder, *names):
-    """Files that are there; a dataset looks no further before it is surveyed."""
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
+from tests.conftest import Heard, draw, touch
 
 
 def write(path, *rows):
@@ -61,7 +54,7 @@ ROWS = [{"file_name": "1.jpg", "label": "cat"}, {"file_name": "2.jpg", "label": 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_the_metadata_of_each_split_is_one_dataset(tmp_path, ending):
     for split in ("train", "test"):
-        pictures(tmp_path / split, "1.jpg", "2.jpg")
+        touch(tmp_path / split, "1.jpg", "2.jpg")
         write(tmp_path / split / f"metadata.{ending}", *ROWS)
     found = find_dataset(tmp_path)
     assert labelled(found) == {split: {f"{split}/1.jpg": "cat", f"{split}/2.jpg": "dog"} for split in ("train", "test")}
@@ -71,7 +64,7 @@ def test_the_metadata_of_each_split_is_one_dataset(tmp_path, ending):
 @pytest.mark.parametrize("wrap", [".", "data", "a/b"])
 def test_metadata_at_the_top_says_splits_by_the_folders_of_its_paths(tmp_path, wrap):
     names = [f"{split}/{number}.jpg" for split in ("train", "validation") for number in (1, 2)]
-    pictures(tmp_path / wrap, *names)
+    touch(tmp_path / wrap, *names)
     rows = [{"file_name": name, "label": "dog" if "2" in name else "cat"} for name in names]
     write(tmp_path / wrap / "metadata.jsonl", *rows)
     assert {split: len(images) for split, images in labelled(find_dataset(tmp_path)).items()} == {
@@ -85,7 +78,7 @@ def test_metadata_at_the_top_says_splits_by_the_folders_of_its_paths(tmp_path, w
 
 
 def test_folders_in_the_paths_that_are_no_splits_make_none(tmp_path):
-    pictures(tmp_path, "train/1.jpg", "bus/2.jpg")
+    touch(tmp_path, "train/1.jpg", "bus/2.jpg")
     write(
         tmp_path / "metadata.csv", {"file_name": "train/1.jpg", "label": "a"}, {"file_name": "bus/2.jpg", "label": "b"}
     )
@@ -93,19 +86,19 @@ def test_folders_in_the_paths_that_are_no_splits_make_none(tmp_path):
 
 
 def test_images_named_like_splits_are_none(tmp_path):
-    pictures(tmp_path, "train.png", "test.png")
+    touch(tmp_path, "train.png", "test.png")
     rows = [{"file_name": "train.png", "label": "a"}, {"file_name": "test.png", "label": "b"}]
     write(tmp_path / "metadata.csv", *rows)
     assert labelled(find_dataset(tmp_path)) == {"all": {"train.png": "a", "test.png": "b"}}
 
 
 def test_a_dataset_in_arrow_files_is_named_as_that(tmp_path):
-    pictures(tmp_path, "train/data-00000-of-00001.arrow", "train/state.json", "dataset_dict.json")
+    touch(tmp_path, "train/data-00000-of-00001.arrow", "train/state.json", "dataset_dict.json")
     assert "in Arrow files" in refusal(tmp_path)
 
 
 def test_columns_and_images_that_are_not_used_are_named(tmp_path):
-    pictures(tmp_path / "train", "1.jpg", "2.jpg", "3.jpg")
+    touch(tmp_path / "train", "1.jpg", "2.jpg", "3.jpg")
     write(tmp_path / "train/metadata.jsonl", *({**row, "text": "a pet", "bbox": [1, 2]} for row in ROWS))
     warnings = " ".join(find_dataset(tmp_path).warnings)
     assert "not used of the table: columns text, bbox." in warnings
@@ -113,7 +106,7 @@ def test_columns_and_images_that_are_not_used_are_named(tmp_path):
 
 
 def test_without_labels_the_class_folders_say_the_classes(tmp_path):
-    pictures(tmp_path / "train", "cat/1.jpg", "dog/2.jpg")
+    touch(tmp_path / "train", "cat/1.jpg", "dog/2.jpg")
     write(
         tmp_path / "train/metadata.csv",
         {"file_name": "cat/1.jpg", "text": "a"},
@@ -125,7 +118,7 @@ def test_without_labels_the_class_folders_say_the_classes(tmp_path):
 
 
 def test_without_labels_and_class_folders_the_column_is_asked_for(tmp_path):
-    pictures(tmp_path / "train", "1.jpg", "2.jpg")
+    touch(tmp_path / "train", "1.jpg", "2.jpg")
     write(tmp_path / "train/metadata.csv", {"file_name": "1.jpg", "text": "a"}, {"file_name": "2.jpg", "text": "b"})
     words = refusal(f"{tmp_path}/")
     assert words.startswith(f"{tmp_path}/train/metadata.csv: no column label")
@@ -134,7 +127,7 @@ def test_without_labels_and_class_folders_the_column_is_asked_for(tmp_path):
 
 def test_a_split_without_labels_is_left_out(tmp_path):
     for split in ("train", "test"):
-        pictures(tmp_path / split, "1.jpg", "2.jpg")
+        touch(tmp_path / split, "1.jpg", "2.jpg")
     write(tmp_path / "train/metadata.csv", *ROWS)
     write(tmp_path / "test/metadata.csv", *({"file_name": row["file_name"]} for row in ROWS))
     found = find_dataset(tmp_path)
@@ -143,13 +136,13 @@ def test_a_split_without_labels_is_left_out(tmp_path):
 
 
 def test_other_metadata_beside_class_folders_changes_nothing(tmp_path):
-    pictures(tmp_path, "cat/1.jpg", "dog/2.jpg")
+    touch(tmp_path, "cat/1.jpg", "dog/2.jpg")
     (tmp_path / "metadata.csv").write_text("isic_id,age,label\n1,3,x\n")
     assert labelled(find_dataset(tmp_path)) == {"all": {"cat/1.jpg": "cat", "dog/2.jpg": "dog"}}
 
 
 def test_labels_that_contradict_the_folders_are_told(tmp_path):
-    pictures(tmp_path, "cat/1.jpg", "dog/2.jpg")
+    touch(tmp_path, "cat/1.jpg", "dog/2.jpg")
     rows = [{"file_name": "cat/1.jpg", "label": "dog"}, {"file_name": "dog/2.jpg", "label": "cat"}]
     write(tmp_path / "metadata.csv", *rows)
     found = find_dataset(tmp_path)
@@ -158,14 +151,14 @@ def test_labels_that_contradict_the_folders_are_told(tmp_path):
 
 
 def test_a_path_that_repeats_the_tables_folder_is_answered_with_the_right_one(tmp_path):
-    pictures(tmp_path / "train", "1.jpg", "2.jpg")
+    touch(tmp_path / "train", "1.jpg", "2.jpg")
     write(tmp_path / "train/metadata.csv", *({**row, "file_name": f"train/{row['file_name']}"} for row in ROWS))
     for data in (tmp_path, tmp_path / "train", tmp_path / "train/metadata.csv"):
         assert "write 1.jpg, not train/1.jpg" in refusal(data)
 
 
 def test_the_line_that_is_wrong_is_named_with_its_table(tmp_path):
-    pictures(tmp_path / "train", "1.jpg", "2.jpg")
+    touch(tmp_path / "train", "1.jpg", "2.jpg")
     write(tmp_path / "train/metadata.jsonl", *ROWS, {"file_name": "3.jpg"})
     assert "1 row has no label (line 3 of train/metadata.jsonl)" in refusal(tmp_path)
     (tmp_path / "train/metadata.jsonl").write_text('{"file_name": "1.jpg"} {"file_name": "2.jpg"}')
@@ -173,7 +166,7 @@ def test_the_line_that_is_wrong_is_named_with_its_table(tmp_path):
 
 
 def test_an_archive_is_read_by_its_metadata_too(tmp_path):
-    pictures(tmp_path / "pets/train", "1.jpg", "2.jpg")
+    touch(tmp_path / "pets/train", "1.jpg", "2.jpg")
     write(tmp_path / "pets/train/metadata.csv", *ROWS)
     shutil.make_archive(str(tmp_path / "pets"), "zip", tmp_path, "pets")
     found = find_dataset(tmp_path / "pets.zip")
@@ -182,7 +175,7 @@ def test_an_archive_is_read_by_its_metadata_too(tmp_path):
 
 def test_a_table_beside_images_is_named_where_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    pictures(tmp_path / "pets/inner", "1.jpg", "2.jpg", "other.csv")
+    touch(tmp_path / "pets/inner", "1.jpg", "2.jpg", "other.csv")
     assert "give it instead: pets/inner/other.csv" in refusal("pets/inner//")
     shutil.make_archive("packed", "zip", "pets/inner")
     assert f"give it instead: {extract(tmp_path / 'packed.zip')}/other.csv" in refusal("packed.zip")
@@ -279,7 +272,7 @@ def test_rows_without_a_picture_are_left_out_and_told(tmp_path):
 
 
 def test_paths_without_bytes_are_files_beside_the_table(tmp_path):
-    pictures(tmp_path, "a.jpg", "b.jpg")
+    touch(tmp_path, "a.jpg", "b.jpg")
     rows = [{"bytes": None, "path": "a.jpg"}, {"bytes": None, "path": "b.jpg"}]
     path = tmp_path / "pets.parquet"
     arrow = pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")

@@ -9,14 +9,7 @@ from relish.core.errors import DataError
 from relish.data.sources import Reading, find_dataset
 from relish.data.split import NONE
 from tests.commands import done, refused
-from tests.conftest import draw, read_json
-
-
-def put(root, *names):
-    """Empty files at these paths."""
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
+from tests.conftest import draw, read_json, touch
 
 
 def table(path, *rows):
@@ -47,7 +40,7 @@ PETS = {"pets/cats/1.jpg": "cat", "pets/dogs/1.jpg": "dog", "pets/dogs/2.png": "
 @pytest.fixture
 def pets(tmp_path):
     """Three pictures below `pets`."""
-    put(tmp_path, *PETS)
+    touch(tmp_path, *PETS)
     return tmp_path / "pets"
 
 
@@ -77,7 +70,7 @@ def test_the_end_of_a_path_is_found_below_a_root(pets, tmp_path, written):
 
 def test_one_part_is_taken_away_for_all_rows(pets, tmp_path):
     """Row by row, `a/1.jpg` and `b/1.jpg` would both be found as `1.jpg`."""
-    put(pets, "1.jpg")
+    touch(pets, "1.jpg")
     words = refusal(table(tmp_path / "t.csv", "path,label", "C:\\a\\1.jpg,x", "C:\\b\\c\\1.jpg,y"), root=pets)
     assert "2 of 2 files are missing" in words
 
@@ -89,7 +82,7 @@ def test_without_a_root_a_path_of_another_machine_is_told_what_to_type(pets, tmp
 
 
 def test_a_path_that_leads_out_of_the_root_is_not_found(pets, tmp_path):
-    put(tmp_path, "secret.jpg")
+    touch(tmp_path, "secret.jpg")
     rows = ["C:\\..\\secret.jpg,x", "C:\\cats\\..\\..\\secret.jpg,y"]
     assert "missing" in refusal(table(tmp_path / "t.csv", "path,label", *rows), root=pets)
 
@@ -100,16 +93,16 @@ def test_names_without_their_endings_are_found_beside_the_table(pets):
 
 
 def test_a_name_without_its_ending_that_two_files_have_is_refused(pets):
-    put(pets, "cats/1.png")
+    touch(pets, "cats/1.png")
     words = refusal(table(pets / "t.csv", "path,label", "cats/1,cat", "dogs/1,dog"))
     assert '"cats/1" may be any of several files: cats/1.jpg, cats/1.png' in words
 
 
 def test_ids_are_found_anywhere_below_a_root(tmp_path):
-    put(tmp_path, "part_1/a.jpg", "part_2/b.jpg", "part_2/c.d.jpg")
+    touch(tmp_path, "part_1/a.jpg", "part_2/b.jpg", "part_2/c.d.jpg")
     dataset = found(table(tmp_path / "t.csv", "path,label", "a,x", "b,y", "c.d,y"), root=tmp_path)
     assert labelled(dataset) == {"part_1/a.jpg": "x", "part_2/b.jpg": "y", "part_2/c.d.jpg": "y"}
-    put(tmp_path, "part_3/a.jpg")
+    touch(tmp_path, "part_3/a.jpg")
     assert '"a" may be any of several files' in refusal(tmp_path / "t.csv", root=tmp_path)
 
 
@@ -118,7 +111,7 @@ def test_ids_are_found_anywhere_below_a_root(tmp_path):
 def test_a_table_moved_with_any_part_before_is_the_same_dataset(tmp_path_factory, tail, depth, between):
     root = tmp_path_factory.mktemp("root")
     names = [f"{'/'.join(tail)}/{n}.jpg" for n in range(4)]
-    put(root, *names)
+    touch(root, *names)
     before = between.join(["", "x", "y", "z"][: depth + 1])
     rows = [f"{before}{between}{name.replace('/', between)},{'uv'[n % 2]}" for n, name in enumerate(names)]
     assert labelled(found(table(root / "t.csv", "path,label", *rows), root=root)) == {
@@ -210,7 +203,7 @@ KAGGLE = {
 def test_a_table_that_names_the_pictures_is_found_and_what_to_type_is_said(tmp_path, monkeypatch, name):
     files, tables, words = KAGGLE[name]
     monkeypatch.chdir(tmp_path)
-    put(tmp_path / "data", *files)
+    touch(tmp_path / "data", *files)
     for called, rows in tables.items():
         table(tmp_path / "data" / called, *rows)
     said = refusal("data")
@@ -224,14 +217,14 @@ def test_a_table_that_names_the_pictures_is_found_and_what_to_type_is_said(tmp_p
 
 def test_columns_that_may_all_be_the_labels_are_listed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    put(tmp_path, "data/images/1.jpg", "data/images/2.jpg")
+    touch(tmp_path, "data/images/1.jpg", "data/images/2.jpg")
     table(tmp_path / "data/train.csv", "image,rust,scab", "1,0,1", "2,1,0")
     assert "--column-names path=image,label=COLUMN, where COLUMN is one of rust, scab" in refusal("data")
 
 
 def test_a_table_beside_class_folders_is_a_warning(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    put(tmp_path / "data", "cat/1.jpg", "dog/2.jpg")
+    touch(tmp_path / "data", "cat/1.jpg", "dog/2.jpg")
     table(tmp_path / "data/photographers.csv", "file,by", "cat/1.jpg,Ann", "dog/2.jpg,Bob")
     dataset = found("data")
     assert dataset.classes == ("cat", "dog")
@@ -241,7 +234,7 @@ def test_a_table_beside_class_folders_is_a_warning(tmp_path, monkeypatch):
 def test_folders_that_are_classes_all_the_same_are_taken_by_the_option(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files, tables, _ = KAGGLE["ham10000"]
-    put(tmp_path / "data", *files)
+    touch(tmp_path / "data", *files)
     table(tmp_path / "data/t.csv", *tables["HAM10000_metadata.csv"])
     assert f"--split-names {NONE}" in refusal("data")
     assert found("data", split_names=NONE).classes == ("HAM10000_images_part_1", "HAM10000_images_part_2")
