@@ -20,12 +20,16 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/relish demo
 
-# The fast tests; `make test-slow` runs the others. One thread a worker: more of them get in each other's way.
+# The fast tests; `make test-slow` runs the others, and `make test WHICH="slow or not slow"` all in one go, as CI does.
+# One thread a worker: more of them get in each other's way. By stealing, a worker keeps to its own modules while it can.
+WHICH ?= not slow
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --durations=15
+	$(PYTEST) --durations=25 -m "$(WHICH)"
 
 test-slow: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow --durations=15
+	$(PYTEST) --durations=25 -m slow
 
 # Style, types, import directions, and the shape of the package.
 check: $(READY)
@@ -38,8 +42,8 @@ check: $(READY)
 # What CI does a part of: kill -9 and resume ten times, each call of the system failing, every network and framing.
 torture: $(READY)
 	RELISH_TORTURE=10 $(BIN)/python -m pytest -m slow tests/training/test_kill_and_resume.py -s
-	RELISH_TORTURE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m slow tests/cli/test_faults.py \
-		tests/exporting/test_build.py tests/models/test_target.py
+	RELISH_TORTURE=1 $(PYTEST) -m slow tests/cli/test_faults.py tests/exporting/test_build.py \
+		tests/models/test_source.py tests/models/test_target.py
 
 # Hostile input for everything that relish reads: RELISH_FUZZ_SECONDS for each kind, 600 by default.
 fuzz: $(READY)

@@ -5,6 +5,7 @@ Pictures are noise around a colour per class: a tiny network learns them in a fe
 
 import json
 import os
+import shutil
 import signal
 import tarfile
 from collections.abc import Iterator
@@ -22,6 +23,18 @@ SHARED = Path(os.environ.get("RELISH_SHARED", Path(__file__).resolve().parents[2
 """Real pictures and weights, where there are any."""
 TORTURE = "RELISH_TORTURE" in os.environ
 """Whether everything is tried, by `make torture`, and not only what CI has the time for."""
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a folder there that only its user can open
+"""A folder in memory, on Linux."""
+ROOM = 6 * 2**30
+"""Bytes that have to be free there: about three times what the tests ever hold at once."""
+
+
+def pytest_configure() -> None:
+    """Folders of tests lie in memory where there is room: a run forces some forty files to the disk, one by one."""
+    if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
 
 # A slow machine is no failure.
 settings.register_profile("relish", deadline=None)

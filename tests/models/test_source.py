@@ -23,6 +23,7 @@ from relish.models.registry import imagenet_labels, names_of_rows
 from relish.models.saved_model import DataConfig
 from relish.models.source import embedded_file, load_source
 from relish.models.summary import list_models
+from tests.conftest import TORTURE
 
 SHARED = Path(os.environ.get("RELISH_SHARED", Path(__file__).parents[3] / "shared"))
 WEIGHTS = SHARED / "weights" / "mobilenetv2_100.imagenet.safetensors"
@@ -62,12 +63,13 @@ def test_the_embedded_model_knows_hot_dogs():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_row_934_is_hot_dog_on_every_test_picture(weights):
+def test_row_934_is_hot_dog(weights):
+    """On 100 test pictures of each class, or on all of them; 71 and 79 % are found, so 15 points are three errors."""
     if weights and not weights.is_file():
         pytest.skip(f"{weights} is not here; RELISH_SHARED names its folder")
-    source = load_source(weights=weights)
-    assert share_of_934(source, "hotdog", 400) >= 0.65
-    assert share_of_934(source, "not-hotdog", 400) <= 0.05
+    source, count = load_source(weights=weights), 400 if TORTURE else 100
+    assert share_of_934(source, "hotdog", count) >= (0.65 if TORTURE else 0.56)
+    assert share_of_934(source, "not-hotdog", count) <= 0.05
 
 
 def test_the_shared_file_is_built_by_its_header_alone():
