@@ -37,6 +37,7 @@ def check(
     root: o.Root = None,
     column_names: o.ColumnNames = None,
     zip_encoding: o.ZipEncoding = None,
+    group_by: o.GroupBy = None,
     value_range: o.ValueRange = None,
     workers: o.Workers = None,
     device: o.Device = "auto",

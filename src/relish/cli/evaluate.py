@@ -23,6 +23,7 @@ def evaluate(
     root: o.Root = None,
     column_names: o.ColumnNames = None,
     zip_encoding: o.ZipEncoding = None,
+    group_by: o.GroupBy = None,
     workers: o.Workers = None,
     device: o.Device = "auto",
     json: o.Json = False,

@@ -50,6 +50,7 @@ def fit(
     root: o.Root = None,
     column_names: o.ColumnNames = None,
     zip_encoding: o.ZipEncoding = None,
+    group_by: o.GroupBy = None,
     strict: o.Strict = False,
     value_range: o.ValueRange = None,
     track: Annotated[

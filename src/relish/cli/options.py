@@ -146,7 +146,16 @@ ColumnNames = Annotated[
     Option(
         metavar="path=COLUMN,…",
         help="Of a table: which column is which, such as path=id,label=breed.",
-        show_default="path, label and split",
+        show_default="path, label, split and group",
+    ),
+]
+GroupBy = Annotated[
+    str | None,
+    Option(
+        metavar="FOLDER|REGEX",
+        help="What stays on one side of every split: pictures of one FOLDER inside a class, or whose names match a "
+        "regular expression alike, such as '^[^_]+'; none: nothing but copies.",
+        show_default="a table's column group",
     ),
 ]
 Strict = Annotated[bool, Option("--strict", help="An unreadable picture is an error.")]

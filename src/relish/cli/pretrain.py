@@ -26,6 +26,7 @@ def pretrain(
     root: o.Root = None,
     column_names: o.ColumnNames = None,
     zip_encoding: o.ZipEncoding = None,
+    group_by: o.GroupBy = None,
     value_range: o.ValueRange = None,
     workers: o.Workers = None,
     seed: o.Seed = None,

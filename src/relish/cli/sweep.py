@@ -30,6 +30,7 @@ def sweep(
     root: o.Root = None,
     column_names: o.ColumnNames = None,
     zip_encoding: o.ZipEncoding = None,
+    group_by: o.GroupBy = None,
     value_range: o.ValueRange = None,
     workers: o.Workers = None,
     seed: Annotated[int, Option(help="Of every random draw.", min=0)] = 0,

@@ -32,6 +32,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def __add__(self, other: "Split") -> "Split":
+        """These images, then those of the other one."""
+        return Split(self.paths + other.paths, np.concatenate([self.labels, other.labels]))
+
     def take(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> "Split":
         """The images at these positions, in the order of the positions."""
         where = np.asarray(positions, dtype=np.int64)
@@ -60,6 +64,10 @@ class Dataset:
     """One sentence each: files skipped, classes missing, names that are suspicious."""
     problem: DataError | None = None
     """Why it cannot be trained on, where it was loaded with `learnable=False`."""
+    groups: Mapping[Path, str] = field(default_factory=dict)
+    """The known group of an image, such as its patient or scene; an image without one is a group of its own."""
+    columns: Mapping[str, Mapping[Path, str]] = field(default_factory=dict)
+    """Further columns of a table that have few different values, such as the camera; groups too, as `group`."""
 
     def label(self, path: Path) -> str:
         """The name of an image to show: its path, relative to the root where it lies there."""
@@ -330,8 +338,8 @@ def _counted(counts: Mapping[str, int], among: str = "", shown: int = 12) -> str
 # ---- findings about a dataset ----------------------------------------------------------------------------------------
 
 Kind = Literal[
-    "unreadable", "exact-duplicate", "near-duplicate", "wrong-label", "off-topic", "blank", "blurred", "dark",
-    "odd-size", "many-pages", "imbalance", "too-few", "layout",
+    "unreadable", "exact-duplicate", "near-duplicate", "shared-group", "wrong-label", "off-topic", "blank", "blurred",
+    "dark", "odd-size", "many-pages", "imbalance", "too-few", "layout",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Severity = Literal["error", "warning", "note"]

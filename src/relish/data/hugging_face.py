@@ -4,17 +4,18 @@
     train-00000-of-00002.parquet        the images are in the file; the split is in its name, or its folder's
 
 The tables may lie in a folder that is alone in its own, such as `data`. A Parquet file of any name counts only where no
-images lie beside it. The images in it are written once to a folder under `RELISH_HOME/datasets`, beside a table of
-them: all that comes behind works with paths, and memory holds a few rows.
+images lie beside it. The images in it are written once to a folder under `RELISH_HOME/datasets`: all that comes behind
+works with paths, and memory holds a few rows.
 """
 
 import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +29,20 @@ from relish.data.split import NONE, SplitNames, split_series, split_words
 from relish.data.table_files import (
     NOTHING_TOLD,
     PARQUET_SUFFIXES,
+    FurtherColumns,
     Row,
     Rows,
     meant_columns,
-    read_text_table,
     rows_of,
     said_of_fastai,
-    table_text,
 )
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 _SHARD = re.compile(r"(?P<split>.+?)-(?P<number>\d{5,})-of-(?P<count>\d{5,})(-[0-9a-f]+)?")
 _DEPTH = 4
 """Folders that may wrap the tables."""
-_WRITTEN = "table.csv"
-"""Of the images that came out of a file: path, label, split."""
+_PLAIN = ("string", "large_string", "bool", "int", "uint", "float", "double", "dictionary")
+"""How the names begin of Arrow's types whose values are one word or number."""
 _BATCH = 16
 """Rows with images in memory at a time."""
 
@@ -188,9 +188,17 @@ def read_parquet_table(
         columns = _parquet_columns(header, features, images, source, needed, told)
         label = header[columns["label"]] if "label" in columns else ""
         names = _class_names(features.get(label))
-        shard = _Shard(path, source, file, {key: header[place] for key, place in columns.items()}, names)
+        others = [c.name for c in schema if str(c.type).startswith(_PLAIN) and header.count(c.name) == 1]
+        others = [name for name in others if header.index(name) not in columns.values()]
+        further = FurtherColumns({name: place for place, name in enumerate(others)})
         written = bool(images) and not _without_bytes(file, images)
-        rows, folder = _written(shard, progress) if written else (list(shard.rows(_path)), path.parent)
+        named = {key: header[place] for key, place in columns.items()}
+        shard = _Shard(path, source, file, named, names, tuple(others), further, holds_images=written)
+        rows, folder = list(shard.rows()), path.parent
+        if written:
+            folder = unpacked_once(path, lambda target: _write_images(shard, target), progress)
+            name_of = _names_by_row(folder)
+            rows = [replace(row, path=name_of.get(row.line, "")) for row in rows]
         is_numbered = bool(label) and not names and str(schema.field(label).type).startswith(("int", "uint"))
     notes = said_of_fastai(rows, columns)
     missing = [str(row.line) for row in rows if written and not row.path]
@@ -200,7 +208,7 @@ def read_parquet_table(
     if is_numbered:
         numbers = first_few(sorted({row.label for row in rows if row.label}, key=int))
         notes.append(f"the labels are numbers, and the file has no names for them: the classes are {numbers}.")
-    return Rows(rows, folder, columns, tuple(header), notes)
+    return Rows(rows, folder, columns, tuple(header), notes, further.names)
 
 
 @contextmanager
@@ -303,24 +311,29 @@ class _Shard:
     """By the keys of `NAMES`."""
     class_names: tuple[str, ...]
     """By label; none where the labels are their own names."""
+    others: tuple[str, ...]
+    """Columns without a name of relish's, in the order of `further`."""
+    further: FurtherColumns
+    holds_images: bool
+    """Whether the column of paths holds images."""
 
-    def rows(self, path_of: Callable[[int, Any], Any]) -> Iterator[Row]:
-        """The rows, a few in memory at a time.
+    def rows(self) -> Iterator[Row]:
+        """The rows, a few in memory at a time; of one whose image is in the file, without a path."""
+        columns = {key: name for key, name in self.columns.items() if key != "path" or not self.holds_images}
+        places = {key: place for place, key in enumerate(columns, len(self.others))}
+        for number, values in enumerate(self.values([*self.others, *columns.values()]), 1):
+            cells = [*values]
+            if "path" in places:
+                cells[places["path"]] = _image(cells[places["path"]])[1]
+            if "label" in places and self.class_names:
+                cells[places["label"]] = self._named(cells[places["label"]], number)
+            yield from rows_of([(number, cells)], places, self.source, "row", self.further)
 
-        Args:
-            path_of: the path that a row, counted from 1, has by its cell of the image.
-        """
-        places = {key: place for place, key in enumerate(self.columns)}
-        for number, values in enumerate(self._values(), 1):
-            cells = dict(zip(self.columns, values, strict=True))
-            if "path" in cells:
-                cells["path"] = path_of(number, cells["path"])
-            if "label" in cells and self.class_names:
-                cells["label"] = self._named(cells["label"], number)
-            yield from rows_of([(number, [*cells.values()])], places, self.source, "row")
-
-    def _values(self) -> Iterator[tuple[Any, ...]]:
-        names = [*self.columns.values()]
+    def values(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """The cells of these columns, row by row."""
+        if not names:
+            yield from repeat((), self.file.metadata.num_rows)
+            return
         try:
             for batch in self.file.iter_batches(batch_size=_BATCH, columns=list(dict.fromkeys(names))):
                 yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)
@@ -347,34 +360,21 @@ def _image(value: Any) -> tuple[bytes | None, Any]:
     return (value, None) if isinstance(value, bytes) else (None, value)
 
 
-def _path(_: int, value: Any) -> Any:
-    return _image(value)[1]
-
-
-def _written(shard: _Shard, progress: Progress) -> tuple[list[Row], Path]:
-    """The rows of a file that holds images, and the folder that these were written to."""
-    folder = unpacked_once(shard.path, lambda target: _write_images(shard, target), progress)
-    table = read_text_table(folder / _WRITTEN, shard.source)
-    return [replace(row, line=number) for number, row in enumerate(table.rows, 1)], folder
-
-
 def _write_images(shard: _Shard, folder: Path) -> None:
     allowed = max(SMALL, MAX_EXPANSION * shard.path.stat().st_size)
-
-    def written(number: int, value: Any) -> str:
-        nonlocal allowed
+    for number, (value,) in enumerate(shard.values([shard.columns["path"]]), 1):
         content, given = _image(value)
         allowed -= len(content or b"")
         if allowed < 0:
             raise DataError(f"{shard.source}: unpacks to far more than its size.", hint="It may be a bomb.")
-        name = _image_name(number, given, content) if content else ""
         if content:
-            (folder / name).write_bytes(content)
-        return name
-
-    rows = [(row.path, row.label, row.split) for row in shard.rows(written)]
-    (folder / _WRITTEN).write_bytes(table_text([("path", "label", "split"), *rows]).encode())
+            (folder / _image_name(number, given, content)).write_bytes(content)
     os.sync()  # before the folder gets its name: a power cut must not leave empty files in it
+
+
+def _names_by_row(folder: Path) -> dict[int, str]:
+    """The files that `_write_images` wrote, by their rows."""
+    return {int(row[0]): name for name in os.listdir(folder) if (row := re.match(r"\d{6,}", name))}
 
 
 def _image_name(number: int, given: Any, content: bytes) -> str:

@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -17,6 +17,7 @@ from relish.data.archive import ARCHIVE_SUFFIXES, extract, short_name, unpacking
 from relish.data.dataset import Dataset
 from relish.data.download import checksums, download, mismatch, shown
 from relish.data.folder import index_folder
+from relish.data.groups import checked_group_by, with_groups
 from relish.data.hugging_face import tables_in
 from relish.data.image_files import HEAD_BYTES, is_image_head, kind_of
 from relish.data.split import SplitNames, checked_split_names
@@ -54,18 +55,37 @@ REGISTERED = {
 # ---- what is said of a dataset --------------------------------------------------------------------------------------
 
 
+class ReadingOptions(TypedDict, total=False):
+    """Arguments of every call that reads a dataset: the fields of `Reading`, which says what each means."""
+
+    split_names: SplitNames
+    root: str | Path | None
+    column_names: ColumnNames
+    zip_encoding: str | None
+    group_by: str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What the user says of a dataset's form; by default, its names and contents say it."""
+    """What the user says of a dataset's form; by default, its names and contents say it.
+
+    Raises:
+        DataError: a field cannot be read.
+    """
 
     split_names: SplitNames = None
-    """Which folders, or words of a table, are which split; any form that `checked_split_names` takes."""
-    zip_encoding: str | None = None
-    """Of names in a zip that are not marked as UTF-8; None takes UTF-8 where they are that, else a guess."""
+    """Which folders, or words of a table, are which split, where their names do not say it: `{"train": "seg_train"}` or
+    "train=seg_train,test=seg_test"; "none" where every folder is a class."""
     root: str | Path | None = None
-    """The folder that the paths of a table are relative to; None: the table's own."""
+    """The folder that the paths of a table are relative to, or end in; None: the table's own."""
     column_names: ColumnNames = None
-    """Which column of a table is which; any form that `checked_columns` takes."""
+    """Which column of a table is which: `{"path": "id", "label": "breed"}` or "path=id,label=breed"."""
+    zip_encoding: str | None = None
+    """Of names in a zip that are not marked as UTF-8, such as "cp932"; None takes UTF-8 where they are that, else a
+    guess, with a warning."""
+    group_by: str | None = None
+    """What says which images are of one group, as `with_groups` takes it: "FOLDER", a regular expression, "none"; None
+    takes a table's column `group`, where it has one."""
 
     def __post_init__(self) -> None:
         if self.zip_encoding is not None:
@@ -73,6 +93,7 @@ class Reading:
         object.__setattr__(self, "split_names", checked_split_names(self.split_names))
         object.__setattr__(self, "root", None if self.root is None else os.path.abspath(Path(self.root).expanduser()))
         object.__setattr__(self, "column_names", checked_columns(self.column_names) or None)
+        checked_group_by(self.group_by)
 
 
 AS_FOUND = Reading()
@@ -167,7 +188,7 @@ def find_dataset(
     learnable: bool = True,
     progress: Progress = SILENT,
 ) -> Dataset:
-    """Find the images, their classes and their splits; no image is opened.
+    """Find the images, their classes, their splits and their known groups; no image is opened.
 
     Args:
         source: a folder, an archive, an address of an archive, a table, the `file://` address of any of them, or a
@@ -179,12 +200,16 @@ def find_dataset(
         progress: shows downloading and unpacking.
 
     Raises:
-        DataError: there is no such thing, it cannot be read as a dataset, or it is an archive with another checksum.
+        DataError: there is no such thing, it cannot be read as a dataset, it is an archive with another checksum, or
+            `group_by` does not divide it.
         DownloadFailed: an address that cannot be reached, or sends another file.
         WriteFailed: no space for the download or the images.
     """
-    text = data_name(source)
-    wanted = checksums(sha1, sha256)
+    found = _found(data_name(source), checksums(sha1, sha256), reading, learnable, progress)
+    return with_groups(found, reading.group_by)
+
+
+def _found(text: str, wanted: dict[str, str], reading: Reading, learnable: bool, progress: Progress) -> Dataset:
     if not text.strip():
         raise DataError("The name of the dataset is empty.", hint=_WHAT)
     is_file = re.match(r"file:/", text, re.IGNORECASE) is not None

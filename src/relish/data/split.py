@@ -11,8 +11,8 @@ A name is read as words: its letters, without case, cut at blanks, punctuation, 
 `split_folders.py` holds names against what the folders contain. `valid` beside `invalid` is no name of a split.
 
 Which images are held out, stratified by class, depends on the seed and on the images' contents, not on the order of
-files on the disk, so that two computers validate on the same ones. Copies of a file stay on one side: they would only
-measure memorisation.
+files on the disk, so that two computers validate on the same ones. Copies of a file, and images of one group, stay on
+one side: they would only measure memorisation.
 """
 
 import re
@@ -40,6 +40,7 @@ from relish.data.dataset import (
     check_trainable,
     named_counts,
 )
+from relish.data.groups import is_group, not_on_both_sides, refuse_large_groups
 
 # ---- words ----------------------------------------------------------------------------------------------------------
 
@@ -240,29 +241,29 @@ def evenly_spaced(count: int, most: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Images that must stay on one side: those with the same bytes."""
+class _Unit:
+    """Images that must stay on one side."""
 
     positions: tuple[int, ...]
     sizes: Mapping[int, int]
-    """Images of each class; more than one class where copies of a file are labelled differently."""
+    """Images of each class."""
+    contradicts: bool
+    """Whether they are copies of a file that are labelled differently."""
 
 
-def with_validation(
-    dataset: Dataset, fraction: float, seed: int, fingerprints: Mapping[Path, str] | None = None
-) -> Dataset:
+def with_validation(dataset: Dataset, fraction: float, seed: int, units: Mapping[Path, str] | None = None) -> Dataset:
     """Hold out a share of each class's images for validation.
 
     Args:
         dataset: one with `train` or `all`; if it has `validation` already, it comes back as it is.
         fraction: share of each class's images to hold out, between 0 and 1. Each class gets the nearest whole
-            number of images, but at least one on each side.
+            number of images, as far as units allow, but at least one on each side.
         seed: of the random order in which images are held out.
-        fingerprints: SHA-256 by path; without it no image counts as a copy.
+        units: by path, as `units_of` gives them; without it each image stands alone.
 
     Raises:
         RecipeError: the fraction is not between 0 and 1.
-        DataError: there are no training images, or one class only.
+        DataError: there are no training images, or one class only; or a group is too large to be on one side.
         TooFewImages: a class has no two different images, one to train on and one to validate on.
     """
     check_trainable(dataset)
@@ -270,83 +271,89 @@ def with_validation(
         return dataset
     if not 0 < fraction < 1:
         raise RecipeError(f"val_split must be above 0 and below 1, got {fraction}.")
-    divided = TRAIN if TRAIN in dataset.splits else WHOLE
+    divided, units = TRAIN if TRAIN in dataset.splits else WHOLE, units or {}
     split = dataset.splits[divided]
+    refuse_large_groups(dataset, split, units, fraction, each_class=True)
     # Of each class at least one image is held out, and at least one is left.
     counts = split.counts(len(dataset.classes)).tolist()
     targets = [max(1, min(count - 1, round(fraction * count))) for count in counts]
-    held_out = _hold_out(_ordered_groups(dataset, split, seed, fingerprints or {}), targets)
-    _refuse_one_sided_classes(dataset, split, held_out)
+    held_out = _hold_out(_ordered_units(dataset, split, seed, units), targets)
+    _refuse_one_sided_classes(dataset, split, held_out, units)
     train = split.take([i for i in range(len(split)) if i not in held_out])
     others = {name: other for name, other in dataset.splits.items() if name != divided}
     return dataset.with_splits({TRAIN: train, VALIDATION: split.take(sorted(held_out))} | others)
 
 
-def _ordered_groups(dataset: Dataset, split: Split, seed: int, fingerprints: Mapping[Path, str]) -> list[_Group]:
-    """The groups in a random order: each has a seed of its own, so that adding an image moves few others."""
-    copies: dict[str, list[int]] = defaultdict(list)
+def _ordered_units(dataset: Dataset, split: Split, seed: int, units: Mapping[Path, str]) -> list[_Unit]:
+    """The units in a random order: each has a seed of its own, so that adding an image moves few others."""
+    inside: dict[str, list[int]] = defaultdict(list)
     for position, path in enumerate(split.paths):
-        copies[fingerprints.get(path) or f"name/{dataset.label(path)}"].append(position)
-    names = sorted(copies, key=lambda name: (derive_seed(seed, f"validation/{name}"), name))
-    return [_Group(tuple(copies[name]), Counter(split.labels[copies[name]].tolist())) for name in names]
+        inside[units.get(path) or f"name/{dataset.label(path)}"].append(position)
+    sizes = {name: Counter(split.labels[inside[name]].tolist()) for name in inside}
+    return [
+        _Unit(tuple(inside[name]), sizes[name], contradicts=len(sizes[name]) > 1 and not is_group(name))
+        for name in sorted(inside, key=lambda name: (derive_seed(seed, f"validation/{name}"), name))
+    ]
 
 
-def _hold_out(groups: list[_Group], targets: list[int]) -> set[int]:
+def _hold_out(units: list[_Unit], targets: list[int]) -> set[int]:
     """Positions for validation.
 
-    Groups of one class come first, as long as they fit; a class that has none by then takes its smallest group. A file
-    with several labels is held out only where a class has nothing else, and only while all its classes keep some.
+    Units come in turn as long as they fit; a class that has none by then takes its smallest one. A file with several
+    labels is held out only where a class has nothing else, and only while all its classes keep some.
     """
-    side = _ValidationSide(groups, targets)
-    for group in groups:
-        if len(group.sizes) == 1 and side.fits(group):
-            side.add(group)
-    by_size = sorted(groups, key=lambda g: (len(g.sizes), len(g.positions)))  # stable: equals stay in random order
+    side = _ValidationSide(units, targets)
+    for unit in units:
+        if not unit.contradicts and side.fits(unit):
+            side.add(unit)
+    by_size = sorted(units, key=lambda u: (len(u.sizes), len(u.positions)))  # stable: equals stay in random order
     for label in range(len(targets)):
-        small = [g for g in by_size if label in g.sizes and side.leaves_some(g)]
+        small = [u for u in by_size if label in u.sizes and side.leaves_some(u)]
         if not side.counts[label] and small:
             side.add(small[0])
-    for group in by_size:
-        if len(group.sizes) == 1 and side.leaves_some(group) and side.comes_closer(group):
-            side.add(group)
+    for unit in by_size:
+        if not unit.contradicts and side.leaves_some(unit) and side.comes_closer(unit):
+            side.add(unit)
     return side.positions
 
 
 class _ValidationSide:
     """The validation split while it fills."""
 
-    def __init__(self, groups: list[_Group], targets: list[int]) -> None:
+    def __init__(self, units: list[_Unit], targets: list[int]) -> None:
         self.positions: set[int] = set()
         self.targets = targets
         self.counts = [0] * len(targets)
-        self.totals = [sum(group.sizes.get(label, 0) for group in groups) for label in range(len(targets))]
+        self.totals = [sum(unit.sizes.get(label, 0) for unit in units) for label in range(len(targets))]
 
-    def add(self, group: _Group) -> None:
-        self.positions.update(group.positions)
-        for label, size in group.sizes.items():
+    def add(self, unit: _Unit) -> None:
+        self.positions.update(unit.positions)
+        for label, size in unit.sizes.items():
             self.counts[label] += size
 
-    def fits(self, group: _Group) -> bool:
-        return all(self.counts[label] + size <= self.targets[label] for label, size in group.sizes.items())
+    def fits(self, unit: _Unit) -> bool:
+        return all(self.counts[label] + size <= self.targets[label] for label, size in unit.sizes.items())
 
-    def leaves_some(self, group: _Group) -> bool:
-        new = group.positions[0] not in self.positions
-        return new and all(self.counts[label] + size < self.totals[label] for label, size in group.sizes.items())
+    def leaves_some(self, unit: _Unit) -> bool:
+        new = unit.positions[0] not in self.positions
+        return new and all(self.counts[label] + size < self.totals[label] for label, size in unit.sizes.items())
 
-    def comes_closer(self, group: _Group) -> bool:
-        missing = {label: self.targets[label] - self.counts[label] for label in group.sizes}
-        return all(abs(missing[label] - size) < abs(missing[label]) for label, size in group.sizes.items())
+    def comes_closer(self, unit: _Unit) -> bool:
+        missing = {label: self.targets[label] - self.counts[label] for label in unit.sizes}
+        after = sum(abs(missing[label] - size) for label, size in unit.sizes.items())
+        return after < sum(map(abs, missing.values()))
 
 
-def _refuse_one_sided_classes(dataset: Dataset, split: Split, held_out: set[int]) -> None:
+def _refuse_one_sided_classes(dataset: Dataset, split: Split, held_out: set[int], units: Mapping[Path, str]) -> None:
     counts = named_counts(dataset, split)
     validation = Counter(split.labels[list(held_out)].tolist())
     for label, name in enumerate(dataset.classes):
         if not 0 < validation[label] < counts[name]:
-            notes = dataset.warnings
-            if counts[name] > 1:
-                copies = "Its pictures are copies of each other, or of another class's: copies count as one."
-                notes = (copies, *notes)
+            own = {units.get(split.paths[i], "") for i in np.flatnonzero(split.labels == label)}
+            if counts[name] > 1 and any(map(is_group, own)):
+                raise not_on_both_sides(dataset, name, own)
+            copies = "Its pictures are copies of each other, or of another class's: copies count as one."
+            notes = (*[copies] * (counts[name] > 1), *dataset.warnings)
             raise TooFewImages(dataset.name, name, 2, "one to learn from and one to check with", counts, notes)
 
 
@@ -358,35 +365,64 @@ NEVER = -1
 """The fold of an image that is never held out."""
 
 
-def stratified_folds(labels: Labels, contents: Sequence[str], folds: int, seed: int) -> Labels:
-    """Assign the images of each class to the folds in turn, in a random order.
+def stratified_folds(labels: Labels, units: Sequence[str], folds: int, seed: int) -> Labels:
+    """Deal the images of each class to the folds, whole units at a time.
+
+    Larger units come first, in a random order. Each goes to the fold with the least of its classes, which keeps small
+    the sum over folds and classes of (images of the class in the fold)² / (images of the class). So units of one image,
+    as all are where no groups are known, go to the folds in turn, class by class.
 
     Args:
         labels: (N,) int64.
-        contents: N hashes; images of equal hash count as one and go to one fold, by the label of the first.
+        units: N keys; images of one key go to one fold. Unless it is a group's (`is_group`), they are copies, which
+            count as one image, by the label of the first.
         folds: their number, 2 or more.
         seed: of the random order.
 
     Returns:
-        (N,) int64 from 0 to `folds` - 1, or `NEVER` for a class with fewer different images than folds: held out, it
-        would be missing from training.
+        (N,) int64 from 0 to `folds` - 1, or `NEVER`: of a unit whose classes all have fewer units than folds; and of
+        one without which a class would be missing from training.
     """
-    first: dict[str, int] = {}
-    for content, label in zip(contents, labels.tolist(), strict=True):
-        first.setdefault(content, label)
-    different = Counter(first.values())
-    # The count continues from class to class, so that the folds are equally large where classes are small.
-    ordered = sorted(
-        (content for content, label in first.items() if different[label] >= folds),
-        key=lambda content: (first[content], derive_seed(seed, f"fold/{content}"), content),
-    )
-    fold_of = {content: turn % folds for turn, content in enumerate(ordered)}
-    return np.array([fold_of.get(content, NEVER) for content in contents], dtype=np.int64)
+    sizes = _sizes_of_units(labels, units)
+    have = Counter(label for size in sizes.values() for label in size)
+    totals = Counter(label for size in sizes.values() for label in size.elements())
+
+    def order(unit: str) -> tuple[int, int, int, str]:
+        twice_as_large = sizes[unit].total().bit_length()  # the rest of the order is left to chance
+        return -twice_as_large, min(sizes[unit]), derive_seed(seed, f"fold/{unit}"), unit
+
+    dealt = (unit for unit, size in sizes.items() if any(have[label] >= folds for label in size))
+    images, met = ([Counter[int]() for _ in range(folds)] for _ in range(2))
+    filled, fold_of = [0] * folds, dict.fromkeys(sizes, NEVER)
+    for unit in sorted(dealt, key=order):
+        size = sorted(sizes[unit].items())
+        costs = [
+            (sum(count * images[fold][label] / totals[label] for label, count in size), filled[fold], fold)
+            for fold in range(folds)
+            if all(met[fold][label] + 1 < have[label] for label, _ in size)
+        ]
+        if costs:
+            fold_of[unit] = fold = min(costs)[2]
+            images[fold].update(sizes[unit])
+            met[fold].update([*sizes[unit]])
+            filled[fold] += sizes[unit].total()
+    return np.array([fold_of[unit] for unit in units], dtype=np.int64)
 
 
-def usable_folds(labels: Labels, contents: Sequence[str], most: int) -> int:
-    """The number of folds that at least half of the classes have images for, from 2 to `most`."""
-    different = set(zip(labels.tolist(), contents, strict=True))
+def _sizes_of_units(labels: Labels, units: Sequence[str]) -> dict[str, Counter[int]]:
+    """How many images of each class count in a unit."""
+    sizes: dict[str, Counter[int]] = {}
+    for unit, label in zip(units, labels.tolist(), strict=True):
+        if unit not in sizes:
+            sizes[unit] = Counter({label: 1})
+        elif is_group(unit):
+            sizes[unit][label] += 1
+    return sizes
+
+
+def usable_folds(labels: Labels, units: Sequence[str], most: int) -> int:
+    """The number of folds that at least half of the classes have units for, from 2 to `most`."""
+    different = set(zip(labels.tolist(), units, strict=True))
     sizes = sorted(Counter(label for label, _ in different).values())
     return max(2, min(most, sizes[len(sizes) // 2] if sizes else 2))
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -31,6 +31,7 @@ from relish.core.progress import SILENT, Progress
 from relish.core.runtime import give_memory_back, usable_cores
 from relish.data.dataset import TRAIN, Dataset, Finding, first_few, named_counts, plural
 from relish.data.depth import Used, ValueRange, disagreement, found_range, range_sentence
+from relish.data.groups import units_of
 from relish.data.image import MAX_PIXELS, has_more_frames, mode_and_depth, open_image, used_values
 from relish.data.image_files import HEIF_INSTALLED, unreadable_reason
 
@@ -182,6 +183,11 @@ class Survey:
     """What is black and white in these, one range for all; None where there are none, or nobody is to find one."""
     findings: tuple[Finding, ...] = ()
     """Findings of the check of the images, where there was one."""
+
+    @cached_property
+    def units(self) -> Mapping[Path, str]:
+        """For each image the key of what stays on one side: see `units_of`."""
+        return units_of(self.sha256, self.dataset.groups)
 
     def facts_of(self, paths: Sequence[Path]) -> Facts:
         """(N,) of `FACTS`, in the order of the paths."""

@@ -24,6 +24,7 @@ from relish.data.dataset import (
     Dataset,
     class_name,
     first_few,
+    is_utf8,
     label_by_name,
     name_below,
     plural,
@@ -32,7 +33,9 @@ from relish.data.hugging_face import Tables, is_metadata, read_parquet_table, sh
 from relish.data.layout import everything_below
 from relish.data.split import NONE, SPLIT_WORDS, SplitNames, split_words
 from relish.data.table_files import (
+    FEWEST_VALUES,
     HINT,
+    MOST_VALUES,
     NEEDED,
     NOTHING_TOLD,
     PARQUET_SUFFIXES,
@@ -223,7 +226,22 @@ def _index_rows(
     is_inside = any(image.is_relative_to(folder) for image in paths)
     root = folder if is_inside else Path(os.path.commonpath([image.parent for image in paths]))
     warnings += repeats
-    return label_by_name(images, name=name, source=source, root=root, warnings=warnings, learnable=learnable)
+    found = label_by_name(images, name=name, source=source, root=root, warnings=warnings, learnable=learnable)
+    groups = {path: row.group for path, row in zip(paths, unique, strict=True) if row.group}
+    return replace(found, groups=groups, columns=_columns(tables, dict(zip(paths, unique, strict=True))))
+
+
+def _columns(tables: Sequence[Rows], row_of: Mapping[Path, Row]) -> dict[str, dict[Path, str]]:
+    """The further columns that images can be told apart by: with few values, most of them of several images."""
+    kept: dict[str, dict[Path, str]] = {name: {} for table in tables for name in sorted(table.further)}
+    for path, row in row_of.items():
+        for name, cell in row.further:
+            if name in kept:
+                kept[name][path] = cell
+    counts = {name: len({*cells.values()}) for name, cells in kept.items()}
+    return {
+        name: cells for name, cells in kept.items() if FEWEST_VALUES <= counts[name] <= min(MOST_VALUES, len(cells) - 1)
+    }
 
 
 # ---- data that is in Python already ---------------------------------------------------------------------------------
@@ -234,17 +252,18 @@ def table_of(data: object) -> Path:
 
     Args:
         data: a `torchvision.datasets.ImageFolder` or a `Subset` of one; a data frame with the columns path, label and,
-            if wanted, split; or a sequence of (path, label) or (path, label, split). Paths are relative to the current
-            folder, or absolute; labels are texts or whole numbers.
+            if wanted, split, group and others; or a sequence of (path, label) or (path, label, split). Paths are
+            relative to the current folder, or absolute; labels are texts or whole numbers.
 
     Raises:
         DataError: it is none of these; a column is missing, or a cell holds something else.
         WriteFailed: no space, no permission.
     """
-    rows = [(os.path.abspath(path), label, split) for path, label, split in _rows_of(data)]
-    columns = 3 if any(split for _, _, split in rows) else 2
-    content = table_text(row[:columns] for row in [("path", "label", "split"), *rows]).encode()
-    shared = Path(os.path.commonpath([os.path.dirname(row[0]) for row in rows])) if rows else Path("none")
+    rows = [{**row, "path": os.path.abspath(row["path"])} for row in _rows_of(data)]
+    used = {key for row in rows for key, cell in row.items() if cell}
+    header = [*NEEDED, *(key for key in (rows[0] if rows else ()) if key not in NEEDED and key in used)]
+    content = table_text([header, *([row[key] for key in header] for row in rows)]).encode()
+    shared = Path(os.path.commonpath([os.path.dirname(row["path"]) for row in rows])) if rows else Path("none")
     file = relish_home() / "tables" / hashlib.sha256(content).hexdigest()[:12] / f"{shared.name or 'images'}.csv"
     if not file.is_file():
         with atomic_path(file) as temporary:
@@ -252,7 +271,8 @@ def table_of(data: object) -> Path:
     return file
 
 
-def _rows_of(data: Any) -> list[tuple[str, str, str]]:
+def _rows_of(data: Any) -> list[dict[str, str]]:
+    """The cells of each row by their columns, the same ones in all."""
     if hasattr(data, "dataset") and hasattr(data, "indices"):  # torch.utils.data.Subset
         rows = _rows_of(data.dataset)
         return [rows[place] for place in data.indices]
@@ -261,7 +281,7 @@ def _rows_of(data: Any) -> list[tuple[str, str, str]]:
             raise DataError(
                 "the ImageFolder changes its labels by a target_transform.", hint="Give (path, label) rows."
             )
-        return [(os.fspath(path), str(data.classes[label]), "") for path, label in data.samples]
+        return [{"path": os.fspath(path), "label": str(data.classes[label])} for path, label in data.samples]
     if hasattr(data, "columns"):  # a data frame of pandas, or of others like it
         return _frame_rows(data)
     if isinstance(data, Sequence) and not isinstance(data, str | bytes):
@@ -272,21 +292,34 @@ def _rows_of(data: Any) -> list[tuple[str, str, str]]:
     )
 
 
-def _frame_rows(frame: Any) -> list[tuple[str, str, str]]:
-    places = meant_columns([str(name) for name in frame.columns], "the data frame")
-    columns = []
+def _frame_rows(frame: Any) -> list[dict[str, str]]:
+    header = [str(name) for name in frame.columns]
+    places = meant_columns(header, "the data frame")
+    columns = {}
     for key, place in places.items():
         cells = [_cell(value, key, row) for row, value in enumerate(frame[frame.columns[place]])]
         is_split = key == "is_valid"
-        columns.append([split_by_fastai(c, f"row {row}") for row, c in enumerate(cells)] if is_split else cells)
-    return [(*row, "")[:3] for row in zip(*columns, strict=True)]
+        columns[key] = [split_by_fastai(c, f"row {row}") for row, c in enumerate(cells)] if is_split else cells
+    if "is_valid" in columns:
+        columns["split"] = columns.pop("is_valid")
+    for place, name in enumerate(header):
+        if place not in places.values() and name.strip() and header.count(name) == 1:
+            columns[name] = [_plain_cell(value) for value in frame[frame.columns[place]]]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _listed_row(row: Any, place: int) -> tuple[str, str, str]:
+def _listed_row(row: Any, place: int) -> dict[str, str]:
     if isinstance(row, str | bytes) or not isinstance(row, Sequence) or len(row) not in (2, 3):
         raise DataError(f"item {place} is {row!r:.80}, not (path, label) or (path, label, split).")
-    cells = [_cell(value, key, place) for value, key in zip(row, _COLUMNS, strict=False)]
-    return (*cells, "")[:3]  # type: ignore[return-value]
+    cells = {key: _cell(value, key, place) for key, value in zip(_COLUMNS, row, strict=False)}
+    return {"split": "", **cells}
+
+
+def _plain_cell(value: Any) -> str:
+    """A cell of a further column; empty where it is no word or number."""
+    value = value.tolist() if hasattr(value, "tolist") else value  # NumPy's
+    text = str(value) if isinstance(value, str | int | float) and value == value else ""
+    return text if is_utf8(text) else ""
 
 
 def _cell(value: Any, column: str, place: int) -> str:
@@ -347,6 +380,12 @@ def _without_repeats(
         before = first.setdefault(key, row)
         if class_name(before.label) != class_name(row.label):
             labels_of[before.path] |= {before.label, row.label}
+        elif before.group != row.group:
+            raise DataError(
+                f'{source}: {row.path} is of group "{before.group}" (line {before.place}) and of group "{row.group}" '
+                f"(line {row.place}).",
+                hint="Keep one row for each picture.",
+            )
         elif split_of[before.split] != split_of[row.split]:
             raise DataError(
                 f"{source}: {row.path} is in {split_of[before.split]} (line {before.place}) and in "

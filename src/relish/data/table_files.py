@@ -29,6 +29,7 @@ NAMES = {
     "label": ("label", "labels"),
     "split": ("split",),
     "is_valid": ("is_valid",),
+    "group": ("group",),
 }
 """The names that each column may have, the first found counts. `is_valid` is fastai's: true means validation."""
 NEEDED = ("path", "label")
@@ -46,6 +47,8 @@ _JSON_HINT = 'Each line is one object, such as {"file_name": "cats/1.jpg", "labe
 _EDGES = " \t\r\n"
 """Blanks that people and programs put around a cell; others at the edges of a label are reported."""
 _SEPARATORS = (",", ";", "\t", "|")
+FEWEST_VALUES, MOST_VALUES = 2, 50
+"""Different values of a column that images can be told apart by."""
 _TRUE, _FALSE = frozenset(["true", "1", "1.0", "yes"]), frozenset(["false", "0", "0.0", "no"])
 
 
@@ -62,6 +65,9 @@ class Row:
     split: str
     table: str = ""
     """The name of its table, where a dataset has several."""
+    group: str = ""
+    further: tuple[tuple[str, str], ...] = ()
+    """The name and the cell of further columns, as `FurtherColumns` gives them."""
 
     @property
     def place(self) -> str:
@@ -82,6 +88,8 @@ class Rows:
     """All columns."""
     notes: list[str] = field(default_factory=list)
     """What is to be said of it, a sentence each."""
+    further: frozenset[str] = frozenset()
+    """Columns without a name of relish's that images can be told apart by."""
 
     @property
     def labelled(self) -> bool:
@@ -91,7 +99,36 @@ class Rows:
     @property
     def unused(self) -> list[str]:
         """The columns that relish has no use for."""
-        return [name for place, name in enumerate(self.header) if place not in self.columns.values()]
+        used = self.columns.values()
+        return [name for place, name in enumerate(self.header) if place not in used and name not in self.further]
+
+
+class FurtherColumns:
+    """The cells of columns that relish has no name for, of each as long as it has few different values."""
+
+    def __init__(self, places: Mapping[str, int]) -> None:
+        self._places = dict(places)
+        self._values: dict[str, dict[str, str]] = {name: {} for name in places}
+        self._met: dict[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = {}
+
+    def of(self, cells: Sequence[Any]) -> tuple[tuple[str, str], ...]:
+        """The cells of one row that are not empty, each with the name of its column; equal ones are one object."""
+        found = []
+        for name, place in [*self._places.items()]:
+            value, known = cells[place], self._values[name]
+            text = "" if value is None else str(value).strip()
+            if not (value is None or isinstance(value, str | int | float)) or not is_utf8(text):
+                del self._places[name]
+            elif text:
+                found.append((name, known.setdefault(text, text)))
+                if len(known) > MOST_VALUES:
+                    del self._places[name]
+        return self._met.setdefault(tuple(found), tuple(found))
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The columns that have several values, and few."""
+        return frozenset(name for name in self._places if len(self._values[name]) >= FEWEST_VALUES)
 
 
 def checked_columns(given: Any) -> dict[str, str]:
@@ -125,8 +162,10 @@ def read_text_table(
     """
     header, lines = read_cells(path, source, told.values())
     columns = meant_columns(header, source, needed, told)
-    rows = list(rows_of(lines, columns, source, "line"))
-    return Rows(rows, path.parent, columns, tuple(header), said_of_fastai(rows, columns))
+    places = {name: place for place, name in enumerate(header) if name.strip() and place not in columns.values()}
+    further = FurtherColumns(places)
+    rows = list(rows_of(lines, columns, source, "line", further))
+    return Rows(rows, path.parent, columns, tuple(header), said_of_fastai(rows, columns), further.names)
 
 
 def read_cells(
@@ -215,7 +254,7 @@ def split_by_fastai(cell: str, place: str) -> str:
 
 
 def rows_of(
-    lines: Iterable[tuple[int, Sequence[Any]]], columns: Mapping[str, int], source: str, a: str
+    lines: Iterable[tuple[int, Sequence[Any]]], columns: Mapping[str, int], source: str, a: str, further: FurtherColumns
 ) -> Iterator[Row]:
     for line, cells in lines:
         place = f"{source}, {a} {line}"
@@ -224,7 +263,8 @@ def rows_of(
         if "is_valid" in columns:
             value = cells[columns["is_valid"]]
             split = split_by_fastai("" if value is None else str(value), place)
-        yield Row(line, text.get("path", ""), text.get("label", "").strip(_EDGES), split)
+        label, group = text.get("label", "").strip(_EDGES), text.get("group", "").strip(_EDGES)
+        yield Row(line, text.get("path", ""), label, split, group=group, further=further.of(cells))
 
 
 def said_of_fastai(rows: Sequence[Row], columns: Mapping[str, int]) -> list[str]:

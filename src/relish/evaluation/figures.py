@@ -32,8 +32,8 @@ from relish.evaluation.thresholds import Answered, CoveragePoint, answered, cove
 Logits = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-ImageRow = Mapping[str, str]
-"""An image of `dataset.json`: `path`, `class`, `sha256`."""
+ImageRow = Mapping[str, Any]
+"""An image of `dataset.json`: `path`, `class`, `sha256`; `group` and `columns` where they are known."""
 
 TOP = 5
 """The k of top-k accuracy, which is given with more classes than that."""

@@ -4,10 +4,10 @@ A `Check` holds the findings, in words, as JSON, as a page, and as a cleaned tab
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -21,10 +21,9 @@ from relish.core.runtime import keep_freed_memory
 from relish.data.dataset import Dataset, Finding
 from relish.data.depth import AskedRange, ValueRange, range_to_take
 from relish.data.loader import View
-from relish.data.sources import DataSource, Reading, find_dataset
-from relish.data.split import SplitNames
+from relish.data.sources import DataSource, Reading, ReadingOptions, find_dataset
 from relish.data.survey import survey
-from relish.data.table_files import TABLE_SUFFIXES, ColumnNames, table_text
+from relish.data.table_files import TABLE_SUFFIXES, table_text
 from relish.data.transforms import book_preprocessing
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.models.source import load_source
@@ -108,8 +107,10 @@ class Check:
         rows = cleaned(self.dataset, self.checked, relabel)
         out = [row for row in rows if row.decision == LEFT_OUT]
         beside = target.with_name(f"{target.stem}.left-out.csv")
-        write_text(beside, _csv(out, beside.parent))
-        write_text(target, _csv([row for row in rows if row.decision != LEFT_OUT], target.parent))
+        groups = {"group": self.dataset.groups} if self.dataset.groups else {}
+        further = {**self.dataset.columns, **groups}
+        write_text(beside, _csv(out, beside.parent, further))
+        write_text(target, _csv([row for row in rows if row.decision != LEFT_OUT], target.parent, further))
         return len(out), sum(row.decision == RELABELLED for row in rows), beside
 
 
@@ -123,14 +124,11 @@ def check(
     relabel: float | None = None,
     sha1: str | None = None,
     sha256: str | None = None,
-    split_names: SplitNames = None,
-    root: str | Path | None = None,
-    column_names: ColumnNames = None,
-    zip_encoding: str | None = None,
     value_range: AskedRange = None,
     workers: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
+    **reading: Unpack[ReadingOptions],
 ) -> Check:
     """Look for what is wrong with a dataset: broken files, copies, doubtful labels, odd images, uneven classes.
 
@@ -141,7 +139,7 @@ def check(
         fix: a cleaned table to write, see `Check.write_clean_table`.
         relabel: see `Check.write_clean_table`; with `fix` alone.
         sha1, sha256: checksum that the archive must have.
-        split_names, root, column_names, zip_encoding: how the dataset is read, as in `fit`.
+        reading: how the dataset is read, as in `fit`.
         value_range: as in `fit`.
         workers: processes that read images.
         device: "auto", "cpu", "cuda" or "mps".
@@ -161,11 +159,8 @@ def check(
         raise DataError(
             f"--relabel {relabel:g}: it goes with --fix, and is above 0 and at most 1.", hint="Such as --relabel 0.95."
         )
-    reading, scale = (
-        Reading(split_names=split_names, root=root, column_names=column_names, zip_encoding=zip_encoding),
-        range_to_take(value_range),
-    )
-    found = find_dataset(data, sha1=sha1, sha256=sha256, reading=reading, learnable=False, progress=progress)
+    told, scale = Reading(**reading), range_to_take(value_range)
+    found = find_dataset(data, sha1=sha1, sha256=sha256, reading=told, learnable=False, progress=progress)
     if fix is not None:
         _table_path(fix, found)  # refused now, and not after every image has been looked at
     surveyed = survey(found, learnable=False, progress=progress, value_range=scale)
@@ -236,10 +231,12 @@ def _table_path(path: str | Path, dataset: Dataset) -> Path:
     return target
 
 
-def _csv(rows: Sequence[CleanedRow], folder: Path) -> str:
-    head = ("path", "label", "split", "decision", "reason")
-    cells = ((_written(row.path, folder), row.label, row.split, row.decision, row.reason) for row in rows)
-    return table_text([head, *cells])
+def _csv(rows: Sequence[CleanedRow], folder: Path, further: Mapping[str, Mapping[Path, str]]) -> str:
+    head = ("path", "label", "split", *further, "decision", "reason")
+    others = ([cells.get(row.path, "") for cells in further.values()] for row in rows)
+    named = ((_written(row.path, folder), row.label, row.split) for row in rows)
+    decided = ((row.decision, row.reason) for row in rows)
+    return table_text([head, *((*a, *b, *c) for a, b, c in zip(named, others, decided, strict=True))])
 
 
 def _written(path: Path, folder: Path) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +27,8 @@ from relish.data.dataset import TEST, TRAIN, Dataset, Split, class_name
 from relish.data.depth import ValueRange
 from relish.data.image import ImageSource
 from relish.data.read_ahead import Ready, read_ahead
-from relish.data.sources import AS_FOUND, DataSource, Reading, find_dataset
-from relish.data.split import SplitNames
+from relish.data.sources import AS_FOUND, DataSource, Reading, ReadingOptions, find_dataset
 from relish.data.survey import Survey, survey
-from relish.data.table_files import ColumnNames
 from relish.data.transforms import (
     Preprocessing,
     book_preprocessing,
@@ -242,27 +241,23 @@ class Classifier:
         data: DataSource,
         split: str | None = None,
         *,
-        split_names: SplitNames = None,
-        root: str | Path | None = None,
-        column_names: ColumnNames = None,
-        zip_encoding: str | None = None,
         workers: int = 0,
         progress: Progress | None = None,
+        **reading: Unpack[ReadingOptions],
     ) -> Figures:
         """The model's metrics on labelled images, none of which is held out here.
 
         Args:
             data: anything `fit` takes.
             split: "train", "validation" or "test"; None takes the test split where there is one, else every picture.
-            split_names, root, column_names, zip_encoding: how the dataset is read, as in `fit`.
+            reading: how the dataset is read, as in `fit`.
 
         Raises:
             DataError: no such split, or a class that the model does not know.
         """
         progress = progress or Progress()
-        reading = Reading(split_names=split_names, root=root, column_names=column_names, zip_encoding=zip_encoding)
-        value_range = self.preprocessing.value_range
-        surveyed, chosen, part = labelled_images(data, self.classes, value_range, split, progress, reading)
+        told, value_range = Reading(**reading), self.preprocessing.value_range
+        surveyed, chosen, part = labelled_images(data, self.classes, value_range, split, progress, told)
         progress.say(f"data    {surveyed.dataset.name}: {part}, {len(chosen)} pictures")
         sha256, trained_on = [surveyed.sha256[path] for path in chosen.paths], self._trained_on()
         known = sum(one in trained_on for one in sha256)

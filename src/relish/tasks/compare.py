@@ -5,9 +5,9 @@ before two intervals stop overlapping. Table, chart and figures have a folder of
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -18,9 +18,7 @@ from relish.core.progress import Progress
 from relish.core.runtime import keep_freed_memory
 from relish.data.dataset import TEST, VALIDATION
 from relish.data.depth import AskedRange, range_option
-from relish.data.sources import DataSource, Reading, data_name
-from relish.data.split import SplitNames
-from relish.data.table_files import ColumnNames
+from relish.data.sources import DataSource, ReadingOptions, data_name
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.significance import McNemar, mcnemar
 from relish.reporting import plots
@@ -157,15 +155,12 @@ def compare(
     settings: Mapping[str, Any] | None = None,
     mapping: Mapping[str, str | int] | None = None,
     val_split: float | None = None,
-    split_names: SplitNames = None,
-    root: str | Path | None = None,
-    column_names: ColumnNames = None,
-    zip_encoding: str | None = None,
     value_range: AskedRange = None,
     workers: int | None = None,
     device: str = "auto",
     runs: str | Path = RUNS,
     progress: Progress | None = None,
+    **reading: Unpack[ReadingOptions],
 ) -> Comparison | None:
     """Train each recipe with each seed on the same images, and compare them image by image.
 
@@ -175,7 +170,7 @@ def compare(
         seeds: how many, from 0.
         settings: recipe fields to change, in every recipe.
         mapping: class name to source class, for recipes whose head begins with source rows.
-        split_names, root, column_names, zip_encoding: how the dataset is read, as in `fit`.
+        reading: how the dataset is read, as in `fit`.
         value_range: as in `fit`.
         runs: the folder where runs are kept and looked for.
 
@@ -195,8 +190,7 @@ def compare(
     file = None if weights is None else str(weights)
     request = Request(
         data=data_name(data), source=source, weights=file, mapping=rows, val_split=val_split,
-        **asdict(Reading(split_names=split_names, root=root, column_names=column_names, zip_encoding=zip_encoding)),
-        value_range=range_option(value_range),
+        value_range=range_option(value_range), **reading,
     )  # fmt: skip
     with context.accelerator.main_process_first():
         looked = prepare_data(request, context.progress)

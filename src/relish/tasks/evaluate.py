@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -12,9 +12,7 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for
 from relish.data.image import open_image
-from relish.data.sources import DataSource, Reading
-from relish.data.split import SplitNames
-from relish.data.table_files import ColumnNames
+from relish.data.sources import DataSource, Reading, ReadingOptions
 from relish.evaluation.figures import Figures, figures
 from relish.evaluation.held_out import HeldOut, read_held_out, unreached_aims, with_threshold, with_unsure
 from relish.evaluation.prediction import HEADER_KEY, Decision, decision_from
@@ -31,13 +29,10 @@ def evaluate(
     data: DataSource,
     split: str | None = None,
     *,
-    split_names: SplitNames = None,
-    root: str | Path | None = None,
-    column_names: ColumnNames = None,
-    zip_encoding: str | None = None,
     workers: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
+    **reading: Unpack[ReadingOptions],
 ) -> Figures | None:
     """As `Classifier.evaluate`, from a path, which may be of an exported file; None in every process but the first.
 
@@ -47,21 +42,11 @@ def evaluate(
     """
     if Path(run).suffix == SUFFIX:
         refuse_choice(run, device)
-        reading = Reading(split_names=split_names, root=root, column_names=column_names, zip_encoding=zip_encoding)
-        return _evaluate_file(OnnxClassifier(run), data, split, reading, progress or Progress())
+        return _evaluate_file(OnnxClassifier(run), data, split, Reading(**reading), progress or Progress())
     accelerator = accelerator_for(device)
     voice = progress if progress is not None and accelerator.is_main_process else Progress()
     model = Classifier.load(run, device=device)
-    found = model.evaluate(
-        data,
-        split,
-        split_names=split_names,
-        root=root,
-        column_names=column_names,
-        zip_encoding=zip_encoding,
-        workers=workers,
-        progress=voice,
-    )
+    found = model.evaluate(data, split, workers=workers, progress=voice, **reading)
     return found if accelerator.is_main_process else None
 
 

@@ -9,14 +9,14 @@ import os
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from relish.core.errors import BadInput, DataError, Failed, RunError
-from relish.data.sources import DataSource, Reading
-from relish.data.split import SplitNames, evenly_spaced
-from relish.data.table_files import ColumnNames
+from relish.data.sources import DataSource, Reading, ReadingOptions
+from relish.data.split import evenly_spaced
 
 try:
     import onnx
@@ -43,14 +43,11 @@ def export(
     batch: int = 1,
     int8: bool = False,
     data: DataSource | None = None,
-    split_names: SplitNames = None,
-    root: str | Path | None = None,
-    column_names: ColumnNames = None,
-    zip_encoding: str | None = None,
     limit: int | None = None,
     allow_mismatch: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
+    **reading: Unpack[ReadingOptions],
 ) -> parity.Exported:
     """Write a saved model as ONNX.
 
@@ -61,7 +58,7 @@ def export(
         int8: compute the network in 8-bit integers, calibrated on the run's training images (those of `data`, where it
             is given).
         data: labelled images to verify it on, as `evaluate` takes them; None takes those the run was evaluated on.
-        split_names, root, column_names, zip_encoding: how `data` is read, as in `fit`.
+        reading: how `data` is read, as in `fit`.
         limit: verify on so many of them, evenly spaced; None takes all.
         allow_mismatch: keep a file whose predictions differ from PyTorch's; its metadata says so.
         overwrite: replace a file that stands at `out`.
@@ -77,7 +74,7 @@ def export(
     if limit is not None and limit < 1:
         raise BadInput(f"--limit must be 1 or more, got {limit}.")
     model = reloaded(run, "cpu")
-    told = Reading(split_names=split_names, root=root, column_names=column_names, zip_encoding=zip_encoding)
+    told = Reading(**reading)
     images, names, split = _verification_images(path, model, data, told, limit, progress)
     graphs = _graphs(model, batch, _calibration(path, model, data, told, batch, progress) if int8 else None, progress)
     sessions = {precision: session(graph.SerializeToString(), threads=1) for precision, graph in graphs.items()}

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from torch import nn
 
@@ -20,9 +20,7 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import keep_freed_memory
 from relish.data.depth import AskedRange, range_option
-from relish.data.sources import DataSource, Reading, data_name
-from relish.data.split import SplitNames
-from relish.data.table_files import ColumnNames
+from relish.data.sources import DataSource, Reading, ReadingOptions, data_name
 from relish.data.transforms import Transform
 from relish.tasks.classifier import Classifier
 from relish.tasks.prepare import Prepared, Request, introduce, prepare
@@ -50,10 +48,6 @@ def fit(
     unsure: str | None = None,
     sha1: str | None = None,
     sha256: str | None = None,
-    split_names: SplitNames = None,
-    root: str | Path | None = None,
-    column_names: ColumnNames = None,
-    zip_encoding: str | None = None,
     strict: bool = False,
     value_range: AskedRange = None,
     track: str | None = None,
@@ -69,6 +63,7 @@ def fit(
     out: str | Path | None = None,
     resume: str | Path | None = None,
     progress: Progress | None = None,
+    **reading: Unpack[ReadingOptions],
 ) -> Classifier:
     """Fine-tune a source model on a folder of labelled pictures.
 
@@ -91,12 +86,6 @@ def fit(
         unsure: `accuracy=0.98`: the model is unsure of as few pictures as leave the others right so often, on held-out
             pictures; None is never unsure.
         sha1, sha256: checksum that the archive must have.
-        split_names: which folders are which split, where their names do not say it: `{"train": "seg_train"}` or
-            "train=seg_train,test=seg_test"; "none" where every folder is a class.
-        root: of a table, the folder that its paths are relative to, or end in; None is the table's own.
-        column_names: of a table, which column is which: `{"path": "id", "label": "breed"}` or "path=id,label=breed".
-        zip_encoding: of names in a zip that are not marked as UTF-8, such as "cp932"; None takes UTF-8 where they are
-            that, else a guess, with a warning.
         strict: an unreadable picture is an error instead of being left out.
         value_range: what is black and white in images deeper than 8 bits, two numbers or such as "0..4095"; values
             beyond are cut off. None finds it in all of them together. Images of 8 bits are not touched by it.
@@ -115,6 +104,8 @@ def fit(
         out: the run folder to make; None takes the next free `runs/DATA-RECIPE-N`.
         resume: a run folder to resume; arguments given again have to agree with it. A module of your own class, a
             transform and a loss have to be given again.
+        reading: how the dataset is read: `split_names`, `root`, `column_names`, `zip_encoding`, `group_by`, each
+            described in `relish.data.sources.Reading`.
 
     Returns:
         The finished run's classifier.
@@ -142,7 +133,7 @@ def fit(
         "unsure": unsure,
         "sha1": sha1,
         "sha256": sha256,
-        **asdict(Reading(split_names=split_names, root=root, column_names=column_names, zip_encoding=zip_encoding)),
+        **asdict(Reading(**reading)),
         "strict": strict or None,
         "value_range": range_option(value_range),
         "track": track,
@@ -237,16 +228,13 @@ def pretrain(
     settings: Mapping[str, Any] | None = None,
     seed: int | None = None,
     val_split: float | None = None,
-    split_names: SplitNames = None,
-    root: str | Path | None = None,
-    column_names: ColumnNames = None,
-    zip_encoding: str | None = None,
     value_range: AskedRange = None,
     workers: int | None = None,
     device: str = "auto",
     out: str | Path | None = None,
     resume: str | Path | None = None,
     progress: Progress | None = None,
+    **reading: Unpack[ReadingOptions],
 ) -> Classifier:
     """Train the design `source` from random weights; arguments as in `fit`.
 
@@ -261,14 +249,11 @@ def pretrain(
         settings=settings,
         seed=seed,
         val_split=val_split,
-        split_names=split_names,
-        root=root,
-        column_names=column_names,
-        zip_encoding=zip_encoding,
         value_range=value_range,
         workers=workers,
         device=device,
         out=out,
         resume=resume,
         progress=progress,
+        **reading,
     )

@@ -5,6 +5,7 @@
 
 import shlex
 from pathlib import Path
+from typing import Unpack
 
 from PIL import Image
 
@@ -14,10 +15,8 @@ from relish.core.progress import Progress
 from relish.data.dataset import TRAIN, WHOLE
 from relish.data.depth import AskedRange, range_to_take
 from relish.data.loader import epoch_batches, training_batches
-from relish.data.sources import DataSource, Reading, find_dataset
-from relish.data.split import SplitNames
+from relish.data.sources import DataSource, Reading, ReadingOptions, find_dataset
 from relish.data.survey import survey
-from relish.data.table_files import ColumnNames
 from relish.data.transforms import book_preprocessing, denormalise, normalise
 from relish.models.saved_model import save_model
 from relish.models.source import SourceModel, load_source
@@ -40,12 +39,9 @@ def show(
     weights: str | Path | None = None,
     image_size: int | None = None,
     seed: int = 0,
-    split_names: SplitNames = None,
-    root: str | Path | None = None,
-    column_names: ColumnNames = None,
-    zip_encoding: str | None = None,
     value_range: AskedRange = None,
     progress: Progress | None = None,
+    **reading: Unpack[ReadingOptions],
 ) -> Image.Image:
     """The book's grid: the first images of one class above the last ones, last first, of another.
 
@@ -57,7 +53,7 @@ def show(
             scaled, and back from normalised values.
         source, weights, image_size: as in `fit`; used only with `recipe`.
         seed: of the crops; used only with `recipe`.
-        split_names, root, column_names, zip_encoding: how the dataset is read, as in `fit`.
+        reading: how the dataset is read, as in `fit`.
         value_range: as in `fit`.
 
     Returns:
@@ -70,11 +66,7 @@ def show(
     if rows < 1 or columns < 1:
         raise DataError(f"--rows and --columns must be 1 or above, got {rows} and {columns}.")
     progress = progress or Progress()
-    found = find_dataset(
-        data,
-        reading=Reading(split_names=split_names, root=root, column_names=column_names, zip_encoding=zip_encoding),
-        progress=progress,
-    )
+    found = find_dataset(data, reading=Reading(**reading), progress=progress)
     surveyed = survey(found, progress=progress, value_range=range_to_take(value_range))
     dataset, scale = surveyed.dataset, surveyed.value_range
     for warning in dataset.warnings:

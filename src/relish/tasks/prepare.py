@@ -8,7 +8,6 @@ instead of training it again.
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -23,10 +22,11 @@ from relish.core.errors import DataError, RecipeError
 from relish.core.io import fingerprint
 from relish.core.progress import Progress
 from relish.core.runtime import derive_seed, raise_if_no_memory
-from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset, Split
+from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset, Split, plural
 from relish.data.depth import ValueRange, range_to_take
+from relish.data.groups import refuse_large_groups
 from relish.data.sources import Reading, find_dataset
-from relish.data.split import SplitNames, with_validation
+from relish.data.split import NEVER, stratified_folds, usable_folds, with_validation
 from relish.data.survey import Survey, survey
 from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone
@@ -38,8 +38,10 @@ from relish.models.summary import describe
 from relish.models.target import TargetModel, make_target
 from relish.reporting.check_page import findings_line
 from relish.tasks.user_code import NOTHING, UserCode
+from relish.training.budget import HELD_SHARE
 from relish.training.checkpoint import checked_tracker
 from relish.training.optim import learning_rates
+from relish.training.probe_stage import FOLDS
 from relish.training.recipe import Recipe
 
 SMALLEST_BUDGET = 60
@@ -49,21 +51,13 @@ VAL_SPLIT = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(Reading):
     """What was asked for, but for the recipe; saved in the run folder."""
 
     data: str
     """Folder, archive, address, table or registered name."""
     sha1: str | None = None
     sha256: str | None = None
-    split_names: SplitNames = None
-    """Which folders are which split, as `checked_split_names` gives it; none: names and contents say it."""
-    root: str | None = None
-    """Of a table, the folder that its paths are relative to; none: its own."""
-    column_names: Mapping[str, str] | None = None
-    """Of a table, which column is which; none: those of relish's names."""
-    zip_encoding: str | None = None
-    """Of names in a zip that are not marked as UTF-8; none: UTF-8 where they are that, else a guess."""
     source: str | None = None
     """Name of the source model; none: the weights file says it, else the embedded one."""
     weights: str | None = None
@@ -93,6 +87,7 @@ class Request:
     """A tracker that is told of the run's figures as it goes, such as `tensorboard`."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("source", "weights"):
             if getattr(self, name) == "":
                 raise RecipeError(f"--{name} is empty.", hint="Leave it away, or say which.")
@@ -107,13 +102,6 @@ class Request:
         if self.seed < 0:
             raise RecipeError(f"--seed must be 0 or above, got {self.seed}.")
         _ = self.aim, self.accuracy, self.range_to_take  # refused now, if they cannot be read
-
-    @property
-    def reading(self) -> Reading:
-        """What is said of the dataset's form."""
-        return Reading(
-            split_names=self.split_names, root=self.root, column_names=self.column_names, zip_encoding=self.zip_encoding
-        )
 
     @property
     def aim(self) -> Aim | None:
@@ -198,12 +186,13 @@ def prepare_data(request: Request, progress: Progress) -> Survey:
         DataError: the layout is not understood, a picture is unreadable under `strict`, a class is too small to split.
         DownloadFailed: an address that cannot be reached, or a wrong checksum.
     """
-    dataset = find_dataset(
-        request.data, sha1=request.sha1, sha256=request.sha256, reading=request.reading, progress=progress
-    )
+    dataset = find_dataset(request.data, sha1=request.sha1, sha256=request.sha256, reading=request, progress=progress)
     looked = survey(dataset, strict=request.strict, progress=progress, value_range=request.range_to_take)
     looked = replace(looked, findings=brief_findings(dataset, looked))
-    line, grave = findings_line(looked.findings, request.data)
+    for finding in looked.findings:
+        if finding.kind == "shared-group":
+            progress.warn(f"{finding.message} {finding.advice}")
+    line, grave = findings_line([f for f in looked.findings if f.kind != "shared-group"], request.data)
     if line:
         (progress.warn if grave else progress.say)(line)
     alone = WHOLE in looked.dataset.splits or not {TEST, VALIDATION} & set(looked.dataset.splits)
@@ -211,7 +200,7 @@ def prepare_data(request: Request, progress: Progress) -> Survey:
         raise DataError(f"{request.data}: there is a split to score on but none to learn from.")
     if request.val_split is None and not alone:
         return looked
-    split = with_validation(looked.dataset, request.val_split or VAL_SPLIT, request.seed, looked.sha256)
+    split = with_validation(looked.dataset, request.val_split or VAL_SPLIT, request.seed, looked.units)
     return replace(looked, dataset=split)
 
 
@@ -277,6 +266,9 @@ def introduce(prepared: Prepared, progress: Progress) -> None:
     progress.say(f"classes {_listed(dataset.classes)}")
     if prepared.survey.depth:
         progress.say(f"values  {prepared.survey.depth}")
+    if dataset.groups:
+        count, groups = len(dataset.groups), plural(len({*dataset.groups.values()}), "group")
+        progress.say(f"groups  {groups} of {plural(count, 'picture')}; each stays on one side")
     for warning in dataset.warnings:
         progress.warn(warning)
     progress.say(f"source  {prepared.source.name}: {prepared.source.origin}")
@@ -293,20 +285,21 @@ def introduce(prepared: Prepared, progress: Progress) -> None:
 
 def _check_pairs(request: Request, recipe: Recipe, looked: Survey) -> None:
     """Whether cross-validation can hold out an image of a class and learn from another: now, not in a run folder."""
-    splits = looked.dataset.splits
+    if recipe.method == "train":
+        return
+    dataset, splits = looked.dataset, looked.dataset.splits
     held_back = VALIDATION in splits and (request.judge == VALIDATION or TEST not in splits)
-    parts = [splits[TRAIN]] if held_back or VALIDATION not in splits else [splits[TRAIN], splits[VALIDATION]]
-    different = {
-        (label, looked.sha256[path])
-        for part in parts
-        for path, label in zip(part.paths, part.labels.tolist(), strict=True)
-    }
-    if recipe.method != "train" and max(Counter(label for label, _ in different).values()) < 2:
+    alone = held_back or VALIDATION not in splits
+    whole = splits[TRAIN] if alone else splits[TRAIN] + splits[VALIDATION]
+    refuse_large_groups(dataset, whole, looked.units, HELD_SHARE, each_class=False)
+    units = [looked.units[path] for path in whole.paths]
+    folds = usable_folds(whole.labels, units, FOLDS)
+    if (stratified_folds(whole.labels, units, folds, request.seed) == NEVER).all():
         besides = ", besides those held back to measure on" if held_back else ""
         raise DataError(
-            f"{looked.dataset.name}: recipe {recipe.name} needs two different pictures of a class to learn from; here "
+            f"{dataset.name}: recipe {recipe.name} needs two different pictures of a class to learn from; here "
             f"every class has one{besides}.",
-            hint="Copies of a picture count as one. Add pictures, or take --recipe book.",
+            hint="Copies of a picture, and pictures of one group, count as one. Add pictures, or take --recipe book.",
         )
 
 
@@ -406,8 +399,9 @@ def _identity(request: Request, recipe: Recipe, looked: Survey, source: SourceMo
     }
     built = source.description
     model = [built.library, built.architecture, built.model_args, source.sha256, recipe.start == "random"]
-    named = ("budget", "target_accuracy", "threshold", "unsure", "value_range", "python")
+    named = ("budget", "target_accuracy", "threshold", "unsure", "value_range", "python", "group_by")
     limits = {name: getattr(request, name) for name in named}
+    limits["groups"] = sorted((dataset.label(path), group) for path, group in dataset.groups.items())
     asked = {name: limit for name, limit in limits.items() if limit}
     return fingerprint([recipe.identity(), request.seed, request.judge, splits, model, dict(request.mapping), asked])
 

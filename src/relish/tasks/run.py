@@ -148,12 +148,11 @@ def _setup(run: RunContext, prepared: Prepared) -> TrainingSetup:
     train, validation = setup.train, Split((), np.zeros(0, dtype=np.int64))
     if prepared.final_name != VALIDATION and VALIDATION in splits:
         validation = splits[VALIDATION]
-        labels = np.concatenate([train.labels, validation.labels])
-        train = Split(train.paths + validation.paths, labels)
+        train = train + validation
     facts = survey.facts_of(train.paths)
     sizes = zip(facts["width"].tolist(), facts["height"].tolist(), strict=True)
     return replace(
-        setup, train=train, validation=validation, sha256=survey.sha256,
+        setup, train=train, validation=validation, sha256=survey.sha256, units=survey.units,
         sizes=dict(zip(train.paths, sizes, strict=True)),
     )  # fmt: skip
 

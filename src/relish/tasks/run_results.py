@@ -31,8 +31,8 @@ from relish.evaluation.metrics import Proportion, Scores
 from relish.evaluation.prediction import Decision, softmax
 from relish.reporting.page import embed, render
 
-Row = Mapping[str, str]
-"""Of `dataset.json`: `path`, `class`, `sha256`."""
+Row = Mapping[str, Any]
+"""Of `dataset.json`: `path`, `class`, `sha256`; `group` and `columns` (a mapping of text) where they are known."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -153,13 +153,19 @@ def _images(prepared: Prepared) -> dict[str, Any]:
         "value_range": prepared.survey.value_range and asdict(prepared.survey.value_range),
         "unreadable": [list(pair) for pair in prepared.survey.unreadable],
         "splits": {
-            name: [
-                {"path": dataset.label(path), "class": dataset.classes[label], "sha256": prepared.survey.sha256[path]}
-                for path, label in zip(split.paths, split.labels.tolist(), strict=True)
-            ]
+            name: [_row(prepared, path, label) for path, label in zip(split.paths, split.labels.tolist(), strict=True)]
             for name, split in dataset.splits.items()
         },
     }
+
+
+def _row(prepared: Prepared, path: Path, label: int) -> dict[str, Any]:
+    """An image in `dataset.json`; its group and its columns only where they are known."""
+    dataset = prepared.dataset
+    row = {"path": dataset.label(path), "class": dataset.classes[label], "sha256": prepared.survey.sha256[path]}
+    columns = {name: cells[path] for name, cells in dataset.columns.items() if path in cells}
+    group = {"group": dataset.groups[path]} if path in dataset.groups else {}
+    return {**row, **group, **({"columns": columns} if columns else {})}
 
 
 def card(run: str | Path, *, licence: str | None = None, overwrite: bool = False) -> Path:

@@ -7,9 +7,9 @@ point of each recipe alone. Picking the best of many on the test split would fla
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,7 @@ from relish.core.progress import Progress
 from relish.core.runtime import keep_freed_memory
 from relish.data.dataset import TEST, VALIDATION, Split
 from relish.data.depth import AskedRange, range_option
-from relish.data.sources import DataSource, Reading, data_name
-from relish.data.split import SplitNames
-from relish.data.table_files import ColumnNames
+from relish.data.sources import DataSource, ReadingOptions, data_name
 from relish.evaluation.inference import split_logits
 from relish.evaluation.metrics import Proportion, SweepPoint, predicted_class
 from relish.evaluation.significance import mcnemar
@@ -104,15 +102,12 @@ def sweep(
     mapping: Mapping[str, str | int] | None = None,
     seed: int = 0,
     val_split: float = VAL_SPLIT,
-    split_names: SplitNames = None,
-    root: str | Path | None = None,
-    column_names: ColumnNames = None,
-    zip_encoding: str | None = None,
     value_range: AskedRange = None,
     workers: int | None = None,
     device: str = "auto",
     runs: str | Path = RUNS,
     progress: Progress | None = None,
+    **reading: Unpack[ReadingOptions],
 ) -> Sweep | None:
     """Train each recipe at each value, score on validation data, and test the best of each once.
 
@@ -123,7 +118,7 @@ def sweep(
         recipes: names or `Recipe`s.
         settings: other recipe fields to change, in every recipe.
         val_split: fraction of the training images that is held out, where the dataset brings no validation split.
-        split_names, root, column_names, zip_encoding: how the dataset is read, as in `fit`.
+        reading: how the dataset is read, as in `fit`.
         value_range: as in `fit`.
 
     Returns:
@@ -138,11 +133,9 @@ def sweep(
     field, values = parse_vary(vary, points)
     chosen = chosen_recipes(recipes, settings or {})
     rows = {name: str(row) for name, row in (mapping or {}).items()}
-    reading = Reading(split_names=split_names, root=root, column_names=column_names, zip_encoding=zip_encoding)
     request = Request(
         data=data_name(data), source=source, weights=None if weights is None else str(weights), mapping=rows, seed=seed,
-        val_split=val_split, judge=VALIDATION, **asdict(reading),
-        value_range=range_option(value_range),
+        val_split=val_split, judge=VALIDATION, value_range=range_option(value_range), **reading,
     )  # fmt: skip
     with context.accelerator.main_process_first():
         looked = prepare_data(request, context.progress)

@@ -37,7 +37,7 @@ def probe_stage(run: RunContext, setup: TrainingSetup, plan: ProbePlan) -> tuple
         The setup with the chosen preprocessing and the images that were used; the probe.
 
     Raises:
-        DataError: no class has two different images to learn from.
+        DataError: no image can be held out from its class.
         ModelError: no probe can be trained for this network.
         ImageError: an image cannot be opened any more.
     """
@@ -71,18 +71,21 @@ def held_out_masks(run: RunContext, setup: TrainingSetup, models: int) -> list[n
         models: none, one, or several, each of which is evaluated on images of its own.
 
     Returns:
-        (N,) bool for each. Where `validation` says what to choose by, that, of one model.
+        (N,) bool for each. Where `validation` says what to choose by, that, of one model, without images that share a
+        unit with another one.
     """
     if not models:
         return []
     train, given = setup.train, frozenset(setup.validation.paths)
-    own = np.array([path in given for path in train.paths])
+    units = [setup.units[path] for path in train.paths]
+    others = {unit for unit, path in zip(units, train.paths, strict=True) if path not in given}
+    own = np.array([unit not in others for unit in units])
     if own.any() and not own.all():
         return [own]
-    contents = [setup.sha256[path] for path in train.paths]
-    count = usable_folds(train.labels, contents, models if models > 1 else round(1 / HELD_SHARE))
-    fold_of = stratified_folds(train.labels, contents, count, run.seed)
-    return [fold_of == number for number in range(min(count, models))]
+    count = usable_folds(train.labels, units, models if models > 1 else round(1 / HELD_SHARE))
+    fold_of = stratified_folds(train.labels, units, count, run.seed)
+    masks = [fold_of == number for number in range(min(count, models))]
+    return [mask for mask in masks if mask.any()]
 
 
 def probe_figures(setup: TrainingSetup, found: CrossValidated) -> dict[str, Any]:
@@ -113,7 +116,7 @@ class _Probing:
         if not _any_held(folds):
             raise DataError(
                 "no class has two different pictures to learn from, besides those held back to measure on.",
-                hint="Copies of a picture count as one. Add pictures, or take --recipe book.",
+                hint="Copies of a picture, and pictures of one group, count as one. Add others, or take --recipe book.",
             )
         return cross_validate(
             features, np.tile(split.labels, len(features) // len(split)), len(self.setup.target.classes), folds,
@@ -122,16 +125,13 @@ class _Probing:
 
     def folds(self, split: Split) -> npt.NDArray[np.int64]:
         """(N,) int64: the fold each image is held out with, below 0 for none."""
-        contents = self.contents(split)
-        return stratified_folds(split.labels, contents, usable_folds(split.labels, contents, FOLDS), self.run.seed)
+        units = [self.setup.units[path] for path in split.paths]
+        return stratified_folds(split.labels, units, usable_folds(split.labels, units, FOLDS), self.run.seed)
 
     def sample(self, split: Split, count: int) -> Split:
         """So many images at most, each class in its share."""
-        return split.take(stratified_sample(split.labels, self.contents(split), count, self.run.seed))
-
-    def contents(self, split: Split) -> list[str]:
-        """The SHA-256 of each image's file."""
-        return [self.setup.sha256[path] for path in split.paths]
+        contents = [self.setup.sha256[path] for path in split.paths]
+        return split.take(stratified_sample(split.labels, contents, count, self.run.seed))
 
 
 def _framed(probing: _Probing, train: Split, book: Preprocessing) -> Preprocessing:

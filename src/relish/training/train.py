@@ -51,7 +51,9 @@ class TrainingSetup:
     validation_name: str = VALIDATION
     """What `validation` is called: `test` where, as in the book, the test split is evaluated in training."""
     sha256: Mapping[Path, str] = field(default_factory=dict)
-    """Of each image's file, where the ladder trains: it deals images into folds by their content."""
+    """Of each image's file, where the ladder trains: features are kept by it."""
+    units: Mapping[Path, str] = field(default_factory=dict)
+    """Of each image, where the ladder trains: images of one key are on one side, in folds and of what is held out."""
     sizes: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
     """Width and height of each image, in pixels, where the ladder trains."""
     precision: Precision = "f32"
