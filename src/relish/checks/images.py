@@ -23,6 +23,7 @@ from relish.data.dataset import (
     check_trainable,
     first_few,
     plain_name,
+    plural,
 )
 from relish.data.depth import NARROW
 from relish.data.split import split_words
@@ -221,6 +222,33 @@ def _found(
     subject = one if len(positions) == 1 else f"{len(positions):,} pictures {verb}"
     message, paths = f"{subject} {rest}.", images.named(positions)
     return [Finding(kind=kind, severity=severity, message=message, advice=advice, paths=paths)]
+
+
+def shared_groups(images: ImageSet) -> list[Finding]:
+    """A finding for each split to score on that holds images of known groups which an earlier split holds too."""
+    groups = [images.dataset.groups.get(path, "") for path in images.paths]
+    split_of = [images.split_names[split] for split in images.splits]
+    order, findings = (TRAIN, VALIDATION, TEST), list[Finding]()
+    held = {name: {g for g, split in zip(groups, split_of, strict=True) if g and split == name} for name in order}
+    for place, name in enumerate(order):
+        others = [other for other in order[:place] if held[other] & held[name]]
+        met = sorted({group for other in others for group in held[other] & held[name]})
+        shared = [i for i, group in enumerate(groups) if split_of[i] == name and group in met]
+        if shared:
+            subject = f"{plural(len(shared), f'{name} picture')} {'is' if len(shared) == 1 else 'are'}"
+            have = f"{' and '.join(others)} {'has' if len(others) == 1 else 'have'}"
+            findings.append(
+                Finding(
+                    kind="shared-group",
+                    severity="error",
+                    message=f"{subject} of {plural(len(met), 'group')} that {have} too ({first_few(met)}).",
+                    advice="What was learned of a group is no measure of how others fare: keep it in one split, or say "
+                    "--group-by none where pictures of a group are no more alike than others.",
+                    paths=images.named(shared),
+                    across=("split",),
+                )
+            )
+    return findings
 
 
 def balance(images: ImageSet) -> list[Finding]:

@@ -22,6 +22,7 @@ from relish.checks.images import (
     layout,
     many_pages,
     odd_shapes,
+    shared_groups,
     unreadable,
 )
 from relish.checks.label_issues import (
@@ -106,6 +107,7 @@ def _survey_findings(dataset: Dataset, surveyed: Survey, images: ImageSet) -> li
     return [
         *unreadable(surveyed),
         *exact_duplicates(images),
+        *shared_groups(images),
         *hard_to_see(images),
         *odd_shapes(images),
         *many_pages(images),

@@ -20,6 +20,7 @@ TITLES: dict[Kind, tuple[str, str]] = {
     "unreadable": ("file that cannot be opened", "files that cannot be opened"),
     "exact-duplicate": ("group of exact duplicates", "groups of exact duplicates"),
     "near-duplicate": ("group of near duplicates", "groups of near duplicates"),
+    "shared-group": ("picture of a group that training has too", "pictures of groups that training has too"),
     "wrong-label": ("label that looks wrong", "labels that look wrong"),
     "off-topic": ("picture unlike all others", "pictures unlike all others"),
     "blank": ("blank picture", "blank pictures"),
@@ -34,7 +35,7 @@ TITLES: dict[Kind, tuple[str, str]] = {
 """The name of one and of several of each kind."""
 _ONE_A_FINDING = {"exact-duplicate", "near-duplicate"}
 """Kinds whose findings are counted, and not their images."""
-_ABOUT_MANY = {"off-topic", "blank", "dark", "blurred", "odd-size", "many-pages"}
+_ABOUT_MANY = {"shared-group", "off-topic", "blank", "dark", "blurred", "odd-size", "many-pages"}
 """Kinds with one finding of all their images."""
 MOST_FINDINGS, FEW_IMAGES, MANY_IMAGES = 60, 6, 24
 """Shown on the page at most: findings of a kind, images of a finding about one image or a group, images of others."""
