@@ -23,7 +23,7 @@ from tests.conftest import TORTURE, draw, draw_dataset, read_json, touch
 
 # ---- what stays on one side -----------------------------------------------------------------------------------------
 
-MANY = 2000 if TORTURE else 150
+MANY = 2000 if TORTURE else 60
 seeds = st.integers(0, 10**6)
 grouped = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 8)), min_size=4, max_size=60)
 """Label and group of each image; of a group 7 or above the image stands alone."""
@@ -96,7 +96,7 @@ def test_no_group_is_both_learned_from_and_held_out_from_a_model(pairs, share, m
         assert mask.any()
         sides = [[path for path, out in zip(split.paths, mask, strict=True) if out == side] for side in (True, False)]
         assert not met_twice(dataset, units, sides)
-    assert all(sum(masks) <= 1)
+    assert (np.sum(masks, axis=0) <= 1).all()
 
 
 sizes = st.lists(st.lists(st.integers(1, 9), min_size=2, max_size=9), min_size=2, max_size=4)
@@ -312,7 +312,7 @@ def test_the_metadata_of_image_folders_and_parquet_files_have_groups_too(tmp_pat
     parquet.write_table(pa.table(rows), tmp_path / "t.parquet")
     for told in ("label=breed,group=patient", "label=breed,group=site"):  # the images are written once
         found = find_dataset(tmp_path / "t.parquet", reading=Reading(column_names=told))
-        assert list(found.groups.values()) == (["7", "8", "7"] if "patient" in told else ["x", "y", "y", "y"])
+        assert list(found.groups.values()) == (["7", "7", "8"] if "patient" in told else ["x", "y", "y", "y"])
         assert "site" in found.columns or "site" in told
 
 
@@ -348,9 +348,9 @@ def test_every_command_that_judges_takes_the_option(tmp_path, name, tiny_source)
 
 def drawn_scenes(root, split="", scenes=("s1", "s2", "s3", "s4"), each=2):
     for place, (name, colour) in enumerate({"blue": (60, 60, 190), "red": (190, 60, 60)}.items()):
-        for number, scene in enumerate(scenes):
+        for scene in scenes:
             for view in range(each):
-                seed = 1000 * place + 10 * number + view + 500 * bool(split)
+                seed = 1000 * place + 10 * int(scene[1:]) + view + 500 * (split == "test")
                 draw(root / split / name / f"{scene}_{view}.png", colour, seed)
     return root
 

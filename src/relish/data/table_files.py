@@ -116,7 +116,7 @@ class FurtherColumns:
         found = []
         for name, place in [*self._places.items()]:
             value, known = cells[place], self._values[name]
-            text = "" if value is None else str(value).strip()
+            text = "" if value is None or value != value else str(value).strip()  # NaN
             if not (value is None or isinstance(value, str | int | float)) or not is_utf8(text):
                 del self._places[name]
             elif text:

@@ -299,7 +299,7 @@ def _check_pairs(request: Request, recipe: Recipe, looked: Survey) -> None:
         raise DataError(
             f"{dataset.name}: recipe {recipe.name} needs two different pictures of a class to learn from; here "
             f"every class has one{besides}.",
-            hint="Copies of a picture, and pictures of one group, count as one. Add pictures, or take --recipe book.",
+            hint="Copies of a picture count as one, so do those of a group. Add pictures, or take --recipe book.",
         )
 
 

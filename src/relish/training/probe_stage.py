@@ -116,7 +116,7 @@ class _Probing:
         if not _any_held(folds):
             raise DataError(
                 "no class has two different pictures to learn from, besides those held back to measure on.",
-                hint="Copies of a picture, and pictures of one group, count as one. Add others, or take --recipe book.",
+                hint="Copies of a picture count as one, so do those of a group. Add others, or take --recipe book.",
             )
         return cross_validate(
             features, np.tile(split.labels, len(features) // len(split)), len(self.setup.target.classes), folds,
