@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from relish.checks.images import ImageSet
-from relish.checks.label_issues import nearest_others, off_topic, out_of_fold, unit_vectors, wrong_labels
+from relish.checks.label_issues import off_topic, out_of_fold, wrong_labels
+from relish.evaluation.features import nearest_others, unit_vectors
 from tests.checks.planted import image_set_of
 
 
@@ -20,9 +21,9 @@ def test_nearest_others_are_those_of_a_full_comparison():
 
 
 def test_in_cells_copies_still_find_each_other(monkeypatch):
-    from relish.checks import label_issues
+    from relish.evaluation import features as module
 
-    monkeypatch.setattr(label_issues, "CELL", 50)
+    monkeypatch.setattr(module, "CELL", 50)
     rng = np.random.default_rng(2)
     features = rng.normal(size=(1000, 16)).astype(np.float32)
     features[500:] = features[:500] + rng.normal(scale=0.02, size=(500, 16)).astype(np.float32)

@@ -6,14 +6,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from relish.checks.near_duplicates import (
-    SURE_BITS,
-    group_pairs,
-    hamming_distances,
-    members,
-    similar_hashes,
-)
-from tests.checks.planted import brief, of_kind
+from relish.checks.near_duplicates import series
+from relish.data.near_copies import SURE_BITS, group_pairs, hamming_distances, members, similar_hashes
+from relish.evaluation.series import Series
+from tests.checks.planted import brief, image_set_of, of_kind
 
 
 def test_the_same_pixels_in_two_splits_are_an_error_whatever_the_file_is(root):
@@ -55,6 +51,18 @@ def test_blank_pictures_are_no_near_duplicates_of_each_other(root):
     findings = brief(root)
     assert of_kind(findings, "near-duplicate") == []
     assert len(of_kind(findings, "blank")[0].paths) == 4
+
+
+def test_a_series_is_a_finding_those_across_splits_first():
+    images = image_set_of({"train": {"cat": 6}, "test": {"cat": 4}})
+    images.facts["pixels"] = [bytes([i]) * 16 for i in range(10)]
+    ids, alone = np.array([0, 0, 0, 1, 2, 3, 2, 2, 4, 4]), np.arange(10)
+    first, second, third = series(images, Series(ids, alone), alone)
+    assert (first.severity, first.across, first.paths) == ("warning", ("split",), images.named([4, 6, 7]))
+    assert "3 pictures look like one scene, object or person, in train and test" in first.message
+    assert [(f.severity, len(f.paths)) for f in (second, third)] == [("note", 3), ("note", 2)]
+    copies = np.where(alone == 9, 8, alone)
+    assert len(series(images, Series(ids, copies), copies)) == 2  # copies are no scene
 
 
 @settings(max_examples=40, deadline=None)

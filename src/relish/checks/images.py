@@ -26,6 +26,7 @@ from relish.data.dataset import (
     plural,
 )
 from relish.data.depth import NARROW
+from relish.data.near_copies import BLANK_CONTRAST
 from relish.data.split import split_words
 from relish.data.survey import Facts, Survey
 
@@ -116,8 +117,6 @@ def unreadable(surveyed: Survey) -> list[Finding]:
 # Measured against the dataset itself: where many images are dark, as scans are, that is no fault.
 
 
-BLANK_CONTRAST = 5.0
-"""Standard deviation of the grey levels, of 255, up to which an image is blank."""
 DARK_BRIGHTNESS = 20.0
 """Mean grey level, of 255, up to which an image is dark."""
 BLURRED_DETAIL = 0.01

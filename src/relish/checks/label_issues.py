@@ -1,12 +1,10 @@
 """Labels that a probe and the nearest images doubt, and images far from all others in feature space.
 
-Labels: Northcutt, Jiang and Chuang 2021, Confident learning, JAIR 70, arXiv:1911.00068, by cleanlab, on out-of-fold
-probabilities. Nearest neighbours of many images: an inverted file (Jegou, Douze and Schmid 2011, IEEE TPAMI 33(1),
-section III.C) of k-means cells, so that the work does not grow with the square of their number.
+Northcutt, Jiang and Chuang 2021, Confident learning, JAIR 70, arXiv:1911.00068, by cleanlab, on out-of-fold
+probabilities.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +16,6 @@ from relish.data.split import NEVER, stratified_folds, usable_folds
 from relish.evaluation.held_out import fit_temperature
 from relish.evaluation.prediction import probability_of, softmax
 from relish.training.linear_probe import cross_validate
-
-CELL = 2000
-"""Images of a cell on average; up to four times as many are compared without cells."""
-_CELLS_SEARCHED = 3
-_CENTRES_FROM = 20_000
-"""Images that the cells' centres are computed from."""
 
 FOLDS = 5
 FEWEST = 5
@@ -50,58 +42,6 @@ FEWEST_IMAGES = 30
 """With fewer, no distance is usual."""
 _PER_DEVIATION = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
-
-
-def unit_vectors(features: Floats) -> Floats:
-    """(N, D) float32 of length 1, so that the product of two rows is their cosine."""
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    vectors: Floats = features / np.maximum(lengths, np.float32(1e-12))
-    return vectors
-
-
-def nearest_others(vectors: Floats, count: int) -> tuple[Positions, Floats]:
-    """Each image's nearest others, nearest first.
-
-    Args:
-        vectors: (N, D) float32 of length 1, see `unit_vectors`; N is 2 or more.
-        count: how many, at most N - 1.
-
-    Returns:
-        (N, count) int64 positions, -1 where a cell has fewer; (N, count) float32 cosines, -1 there.
-    """
-    from sklearn.neighbors import NearestNeighbors  # late, as below: the brief checks do without scikit-learn
-
-    positions = np.full((len(vectors), count), -1, dtype=np.int64)
-    cosines = np.full((len(vectors), count), -1.0, dtype=np.float32)
-    if not count:
-        return positions, cosines
-    for cell, candidates in _cells(vectors):
-        k = min(count + 1, len(candidates))
-        search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(vectors[candidates])
-        distances, found = search.kneighbors(vectors[cell])
-        others = candidates[found] != cell[:, None]
-        others[others.all(1), -1] = False  # among many equal ones an image may not be found itself
-        positions[cell, : k - 1] = candidates[found][others].reshape(len(cell), k - 1)
-        cosines[cell, : k - 1] = 1 - distances[others].reshape(len(cell), k - 1) ** 2 / 2
-    return positions, cosines
-
-
-def _cells(vectors: Floats) -> Iterator[tuple[Positions, Positions]]:
-    """For each cell the images in it, and the images that they are compared with."""
-    everything = np.arange(len(vectors))
-    if len(vectors) <= 4 * CELL:
-        yield everything, everything
-        return
-    from sklearn.cluster import MiniBatchKMeans
-
-    rng = np.random.RandomState(0)
-    some = rng.permutation(len(vectors))[:_CENTRES_FROM]
-    means = MiniBatchKMeans(len(vectors) // CELL, random_state=rng, n_init=1, batch_size=4096).fit(vectors[some])
-    near = np.argsort(means.transform(vectors), axis=1)[:, :_CELLS_SEARCHED]  # (N, 3)
-    for number in range(means.n_clusters):
-        cell = np.flatnonzero(near[:, 0] == number)
-        if len(cell):
-            yield cell, np.flatnonzero((near == number).any(1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +194,7 @@ def off_topic(images: ImageSet, cosines: Floats, excluded: Positions) -> list[Fi
     dataset's own distances. A rare but right image is far as well, so this is a note.
 
     Args:
-        cosines: (N, k) float32, see `nearest_others`.
+        cosines: (N, k) float32, see `features.nearest_others`.
         excluded: positions that another finding has already, such as blank ones.
 
     Source: Kuan and Mueller 2022, Back to the Basics: Revisiting Out-of-Distribution Detection Baselines,

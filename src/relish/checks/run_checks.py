@@ -28,23 +28,16 @@ from relish.checks.images import (
 from relish.checks.label_issues import (
     OutOfFold,
     labels_not_checked,
-    nearest_others,
     off_topic,
     out_of_fold,
-    unit_vectors,
     wrong_labels,
 )
-from relish.checks.near_duplicates import (
-    exact_duplicates,
-    exact_groups,
-    exact_pairs,
-    group_pairs,
-    near_duplicates,
-    pairs_by_features,
-    pairs_by_hashes,
-)
+from relish.checks.near_duplicates import exact_duplicates, near_duplicates, series
 from relish.data.dataset import KINDS, SEVERITIES, TEST, VALIDATION, WHOLE, Dataset, Finding
+from relish.data.near_copies import exact_groups, exact_pairs, group_pairs, pairs_by_features, pairs_by_hashes
 from relish.data.survey import Survey
+from relish.evaluation.features import nearest_others, unit_vectors
+from relish.evaluation.series import find_series
 
 NEIGHBOURS = 10
 """Nearest others of each image that are searched."""
@@ -73,7 +66,7 @@ def brief_findings(dataset: Dataset, surveyed: Survey) -> tuple[Finding, ...]:
         surveyed: its survey.
     """
     images = image_set(surveyed)
-    pairs = np.concatenate([exact_pairs(images), pairs_by_hashes(images)])
+    pairs = np.concatenate([exact_pairs(images.facts), pairs_by_hashes(images.facts)])
     copies = near_duplicates(images, group_pairs(len(images), pairs))
     return _in_order([*_survey_findings(dataset, surveyed, images), *copies])
 
@@ -89,12 +82,13 @@ def all_findings(dataset: Dataset, surveyed: Survey, images: ImageSet, whole: Fl
     """
     vectors = unit_vectors(whole)
     nearest, cosines = nearest_others(vectors, min(NEIGHBOURS, max(0, len(images) - 1)))
-    pairs = np.concatenate([exact_pairs(images), pairs_by_features(images, vectors, nearest, cosines)])
+    pairs = np.concatenate([exact_pairs(images.facts), pairs_by_features(images.facts, vectors, nearest, cosines)])
     group_of = group_pairs(len(images), pairs)
     predicted = out_of_fold(images, np.concatenate([whole, *others], axis=1), nearest, group_of)
     findings = _survey_findings(dataset, surveyed, images)
     hidden = {name for finding in findings if finding.kind in ("blank", "dark") for name in finding.paths}
     findings += near_duplicates(images, group_of)
+    findings += series(images, find_series(whole, images.labels, images.facts), group_of)
     doubted = [labels_not_checked()] if predicted is None else wrong_labels(images, predicted)
     findings += [finding for finding in doubted if not hidden.intersection(finding.paths)]
     excluded = np.array([i for i, name in enumerate(images.names) if name in hidden], dtype=np.int64)
@@ -174,7 +168,7 @@ def _left_out(checked: Checked) -> dict[int, str]:
     """Why an image is left out, by position."""
     images = checked.images
     reasons: dict[int, str] = {}
-    for group in exact_groups(images):
+    for group in exact_groups(images.facts):
         kept: list[int] = []
         for position in sorted(group.tolist(), key=lambda i: (_rank(images, i), images.names[i])):
             other = next((k for k in kept if _stands_for(images, k, position)), None)

@@ -338,8 +338,8 @@ def _counted(counts: Mapping[str, int], among: str = "", shown: int = 12) -> str
 # ---- findings about a dataset ----------------------------------------------------------------------------------------
 
 Kind = Literal[
-    "unreadable", "exact-duplicate", "near-duplicate", "shared-group", "wrong-label", "off-topic", "blank", "blurred",
-    "dark", "odd-size", "many-pages", "imbalance", "too-few", "layout",
+    "unreadable", "exact-duplicate", "near-duplicate", "shared-group", "series", "wrong-label", "off-topic", "blank",
+    "blurred", "dark", "odd-size", "many-pages", "imbalance", "too-few", "layout",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Severity = Literal["error", "warning", "note"]
@@ -366,7 +366,8 @@ class Finding:
     paths: tuple[str, ...] = ()
     """The images, as `Dataset.label` names them; none where it is about the dataset."""
     across: tuple[Border, ...] = ()
-    """Whether a group of duplicates spans splits (the test is then no test) or classes (their labels contradict)."""
+    """Whether a group of duplicates, or a series, spans splits (the test is then no test) or classes (their labels
+    contradict)."""
     given: str | None = None
     """Of `wrong-label`: the class the image lies in."""
     suggested: str | None = None

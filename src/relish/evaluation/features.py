@@ -30,6 +30,7 @@ from relish.models.head import output_layer
 from relish.models.target import TargetModel
 
 Features = npt.NDArray[np.float32]
+Positions = npt.NDArray[np.int64]
 
 _RULES = 1
 """Increase it when images are opened, scaled or normalised in another way than before."""
@@ -250,7 +251,7 @@ def _key(backbone: Backbone, digest: str, view: View) -> str:
     )  # fmt: skip
 
 
-Nearest = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
+Nearest = tuple[Positions, npt.NDArray[np.float64]]
 """Positions, nearest first, and cosine similarities, a row for each query."""
 
 
@@ -270,3 +271,65 @@ def nearest(features: Features, queries: Features, count: int) -> Nearest:
     search = NearestNeighbors(n_neighbors=min(count, len(features)), metric="cosine", algorithm="brute").fit(features)
     distances, positions = search.kneighbors(queries)
     return positions.astype(np.int64), 1.0 - distances
+
+
+CELL = 2000
+"""Images of a cell on average; up to four times as many are compared without cells."""
+_CELLS_SEARCHED = 3
+_CENTRES_FROM = 20_000
+"""Images that the cells' centres are computed from."""
+
+
+def unit_vectors(features: Features) -> Features:
+    """(N, D) float32 of length 1, so that the product of two rows is their cosine."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    vectors: Features = features / np.maximum(lengths, np.float32(1e-12))
+    return vectors
+
+
+def nearest_others(vectors: Features, count: int) -> tuple[Positions, Features]:
+    """Each image's nearest others, nearest first.
+
+    Of many images, an inverted file of k-means cells is searched: the work does not grow with the square of their
+    number (Jegou, Douze and Schmid 2011, IEEE TPAMI 33(1), section III.C).
+
+    Args:
+        vectors: (N, D) float32 of length 1, see `unit_vectors`; N is 2 or more.
+        count: how many, at most N - 1.
+
+    Returns:
+        (N, count) int64 positions, -1 where a cell has fewer; (N, count) float32 cosines, -1 there.
+    """
+    from sklearn.neighbors import NearestNeighbors  # late, as above and below
+
+    positions = np.full((len(vectors), count), -1, dtype=np.int64)
+    cosines = np.full((len(vectors), count), -1.0, dtype=np.float32)
+    if not count:
+        return positions, cosines
+    for cell, candidates in _cells(vectors):
+        k = min(count + 1, len(candidates))
+        search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(vectors[candidates])
+        distances, found = search.kneighbors(vectors[cell])
+        others = candidates[found] != cell[:, None]
+        others[others.all(1), -1] = False  # among many equal ones an image may not be found itself
+        positions[cell, : k - 1] = candidates[found][others].reshape(len(cell), k - 1)
+        cosines[cell, : k - 1] = 1 - distances[others].reshape(len(cell), k - 1) ** 2 / 2
+    return positions, cosines
+
+
+def _cells(vectors: Features) -> Iterator[tuple[Positions, Positions]]:
+    """For each cell the images in it, and the images that they are compared with."""
+    everything = np.arange(len(vectors))
+    if len(vectors) <= 4 * CELL:
+        yield everything, everything
+        return
+    from sklearn.cluster import MiniBatchKMeans
+
+    rng = np.random.RandomState(0)
+    some = rng.permutation(len(vectors))[:_CENTRES_FROM]
+    means = MiniBatchKMeans(len(vectors) // CELL, random_state=rng, n_init=1, batch_size=4096).fit(vectors[some])
+    near = np.argsort(means.transform(vectors), axis=1)[:, :_CELLS_SEARCHED]  # (N, 3)
+    for number in range(means.n_clusters):
+        cell = np.flatnonzero(near[:, 0] == number)
+        if len(cell):
+            yield cell, np.flatnonzero((near == number).any(1))

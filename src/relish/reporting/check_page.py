@@ -21,6 +21,7 @@ TITLES: dict[Kind, tuple[str, str]] = {
     "exact-duplicate": ("group of exact duplicates", "groups of exact duplicates"),
     "near-duplicate": ("group of near duplicates", "groups of near duplicates"),
     "shared-group": ("picture of a group that training has too", "pictures of groups that training has too"),
+    "series": ("series of pictures that look like one scene", "series of pictures that look like one scene"),
     "wrong-label": ("label that looks wrong", "labels that look wrong"),
     "off-topic": ("picture unlike all others", "pictures unlike all others"),
     "blank": ("blank picture", "blank pictures"),
@@ -33,7 +34,7 @@ TITLES: dict[Kind, tuple[str, str]] = {
     "layout": ("remark on the layout", "remarks on the layout"),
 }
 """The name of one and of several of each kind."""
-_ONE_A_FINDING = {"exact-duplicate", "near-duplicate"}
+_ONE_A_FINDING = {"exact-duplicate", "near-duplicate", "series"}
 """Kinds whose findings are counted, and not their images."""
 _ABOUT_MANY = {"shared-group", "off-topic", "blank", "dark", "blurred", "odd-size", "many-pages"}
 """Kinds with one finding of all their images."""

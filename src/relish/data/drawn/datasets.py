@@ -7,6 +7,7 @@ the same probabilities for every subject, so only the subject tells the class. E
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,12 @@ def draw_classes(
 
 def compose(subject: Subject, rng: np.random.Generator) -> Image.Image:
     """One image of a subject: scene, place, clutter, light and camera."""
+    return arrange(subject, rng)(rng)
+
+
+def arrange(subject: Subject, rng: np.random.Generator) -> Callable[[np.random.Generator], Image.Image]:
+    """The scene of a subject: place and clutter. It can be photographed as often as one likes, each time in a light
+    and by a camera drawn from the generator that is given then."""
     size = _size(rng)
     finer = 1.25 if min(size) > 240 else 1.5
     width, height = round(size[0] * finer), round(size[1] * finer)
@@ -137,7 +144,7 @@ def compose(subject: Subject, rng: np.random.Generator) -> Image.Image:
         _stand(relief, standing, subject, rng)
     elif subject.lying is not None:
         _lie(relief, subject.lying, subject, rng)
-    return photograph(relief, size, rng, tilted=standing is None, shadows=1.0 if standing is None else 0.3)
+    return partial(photograph, relief, size, tilted=standing is None, shadows=1.0 if standing is None else 0.3)
 
 
 def _size(rng: np.random.Generator) -> tuple[int, int]:
