@@ -90,6 +90,18 @@ def checked(run: Path) -> list[Finding]:
     return findings
 
 
+def grouped(run: Path) -> Path:
+    """The run as though its test pictures had come in scenes of two, by two cameras; the first half by camera A."""
+    dataset, evaluation = read_json(run / "dataset.json"), read_json(run / "evaluation.json")
+    rows = dataset["splits"]["test"]
+    for number, row in enumerate(rows):
+        row |= {"group": f"scene {number // 2}", "columns": {"camera": "AB"[2 * number // len(rows)] + HOSTILE}}
+    write_json(run / "dataset.json", dataset)
+    groups = {"count": len(rows) // 2, "design_effect": len(rows) / 8, "effective": 8.0}
+    write_json(run / "evaluation.json", {**evaluation, "groups": groups})
+    return run
+
+
 def rival(run: Path, name: str, wrong: int) -> Path:
     """Another run on the same pictures, with so many answers wrong."""
     other = run.parent / name

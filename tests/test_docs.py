@@ -91,6 +91,10 @@ def make_things(folder: Path, photos: Path, needed: list[str]) -> None:
                 found = sorted(photos.glob("*/*/*.jpg"))
                 rows = [f"{path},{path.parent.name},{path.parent.parent.name}" for path in found]
                 (folder / "pictures.csv").write_text("\n".join(["path,label,split", *rows]))
+            case "cameras.csv":
+                found = sorted(photos.glob("test/*/*.jpg"))
+                rows = [f"{path},{path.parent.name},{'AB'[i % 2]},{i // 2}" for i, path in enumerate(found)]
+                (folder / "cameras.csv").write_text("\n".join(["path,label,camera,group", *rows]))
             case "things/":
                 subjects = {name: [SUBJECTS[name]] for name in ("banana", "carrot")}
                 draw_classes(folder / "things", {"train": 4, "test": 2}, subjects, "things")

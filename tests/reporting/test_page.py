@@ -38,7 +38,11 @@ def test_a_page_rounds_as_the_command_line_does(counts):
     found = Proportion(*counts)
     assert f"{float(percent(found.value)[:-1]) / 100:.3f}" == f"{found.value:.3f}"
     low, high = (float(end) / 100 for end in percent_interval(found.interval)[:-1].split("–"))
-    assert f"{low:.3f}–{high:.3f}" in found.sentence()
+    if found.few:
+        low, high = found.interval
+        assert found.sentence().startswith(f"between {low:.2f} and {high:.2f} (")
+    else:
+        assert f"{low:.3f}–{high:.3f}" in found.sentence()
 
 
 @given(st.floats(0, 1))

@@ -7,7 +7,7 @@ import pytest
 
 import relish
 from tests.conftest import draw_dataset
-from tests.run_folders import checked, enriched, fitted, rival, swept
+from tests.run_folders import checked, enriched, fitted, grouped, rival, swept
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ def report(tmp_path_factory, tiny_source):
         mine = enriched(fitted(data, tiny_source, root / "runs" / "mine"))
         checked(mine)
         rival(mine, "better", wrong=0)
-        return relish.report(swept(mine))
+        return relish.report(swept(grouped(mine)))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from relish.tasks.report_examples import fit_command
 from tests.commands import done, files_below, refused
 from tests.conftest import draw_dataset, read_json
 from tests.reporting.html_page import Page
-from tests.run_folders import HOSTILE, checked, enriched, fitted, rival, swept
+from tests.run_folders import HOSTILE, checked, enriched, fitted, grouped, rival, swept
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +159,21 @@ def test_ids_are_unique(page):
     assert len(ids) == len(set(ids))
 
 
+def test_groups_and_subgroups_are_told_the_worst_first(run):
+    """Of twelve pictures the first three are wrong: all of camera A's."""
+    relish.report(grouped(run))
+    page = Page(run / "report.html")
+    assert "12 images, 6 groups: the interval is as wide as that of 8 independent images;" in page.words
+    low, high = wilson(6, 8)
+    assert f"9 of 12, 95% interval {100 * low:.1f}–{100 * high:.1f}%" in page.words
+    section = page.words.partition("Subgroup by subgroup")[2]
+    assert section.index(f"A{HOSTILE} 50.0% (3 of 6)") < section.index(f"B{HOSTILE} 100.0% (6 of 6)")
+    assert "no camera is worse than the others by more than chance explains." in section
+    assert "scene 0 0.0% (0 of 2)" in section
+    assert "by group, so the difference could be chance" in page.words
+    assert "#subgroups" in {a["href"] for a in page.all("a")}
+
+
 # ---- what is missing ------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +195,8 @@ def test_an_older_run_is_reported_without_what_it_has_not_measured(colours, tiny
         "Other runs",
         "Learning rates",
         "About this page",
+        "Subgroup",
+        "groups:",
     ):
         assert absent not in text
 

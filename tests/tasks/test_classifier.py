@@ -2,8 +2,10 @@
 
 import base64
 import io
+import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from relish.core.errors import DataError, ImageError, ModelError
 from relish.data.transforms import Preprocessing
 from relish.evaluation.prediction import Decision
 from relish.tasks.classifier import Classifier, saved_path
+from tests.commands import done, refused
 from tests.conftest import draw_dataset, read_json
 from tests.run_folders import enriched, fitted
 
@@ -150,7 +153,7 @@ def judged(tmp_path_factory, tiny_source):
 
 def test_a_notebook_shows_accuracy_classes_and_the_three_worst_mistakes(judged):
     page = relish.load(judged)._repr_html_()
-    assert "test accuracy 0.750 (9 of 12, 95% interval 0.468–0.911)" in page
+    assert "test accuracy between 0.47 and 0.91 (9 of 12 right)" in page
     assert "2 classes: blue, red" in page
     kept = np.load(judged / "predictions.npz")
     of_truth = kept["probabilities"][np.arange(12), kept["labels"]]
@@ -159,6 +162,45 @@ def test_a_notebook_shows_accuracy_classes_and_the_three_worst_mistakes(judged):
     assert re.findall(r'title="([^"]+)"', page) == worst
     for address in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page):
         assert Image.open(io.BytesIO(base64.b64decode(address))).size == (40, 32)
+
+
+def test_a_figure_of_few_pictures_is_an_interval(judged):
+    assert "test accuracy between 0.47 and 0.91 (9 of 12 right)" in repr(relish.load(judged))
+
+
+@pytest.fixture
+def cameras(judged, tmp_path):
+    """A table of the run's test pictures: two cameras, scenes of three pictures."""
+    dataset = read_json(judged / "dataset.json")
+    rows = [
+        f"{Path(dataset['root'], row['path'])},{row['class']},{'AB'[i % 2]},scene {i // 3}"
+        for i, row in enumerate(dataset["splits"]["test"])
+    ]
+    (tmp_path / "cameras.csv").write_text("\n".join(["path,label,camera,group", *rows]))
+    return tmp_path / "cameras.csv"
+
+
+def test_accuracy_is_shown_by_the_columns_of_a_table(judged, cameras):
+    found = relish.load(judged).evaluate(cameras, by=("camera", "group"))
+    camera, group = found.subgroups
+    assert {one.name: one.accuracy.count for one in camera.values} == {"A": 6, "B": 6}
+    assert [one.accuracy.count for one in group.values] == [3, 3, 3, 3]
+    assert found.groups.count == 4
+    told = done("evaluate", judged, cameras, "--by", "camera")
+    assert "accuracy by camera, worst first:" in told.out
+    assert "after Holm's correction, no camera is worse" in told.out
+    assert "12 images, 4 groups: the interval is as wide as" in told.out
+    document = json.loads(done("evaluate", judged, cameras, "--by", "camera", "--json").out)
+    assert [one["column"] for one in document["subgroups"]] == ["camera"]
+    assert document["subgroups"][0]["values"][0]["accuracy"]["count"] == 6
+    assert document["groups"] == found.groups.as_json()
+
+
+def test_a_column_that_is_not_there_is_refused_with_those_that_are(judged, cameras):
+    assert 'no column "camra"' in (said := refused("evaluate", judged, cameras, "--by", "camra"))
+    assert 'did you mean "camera"?' in said
+    assert "There are: " in said
+    assert "Columns come from a table" in refused("evaluate", judged, judged.parent / "colours", "--by", "camera")
 
 
 def test_images_that_are_gone_are_no_examples(judged, tmp_path):

@@ -24,12 +24,16 @@ def evaluate(
     column_names: o.ColumnNames = None,
     zip_encoding: o.ZipEncoding = None,
     group_by: o.GroupBy = None,
+    by: Annotated[
+        list[str] | None,
+        Option(metavar="COLUMN", help="Show accuracy by a column of the table, such as camera, or by group."),
+    ] = None,
     workers: o.Workers = None,
     device: o.Device = "auto",
     json: o.Json = False,
 ) -> None:
     """Judge a model on labelled pictures: accuracy with its interval, what its probabilities are worth, every class."""
-    given = o.arguments(locals()) | {"workers": workers or 0}
+    given = o.arguments(locals()) | {"workers": workers or 0, "by": by or ()}
     from relish.reporting.text import evaluation_text
     from relish.tasks.evaluate import evaluate as judge
 

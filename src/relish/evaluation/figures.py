@@ -4,8 +4,8 @@ Besides the figures of `metrics.py`: the area under the ROC curve, top-5 accurac
 the accuracy without the images that have a copy among the training images.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,17 @@ from scipy.special import logsumexp
 from scipy.stats import rankdata
 
 from relish.core.runtime import rng_for
-from relish.data.dataset import Finding
+from relish.data.dataset import Dataset, Finding, Split
+from relish.evaluation.grouped import (
+    GroupKeys,
+    Ints,
+    balanced_by_group,
+    class_proportions,
+    drawn_weights,
+    effective_images,
+    group_numbers,
+    proportion,
+)
 from relish.evaluation.metrics import (
     Estimate,
     Floats,
@@ -27,6 +37,7 @@ from relish.evaluation.metrics import (
     score,
 )
 from relish.evaluation.prediction import Decision, probability_of, softmax
+from relish.evaluation.subgroups import Column, Subgroups, by_columns
 from relish.evaluation.thresholds import Answered, CoveragePoint, answered, coverage_curve
 
 Logits = npt.NDArray[np.floating[Any]]
@@ -146,6 +157,10 @@ class Figures(Scores):
     """None where the model never abstains."""
     right: npt.NDArray[np.bool_] = field(repr=False, compare=False)
     """(N,) bool: whether the predicted class of each image is the true one."""
+    recall_and_precision: Sequence[tuple[Proportion | None, Proportion | None]] = field(repr=False)
+    """Of each class; None where the divisor is 0."""
+    subgroups: tuple[Subgroups, ...] = ()
+    """Of the columns that were asked for."""
 
     def as_json(self) -> dict[str, Any]:
         """The document that `relish evaluate --json` prints; plain types, null where a figure has no value."""
@@ -161,16 +176,24 @@ class Figures(Scores):
             "coverage": [asdict(point) for point in self.coverage],
             "decision": asdict(self.decision),
             "answered": self.answered and self.answered.as_json(),
+            **({"subgroups": [one.as_json() for one in self.subgroups]} if self.subgroups else {}),
         }
 
 
-def figures(logits: Logits, labels: Labels, classes: Sequence[str], decision: Decision | None = None) -> Figures:
-    """Every figure.
+def figures(
+    logits: Logits,
+    labels: Labels,
+    classes: Sequence[str],
+    decision: Decision | None = None,
+    groups: GroupKeys | None = None,
+) -> Figures:
+    """Every figure; intervals are by group where groups are known.
 
     Args:
         logits: (N, K), before any temperature.
         labels: (N,) int64, each an index into `classes`.
         decision: of the model; None: the likeliest class, at temperature 1.
+        groups: (N,) keys, None for an image that is a group of its own; or None.
 
     Raises:
         DataError: N is 0.
@@ -182,33 +205,64 @@ def figures(logits: Logits, labels: Labels, classes: Sequence[str], decision: De
     probabilities = softmax(logits, decision.temperature)
     predicted, unsure = decision.decide(probabilities, classes)
     scores = score(probabilities, labels, classes, predicted)
-    balanced, macro = balanced_figures(scores)
     right = predicted == labels
+    numbers = group_numbers(groups)
+    known = None if numbers is None else effective_images(right, numbers)
+    if known is not None and known.count == known.images:
+        numbers = None  # no two images are of one group
+    if numbers is None:
+        balanced, macro = balanced_figures(scores)
+    else:
+        both = scores.mean_recall, scores.mean_f1
+        balanced, macro = balanced_by_group(both, labels, predicted, len(classes), numbers)
     return Figures(
         classes=scores.classes,
         confusion=scores.confusion,
-        likeliest=Proportion(int((predicted_class(probabilities) == labels).sum()), len(labels)),
+        groups=known,
+        likeliest=proportion(predicted_class(probabilities) == labels, numbers),
         balanced_accuracy=balanced,
         macro_f1=macro,
-        auc=area_under_curve(probabilities, labels),
-        top5=top_k(probabilities, labels) if len(classes) > TOP else None,
+        auc=area_under_curve(probabilities, labels, numbers),
+        top5=top_k(probabilities, labels, groups=numbers) if len(classes) > TOP else None,
         calibration=calibration(logits, probabilities, labels, decision.temperature),
         before_temperature=calibration(logits, softmax(logits), labels),
         reliability=reliability(probabilities, labels),
         coverage=coverage_curve(probability_of(probabilities, predicted), right),
         decision=decision,
-        answered=None if decision.unsure_below is None else answered(right, unsure),
+        answered=None if decision.unsure_below is None else answered(right, unsure, numbers),
         right=right,
+        recall_and_precision=class_proportions(labels, predicted, len(classes), numbers),
     )
 
 
-def top_k(probabilities: Floats, labels: Labels, k: int = TOP) -> Proportion:
+def split_figures(
+    logits: Logits,
+    split: Split,
+    dataset: Dataset,
+    classes: Sequence[str],
+    decision: Decision,
+    columns: Mapping[str, Column] | None = None,
+) -> Figures:
+    """As `figures`, by the groups that the dataset knows, with the accuracy by each of the columns.
+
+    Args:
+        logits: (N, K), of the split's images.
+        columns: of `subgroups.columns_of`.
+    """
+    groups = list(map(dataset.groups.get, split.paths))
+    found = figures(logits, split.labels, classes, decision, groups)
+    return replace(found, subgroups=by_columns(columns or {}, found.right, group_numbers(groups)))
+
+
+def top_k(probabilities: Floats, labels: Labels, k: int = TOP, groups: Ints | None = None) -> Proportion:
     """How often the true class is among the k likeliest of (N, K) probabilities; of equal ones the first counts."""
     likeliest = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    return Proportion(int((likeliest == labels[:, None]).any(1).sum()), len(labels))
+    return proportion((likeliest == labels[:, None]).any(1), groups)
 
 
-def area_under_curve(probabilities: Floats, labels: Labels, seed: int = 0) -> Estimate | None:
+def area_under_curve(
+    probabilities: Floats, labels: Labels, groups: Ints | None = None, seed: int = 0
+) -> Estimate | None:
     """The area under the ROC curve with its interval; None where the images are of one class only.
 
     It is how often an image of a class gets a higher probability of it than an image of another class: 0.5 is guessing,
@@ -216,14 +270,16 @@ def area_under_curve(probabilities: Floats, labels: Labels, seed: int = 0) -> Es
     2000; scikit-learn's `multi_class="ovr", average="macro"`).
 
     The interval is the percentile interval of a bootstrap stratified by class; with many images, where a bootstrap is
-    slow and comes to the same, the normal interval with DeLong's variance.
+    slow and comes to the same, the normal interval with DeLong's variance. Both go by group where groups are known.
 
     Args:
         probabilities: (N, K) float64.
         labels: (N,) int64. Classes without images are left out of the mean.
+        groups: (N,) int64, or None.
         seed: of the bootstrap.
 
-    Source: DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44, pages 837-845.
+    Source: DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44, pages 837-845; by group Obuchowski 1997, Biometrics
+        53, pages 567-578.
     """
     present = np.unique(labels)
     if len(present) < 2:
@@ -236,8 +292,12 @@ def area_under_curve(probabilities: Floats, labels: Labels, seed: int = 0) -> Es
         parts += placements / len(scored)
     value = float(areas.mean())
     if len(labels) * len(scored) <= MOST_RESAMPLED:
-        return Estimate(value, percentile_interval(_resampled_areas(probabilities[:, scored], labels, scored, seed)))
-    error = np.sqrt(sum((labels == k).sum() * parts[labels == k].var() for k in present))
+        resampled = _resampled_areas(probabilities[:, scored], labels, scored, groups, seed)
+        return Estimate(value, percentile_interval(resampled))
+    for k in present:
+        parts[labels == k] -= parts[labels == k].mean()
+    sums = parts if groups is None else np.bincount(groups, weights=parts)
+    error = np.sqrt((sums**2).sum())
     return Estimate(value, (float(max(value - Z * error, 0.0)), float(min(value + Z * error, 1.0))))
 
 
@@ -253,18 +313,26 @@ def _placements(scores: Floats, positive: Bools) -> tuple[float, Floats]:
     return float(np.sort(parts[positive]).sum()), parts  # sorted: the same sum in whatever order the images come
 
 
-def _resampled_areas(scores: Floats, labels: Labels, scored: Labels, seed: int) -> Floats:
+def _resampled_areas(scores: Floats, labels: Labels, scored: Labels, groups: Ints | None, seed: int) -> Floats:
     """(R,) mean areas of resamples, class by class."""
-    rng, areas = rng_for(seed, "area"), np.zeros(RESAMPLES)
-    for start in range(0, RESAMPLES, _AT_ONCE):
+    if groups is None:
+        draws = _drawn_images(labels, seed)
+    else:
+        draws = (weights[:, groups] for weights in drawn_weights(labels, groups, RESAMPLES, seed, "area by group"))
+    areas = [np.mean([_weighted_areas(scores[:, i], labels == k, t) for i, k in enumerate(scored)], 0) for t in draws]
+    return np.concatenate(areas)
+
+
+def _drawn_images(labels: Labels, seed: int) -> Iterator[Floats]:
+    """How often each image counts in each resample, (R, N) at a time; drawn within each class."""
+    rng = rng_for(seed, "area")
+    for _ in range(0, RESAMPLES, _AT_ONCE):
         times = np.zeros((_AT_ONCE, len(labels)))
         for k in np.unique(labels):
             (of_class,) = np.nonzero(labels == k)
             even = np.full(len(of_class), 1 / len(of_class))
             times[:, of_class] = rng.multinomial(len(of_class), even, size=_AT_ONCE)
-        by_class = [_weighted_areas(scores[:, i], labels == k, times) for i, k in enumerate(scored)]
-        areas[start : start + _AT_ONCE] = np.mean(by_class, axis=0)
-    return areas
+        yield times
 
 
 def _weighted_areas(scores: Floats, positive: Bools, times: Floats) -> Floats:
@@ -275,7 +343,9 @@ def _weighted_areas(scores: Floats, positive: Bools, times: Floats) -> Floats:
     inside = np.add.reduceat(times[:, order] * positive[order], starts, axis=1)  # (R, distinct scores)
     outside = np.add.reduceat(times[:, order] * ~positive[order], starts, axis=1)
     below = np.cumsum(outside, axis=1) - outside / 2
-    areas: Floats = (inside * below).sum(1) / (positive.sum() * (~positive).sum())
+    pairs = inside.sum(1) * outside.sum(1)
+    # Of groups with images of several classes a resample may lack one side, and then says nothing.
+    areas: Floats = np.divide((inside * below).sum(1), pairs, out=np.full(len(times), 0.5), where=pairs > 0)
     return areas
 
 
@@ -290,7 +360,8 @@ def without_duplicates(
         right: (N,) bool, of the evaluated ones, in their order.
 
     Returns:
-        The accuracy as `Proportion.as_json` has it, and `left_out`, the count of evaluated images that have a copy.
+        The accuracy, by group where the rows know groups, as `Proportion.as_json` has it, and `left_out`, the count of
+        evaluated images that have a copy.
     """
     paths, files = {row["path"] for row in trained}, {row["sha256"] for row in trained}
     copies: set[str] = set()
@@ -298,7 +369,8 @@ def without_duplicates(
         if finding.kind in ("exact-duplicate", "near-duplicate") and paths.intersection(finding.paths):
             copies.update(finding.paths)
     fresh = np.array([row["path"] not in copies and row["sha256"] not in files for row in evaluated], dtype=np.bool_)
-    count = int(fresh.sum())
-    if count == 0:
+    if not fresh.any():
         return None
-    return {**Proportion(int((right & fresh).sum()), count).as_json(), "left_out": len(evaluated) - count}
+    groups = group_numbers([row.get("group") for row in evaluated])
+    found = proportion(right[fresh], None if groups is None else groups[fresh])
+    return {**found.as_json(), "left_out": len(evaluated) - found.count}

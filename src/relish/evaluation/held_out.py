@@ -213,7 +213,7 @@ def gap_of(folder: RunFolder, final: Proportion, counts: Sequence[int]) -> Gap |
     kept = [record for record in folder.records() if record["event"] == "rung" and record.get("kept", True)]
     if not kept:
         return None
-    held = Proportion(kept[-1]["correct"], kept[-1]["count"])  # of the last rung that the ladder kept
+    held = Proportion.from_json(kept[-1])  # of the last rung that the ladder kept
     gap = Gap(held, final, None)
     if not gap.lower:
         return gap

@@ -9,7 +9,7 @@ little that proves with few images.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from relish.core.errors import DataError, Diverged
 from relish.core.runtime import rng_for
+from relish.data.dataset import plural
 
 Z = NormalDist().inv_cdf(0.975)
 """A normal 95% interval reaches this many standard errors to each side."""
@@ -27,18 +28,22 @@ LEVEL = 0.95
 """The probability with which an interval covers the true value."""
 RESAMPLES = 2000
 """Resamples of a bootstrap; the ends of an interval vary by a few hundredths of its width between seeds."""
+FEW = 30
+"""Of fewer images than this, the interval is told and not the figure."""
+FEW_GROUPS = 10
+"""Fewer groups than this say little of how alike the images of a group are."""
 
 Floats = npt.NDArray[np.float64]
 
 
-def wilson(correct: int, count: int) -> tuple[float, float]:
+def wilson(correct: float, count: float) -> tuple[float, float]:
     """The 95% interval of a proportion.
 
     Unlike the normal interval it stays within 0 and 1, and keeps a width where every prediction is right.
 
     Args:
         correct: 0 to `count`.
-        count: 0 or more; 0 gives (0, 1).
+        count: 0 or more; 0 gives (0, 1). Neither has to be whole: see `Proportion.effective`.
 
     Returns:
         The lower and the upper end, with `correct / count` between them.
@@ -63,6 +68,8 @@ class Proportion:
     correct: int
     count: int
     """Above 0."""
+    effective: float | None = None
+    """So many independent images would give as wide an interval, above 0; None: the images are independent."""
 
     @property
     def value(self) -> float:
@@ -71,17 +78,65 @@ class Proportion:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95% interval."""
-        return wilson(self.correct, self.count)
+        """Wilson's 95% interval, of as many images as are independent."""
+        if self.effective is None:
+            return wilson(self.correct, self.count)
+        low, high = wilson(self.value * self.effective, self.effective)
+        return min(low, self.value), max(high, self.value)  # rounding
+
+    @property
+    def few(self) -> bool:
+        """Whether the interval is to be told rather than the value."""
+        return self.count < FEW
 
     def sentence(self) -> str:
-        """Such as `0.940 (752 of 800, 95% interval 0.921–0.954)`."""
+        """Such as `0.940 (752 of 800, 95% interval 0.921–0.954)`; of few images `between 0.68 and 1.00 (8 of 8 right)`.
+
+        The second is the 95% interval too.
+        """
         low, high = self.interval
+        if self.few:
+            return f"between {low:.2f} and {high:.2f} ({self.correct} of {self.count} right)"
         return f"{self.value:.3f} ({self.correct} of {self.count}, 95% interval {low:.3f}–{high:.3f})"
 
     def as_json(self) -> dict[str, Any]:
-        """`value`, `correct`, `count` and `interval`."""
-        return {"value": self.value, "correct": self.correct, "count": self.count, "interval": list(self.interval)}
+        """`value`, `correct`, `count`, `interval`, and `effective` where images are not independent."""
+        document = {"value": self.value, "correct": self.correct, "count": self.count, "interval": list(self.interval)}
+        return document if self.effective is None else {**document, "effective": self.effective}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Proportion":
+        """The inverse of `as_json`."""
+        return cls(document["correct"], document["count"], document.get("effective"))
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What known groups of images, such as the images of one scene, do to the interval of an accuracy."""
+
+    images: int
+    count: int
+    """Groups; an image of no known group is one of its own."""
+    effective: float
+    """So many independent images would give as wide an interval, above 0 to `images`."""
+
+    @property
+    def design_effect(self) -> float:
+        """How many times as many images the interval needs as if they were independent, 1 or more (Kish 1965, Survey
+        Sampling, section 5.4)."""
+        return self.images / self.effective
+
+    def sentence(self) -> str:
+        """How wide the interval is, and whether that rests on few groups; empty where no group has two images."""
+        if self.count == self.images:
+            return ""
+        groups, independent = plural(self.count, "group"), plural(max(1, round(self.effective)), "independent image")
+        few = f"; with fewer than {FEW_GROUPS} groups that is a rough guess" if self.count < FEW_GROUPS else ""
+        return f"{plural(self.images, 'image')}, {groups}: the interval is as wide as that of {independent}{few}"
+
+    def as_json(self) -> dict[str, Any]:
+        """`count`, `design_effect` and `effective`."""
+        return {"count": self.count, "design_effect": self.design_effect, "effective": self.effective}
 
 
 @dataclass(frozen=True)
@@ -106,12 +161,15 @@ class Scores:
     classes: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
     """K rows of K counts: a row is the true class, a column the predicted one."""
+    groups: Groups | None = field(default=None, kw_only=True)
+    """None where no image's group is known."""
 
     @property
     def top1(self) -> Proportion:
         """The accuracy: the fraction of images whose predicted class is the true one."""
         correct = sum(self.confusion[k][k] for k in range(len(self.classes)))
-        return Proportion(correct, sum(map(sum, self.confusion)))
+        count, known = sum(map(sum, self.confusion)), self.groups
+        return Proportion(correct, count, known.effective if known and known.count < count else None)
 
     @property
     def per_class(self) -> tuple[ClassScores, ...]:
@@ -155,12 +213,17 @@ class Scores:
                 for one in self.per_class
             ],
             "confusion": [list(row) for row in self.confusion],
+            **({} if self.groups is None else {"groups": self.groups.as_json()}),
         }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Scores":
         """The inverse of `as_json`; other keys are ignored."""
-        return cls(tuple(document["classes"]), tuple(tuple(row) for row in document["confusion"]))
+        classes, confusion = tuple(document["classes"]), tuple(tuple(row) for row in document["confusion"])
+        found = document.get("groups")
+        images = sum(map(sum, confusion))
+        groups = Groups(images, found["count"], found["effective"]) if found else None
+        return cls(classes, confusion, groups=groups)
 
 
 def predicted_class(probabilities: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]:

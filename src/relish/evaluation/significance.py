@@ -1,7 +1,8 @@
 """Whether one model is better than another on the same images, or whether chance explains the difference.
 
 Both tests are paired, so they find differences that two overlapping intervals hide. McNemar's test compares finished
-models by which images each gets right. Model selection compares the loss of each image instead, which says more than
+models by which images each gets right; where images come in groups, a group counts as one throw of the coin, however
+many images it has. Model selection compares the loss of each image instead, which says more than
 accuracy on a few hundred images; each model is first brought to its best temperature, because overconfidence is mended
 afterwards.
 """
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-from scipy.stats import binomtest
+from scipy.stats import binom
 
 from relish.core.errors import RunError
 
@@ -23,7 +24,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class McNemar:
-    """The result of McNemar's exact test."""
+    """The result of McNemar's exact test, by image or by group."""
 
     only_first: int
     """Images that only the first classifier gets right."""
@@ -31,6 +32,8 @@ class McNemar:
     """Images that only the second one gets right."""
     p_value: float
     """0 to 1: the probability that two equally good classifiers differ by this much or more."""
+    by_group: bool = False
+    """Whether groups were tested rather than images."""
 
     @property
     def differs(self) -> bool:
@@ -50,18 +53,30 @@ class McNemar:
         )
 
     def p_words(self) -> str:
-        """Such as `p = 0.005` or `p < 0.001`; a digit more where rounding would hide which side of 0.05 it is on."""
-        if self.p_value < 0.001:
-            return "p < 0.001"
-        return f"p = {self.p_value:.{4 if round(self.p_value, 3) == LEVEL else 3}f}"
+        """As the function `p_words`, and whether it is by group."""
+        return p_words(self.p_value) + " by group" * self.by_group
 
 
-def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> McNemar:
+def p_words(p_value: float) -> str:
+    """Such as `p = 0.005` or `p < 0.001`; a digit more where rounding would hide which side of 0.05 it is on."""
+    if p_value < 0.001:
+        return "p < 0.001"
+    return f"p = {p_value:.{4 if round(p_value, 3) == LEVEL else 3}f}"
+
+
+def mcnemar(
+    first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64] | None = None
+) -> McNemar:
     """Test whether two classifiers err equally often on the same images.
+
+    By group, the difference of the two in each group is kept, and its sign is a coin's: where neither is better, each
+    is as likely to be ahead. The p-value counts all assignments of signs, so it is exact for few groups too; where each
+    image is a group of its own it is that of McNemar's exact test.
 
     Args:
         first: (N,) bool, whether the first classifier is right on each image.
         second: (N,) bool, the same of the second, images in the same order.
+        groups: (N,) int64, from 0; None: images are independent.
 
     Returns:
         The counts and the exact two-sided p-value, which is 1 where the two never differ.
@@ -69,7 +84,8 @@ def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> McNe
     Raises:
         RunError: the two arrays differ in length.
 
-    Source: McNemar 1947, Psychometrika 12, pages 153-157; exact binomial form.
+    Source: McNemar 1947, Psychometrika 12, pages 153-157; signs as in Fisher 1935, The Design of Experiments, section
+        21.
     """
     if first.shape != second.shape:
         raise RunError(
@@ -79,9 +95,20 @@ def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> McNe
         )
     only_first = int(np.count_nonzero(first & ~second))
     only_second = int(np.count_nonzero(second & ~first))
-    either = only_first + only_second
-    p_value = float(binomtest(only_first, either, 0.5).pvalue) if either else 1.0
-    return McNemar(only_first, only_second, p_value)
+    ahead = first.astype(np.int64) - second
+    sums = ahead if groups is None else np.rint(np.bincount(groups, weights=ahead)).astype(np.int64)
+    return McNemar(only_first, only_second, _sign_test(sums), groups is not None)
+
+
+def _sign_test(sums: npt.NDArray[np.int64]) -> float:
+    """How likely a sum at least as far from 0 is, if every one of (G,) numbers had its sign by a coin."""
+    spread = np.ones(1)  # at i: the probability that those with a plus come to i
+    for size, times in zip(*np.unique(np.abs(sums[sums != 0]), return_counts=True), strict=True):
+        several = np.zeros(size * times + 1)
+        several[::size] = binom.pmf(np.arange(times + 1), times, 0.5)
+        spread = np.convolve(spread, several)
+    distances = np.abs(2 * np.arange(len(spread)) - (len(spread) - 1))
+    return min(1.0, float(spread[distances >= abs(sums.sum())].sum()))
 
 
 Probabilities = npt.NDArray[np.floating[Any]]
@@ -98,7 +125,7 @@ class Verdict:
     gain: float
     """Mean loss of the simpler model minus that of the other, in nats."""
     error: float
-    """Standard error of `gain` over the images, in nats."""
+    """Standard error of `gain` over the images, or over their groups, in nats."""
     right: int
     """Images that the model has right."""
     right_before: int
@@ -122,16 +149,31 @@ class Verdict:
         return f"{points:+.1f} points ({self.right} of {self.count}), {loss}: {kept}"
 
 
-def compare_losses(probabilities: Probabilities, simpler: Probabilities, labels: Labels) -> Verdict:
-    """Compare a model with a simpler one by their (N, K) probabilities on the same images of (N,) labels."""
+def compare_losses(
+    probabilities: Probabilities, simpler: Probabilities, labels: Labels, groups: Labels | None = None
+) -> Verdict:
+    """Compare a model with a simpler one by their (N, K) probabilities on the same images of (N,) labels.
+
+    Args:
+        groups: (N,) int64, from 0, of which the standard error is then one; None: images are independent.
+    """
     gains = tempered_losses(simpler, labels) - tempered_losses(probabilities, labels)
     return Verdict(
         gain=float(gains.mean()),
-        error=float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("inf"),
+        error=_standard_error(gains, groups),
         right=int((probabilities.argmax(1) == labels).sum()),
         right_before=int((simpler.argmax(1) == labels).sum()),
         count=len(labels),
     )
+
+
+def _standard_error(gains: npt.NDArray[np.float64], groups: Labels | None) -> float:
+    """Of the mean of (N,) numbers, over images or over groups of them; infinite of a single one."""
+    apart = gains - gains.mean()
+    if groups is not None:
+        apart = np.bincount(groups, weights=apart)[np.unique(groups)]
+    count = len(apart)
+    return float(np.sqrt(count / (count - 1) * (apart**2).sum()) / len(gains)) if count > 1 else float("inf")
 
 
 def tempered_losses(probabilities: Probabilities, labels: Labels) -> npt.NDArray[np.float64]:

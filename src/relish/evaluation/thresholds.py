@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from relish.core.errors import RecipeError, nearest
 from relish.data.dataset import class_name
+from relish.evaluation.grouped import Ints, effective_images
 from relish.evaluation.metrics import Proportion
 
 Measure = Literal["precision", "recall", "f1"]
@@ -70,9 +71,14 @@ class AtThreshold:
 
     def sentence(self) -> str:
         """Precision and recall with count and interval."""
-        precision = self.precision.sentence() if self.precision else "– (the class is never said)"
-        recall = self.recall.sentence() if self.recall else "– (no picture is of the class)"
-        return f"precision {precision}, recall {recall}"
+        return precision_and_recall(self.precision, self.recall)
+
+
+def precision_and_recall(precision: Proportion | None, recall: Proportion | None) -> str:
+    """Both in words, with count and interval."""
+    said = precision.sentence() if precision else "– (the class is never said)"
+    found = recall.sentence() if recall else "– (no picture is of the class)"
+    return f"precision {said}, recall {found}"
 
 
 @dataclass(frozen=True)
@@ -97,11 +103,13 @@ class Answered:
     count: int
     of: int
     """All images."""
+    effective: float | None = None
+    """As `Proportion.effective`, of those answered."""
 
     @property
     def proportion(self) -> Proportion | None:
         """Right among the answered; None where none is answered."""
-        return Proportion(self.correct, self.count) if self.count else None
+        return Proportion(self.correct, self.count, self.effective) if self.count else None
 
     def sentence(self) -> str:
         """Such as `380 of 400 pictures answered, accuracy 0.990 (376 of 380, 95% interval 0.973–0.996)`."""
@@ -198,9 +206,11 @@ def at_threshold(probability: Floats, positive: Bools, threshold: float) -> AtTh
     return AtThreshold(int((predicted & positive).sum()), int(predicted.sum()), int(positive.sum()))
 
 
-def answered(right: Bools, unsure: Bools) -> Answered:
-    """Count the images on which the model does not abstain, from (N,) bool each."""
-    return Answered(int((right & ~unsure).sum()), int((~unsure).sum()), len(right))
+def answered(right: Bools, unsure: Bools, groups: Ints | None = None) -> Answered:
+    """Count the images on which the model does not abstain, from (N,) bool each and (N,) int64 of groups, or None."""
+    told = ~unsure
+    effective = None if groups is None or not told.any() else effective_images(right[told], groups[told]).effective
+    return Answered(int((right & told).sum()), int(told.sum()), len(right), effective)
 
 
 def coverage_curve(confidence: Floats, right: Bools) -> tuple[CoveragePoint, ...]:

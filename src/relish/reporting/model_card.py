@@ -21,9 +21,9 @@ from relish.core.run_folder import RunFolder, read_mapping
 from relish.data.dataset import SEVERITIES, Finding
 from relish.data.transforms import Preprocessing
 from relish.evaluation.held_out import Gap, gap_of
-from relish.evaluation.metrics import Proportion
+from relish.evaluation.metrics import Proportion, Scores
 from relish.models.saved_model import OWN, read_header
-from relish.reporting.text import three_digits
+from relish.reporting.text import group_lines, three_digits
 
 MOST_CLASSES = 50
 """Rows of the per-class table: with more classes, those of lowest F1."""
@@ -151,8 +151,15 @@ def _figures(evaluation: Mapping[str, Any]) -> list[str]:
     answered = evaluation.get("answered")
     if answered and answered["count"]:
         rows.append(_figure(f"accuracy where it is sure ({answered['count']:,} of {answered['of']:,})", answered))
-    head = f"On the {evaluation['top1']['count']:,} {evaluation['split']} pictures, computed from the saved model:"
-    return [head, "", *markdown_table(["figure", "value", "95% interval", "right"], rows, right=(1, 2, 3))]
+    top1, scores = Proportion.from_json(evaluation["top1"]), Scores.from_json(evaluation)
+    least = f", accuracy {top1.sentence()}" if top1.few else ""
+    head = f"On the {top1.count:,} {evaluation['split']} pictures, computed from the saved model{least}:"
+    return [
+        head,
+        *(f"{line}." for line in group_lines(scores)),
+        "",
+        *markdown_table(["figure", "value", "95% interval", "right"], rows, right=(1, 2, 3)),
+    ]
 
 
 def _figure(title: str, figure: Mapping[str, Any]) -> list[str]:
@@ -229,7 +236,7 @@ def _findings(check: Mapping[str, Any] | None) -> list[str]:
 
 
 def _limits(folder: RunFolder, evaluation: Mapping[str, Any]) -> list[str]:
-    top1, split = Proportion(evaluation["top1"]["correct"], evaluation["top1"]["count"]), evaluation["split"]
+    top1, split = Proportion.from_json(evaluation["top1"]), evaluation["split"]
     low, high = top1.interval
     lines = [
         f"- It gives every picture one of its {len(evaluation['classes'])} classes, also one that shows none of them.",

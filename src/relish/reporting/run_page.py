@@ -194,14 +194,18 @@ def figure_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, str, str, str]
     return rows
 
 
-def class_rows(scores: Scores) -> list[tuple[str, Proportion | None, Proportion | None, float | None]]:
-    """Name, recall, precision and F1 of every class, None where the divisor is 0; the lowest recall first."""
-    rows = []
-    for k, one in enumerate(scores.per_class):
-        right, predicted = scores.confusion[k][k], sum(row[k] for row in scores.confusion)
-        counts = (one.count, predicted if one.count else 0)
-        recall, precision = (Proportion(right, count) if count else None for count in counts)
-        rows.append((one.name, recall, precision, one.f1))
+def class_rows(
+    scores: Scores, shares: Sequence[tuple[Proportion | None, Proportion | None]]
+) -> list[tuple[str, Proportion | None, Proportion | None, float | None]]:
+    """Name, recall, precision and F1 of every class, None where the divisor is 0; the lowest recall first.
+
+    Args:
+        shares: recall and precision of each class.
+    """
+    rows = [
+        (one.name, recall, precision if recall else None, one.f1)
+        for one, (recall, precision) in zip(scores.per_class, shares, strict=True)
+    ]
     return sorted(rows, key=lambda row: 2.0 if row[1] is None else row[1].value)
 
 

@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from relish.core.errors import one_line
+from relish.core.errors import one_line, visible
 from relish.evaluation.figures import Figures
 from relish.evaluation.held_out import HeldOut
 from relish.evaluation.metrics import Proportion, Scores
 from relish.evaluation.prediction import softmax
-from relish.evaluation.thresholds import AtThreshold, answered, at_threshold
+from relish.evaluation.subgroups import Subgroups
+from relish.evaluation.thresholds import answered, at_threshold, precision_and_recall
 
 MOST_CLASSES = 12
 """Columns of the confusion matrix: more do not fit a screen, and the worst pairs are listed instead."""
@@ -54,14 +55,34 @@ def three_digits(value: float | None) -> str:
 
 
 def evaluation_text(figures: Figures) -> str:
-    """An evaluation in full: accuracy, calibration, decision, the per-class table, the confusion matrix."""
-    parts = [f"accuracy {figures.sentence()}", *_further_metrics(figures), calibration_line(figures)]
-    parts += [*decision_lines(figures, None, "here"), "", _per_class(figures)]
+    """An evaluation in full: accuracy, calibration, decision, subgroups, the per-class table, the confusion matrix."""
+    parts = [f"accuracy {figures.sentence()}", *group_lines(figures), *_further_metrics(figures)]
+    parts += [calibration_line(figures), *decision_lines(figures, None, "here")]
+    for one in figures.subgroups:
+        parts += ["", *_subgroup_lines(one)]
+    parts += ["", _per_class(figures)]
     confused = _worst_pairs(figures)
     if len(figures.classes) <= MOST_CLASSES:
         rows = [[name, *map(str, row)] for name, row in zip(figures.classes, figures.confusion, strict=True)]
         confused = [text_table(["truth \\ said", *figures.classes], rows, right=range(1, len(rows) + 1))]
     return "\n".join([*parts, "", *confused])
+
+
+def group_lines(scores: Scores) -> list[str]:
+    """What known groups make of the interval; nothing where none is known."""
+    return list(filter(None, [scores.groups.sentence()] if scores.groups else []))
+
+
+def _subgroup_lines(found: Subgroups) -> list[str]:
+    rows = [
+        [one.name, three_digits(one.accuracy.value), f"{low:.3f}–{high:.3f}", f"{one.accuracy.correct}",
+         f"{one.accuracy.count}", "worse" if one.worse else ""]
+        for one in found.shown
+        for low, high in [one.accuracy.interval]
+    ]  # fmt: skip
+    headings = [found.column, "accuracy", "95% interval", "right", "pictures", ""]
+    lines = [f"accuracy by {found.column}, worst first:", text_table(headings, rows, right=(1, 3, 4))]
+    return list(map(visible, [*lines, found.sentence(), *([found.omitted()] if found.omitted() else [])]))
 
 
 def calibration_line(figures: Figures) -> str:
@@ -86,14 +107,13 @@ def decision_lines(figures: Figures, held: HeldOut | None, split: str) -> list[s
     decision, lines = figures.decision, []
     held_out = None if held is None else softmax(held.logits, decision.temperature)
     if decision.positive is not None and decision.threshold is not None:
-        k, rows = figures.classes.index(decision.positive), figures.confusion
+        k = figures.classes.index(decision.positive)
         lines.append(f"threshold {decision.threshold:.4f} of {decision.positive}, for {decision.aim}")
         if held is not None and held_out is not None:
             reached = at_threshold(held_out[:, k], held.labels == k, decision.threshold)
             lines.append(f"  held-out: {reached.sentence()}")
-        # The predicted classes of the confusion matrix have the threshold applied.
-        reached = AtThreshold(rows[k][k], sum(row[k] for row in rows), sum(rows[k]))
-        lines.append(f"  {split}: {reached.sentence()}")
+        recall, precision = figures.recall_and_precision[k]  # of predicted classes, which have the threshold applied
+        lines.append(f"  {split}: {precision_and_recall(precision, recall)}")
         lines.append(f"  {split}: without it, accuracy {figures.likeliest.sentence()}")
     if figures.answered is not None:
         lines.append(f"unsure below {decision.unsure_below:.4f}")
@@ -158,16 +178,18 @@ def _worst_pairs(scores: Scores) -> list[str]:
 
 
 def _accuracy_and_decision(figures: Figures, held: HeldOut, split: str) -> list[str]:
-    decision, lines = figures.decision, [f"{split} accuracy {figures.sentence()}"]
+    decision, lines = figures.decision, [f"{split} accuracy {figures.sentence()}", *group_lines(figures)]
     if decision.threshold is None:
         lines.append("the likeliest class is said" + (", always" if decision.unsure_below is None else ""))
     return [*lines, *decision_lines(figures, held, split)]
 
 
 def _coverage_table(figures: Figures) -> str:
+    effect = 1.0 if figures.groups is None else figures.groups.design_effect
     rows = [
         [f"{point.coverage:.0%}", f"{point.accuracy:.3f}", f"{low:.3f}–{high:.3f}", f"{point.unsure_below:.3f}"]
         for point in figures.coverage
-        for low, high in [Proportion(round(point.accuracy * point.count), point.count).interval]
+        for right in [round(point.accuracy * point.count)]
+        for low, high in [Proportion(right, point.count, point.count / effect).interval]
     ]
     return text_table(["answered", "accuracy", "95% interval", "unsure below"], rows, right=(0, 1, 2, 3))

@@ -38,7 +38,7 @@ from relish.data.transforms import (
     stacked,
 )
 from relish.evaluation.features import Backbone
-from relish.evaluation.figures import Figures, figures
+from relish.evaluation.figures import Figures, split_figures
 from relish.evaluation.held_out import read_held_out
 from relish.evaluation.inference import (
     BATCH_SIZE,
@@ -48,8 +48,10 @@ from relish.evaluation.inference import (
     forward_in_parts,
     split_logits,
 )
+from relish.evaluation.metrics import Proportion
 from relish.evaluation.prediction import Decision, decision_from, predictions, softmax
 from relish.evaluation.prediction import Prediction as Prediction
+from relish.evaluation.subgroups import columns_of
 from relish.models.head import head_names
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
 from relish.models.saved_model import OWN, load_model, read_header, says_how_to_build
@@ -241,6 +243,7 @@ class Classifier:
         data: DataSource,
         split: str | None = None,
         *,
+        by: str | Sequence[str] = (),
         workers: int = 0,
         progress: Progress | None = None,
         **reading: Unpack[ReadingOptions],
@@ -250,14 +253,16 @@ class Classifier:
         Args:
             data: anything `fit` takes.
             split: "train", "validation" or "test"; None takes the test split where there is one, else every picture.
+            by: columns of the table to show accuracy by, such as "camera"; "group" for known groups.
             reading: how the dataset is read, as in `fit`.
 
         Raises:
-            DataError: no such split, or a class that the model does not know.
+            DataError: no such split or column, or a class that the model does not know.
         """
         progress = progress or Progress()
         told, value_range = Reading(**reading), self.preprocessing.value_range
         surveyed, chosen, part = labelled_images(data, self.classes, value_range, split, progress, told)
+        columns = columns_of(surveyed.dataset, chosen, by)
         progress.say(f"data    {surveyed.dataset.name}: {part}, {len(chosen)} pictures")
         sha256, trained_on = [surveyed.sha256[path] for path in chosen.paths], self._trained_on()
         known = sum(one in trained_on for one in sha256)
@@ -269,7 +274,7 @@ class Classifier:
             progress.warn(f"temperature and thresholds were chosen on {seen} of these pictures: expect less in use.")
         context = Context(accelerator=self._accelerator, progress=progress, workers=Workers(workers))
         logits = split_logits(self.network, chosen, self.preprocessing, context)
-        return figures(logits, chosen.labels, self.classes, self.decision)
+        return split_figures(logits, chosen, surveyed.dataset, self.classes, self.decision, columns)
 
     def _trained_on(self) -> set[str]:
         """SHA-256 of the training images; empty where only a model file is known."""
@@ -336,8 +341,9 @@ def accuracy_words(folder: RunFolder) -> str:
     if folder.model.is_file() and not folder.finished:
         return f"not finished, its best model so far; resume with: {folder.resume_command}"
     evaluation = folder.read_evaluation()
-    top1 = evaluation["top1"]
-    return f"{evaluation['split']} accuracy {top1['value']:.4f} ({top1['correct']} of {top1['count']})"
+    top1 = Proportion.from_json(evaluation["top1"])
+    words = top1.sentence() if top1.few else f"{top1.value:.4f} ({top1.correct} of {top1.count})"
+    return f"{evaluation['split']} accuracy {words}"
 
 
 def saved_path(model: str | Path | Classifier) -> Path:

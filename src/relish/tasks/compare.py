@@ -56,13 +56,16 @@ class Side:
     def mean(self) -> Proportion:
         """The mean over seeds as so many right of the split's images: what the interval is computed from."""
         found = self.accuracies
-        return Proportion(round(float(np.mean([p.correct for p in found]))), found[0].count)
+        effective = min((p.effective for p in found if p.effective is not None), default=None)
+        return Proportion(round(float(np.mean([p.correct for p in found]))), found[0].count, effective)
 
     def against(self, other: "Side") -> McNemar:
-        """Paired test, seed by seed, the counts added up."""
+        """Paired test, seed by seed, the counts added up; by group, and an image that several seeds saw is one."""
         pairs = [(a, b) for a, b in zip(self.outcomes, other.outcomes, strict=True) if a.scores and b.scores]
         mine, theirs = (np.concatenate([pair[i].right for pair in pairs]) for i in (0, 1))
-        return mcnemar(mine, theirs)
+        known = pairs[0][0].groups
+        groups = np.arange(len(mine) // len(pairs)) if known is None else known
+        return replace(mcnemar(mine, theirs, np.tile(groups, len(pairs))), by_group=known is not None)
 
     def measured(self, key: str) -> float | None:
         """The mean of a figure of the runs' evaluations."""
@@ -129,7 +132,7 @@ class Comparison:
         seconds, speed = side.measured("training_seconds"), side.measured("pictures_per_second")
         return [
             side.name,
-            f"{np.mean(values):.4f}{spread}",
+            (f"{mean.correct} of {mean.count}" if mean.few else f"{np.mean(values):.4f}") + spread,
             f"{low:.3f}–{high:.3f}",
             "" if test is None else f"{test['difference']:+.4f}, p = {test['p_value']:.2g}",
             "" if seconds is None else f"{seconds:.0f} s",

@@ -1,5 +1,6 @@
 """`evaluate` a saved model on labelled images, and `decide`: choose a run's threshold without training again."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -13,9 +14,10 @@ from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for
 from relish.data.image import open_image
 from relish.data.sources import DataSource, Reading, ReadingOptions
-from relish.evaluation.figures import Figures, figures
+from relish.evaluation.figures import Figures, figures, split_figures
 from relish.evaluation.held_out import HeldOut, read_held_out, unreached_aims, with_threshold, with_unsure
 from relish.evaluation.prediction import HEADER_KEY, Decision, decision_from
+from relish.evaluation.subgroups import columns_of
 from relish.evaluation.thresholds import parse_aim, parse_unsure
 from relish.exporting.onnx_classifier import SUFFIX, OnnxClassifier
 from relish.models.saved_model import read_header, rewrite_header
@@ -29,6 +31,7 @@ def evaluate(
     data: DataSource,
     split: str | None = None,
     *,
+    by: str | Sequence[str] = (),
     workers: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
@@ -42,19 +45,21 @@ def evaluate(
     """
     if Path(run).suffix == SUFFIX:
         refuse_choice(run, device)
-        return _evaluate_file(OnnxClassifier(run), data, split, Reading(**reading), progress or Progress())
+        return _evaluate_file(OnnxClassifier(run), data, split, Reading(**reading), by, progress or Progress())
     accelerator = accelerator_for(device)
     voice = progress if progress is not None and accelerator.is_main_process else Progress()
     model = Classifier.load(run, device=device)
-    found = model.evaluate(data, split, workers=workers, progress=voice, **reading)
+    found = model.evaluate(data, split, by=by, workers=workers, progress=voice, **reading)
     return found if accelerator.is_main_process else None
 
 
 def _evaluate_file(
-    model: OnnxClassifier, data: DataSource, split: str | None, reading: Reading, voice: Progress
-) -> Figures:
+    model: OnnxClassifier, data: DataSource, split: str | None, reading: Reading, by: str | Sequence[str],
+    voice: Progress,
+) -> Figures:  # fmt: skip
     value_range = model.about.value_range
-    _, chosen, part = labelled_images(data, model.classes, value_range, split, voice, reading)
+    surveyed, chosen, part = labelled_images(data, model.classes, value_range, split, voice, reading)
+    columns = columns_of(surveyed.dataset, chosen, by)
     voice.say(f"data    {part}, {len(chosen)} pictures")
     logits = []
     with voice.bar("evaluating", len(chosen)) as bar:
@@ -62,7 +67,8 @@ def _evaluate_file(
             pixels = np.asarray(open_image(path, value_range=value_range))
             logits.append(model.probabilities(pixels[None])[1])
             bar.advance()
-    return figures(np.concatenate(logits), chosen.labels, model.classes, model.about.decision)
+    found = np.concatenate(logits)
+    return split_figures(found, chosen, surveyed.dataset, model.classes, model.about.decision, columns)
 
 
 # ---- decide ---------------------------------------------------------------------------------------------------------
@@ -109,7 +115,8 @@ def decide(
     chosen = _chosen(folder, standing, held, classes, threshold, unsure)
     with np.load(folder.predictions, allow_pickle=False) as kept:
         labels, logits = kept["labels"], kept["logits"]
-    before, after = (figures(logits, labels, classes, decision) for decision in (standing, chosen))
+    groups = [row.get("group") for row in folder.read_dataset()["splits"][evaluation["split"]]]
+    before, after = (figures(logits, labels, classes, decision, groups) for decision in (standing, chosen))
     if chosen != standing:
         with folder.locked():
             # The model first: it is what predicts, and a command that is cut short here is simply given again.

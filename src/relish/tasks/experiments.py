@@ -17,6 +17,7 @@ from relish.core.errors import Diverged, RecipeError, RunError, Stopped
 from relish.core.run_folder import RunFolder, read_mapping
 from relish.core.runtime import give_memory_back
 from relish.data.survey import Survey
+from relish.evaluation.grouped import Ints, group_numbers
 from relish.evaluation.metrics import Scores
 from relish.tasks.prepare import Prepared, Request, prepare_run
 from relish.tasks.run import new_folder, train_and_evaluate
@@ -38,6 +39,12 @@ class Outcome:
     def right(self) -> npt.NDArray[np.bool_]:
         """(N,) bool: for each image of the final split, in its order, whether the saved model was right."""
         return read_run_predictions(self.folder, self.folder.read_evaluation()).right
+
+    @property
+    def groups(self) -> Ints | None:
+        """(N,) int64: the known group of each image of the final split; None where there is none."""
+        rows = self.folder.read_dataset()["splits"][self.folder.read_evaluation()["split"]]
+        return group_numbers([row.get("group") for row in rows])
 
 
 def chosen_recipes(recipes: Sequence[str | Recipe], settings: Mapping[str, Any]) -> list[Recipe]:

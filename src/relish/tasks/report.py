@@ -19,11 +19,14 @@ from relish.core.run_folder import RunFolder, given_in_python, read_mapping
 from relish.data.dataset import SEVERITIES, Finding, first_few
 from relish.evaluation.explain import least_sure, most_wrong
 from relish.evaluation.figures import reliability
+from relish.evaluation.grouped import class_proportions
 from relish.evaluation.metrics import Curves, Proportion, SweepPoint
+from relish.evaluation.subgroups import by_columns, columns_of_rows
 from relish.models.saved_model import read_header
 from relish.reporting import plots, run_page
 from relish.reporting.page import percent, percent_interval, render
 from relish.reporting.run_page import Confusion, Example, Thumbnail
+from relish.reporting.text import group_lines
 from relish.tasks.classifier import Classifier, reloaded, saved_path
 from relish.tasks.report_examples import Examples, changed_fields, fit_command, runs_beside, thumbnails
 from relish.tasks.run_results import FinishedRun, RunImages, read_run
@@ -75,7 +78,9 @@ def report(
 def _page(context: Context, run: FinishedRun, saved: str | Path | Classifier) -> tuple[str, list[str]]:
     """The page, and what is missing from it, and why."""
     evaluation, scores, predictions, folder = run.evaluation, run.scores, run.predictions, run.folder
-    confusion = run_page.confusion_matrix(predictions.predicted, predictions.labels, len(predictions.classes))
+    answers = predictions.predicted, predictions.labels, len(predictions.classes)
+    confusion = run_page.confusion_matrix(*answers)
+    shares = class_proportions(answers[1], answers[0], answers[2], run.groups)
     wrong = most_wrong(predictions.probabilities, predictions.predicted, predictions.labels, MOST_WRONG)
     unsure = least_sure(predictions.probabilities, LEAST_SURE)
     examples, notes = _examples(context, run, saved, [*wrong, *unsure])
@@ -110,7 +115,9 @@ def _page(context: Context, run: FinishedRun, saved: str | Path | Classifier) ->
         "mistakes": [examples[p] for p in wrong if p in examples],
         "mistakes_in_all": int((~predictions.right).sum()),
         "least_sure": [examples[p] for p in unsure if p in examples],
-        "class_rows": run_page.class_rows(scores),
+        "class_rows": run_page.class_rows(scores, shares),
+        "groups": group_lines(scores),
+        "subgroups": by_columns(columns_of_rows(run.evaluated), predictions.right, run.groups),
         "sweep": plots.learning_rates(sweep),
         "sweep_conclusion": conclusion,
         "recipe": run.recipe,
@@ -263,7 +270,7 @@ def _rung_name(event: Mapping[str, Any]) -> str:
 
 
 def _rung_words(event: Mapping[str, Any]) -> str:
-    right = Proportion(event["correct"], event["count"])
+    right = Proportion.from_json(event)
     counts = f"{right.correct:,} of {right.count:,}"
     words = f"{percent(right.value)} ({counts}, 95% interval {percent_interval(right.interval)})"
     if event["rung"] != "average":
@@ -278,7 +285,7 @@ def _rung_words(event: Mapping[str, Any]) -> str:
 def _sweep_points(study: Mapping[str, Any]) -> dict[str, list[SweepPoint]]:
     points: dict[str, list[SweepPoint]] = {}
     for one in study["points"]:
-        top1 = one["top1"] and Proportion(one["top1"]["correct"], one["top1"]["count"])
+        top1 = one["top1"] and Proportion.from_json(one["top1"])
         points.setdefault(one["recipe"], []).append(SweepPoint(one["value"], top1))
     return points
 

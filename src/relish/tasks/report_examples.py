@@ -166,8 +166,8 @@ def runs_beside(run: FinishedRun) -> tuple[list[dict[str, Any]], int]:
     here = run.folder.path.resolve()
     beside = sorted(other.parent for other in here.parent.glob("*/request.json") if other.parent != here)
     others = [found for path in beside if (found := _run_on(path, evaluated_on)) is not None]
-    others.sort(key=lambda other: -other.predictions.accuracy.value)
-    shown = sorted([run, *others[:MOST]], key=lambda one: -one.predictions.accuracy.value)
+    others.sort(key=lambda other: -other.accuracy.value)
+    shown = sorted([run, *others[:MOST]], key=lambda one: -one.accuracy.value)
     return ([_shown(one, run) for one in shown] if others else []), max(0, len(others) - MOST)
 
 
@@ -190,13 +190,14 @@ def _contents(dataset: Mapping[str, Any], split: str) -> list[tuple[str, str]]:
 def _shown(one: FinishedRun, own: FinishedRun) -> dict[str, Any]:
     names = [run.folder.path.resolve().name for run in (own, one)]
     weights, recipe = one.request.get("weights"), one.recipe
+    test = mcnemar(own.predictions.right, one.predictions.right, own.groups)
     source = one.request.get("source") or (Path(weights).name if weights else "embedded")
     return {
         "name": names[1],
         "recipe": recipe.get("name", ""),
         "source": source if recipe.get("start") != "random" else f"{source}, random weights",
-        "top1": one.predictions.accuracy,
-        "sentence": "" if one is own else mcnemar(own.predictions.right, one.predictions.right).sentence(*names),
+        "top1": one.accuracy,
+        "sentence": "" if one is own else test.sentence(*names),
     }
 
 

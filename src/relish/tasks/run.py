@@ -22,13 +22,13 @@ from relish.core.runtime import elapsed_before, give_memory_back, is_out_of_memo
 from relish.data.dataset import VALIDATION, Split
 from relish.data.loader import DecodedImages, OpenedImages
 from relish.data.transforms import Preprocessing
-from relish.evaluation.figures import Figures, figures
+from relish.evaluation.figures import Figures, split_figures
 from relish.evaluation.held_out import HeldOut, gap_of, read_held_out, unreached_aims
 from relish.evaluation.inference import Logits, split_logits
 from relish.evaluation.metrics import Proportion, score
 from relish.evaluation.prediction import softmax
 from relish.evaluation.source_rows import prove_rows
-from relish.reporting.text import calibration_line, decision_lines
+from relish.reporting.text import calibration_line, decision_lines, group_lines
 from relish.tasks.classifier import Classifier, accuracy_words
 from relish.tasks.prepare import Prepared
 from relish.tasks.save import describe_run, draw_run, save_run, write_results
@@ -180,11 +180,13 @@ def _evaluate(run: RunContext, prepared: Prepared) -> Classifier:
     model = Classifier.load(run.folder.path, network=own_network(prepared.source), device=run.device.type)
     final, name = prepared.final, prepared.final_name
     logits = split_logits(model.network, final, model.preprocessing, run, title="judging")
-    found = figures(logits, final.labels, model.classes, model.decision)
+    found = split_figures(logits, final, prepared.dataset, model.classes, model.decision)
     if run.is_main:
         run.tell(event="judged", split=name, correct=found.top1.correct, count=found.top1.count)
         write_results(prepared, run.folder, found, logits)
         run.progress.say(f"{name} accuracy {found.sentence()}, computed from the saved model")
+        for line in group_lines(found):
+            run.progress.say(line)
         _say_gap(run, prepared, found.likeliest)
         _say_figures(run, prepared, found)
     run.accelerator.wait_for_everyone()  # so that no process looks for results that are being written
@@ -243,7 +245,7 @@ def _say_figures(run: RunContext, prepared: Prepared, found: Figures) -> None:
     fresh = run.folder.read_evaluation()["without_duplicates"]
     if fresh and fresh["left_out"]:
         pictures = "1 picture that has" if fresh["left_out"] == 1 else f"{fresh['left_out']} pictures that have"
-        right = Proportion(fresh["correct"], fresh["count"]).sentence()
+        right = Proportion.from_json(fresh).sentence()
         run.progress.say(f"without {pictures} a copy among those learned from: accuracy {right}")
     _say_uneven(run, prepared, found)
     if found.decision.fitted_on:

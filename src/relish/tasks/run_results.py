@@ -27,6 +27,7 @@ from relish.data.dataset import TRAIN, VALIDATION, Split, class_name
 from relish.data.depth import ValueRange
 from relish.data.image import open_image
 from relish.evaluation.explain import most_wrong
+from relish.evaluation.grouped import Ints, group_numbers, proportion
 from relish.evaluation.metrics import Proportion, Scores
 from relish.evaluation.prediction import Decision, softmax
 from relish.reporting.page import embed, render
@@ -55,11 +56,6 @@ class RunPredictions:
     def right(self) -> npt.NDArray[np.bool_]:
         """(N,) bool."""
         return np.equal(self.predicted, self.labels)
-
-    @property
-    def accuracy(self) -> Proportion:
-        """How many are right."""
-        return Proportion(int(self.right.sum()), len(self.labels))
 
 
 def read_run_predictions(folder: RunFolder, evaluation: dict[str, Any]) -> RunPredictions:
@@ -153,6 +149,16 @@ class FinishedRun:
     def evaluated(self) -> Sequence[Row]:
         """The images that it was evaluated on, in the order of the predictions."""
         return self.images.rows[self.evaluation["split"]]
+
+    @property
+    def groups(self) -> Ints | None:
+        """(N,) int64: the known group of each of them; None where there is none."""
+        return group_numbers([row.get("group") for row in self.evaluated])
+
+    @property
+    def accuracy(self) -> Proportion:
+        """How many of them are right."""
+        return proportion(self.predictions.right, self.groups)
 
     @property
     def trained(self) -> Sequence[Row]:

@@ -22,6 +22,7 @@ from relish.core.runtime import keep_freed_memory
 from relish.data.dataset import TEST, VALIDATION, Split
 from relish.data.depth import AskedRange, range_option
 from relish.data.sources import DataSource, ReadingOptions, data_name
+from relish.evaluation.grouped import Ints, group_numbers, proportion
 from relish.evaluation.inference import split_logits
 from relish.evaluation.metrics import Proportion, SweepPoint, predicted_class
 from relish.evaluation.significance import mcnemar
@@ -152,13 +153,14 @@ def sweep(
     test = looked.dataset.splits.get(TEST)
     bests = {name: best for name, found in outcomes.items() if (best := best_of(found)) is not None}
     right = {} if test is None else {name: _right(context, best, test) for name, best in bests.items()}
+    groups = group_numbers([looked.dataset.groups.get(path) for path in test.paths] if test else None)
     stem = f"{looked.dataset.name}-sweep"
     identity = fingerprint([[str(o.folder.path) for o in found] for found in outcomes.values()])
     result = Sweep(
         field=field,
         outcomes=outcomes,
-        tests={name: Proportion(int(r.sum()), len(r)) for name, r in right.items()},
-        conclusion=_conclusion(field, bests, right),
+        tests={name: proportion(r, groups) for name, r in right.items()},
+        conclusion=_conclusion(field, bests, right, groups),
         folder=study_folder(Path(runs), stem, identity),
     )
     if not context.is_main:
@@ -208,7 +210,8 @@ def _accuracy_cells(outcome: Outcome) -> list[str]:
         return ["diverged", ""]
     top1 = outcome.scores.top1
     low, high = top1.interval
-    return [f"{top1.value:.4f}", f"{low:.3f}–{high:.3f}"]
+    value = f"{top1.correct} of {top1.count}" if top1.few else f"{top1.value:.4f}"
+    return [value, f"{low:.3f}–{high:.3f}"]
 
 
 def _right(context: Context, best: Outcome, test: Split) -> npt.NDArray[np.bool_]:
@@ -219,7 +222,9 @@ def _right(context: Context, best: Outcome, test: Split) -> npt.NDArray[np.bool_
     return right
 
 
-def _conclusion(field: str, bests: Mapping[str, Outcome], right: Mapping[str, npt.NDArray[np.bool_]]) -> str:
+def _conclusion(
+    field: str, bests: Mapping[str, Outcome], right: Mapping[str, npt.NDArray[np.bool_]], groups: Ints | None
+) -> str:
     """One sentence: do the recipes still differ, each at its best?"""
     at = {name: f"{name} at {field} {getattr(best.recipe, field):g}" for name, best in bests.items()}
     if len(bests) < 2:
@@ -227,7 +232,7 @@ def _conclusion(field: str, bests: Mapping[str, Outcome], right: Mapping[str, np
     if not right:
         return "These pictures have no test split, so the best of each recipe were not tested against each other."
     (first, mine), (second, theirs), *_ = right.items()
-    found = mcnemar(mine, theirs)
+    found = mcnemar(mine, theirs, groups)
     verdict = "they still differ" if found.differs else "they no longer differ beyond chance"
     return f"Each at its best, {verdict}: {found.sentence(at[first], at[second])}"
 
