@@ -70,7 +70,7 @@ ValSplit = Annotated[
     float | None,
     Option(
         help="Share of the training pictures to hold back for scoring.",
-        show_default="0.2 where nothing else can be scored",
+        show_default="0.2 where nothing else can be scored, but for 150 pictures or fewer with auto or probe",
     ),
 ]
 Threshold = Annotated[

@@ -19,6 +19,13 @@ from relish.core.errors import DataError, closest, nearest
 
 TRAIN, VALIDATION, TEST, WHOLE = "train", "validation", "test", "all"
 """The names splits go by, whatever their folders are called; `all` is the only split of a dataset that has none."""
+CROSS_VALIDATION = "cross-validation"
+"""What stands in place of a split's name where every training image was evaluated, by a model that did not see it."""
+
+
+def split_of(evaluated: str) -> str:
+    """The split whose images were evaluated: of cross-validation, those that were trained on."""
+    return TRAIN if evaluated == CROSS_VALIDATION else evaluated
 
 
 @dataclass(frozen=True, eq=False)

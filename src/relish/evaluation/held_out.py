@@ -43,6 +43,11 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def accuracy(self) -> Proportion:
+        """Of the likeliest classes."""
+        return Proportion(int((self.logits.argmax(1) == self.labels).sum()), len(self))
+
     def save(self, path: Path) -> None:
         """Write it, atomically.
 

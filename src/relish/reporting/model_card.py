@@ -18,7 +18,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from pydantic import TypeAdapter
 
 from relish.core.run_folder import RunFolder, read_mapping
-from relish.data.dataset import SEVERITIES, Finding
+from relish.data.dataset import CROSS_VALIDATION, SEVERITIES, Finding
 from relish.data.transforms import Preprocessing
 from relish.evaluation.held_out import Gap, gap_of
 from relish.evaluation.metrics import Proportion, Scores
@@ -154,6 +154,9 @@ def _figures(evaluation: Mapping[str, Any]) -> list[str]:
     top1, scores = Proportion.from_json(evaluation["top1"]), Scores.from_json(evaluation)
     least = f", accuracy {top1.sentence()}" if top1.few else ""
     head = f"On the {top1.count:,} {evaluation['split']} pictures, computed from the saved model{least}:"
+    if evaluation["split"] == CROSS_VALIDATION:
+        words = "In nested cross-validation, each picture by a model that neither learned from it nor was chosen by it"
+        head = f"{words}{least}:"
     return [
         head,
         *(f"{line}." for line in group_lines(scores)),
@@ -243,7 +246,12 @@ def _limits(folder: RunFolder, evaluation: Mapping[str, Any]) -> list[str]:
         f"- With {top1.count:,} pictures to judge by, chance alone leaves the accuracy anywhere from {low:.3f} to "
         f"{high:.3f}.",
     ]
-    if (evaluation.get("decision") or {}).get("threshold") is None:
+    if split == CROSS_VALIDATION:
+        lines.append(
+            "- There was neither a test nor a validation split, and it learned from every picture: the figures are "
+            "those of models that learned from most of them."
+        )
+    elif (evaluation.get("decision") or {}).get("threshold") is None:
         # Held-out accuracy counts the likelier class: with a threshold the two are not of the same predictions.
         lines += _gap(gap_of(folder, top1, [row["count"] for row in evaluation["per_class"]]), split)
     if split == "validation":

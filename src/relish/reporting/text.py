@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relish.core.errors import one_line, visible
+from relish.data.dataset import CROSS_VALIDATION
 from relish.evaluation.figures import Figures
 from relish.evaluation.held_out import HeldOut
 from relish.evaluation.metrics import Proportion, Scores
@@ -105,6 +106,7 @@ def decision_lines(figures: Figures, held: HeldOut | None, split: str) -> list[s
         split: name of the images that were evaluated.
     """
     decision, lines = figures.decision, []
+    held = None if split == CROSS_VALIDATION else held  # these are the images that were evaluated
     held_out = None if held is None else softmax(held.logits, decision.temperature)
     if decision.positive is not None and decision.threshold is not None:
         k = figures.classes.index(decision.positive)
@@ -131,7 +133,8 @@ def change_text(before: Figures, after: Figures, held: HeldOut, split: str) -> s
     """
     now = [calibration_line(after), *_accuracy_and_decision(after, held, split)]
     if before.decision == after.decision:
-        return "\n".join([*now, "", f"what answering fewer {split} pictures comes to:", _coverage_table(after)])
+        which = "held-out" if split == CROSS_VALIDATION else split
+        return "\n".join([*now, "", f"what answering fewer {which} pictures comes to:", _coverage_table(after)])
     then = [f"  {line}" for line in _accuracy_and_decision(before, held, split)]
     return "\n".join(["before", *then, "now", *(f"  {line}" for line in now)])
 

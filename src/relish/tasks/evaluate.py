@@ -12,6 +12,7 @@ from relish.core.io import write_json
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for
+from relish.data.dataset import split_of
 from relish.data.image import open_image
 from relish.data.sources import DataSource, Reading, ReadingOptions
 from relish.evaluation.figures import Figures, figures, split_figures
@@ -115,7 +116,7 @@ def decide(
     chosen = _chosen(folder, standing, held, classes, threshold, unsure)
     with np.load(folder.predictions, allow_pickle=False) as kept:
         labels, logits = kept["labels"], kept["logits"]
-    groups = [row.get("group") for row in folder.read_dataset()["splits"][evaluation["split"]]]
+    groups = [row.get("group") for row in folder.read_dataset()["splits"][split_of(evaluation["split"])]]
     before, after = (figures(logits, labels, classes, decision, groups) for decision in (standing, chosen))
     if chosen != standing:
         with folder.locked():

@@ -16,6 +16,7 @@ from relish.core.context import Context
 from relish.core.errors import Diverged, RecipeError, RunError, Stopped
 from relish.core.run_folder import RunFolder, read_mapping
 from relish.core.runtime import give_memory_back
+from relish.data.dataset import split_of
 from relish.data.survey import Survey
 from relish.evaluation.grouped import Ints, group_numbers
 from relish.evaluation.metrics import Scores
@@ -43,7 +44,7 @@ class Outcome:
     @property
     def groups(self) -> Ints | None:
         """(N,) int64: the known group of each image of the final split; None where there is none."""
-        rows = self.folder.read_dataset()["splits"][self.folder.read_evaluation()["split"]]
+        rows = self.folder.read_dataset()["splits"][split_of(self.folder.read_evaluation()["split"])]
         return group_numbers([row.get("group") for row in rows])
 
 

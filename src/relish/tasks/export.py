@@ -26,7 +26,7 @@ except ImportError as error:
 from relish.core.io import atomic_path, check_target, sha256_of_file
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.data.dataset import TRAIN, Split
+from relish.data.dataset import TRAIN, Split, split_of
 from relish.data.image import open_image
 from relish.data.transforms import evaluation_transform, normalise, stacked
 from relish.exporting import build, parity
@@ -109,7 +109,7 @@ def _verification_images(
             f"{run}: a model's file does not say which pictures to prove an export on.", hint="Add --data DATA."
         )
     else:
-        part = str(RunFolder.open(run).read_evaluation()["split"])
+        part = split_of(str(RunFolder.open(run).read_evaluation()["split"]))
         split = _split_of_run(RunFolder.open(run), part, model.classes)
     chosen = split if limit is None else split.take(evenly_spaced(len(split), limit))
     # Paths below the folder they share: where that lies on this machine is kept out of the file.

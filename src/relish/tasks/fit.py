@@ -78,7 +78,8 @@ def fit(
         settings: recipe fields to change, such as `{"epochs": 3}`.
         mapping: class name to source class, for a head that begins with source rows.
         seed: of every random draw; None is 0.
-        val_split: share of the training pictures to hold back, between 0 and 1.
+        val_split: share of the training pictures to hold back, between 0 and 1; None holds back a fifth where there is
+            nothing else to score on, and nothing of so few pictures that nested cross-validation says more.
         budget: seconds that recipe `auto` may take, 60 or more, from the first picture it computes on to the end.
         target_accuracy: on held-out pictures, above 0 to 1; recipe `auto` ends at the first rung that reaches it.
         threshold: with two classes, what a threshold is chosen for on held-out pictures: `precision=0.99`,

@@ -8,8 +8,8 @@ instead of training it again.
 """
 
 import math
-from collections.abc import Mapping
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +21,19 @@ from relish.core.context import Context
 from relish.core.errors import DataError, RecipeError
 from relish.core.io import fingerprint
 from relish.core.progress import Progress
-from relish.core.runtime import derive_seed, raise_if_no_memory
-from relish.data.dataset import TEST, TRAIN, VALIDATION, WHOLE, Dataset, Split, plural
+from relish.core.runtime import derive_seed
+from relish.data.dataset import (
+    CROSS_VALIDATION,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    WHOLE,
+    Dataset,
+    Split,
+    check_trainable,
+    plural,
+    split_of,
+)
 from relish.data.depth import ValueRange, range_to_take
 from relish.data.groups import refuse_large_groups
 from relish.data.sources import Reading, find_dataset
@@ -31,7 +42,7 @@ from relish.data.survey import Survey, survey
 from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone
 from relish.evaluation.thresholds import Aim, parse_aim, parse_unsure, positive_class
-from relish.models.freeze import freeze, smallest_batch
+from relish.models.freeze import freeze
 from relish.models.own_module import kept_target
 from relish.models.source import SourceModel, load_source
 from relish.models.summary import describe
@@ -40,8 +51,9 @@ from relish.reporting.check_page import findings_line
 from relish.tasks.user_code import NOTHING, UserCode
 from relish.training.budget import HELD_SHARE
 from relish.training.checkpoint import checked_tracker
+from relish.training.measure import check_network
 from relish.training.optim import learning_rates
-from relish.training.probe_stage import FOLDS
+from relish.training.probe_stage import FOLDS, nested_for
 from relish.training.recipe import Recipe
 
 SMALLEST_BUDGET = 60
@@ -155,14 +167,21 @@ class Prepared:
         return VALIDATION if VALIDATION in self.dataset.splits else TEST
 
     @property
+    def nested(self) -> bool:
+        """Whether there are training images alone, so that the last number is that of nested cross-validation."""
+        return not self.dataset.splits.keys() & {VALIDATION, TEST}
+
+    @property
     def final_name(self) -> str:
         """What the run's last number is computed on: the test split where there is one, unless told otherwise."""
+        if self.nested:
+            return CROSS_VALIDATION
         return self.request.judge or (TEST if TEST in self.dataset.splits else VALIDATION)
 
     @property
     def final(self) -> Split:
-        """The split of that name."""
-        return self.dataset.splits[self.final_name]
+        """The images of that name."""
+        return self.dataset.splits[split_of(self.final_name)]
 
 
 def prepare(context: Context, request: Request, recipe: Recipe, code: UserCode = NOTHING) -> Prepared:
@@ -176,11 +195,11 @@ def prepare(context: Context, request: Request, recipe: Recipe, code: UserCode =
     """
     # The first process downloads, extracts and looks over; the others find it done.
     with context.accelerator.main_process_first():
-        return prepare_run(request, recipe, prepare_data(request, context.progress), context.progress, code)
+        return prepare_run(request, recipe, prepare_data(request, [recipe], context.progress), context.progress, code)
 
 
-def prepare_data(request: Request, progress: Progress) -> Survey:
-    """The pictures of a request, looked over, with something to score on.
+def prepare_data(request: Request, recipes: Sequence[Recipe], progress: Progress) -> Survey:
+    """The pictures of a request, looked over, with something to score on, unless each recipe does without.
 
     Raises:
         DataError: the layout is not understood, a picture is unreadable under `strict`, a class is too small to split.
@@ -200,8 +219,22 @@ def prepare_data(request: Request, progress: Progress) -> Survey:
         raise DataError(f"{request.data}: there is a split to score on but none to learn from.")
     if request.val_split is None and not alone:
         return looked
+    if request.val_split is None and _all_learned_from(looked, recipes):
+        check_trainable(looked.dataset)
+        (every,) = looked.dataset.splits.values()
+        return replace(looked, dataset=looked.dataset.with_splits({TRAIN: every}))
     split = with_validation(looked.dataset, request.val_split or VAL_SPLIT, request.seed, looked.units)
     return replace(looked, dataset=split)
+
+
+def _all_learned_from(looked: Survey, recipes: Sequence[Recipe]) -> bool:
+    """Whether none of so few images is held back: each class has one to learn from, one to choose by, one to judge."""
+    splits = list(looked.dataset.splits.values())
+    if len(splits) != 1 or not all(nested_for(recipe, len(splits[0])) for recipe in recipes):
+        return False
+    images = zip(splits[0].labels.tolist(), splits[0].paths, strict=True)
+    different = {(label, looked.units[path]) for label, path in images}
+    return min(Counter(label for label, _ in different).values(), default=0) >= 3
 
 
 def prepare_run(
@@ -233,7 +266,7 @@ def prepare_run(
     freeze(target, recipe.freeze)
     size = recipe.image_size or source.data_config.input_size[1]
     how = book_preprocessing(size, source.data_config.mean, source.data_config.std, looked.value_range)
-    _check_network(target, recipe, size, len(looked.dataset.splits[TRAIN]))
+    check_network(target, recipe, size, len(looked.dataset.splits[TRAIN]))
     if recipe.method != "train":
         Backbone.of(target)(
             torch.zeros(1, 3, size, size, dtype=torch.uint8), how
@@ -277,6 +310,11 @@ def introduce(prepared: Prepared, progress: Progress) -> None:
     rates = {} if solved else learning_rates(prepared.recipe)
     for line in describe(prepared.target, rates, start="solved for on the backbone's features" if probed else ""):
         progress.say(line)
+    if prepared.nested:
+        progress.say(
+            "few     every picture is learned from; how good the model is comes from nested cross-validation "
+            "(--val-split 0.2 sets some aside instead)"
+        )
     how = prepared.preprocessing
     progress.say(
         f"input   {how.image_size} px; mean {_numbers(how.mean)}, std {_numbers(how.std)} ({_winner(prepared)})"
@@ -329,63 +367,6 @@ def _check_code(request: Request, recipe: Recipe, code: UserCode) -> None:
             f"balance={recipe.balance} changes the cross-entropy, and loss= replaces it.",
             hint="Take balance=sampling, or weigh the classes in the loss.",
         )
-
-
-def _check_network(target: TargetModel, recipe: Recipe, size: int, images: int) -> None:
-    """Whether the network takes images of this size, and batches as small as it will meet: now, not in a run folder."""
-    name = target.source.name
-    try:
-        smallest = _smallest_batch(target, recipe, size)
-    except RecipeError:
-        raise
-    except Exception as error:  # a network of the user's own may raise anything
-        raise_if_no_memory(error, f"for pictures of {size} pixels", "Free some, or take a smaller --image-size.")
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RecipeError(
-            f"{name} does not take pictures of {size} × {size} pixels ({reason}).",
-            hint=_other_size(target, recipe, size),
-        ) from error
-    if min(recipe.batch_size, images) < smallest:
-        raise RecipeError(
-            f"{name} normalises over a batch: of pictures of {size} × {size} pixels it needs {smallest} in each.",
-            hint=f"Add --batch-size {smallest}, or more." if images >= smallest else "Learn from more pictures.",
-        )
-
-
-def _smallest_batch(target: TargetModel, recipe: Recipe, size: int) -> int:
-    """How many images of this size a batch needs at least; 1 where no step is taken.
-
-    Raises:
-        RecipeError: the network gives something else than logits.
-        Exception: whatever the network raises at images of this size.
-    """
-    with torch.inference_mode():
-        logits = target.network.eval()(torch.zeros(1, 3, size, size))
-    shape = tuple(getattr(logits, "shape", ()))
-    if shape != (1, len(target.classes)):
-        raise RecipeError(
-            f"{target.source.name} gives {shape or type(logits).__name__}, not one logit for each of "
-            f"{len(target.classes)} classes.",
-            hint=f"Name its output layer with head=…; {', '.join(target.head_names)} was exchanged.",
-        )
-    if recipe.method == "probe" or recipe.epochs == 0:
-        return 1
-    return smallest_batch(target, size, still_norms=recipe.batch_norm == "still")
-
-
-SIZE_STEP, LARGEST_TRIED = 32, 512
-"""Pixels between the image sizes that are tried in place of one that a network does not take, and the largest."""
-
-
-def _other_size(target: TargetModel, recipe: Recipe, asked: int) -> str:
-    """Advice: the size nearest to what was asked for that the network takes, in training too."""
-    own = target.source.data_config.input_size[1]
-    sizes = {own, *range(SIZE_STEP, LARGEST_TRIED + 1, SIZE_STEP)} - {asked}
-    for size in sorted(sizes, key=lambda size: (abs(size - asked), size != own)):
-        with suppress(Exception):
-            _smallest_batch(target, recipe, size)
-            return f"Try --image-size {size}: it takes that."
-    return "Choose another --source: it took none of the sizes that were tried."
 
 
 def _identity(request: Request, recipe: Recipe, looked: Survey, source: SourceModel) -> str:

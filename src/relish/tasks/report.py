@@ -84,6 +84,8 @@ def _page(context: Context, run: FinishedRun, saved: str | Path | Classifier) ->
     wrong = most_wrong(predictions.probabilities, predictions.predicted, predictions.labels, MOST_WRONG)
     unsure = least_sure(predictions.probabilities, LEAST_SURE)
     examples, notes = _examples(context, run, saved, [*wrong, *unsure])
+    if run.nested and examples:
+        notes.append("Heat maps are the saved model's, which learned from these pictures; the answers are not its own.")
     other_runs, other_runs_omitted = runs_beside(run)
     curves, scored_on = training_curves(folder)
     sweep, conclusion = sweep_of(folder)
@@ -96,7 +98,8 @@ def _page(context: Context, run: FinishedRun, saved: str | Path | Classifier) ->
     page = {
         "title": folder.path.resolve().name,
         "facts": _facts(run),
-        "split": evaluation["split"],
+        "split": "held-out" if run.nested else evaluation["split"],
+        "nested": evaluation.get("nested"),
         "top1": scores.top1,
         "majority_share": max(one.count for one in scores.per_class) / scores.top1.count,
         "decision": run_page.decision_sentences(evaluation),
@@ -161,7 +164,7 @@ def _commands(run: FinishedRun) -> list[tuple[str, str]]:
     commands = [("Make it again, from the same pictures and versions", made)]
     if "source" in given_in_python(request.get("python", {})):
         return [*commands, ("Use it", f'relish.load("{run.folder.path}", network=…)')]
-    if not request.get("judge"):
+    if not request.get("judge") and not run.nested:  # it has learned from all of them
         commands.append(("Judge it again", f"relish evaluate {here} {shlex.quote(str(request['data']))}"))
     commands.append(("Use it", f"relish predict {here} PICTURE…"))
     return commands

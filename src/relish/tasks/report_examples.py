@@ -18,7 +18,7 @@ from relish.core.context import Context
 from relish.core.errors import ImageError, ModelError, RecipeError, RelishError, TooLittleMemory
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import is_out_of_memory
-from relish.data.dataset import class_name
+from relish.data.dataset import class_name, split_of
 from relish.data.loader import View
 from relish.data.split import evenly_spaced
 from relish.data.transforms import evaluation_transform, stacked
@@ -121,11 +121,13 @@ class Examples:
             self.notes.append(
                 f"Nearest training pictures were looked for among {len(some):,} of {len(trained):,}, evenly spaced."
             )
-        near = [
-            [(some[k], f"{some[k]['class']}, {alike:.0%} alike") for k, alike in zip(*pair, strict=True)]
-            for pair in zip(found, similarity, strict=True)
-        ]
-        return {p: thumbnails(images, rows) for p, rows in zip(positions, near, strict=True)}
+        near = {}
+        for p, row, places, alikes in zip(positions, asked, found, similarity, strict=True):
+            others = [
+                (some[k], f"{some[k]['class']}, {alike:.0%} alike") for k, alike in zip(places, alikes, strict=True)
+            ]
+            near[p] = [pair for pair in others if pair[0]["path"] != row["path"]][:NEIGHBOURS]  # not the image itself
+        return {p: thumbnails(images, rows) for p, rows in near.items()}
 
     def _nearest(self, trained: Sequence[Row], asked: Sequence[Row]) -> Nearest:
         model, images = self.model, self.run.images
@@ -137,7 +139,7 @@ class Examples:
             return features_of(backbone, split, [view], sha256, self.context, title=title)[0]
 
         kept = features(trained, "features of training pictures")
-        return nearest(kept, features(asked, "features of pictures shown"), NEIGHBOURS)
+        return nearest(kept, features(asked, "features of pictures shown"), NEIGHBOURS + self.run.nested)
 
 
 def thumbnails(images: RunImages, rows: Iterable[tuple[Row, str]]) -> list[Thumbnail]:
@@ -184,7 +186,7 @@ def _run_on(path: Path, evaluated_on: list[tuple[str, str]]) -> FinishedRun | No
 
 def _contents(dataset: Mapping[str, Any], split: str) -> list[tuple[str, str]]:
     """(SHA-256, class) of each image of a split, in its order."""
-    return [(row["sha256"], class_name(row["class"])) for row in dataset["splits"][split]]
+    return [(row["sha256"], class_name(row["class"])) for row in dataset["splits"][split_of(split)]]
 
 
 def _shown(one: FinishedRun, own: FinishedRun) -> dict[str, Any]:

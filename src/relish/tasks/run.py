@@ -86,7 +86,7 @@ def train_and_evaluate(context: Context, prepared: Prepared, folder: RunFolder) 
             budget = Budget(
                 seconds=prepared.request.budget or math.inf,
                 began=time.monotonic() - elapsed_before(folder.stopwatch),
-                evaluated=len(prepared.final),
+                evaluated=0 if prepared.nested else len(prepared.final),
             )
             with keep_elapsed(folder.stopwatch, budget.began) if run.is_main else nullcontext():
                 name = climb(run, setup, budget, save, prepared.request.target_accuracy)
@@ -132,20 +132,22 @@ def _opened(context: Context, prepared: Prepared, folder: RunFolder) -> Iterator
 def _setup(run: RunContext, prepared: Prepared) -> TrainingSetup:
     """What is trained on what: the ladder trains on the validation split too, and chooses by it."""
     splits, survey, loss = prepared.dataset.splits, prepared.survey, prepared.code.loss
+    nothing = Split((), np.zeros(0, dtype=np.int64))
     setup = TrainingSetup(
         target=prepared.target,
         recipe=prepared.recipe,
         preprocessing=prepared.preprocessing,
         train=prepared.train,
-        validation=splits[prepared.score_name],
+        validation=nothing if prepared.nested else splits[prepared.score_name],
         validation_name=prepared.score_name,
+        nested=prepared.nested,
         transform=prepared.code.transform,
         loss=copy.deepcopy(loss).to(run.device) if isinstance(loss, nn.Module) else loss,
         opened=OpenedImages(),
     )
     if prepared.recipe.method == "train":
         return replace(setup, decoded=DecodedImages(setup.validation.paths, prepared.preprocessing, run.folder.path))
-    train, validation = setup.train, Split((), np.zeros(0, dtype=np.int64))
+    train, validation = setup.train, nothing
     if prepared.final_name != VALIDATION and VALIDATION in splits:
         validation = splits[VALIDATION]
         train = train + validation
@@ -174,17 +176,27 @@ def _held_out(run: RunContext, prepared: Prepared, setup: TrainingSetup, logits:
 
 
 def _evaluate(run: RunContext, prepared: Prepared) -> Classifier:
-    """The saved model, loaded, evaluated on the final split; its figures written and said."""
+    """The saved model, loaded, evaluated on the final split; its figures written and said.
+
+    Where it learned from every image, the figures are of what was said of each by a model that had not.
+    """
     run.accelerator.wait_for_everyone()
     give_memory_back()
     model = Classifier.load(run.folder.path, network=own_network(prepared.source), device=run.device.type)
     final, name = prepared.final, prepared.final_name
-    logits = split_logits(model.network, final, model.preprocessing, run, title="judging")
+    if prepared.nested:
+        logits = read_held_out(run.folder.held_out).logits
+    else:
+        logits = split_logits(model.network, final, model.preprocessing, run, title="judging")
     found = split_figures(logits, final, prepared.dataset, model.classes, model.decision)
     if run.is_main:
         run.tell(event="judged", split=name, correct=found.top1.correct, count=found.top1.count)
         write_results(prepared, run.folder, found, logits)
-        run.progress.say(f"{name} accuracy {found.sentence()}, computed from the saved model")
+        if prepared.nested:
+            words = "in nested cross-validation: every picture was learned from"
+            run.progress.say(f"accuracy {found.sentence()} {words}")
+        else:
+            run.progress.say(f"{name} accuracy {found.sentence()}, computed from the saved model")
         for line in group_lines(found):
             run.progress.say(line)
         _say_gap(run, prepared, found.likeliest)
@@ -222,6 +234,8 @@ def _say_before(run: RunContext, prepared: Prepared, setup: TrainingSetup) -> No
 
 
 def _say_gap(run: RunContext, prepared: Prepared, evaluated: Proportion) -> None:
+    if prepared.nested:
+        return  # there is no other figure
     split = prepared.final_name
     counts = prepared.final.counts(len(prepared.dataset.classes))
     gap = gap_of(run.folder, evaluated, counts.tolist())
@@ -257,7 +271,8 @@ def _say_figures(run: RunContext, prepared: Prepared, found: Figures) -> None:
 def _say_uneven(run: RunContext, prepared: Prepared, found: Figures) -> None:
     if found.uneven:
         sentence = found.balanced_accuracy.sentence()
-        run.progress.say(f"balanced accuracy {sentence}: the {prepared.final_name} classes are uneven")
+        which = "" if prepared.nested else f"{prepared.final_name} "
+        run.progress.say(f"balanced accuracy {sentence}: the {which}classes are uneven")
     counts = prepared.train.counts(len(found.classes))
     times = counts.max() / counts[counts > 0].min()
     if times > MUCH_MORE and prepared.recipe.balance == "none":
@@ -274,7 +289,8 @@ def _say_decision(run: RunContext, prepared: Prepared, found: Figures) -> None:
         run.progress.warn(words)
     for line in decision_lines(found, held, split):
         run.progress.say(line)
-    if split == VALIDATION and prepared.recipe.method == "train":
+    chosen = found.decision.threshold is not None or found.decision.unsure_below is not None
+    if (split == VALIDATION and prepared.recipe.method == "train") or (prepared.nested and chosen):
         run.progress.say("these were chosen on the pictures they are judged on here: expect a little less in use")
 
 

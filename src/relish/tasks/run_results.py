@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 from relish.core.errors import ImageError, RelishError, RunError
 from relish.core.io import sha256_of_file
 from relish.core.run_folder import RunFolder
-from relish.data.dataset import TRAIN, VALIDATION, Split, class_name
+from relish.data.dataset import CROSS_VALIDATION, TRAIN, VALIDATION, Split, class_name, split_of
 from relish.data.depth import ValueRange
 from relish.data.image import open_image
 from relish.evaluation.explain import most_wrong
@@ -148,7 +148,12 @@ class FinishedRun:
     @property
     def evaluated(self) -> Sequence[Row]:
         """The images that it was evaluated on, in the order of the predictions."""
-        return self.images.rows[self.evaluation["split"]]
+        return self.images.rows[split_of(self.evaluation["split"])]
+
+    @property
+    def nested(self) -> bool:
+        """Whether it was evaluated in cross-validation, on the images it was trained on."""
+        return bool(self.evaluation["split"] == CROSS_VALIDATION)
 
     @property
     def groups(self) -> Ints | None:

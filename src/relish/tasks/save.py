@@ -23,7 +23,7 @@ from relish.core.io import atomic_path, sha256_of_file, write_json, write_text
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import elapsed_before, processor_name
-from relish.data.dataset import TEST, TRAIN, VALIDATION, Finding
+from relish.data.dataset import CROSS_VALIDATION, TEST, TRAIN, VALIDATION, Finding
 from relish.data.transforms import Preprocessing
 from relish.evaluation.figures import Figures, without_duplicates
 from relish.evaluation.held_out import HeldOut, choose_decision
@@ -34,6 +34,7 @@ from relish.reporting import plots
 from relish.reporting.model_card import UNKNOWN, model_card
 from relish.reporting.svg import write_svg
 from relish.tasks.prepare import Prepared
+from relish.training.budget import OUTER_FOLDS
 
 
 def save_run(prepared: Prepared, folder: RunFolder, preprocessing: Preprocessing, held: HeldOut | None) -> None:
@@ -77,6 +78,7 @@ def write_results(prepared: Prepared, folder: RunFolder, found: Figures, logits:
         seconds, speed = elapsed_before(folder.stopwatch), None
     evaluation = {
         **judged(folder, prepared.final_name, found),
+        **({"nested": {"folds": OUTER_FOLDS}} if prepared.nested else {}),
         "training_seconds": seconds,
         "pictures_per_second": speed,
     }
@@ -95,7 +97,12 @@ def judged(folder: RunFolder, split: str, found: Figures) -> dict[str, Any]:
 
 
 def _without_duplicates(folder: RunFolder, split: str, found: Figures) -> dict[str, Any] | None:
-    """The accuracy without copies; None where nobody looked for any and no two files are equal."""
+    """The accuracy without copies; None where nobody looked for any and no two files are equal.
+
+    In cross-validation copies are held out together.
+    """
+    if split == CROSS_VALIDATION:
+        return None
     rows, check = folder.read_dataset()["splits"], folder.read_check()
     learned = list(rows[TRAIN])
     if split == TEST and folder.read_recipe()["method"] != "train":

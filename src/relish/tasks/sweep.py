@@ -139,7 +139,7 @@ def sweep(
         val_split=val_split, judge=VALIDATION, value_range=range_option(value_range), **reading,
     )  # fmt: skip
     with context.accelerator.main_process_first():
-        looked = prepare_data(request, context.progress)
+        looked = prepare_data(request, chosen, context.progress)
     for warning in looked.dataset.warnings:
         context.progress.warn(warning)
     if looked.depth:

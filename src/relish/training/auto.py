@@ -34,7 +34,6 @@ from relish.training.budget import (
 )
 from relish.training.checkpoint import state_of
 from relish.training.finetune import HELD_OUT, FineTuned, decoded_for, fine_tune, join, set_head
-from relish.training.linear_probe import CrossValidated
 from relish.training.measure import run_precision
 from relish.training.probe_stage import held_out_masks, probe_figures, probe_stage
 from relish.training.train import TrainingSetup
@@ -63,17 +62,22 @@ def climb(
     """
     network = setup.target.network
     lower = planned_probe(run, setup, budget)
-    setup, found = probe_stage(run, setup, lower)
+    setup, found, held_out = probe_stage(run, setup, lower)
     origin = state_of(network)
     set_head(setup.target, found.fit())
     run.progress.say(
-        f"rung    probe: {found.accuracy.sentence()} in cross-validation; strength {found.strength:.2g}, "
-        f"pictures {setup.preprocessing.framing_words}"
+        f"rung    probe: {held_out.accuracy.sentence()} in {'nested ' * setup.nested}cross-validation; "
+        f"strength {found.strength:.2g}, pictures {setup.preprocessing.framing_words}"
     )
     if not _kept_before(run):  # a run that is resumed may have a better one by now
-        keep(setup.preprocessing, _probe_held_out(setup, found))
-    _record_rung(run, budget, "probe", **probe_figures(setup, found))
-    if setup.recipe.method == "probe" or _reached(run, found.accuracy, target_accuracy) or setup.recipe.epochs == 0:
+        keep(setup.preprocessing, held_out)
+    _record_rung(run, budget, "probe", **probe_figures(setup, found, held_out))
+    if setup.recipe.method == "probe" or setup.recipe.epochs == 0:
+        return None
+    if _reached(run, held_out.accuracy, target_accuracy):
+        return None
+    if setup.nested:
+        run.progress.say("won     probe: with so few pictures fine-tuning is not tried (--val-split 0.2 tries it)")
         return None
 
     probe = state_of(network)
@@ -173,11 +177,6 @@ def _without(setup: TrainingSetup, out: Mask | None, epochs: int, rate: float, d
         setup, recipe=recipe, train=setup.train.take(np.flatnonzero(~out)), deadline=deadline,
         validation=setup.train.take(np.flatnonzero(out)), validation_name=HELD_OUT,
     )  # fmt: skip
-
-
-def _probe_held_out(setup: TrainingSetup, found: CrossValidated) -> HeldOut:
-    out = setup.train.take(np.flatnonzero(found.held))
-    return HeldOut(out.labels, found.logits, tuple(setup.sha256[path] for path in out.paths))
 
 
 def _tuned_held_out(setup: TrainingSetup, models: Sequence[FineTuned], coefficient: float) -> HeldOut:

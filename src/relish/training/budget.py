@@ -49,6 +49,8 @@ FRAMINGS = 4
 FRAMED, FRAMED_OF_CLASS = 1000, 5
 """Images that framings are compared on, at most; or so many of each class, where that is more: with fewer, a class
 could not be held out in turn."""
+OUTER_FOLDS = 5
+"""Of the nested cross-validation that the figure comes from where images are few; every choice is made anew in each."""
 SIZES = (224, 192, 160, 128, 96)
 """Image sizes that are tried where time is short, in pixels; multiples of 32, as networks like them."""
 FEWEST = 20
@@ -173,7 +175,14 @@ class FineTuningPlan:
 
 
 def plan_probe(
-    *, images: int, evaluated: int, classes: int, forward: Mapping[int, float], solving: float, budget: float
+    *,
+    images: int,
+    evaluated: int,
+    classes: int,
+    forward: Mapping[int, float],
+    solving: float,
+    budget: float,
+    nested: bool = False,
 ) -> ProbePlan:
     """Everything, where there is time; else smaller images, then fewer of them, and fewer choices.
 
@@ -184,7 +193,9 @@ def plan_probe(
             wanted side first and smaller ones after it.
         solving: seconds for each image to choose a strength by cross-validation.
         budget: seconds; infinite for none.
+        nested: whether everything is chosen anew within outer folds, of all the images.
     """
+    solving *= 1 + OUTER_FOLDS * nested
     # Where the final evaluation alone would use the budget up, training is not what has to suffer.
     share = budget * _PROBE_SHARE
     fitting = {side: max(share - each * evaluated, share / 2) / (each + solving) for side, each in forward.items()}
@@ -193,14 +204,14 @@ def plan_probe(
     worth = [side for side, count in fitting.items() if count >= _WORTH * max(fitting.values())]
     side = (fits or worth)[0]
     each = forward[side]
-    taken = max(int(min(images, fitting[side])), min(images, FEWEST * classes))
+    taken = images if nested else max(int(min(images, fitting[side])), min(images, FEWEST * classes))
     seconds = (each + solving) * taken + each * evaluated
     # Framings are compared on some of the images; the one that is kept has been computed for these by then.
     compared = ((FRAMINGS - 1) * each + FRAMINGS * solving) * framed_on(taken, classes)
     framings = seconds + compared <= _CHOICES_SHARE * budget
     seconds += compared if framings else 0.0
     views = VIEWS if taken <= VIEWED else 1
-    viewed = (views - 1) * (each + 2 * solving) * taken
+    viewed = (views - 1) * ((2 if nested and framings else 1) * each + 2 * solving) * taken  # folds may differ
     if seconds + viewed > _CHOICES_SHARE * budget:
         views, viewed = 1, 0.0
     return ProbePlan(
@@ -276,7 +287,7 @@ def planned_probe(run: RunContext, setup: TrainingSetup, budget: Budget) -> Prob
         return plan_probe(
             images=len(setup.train), evaluated=budget.evaluated, classes=classes,
             forward={side: seconds / run.processes for side, seconds in measured.items()},
-            solving=solving_seconds(backbone.width, classes), budget=budget.left,
+            solving=solving_seconds(backbone.width, classes), budget=budget.left, nested=setup.nested,
         )  # fmt: skip
 
     plan = ProbePlan(**_kept_plan(run, "probe", ProbePlan, made))

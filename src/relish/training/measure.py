@@ -1,4 +1,4 @@
-"""What is measured before training: the time an image takes with this network on this machine, and the precision.
+"""What is tried before training: the time an image takes with this network on this machine, the precision, the size.
 
 Times include reading the image. The precision that a trial finds is written into the run folder before the first step:
 a run that is resumed, on another machine too, computes in the precision that it began in.
@@ -7,22 +7,25 @@ a run that is resumed, on another machine too, computes in the precision that it
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
 
 from relish.core.context import Context, RunContext
-from relish.core.errors import RunError
+from relish.core.errors import RecipeError, RunError
 from relish.core.io import write_json
-from relish.core.runtime import in_smaller_parts, to_device
+from relish.core.runtime import in_smaller_parts, raise_if_no_memory, to_device
 from relish.data.dataset import Split
 from relish.data.loader import evaluation_batches, training_batches
 from relish.data.split import evenly_spaced
 from relish.data.transforms import Preprocessing, book_preprocessing, normalise
 from relish.evaluation.features import Backbone
-from relish.models.freeze import set_train_mode
+from relish.models.freeze import set_train_mode, smallest_batch
 from relish.models.precision import IMAGES, MEASURED_ON, Precision, computing_in, trial
+from relish.models.target import TargetModel
 from relish.training.checkpoint import state_of
+from relish.training.recipe import Recipe
 from relish.training.train import TrainingSetup
 
 SOLVED = 1000
@@ -145,3 +148,67 @@ def _tried(run: RunContext, setup: TrainingSetup) -> Precision:
     write_json(run.folder.precision, found.as_json())
     run.progress.say(f"trial   {found.sentence()}")
     return found.precision
+
+
+# ---- whether a network takes what a recipe gives it -----------------------------------------------------------------
+
+
+def check_network(target: TargetModel, recipe: Recipe, size: int, images: int) -> None:
+    """Check that the network takes images of this size, and batches as small as it will meet: not in a run folder yet.
+
+    Raises:
+        RecipeError: it does not, or gives something else than logits; the hint names what it takes.
+    """
+    name = target.source.name
+    try:
+        smallest = _smallest_batch(target, recipe, size)
+    except RecipeError:
+        raise
+    except Exception as error:  # a network of the user's own may raise anything
+        raise_if_no_memory(error, f"for pictures of {size} pixels", "Free some, or take a smaller --image-size.")
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RecipeError(
+            f"{name} does not take pictures of {size} × {size} pixels ({reason}).",
+            hint=_other_size(target, recipe, size),
+        ) from error
+    if min(recipe.batch_size, images) < smallest:
+        raise RecipeError(
+            f"{name} normalises over a batch: of pictures of {size} × {size} pixels it needs {smallest} in each.",
+            hint=f"Add --batch-size {smallest}, or more." if images >= smallest else "Learn from more pictures.",
+        )
+
+
+def _smallest_batch(target: TargetModel, recipe: Recipe, size: int) -> int:
+    """How many images of this size a batch needs at least; 1 where no step is taken.
+
+    Raises:
+        RecipeError: the network gives something else than logits.
+        Exception: whatever the network raises at images of this size.
+    """
+    with torch.inference_mode():
+        logits = target.network.eval()(torch.zeros(1, 3, size, size))
+    shape = tuple(getattr(logits, "shape", ()))
+    if shape != (1, len(target.classes)):
+        raise RecipeError(
+            f"{target.source.name} gives {shape or type(logits).__name__}, not one logit for each of "
+            f"{len(target.classes)} classes.",
+            hint=f"Name its output layer with head=…; {', '.join(target.head_names)} was exchanged.",
+        )
+    if recipe.method == "probe" or recipe.epochs == 0:
+        return 1
+    return smallest_batch(target, size, still_norms=recipe.batch_norm == "still")
+
+
+SIZE_STEP, LARGEST_TRIED = 32, 512
+"""Pixels between the image sizes that are tried in place of one that a network does not take, and the largest."""
+
+
+def _other_size(target: TargetModel, recipe: Recipe, asked: int) -> str:
+    """Advice: the size nearest to what was asked for that the network takes, in training too."""
+    own = target.source.data_config.input_size[1]
+    sizes = {own, *range(SIZE_STEP, LARGEST_TRIED + 1, SIZE_STEP)} - {asked}
+    for size in sorted(sizes, key=lambda size: (abs(size - asked), size != own)):
+        with suppress(Exception):
+            _smallest_batch(target, recipe, size)
+            return f"Try --image-size {size}: it takes that."
+    return "Choose another --source: it took none of the sizes that were tried."

@@ -1,4 +1,8 @@
-"""The first rung of the ladder: how images are framed, and a linear probe on the features of the frozen backbone."""
+"""The first rung of the ladder: how images are framed, and a linear probe on the features of the frozen backbone.
+
+With few images the whole choice, of framing, views and strength, is made anew within each fold of an outer
+cross-validation: what it comes to is evaluated on images that neither a probe nor its choices knew.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,29 +16,37 @@ from relish.core.context import RunContext
 from relish.core.errors import DataError
 from relish.data.dataset import Split
 from relish.data.loader import View
-from relish.data.split import stratified_folds, stratified_sample, usable_folds
+from relish.data.split import NEVER, stratified_folds, stratified_sample, usable_folds
 from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone, Features, features_of
+from relish.evaluation.held_out import HeldOut
 from relish.evaluation.prediction import softmax
 from relish.evaluation.significance import compare_losses
-from relish.training.budget import HELD_SHARE, ProbePlan, framed_on
+from relish.training.budget import HELD_SHARE, OUTER_FOLDS, ProbePlan, framed_on
 from relish.training.linear_probe import CrossValidated, cross_validate
+from relish.training.recipe import Recipe
 from relish.training.train import TrainingSetup
 
 FOLDS = 5
 """Of the cross-validation that strengths and framings are chosen by."""
+FEW = 150
+"""Where a dataset brings nothing to score on and has this many images or fewer, all are trained on and the figure comes
+from nested cross-validation: a fifth of them, fewer than 30, would say next to nothing (docs/evaluating.md)."""
 NEARLY_SQUARE = 1.05
 """Where the longer side is at most this times the shorter one in every image, framings hardly differ."""
 
 
-def probe_stage(run: RunContext, setup: TrainingSetup, plan: ProbePlan) -> tuple[TrainingSetup, CrossValidated]:
+def probe_stage(
+    run: RunContext, setup: TrainingSetup, plan: ProbePlan
+) -> tuple[TrainingSetup, CrossValidated, HeldOut]:
     """Choose the framing, compute features, choose the strength of the penalty.
 
     Args:
         setup: `train` holds every image to train on.
 
     Returns:
-        The setup with the chosen preprocessing and the images that were used; the probe.
+        The setup with the chosen preprocessing and the images that were used; the probe; logits of the images held
+        out in cross-validation, with `setup.nested` those of nested cross-validation, of every image.
 
     Raises:
         DataError: no image can be held out from its class.
@@ -43,18 +55,37 @@ def probe_stage(run: RunContext, setup: TrainingSetup, plan: ProbePlan) -> tuple
     """
     probing = _Probing(run, setup)
     train = probing.sample(setup.train, plan.images)
-    asked = setup.preprocessing
-    preprocessing = book_preprocessing(plan.image_size, asked.mean, asked.std, asked.value_range)
-    if plan.framings:
-        preprocessing = _framed(probing, train, preprocessing)
-    views = [View(preprocessing, view) for view in range(plan.views)]
-    words = preprocessing.framing_words + (f", {len(views)} views" if len(views) > 1 else "")
-    plain, *others = probing.features(train, views, words)
-    found = probing.cross_validated(train, plain)
-    if others:
-        again = probing.cross_validated(train, np.concatenate([plain, *others]))
-        found = again if again.loss < found.loss else found
-    return replace(setup, train=train, preprocessing=preprocessing), found
+    preprocessing, found = _chosen(probing, train, plan)
+    if setup.nested:
+        out, logits = train, _nested_logits(probing, train, plan)
+    else:
+        out, logits = train.take(np.flatnonzero(found.held)), found.logits
+    held = HeldOut(out.labels, logits, tuple(setup.sha256[path] for path in out.paths))
+    return replace(setup, train=train, preprocessing=preprocessing), found, held
+
+
+def nested_for(recipe: Recipe, images: int) -> bool:
+    """Whether nested cross-validation can say how good the model of a recipe is, where there is nothing else to.
+
+    The recipe has to end with the probe: whoever gives a number of the fine-tuning wants to see it done.
+    """
+    tuned = recipe.method == "ladder" and (recipe.epochs or recipe.learning_rate is not None)
+    return images <= FEW and recipe.method != "train" and not tuned
+
+
+def nested_folds(labels: npt.NDArray[np.int64], units: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
+    """(N,) int64: the fold of nested cross-validation that each image is held out with; none is left out.
+
+    Args:
+        labels: (N,) int64, sorted.
+        units: N keys; images of one key are held out together.
+        seed: of the random order.
+    """
+    folds = min(OUTER_FOLDS, len(set(units)))
+    fold_of = dict(zip(units, stratified_folds(labels, units, folds, seed).tolist(), strict=True))
+    # Those of classes with fewer units than folds, in turn.
+    fold_of |= {unit: turn % folds for turn, unit in enumerate(one for one in fold_of if fold_of[one] == NEVER)}
+    return np.array([fold_of[unit] for unit in units], dtype=np.int64)
 
 
 def framings(book: Preprocessing) -> tuple[Preprocessing, ...]:
@@ -88,10 +119,10 @@ def held_out_masks(run: RunContext, setup: TrainingSetup, models: int) -> list[n
     return [mask for mask in masks if mask.any()]
 
 
-def probe_figures(setup: TrainingSetup, found: CrossValidated) -> dict[str, Any]:
+def probe_figures(setup: TrainingSetup, found: CrossValidated, held: HeldOut) -> dict[str, Any]:
     """The probe's figures for `metrics.jsonl`."""
     return {
-        **found.accuracy.as_json(),
+        **held.accuracy.as_json(),
         "loss": found.loss,
         "strength": found.strength,
         "framing": setup.preprocessing.framing_words,
@@ -105,10 +136,20 @@ class _Probing:
     def __init__(self, run: RunContext, setup: TrainingSetup) -> None:
         self.run, self.setup = run, setup
         self.backbone = Backbone.of(setup.target, run.device)
+        self._rows: dict[View, Features] = {}
+        self._row_of = {path: row for row, path in enumerate(setup.train.paths)}
 
     def features(self, split: Split, views: Sequence[View], words: str) -> list[Features]:
-        """(N, D) float32 for each view."""
-        return features_of(self.backbone, split, views, self.setup.sha256, self.run, title=f"features ({words})")
+        """(N, D) float32 for each view; with `setup.nested` kept in memory, of all images."""
+        every = self.setup.train if self.setup.nested else split
+        lacking = [view for view in views if view not in self._rows]
+        title = f"features ({words})"
+        found = features_of(self.backbone, every, lacking, self.setup.sha256, self.run, title=title) if lacking else []
+        if not self.setup.nested:
+            return found
+        self._rows.update(zip(lacking, found, strict=True))
+        rows = [self._row_of[path] for path in split.paths]
+        return [self._rows[view][rows] for view in views]
 
     def cross_validated(self, split: Split, features: Features) -> CrossValidated:
         """The probe on these features, (V * N, D): every view of every image."""
@@ -125,8 +166,12 @@ class _Probing:
 
     def folds(self, split: Split) -> npt.NDArray[np.int64]:
         """(N,) int64: the fold each image is held out with, below 0 for none."""
-        units = [self.setup.units[path] for path in split.paths]
+        units = self.units(split)
         return stratified_folds(split.labels, units, usable_folds(split.labels, units, FOLDS), self.run.seed)
+
+    def units(self, split: Split) -> list[str]:
+        """The key of each image's unit."""
+        return [self.setup.units[path] for path in split.paths]
 
     def sample(self, split: Split, count: int) -> Split:
         """So many images at most, each class in its share."""
@@ -134,19 +179,58 @@ class _Probing:
         return split.take(stratified_sample(split.labels, contents, count, self.run.seed))
 
 
-def _framed(probing: _Probing, train: Split, book: Preprocessing) -> Preprocessing:
-    """The framing whose probe is better than the book's, and than those before it; else the book's."""
+def _chosen(probing: _Probing, train: Split, plan: ProbePlan) -> tuple[Preprocessing, CrossValidated]:
+    """The framing and the probe: the whole choice, from these images alone."""
+    asked = probing.setup.preprocessing
+    preprocessing, found = book_preprocessing(plan.image_size, asked.mean, asked.std, asked.value_range), None
+    if plan.framings:
+        preprocessing, found = _framed(probing, train, preprocessing)
+    views = [View(preprocessing, view) for view in range(plan.views)]
+    words = preprocessing.framing_words + (f", {len(views)} views" if len(views) > 1 else "")
+    plain, *others = probing.features(train, views, words)
+    if found is None:
+        found = probing.cross_validated(train, plain)
+    if others:
+        again = probing.cross_validated(train, np.concatenate([plain, *others]))
+        found = again if again.loss < found.loss else found
+    return preprocessing, found
+
+
+def _framed(probing: _Probing, train: Split, book: Preprocessing) -> tuple[Preprocessing, CrossValidated | None]:
+    """The framing whose probe is better than the book's, and than those before it; else the book's.
+
+    Returns:
+        It, and its probe where framings were compared on all the images.
+    """
     some = probing.sample(train, framed_on(len(train), len(probing.setup.target.classes)))
     if _nearly_square(some, probing.setup.sizes) or not _any_held(probing.folds(some)):
-        return book
-    best, standing, tried = book, None, framings(book)
+        return book, None
+    best, probe, standing, tried = book, None, None, framings(book)
     views = [View(preprocessing) for preprocessing in tried]
     for preprocessing, features in zip(tried, probing.features(some, views, "framings"), strict=True):
         found = probing.cross_validated(some, features)
         probabilities = softmax(found.logits)
         if standing is None or compare_losses(probabilities, standing, some.labels[found.held]).better:
-            best, standing = preprocessing, probabilities
-    return best
+            best, probe, standing = preprocessing, found, probabilities
+    return best, probe if len(some) == len(train) else None
+
+
+def _nested_logits(probing: _Probing, train: Split, plan: ProbePlan) -> Features:
+    """(N, K) float32 of each image, by a probe that was trained and chosen on the other folds' images alone.
+
+    An image whose class is in no other fold cannot be predicted rightly, and counts.
+
+    Source: Varma and Simon 2006, Bias in error estimation when using cross-validation for model selection, BMC
+        Bioinformatics 7, article 91.
+    """
+    fold_of = nested_folds(train.labels, probing.units(train), probing.run.seed)
+    logits = np.zeros((len(train), len(probing.setup.target.classes)), dtype=np.float32)
+    for fold in np.unique(fold_of):
+        out = np.flatnonzero(fold_of == fold)
+        preprocessing, found = _chosen(probing, train.take(np.flatnonzero(fold_of != fold)), plan)
+        (features,) = probing.features(train.take(out), [View(preprocessing)], preprocessing.framing_words)
+        logits[out] = found.fit().logits(features)
+    return logits
 
 
 def _any_held(folds: npt.NDArray[np.int64]) -> bool:

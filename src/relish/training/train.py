@@ -64,6 +64,8 @@ class TrainingSetup:
     """Images of `train` that were opened before."""
     decoded: DecodedImages | None = None
     """Images of `validation` that are evaluated more than once."""
+    nested: bool = False
+    """Whether `train` is all there is: the probe is evaluated by nested cross-validation, and is the last rung."""
     transform: Transform | None = None
     """Of training images, in place of the recipe's."""
     loss: Loss | None = None
