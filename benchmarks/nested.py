@@ -32,6 +32,7 @@ from relish.models.source import load_source
 from relish.models.target import TargetModel, make_target
 from relish.training import probe_stage as stage
 from relish.training.budget import ProbePlan
+from relish.training.pace import Budget
 from relish.training.recipe import named_recipe
 from relish.training.train import TrainingSetup
 
@@ -112,7 +113,7 @@ def judged(run: RunContext, looked: Survey, target: TargetModel, train: Split, p
         train=train, validation=train.take([]), sha256=looked.sha256, units=looked.sha256, nested=nested,
         sizes=dict(zip(train.paths, sizes, strict=True)),
     )  # fmt: skip
-    return stage.probe_stage(run, setup, plan)
+    return stage.probe_stage(run, setup, plan, Budget())
 
 
 def right(run: RunContext, looked: Survey, target: TargetModel, setup: TrainingSetup, found, split: Split) -> list[int]:

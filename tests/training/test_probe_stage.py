@@ -13,6 +13,7 @@ from relish.models.source import load_source
 from relish.models.target import make_target
 from relish.training import probe_stage
 from relish.training.budget import OUTER_FOLDS, ProbePlan, plan_probe
+from relish.training.pace import Budget
 from relish.training.recipe import named_recipe
 from relish.training.train import TrainingSetup
 
@@ -38,7 +39,7 @@ def predicted(tiny_source, tmp_path, monkeypatch):
             train=Split(paths, labels), validation=Split((), labels[:0]), nested=True,
             sha256={path: path.name for path in paths}, units={path: path.name for path in paths},
         )  # fmt: skip
-        return probe_stage.probe_stage(run, setup, PLAN)[2].logits
+        return probe_stage.probe_stage(run, setup, PLAN, Budget())[2].logits
 
     return logits
 

@@ -6,7 +6,8 @@ content. So runs share them, and adding or moving one image costs one image.
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -136,12 +137,14 @@ def features_of(
     context: Context,
     *,
     title: str = "features",
+    took: Callable[[int, float], None] | None = None,
 ) -> list[Features]:
     """The features of every image of a split, from the cache where it has them.
 
     Args:
         views: an image is opened once for all of them.
         sha256: of each image's file.
+        took: told as rows are computed, how many, counting views, and the seconds that they took.
 
     Returns:
         For each view (N, D) float32, in the order of the split; the same in every process.
@@ -159,7 +162,11 @@ def features_of(
     missing_of_view = [table.missing for table in tables]
     missing = set().union(*missing_of_view)
     with context.progress.bar(title, len(keys), sum(key not in missing for key in keys)) as bar:
+        began = time.monotonic()
         for computed in _computed(backbone, split, views, keys, missing_of_view, context):
+            if took is not None:
+                took(sum(map(len, computed)), time.monotonic() - began)
+                began = time.monotonic()
             for table, rows in zip(tables, computed, strict=True):
                 new = {key: row for key, row in rows.items() if key in table.missing}
                 if context.is_main:

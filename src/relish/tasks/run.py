@@ -34,10 +34,10 @@ from relish.tasks.prepare import Prepared
 from relish.tasks.save import describe_run, draw_run, save_run, write_results
 from relish.tasks.user_code import own_network, save_source
 from relish.training.auto import climb
-from relish.training.budget import Budget
 from relish.training.checkpoint import Tracker
 from relish.training.finetune import HELD_OUT
 from relish.training.measure import run_precision
+from relish.training.pace import Budget
 from relish.training.train import TrainingSetup, train
 
 RUNS = Path("runs")

@@ -25,16 +25,20 @@ from relish.evaluation.significance import Verdict, compare_losses, tempered_los
 from relish.models.freeze import freeze
 from relish.training.budget import (
     COEFFICIENTS,
-    Budget,
+    FineTuningPlan,
+    Trainings,
     candidate_rates,
+    decided,
     folds_for,
     joint_epochs_for,
+    measured_again,
     planned_fine_tuning,
     planned_probe,
 )
 from relish.training.checkpoint import state_of
 from relish.training.finetune import HELD_OUT, FineTuned, decoded_for, fine_tune, join, set_head
 from relish.training.measure import run_precision
+from relish.training.pace import Budget
 from relish.training.probe_stage import held_out_masks, probe_figures, probe_stage
 from relish.training.train import TrainingSetup
 
@@ -42,6 +46,11 @@ Keep = Callable[[Preprocessing, HeldOut], None]
 """Called whenever the network has become the best so far, to save it; with its preprocessing, and what it, or the
 models it was made from, predict of images they were not trained on."""
 Mask = npt.NDArray[np.bool_]
+Tried = tuple[int, FineTuned | None]
+"""A fold, and what became of a training without it; None where it did not come to an end."""
+EpochsOf = Callable[[str, Sequence[Trainings]], tuple[Trainings, int]]
+"""What there is time for from a stage on, of several choices, the first of which is wanted most; and the epochs."""
+Ended = Callable[[int, float], bool]
 
 
 def climb(
@@ -62,7 +71,7 @@ def climb(
     """
     network = setup.target.network
     lower = planned_probe(run, setup, budget)
-    setup, found, held_out = probe_stage(run, setup, lower)
+    setup, found, held_out = probe_stage(run, setup, lower, budget)
     origin = state_of(network)
     set_head(setup.target, found.fit())
     run.progress.say(
@@ -83,20 +92,27 @@ def climb(
     probe = state_of(network)
     setup = replace(setup, precision=run_precision(run, setup))
     wanted, (alone,) = held_out_masks(run, setup, folds_for(len(setup.train))), held_out_masks(run, setup, 1)
-    plan = planned_fine_tuning(run, setup, budget, lower.forward, folds=len(wanted), held_alone=int(alone.sum()))
+    plan = planned_fine_tuning(run, setup, budget, folds=len(wanted), held_alone=int(alone.sum()))
     if plan.half_still:
         freeze(setup.target, "half")
     masks = held_out_masks(run, setup, plan.folds)
     setup = replace(setup, decoded=decoded_for(run, setup, masks) if masks else None)
-    tried: list[FineTuned | None] = []
+    tried: list[Tried] = []
     rates = candidate_rates(setup.recipe.learning_rate, plan.rates)
-    for name, fold, rate, held in _trainings(run, masks, rates, tried):
-        deadline = plan.deadline(budget, len(setup.train), lower.forward, held)
-        part, fitted = _without(setup, masks[fold], plan.epochs, rate, deadline), found.fit(masks[fold])
+
+    def epochs_of(name: str, choices: Sequence[Trainings]) -> tuple[Trainings, int]:
+        network.load_state_dict(origin)
+        measured_again(run, setup, budget)
+        return _affordable(run, plan, budget, len(setup.train), name, choices)
+
+    for name, fold, rate, ahead, epochs in _trainings(run, masks, rates, tried, epochs_of):
+        _, after = plan.ahead(budget, len(setup.train), ahead, epochs)
+        ended = budget.ending(after, len(ahead.held)) if budget.limited else None
+        part, fitted = _without(setup, masks[fold], epochs, rate, ended), found.fit(masks[fold])
         part = replace(part, every_epoch=fold == 0)  # whose curves stand for the run's
         logits = fitted.logits(found.plain[masks[fold]])
-        tried.append(fine_tune(run.stage(name), part, origin, fitted, logits))
-    models = _chosen_of_each_fold(run, tried, len(masks))
+        tried.append((fold, fine_tune(run.stage(name), part, origin, fitted, logits, budget)))
+    models = _chosen_of_each_fold(run, tried)
     if not models:
         network.load_state_dict(probe)
         return None
@@ -104,18 +120,22 @@ def climb(
     coefficient, verdict = _chosen(models)
     words = "fine-tuned" if coefficient == 1 else f"average of probe and fine-tuned, {coefficient:g} of the way"
     run.progress.say(f"rung    {words}: {verdict.sentence()}")
-    deadline = plan.deadline(budget, len(setup.train), lower.forward, [])
-    joint = _without(setup, None, joint_epochs_for(plan.epochs), models[0].learning_rate, deadline)
-    kept = verdict.better and join(run, joint, models, coefficient, probe)
+    joint = _without(setup, None, joint_epochs_for(plan.epochs), models[0].learning_rate, None)
+    kept = verdict.better and join(run, joint, models, coefficient, probe, budget)
     if verdict.better and not kept:
-        run.progress.warn("the average of the models is worse than they are, so the probe is kept after all.")
+        why = (
+            "there is no time to compare the models' average with them"
+            if kept is None
+            else "the average of the models is worse than they are"
+        )
+        run.progress.warn(f"{why}, so the probe is kept after all.")
     if kept:
         keep(setup.preprocessing, _tuned_held_out(setup, models, coefficient))
     else:
         network.load_state_dict(probe)
     figures = {
         "probe_correct": verdict.right_before, "share": coefficient, "gain": verdict.gain, "error": verdict.error,
-        "kept": kept, "curves": models[0].stage, "learning_rate": models[0].learning_rate,
+        "kept": bool(kept), "curves": models[0].stage, "learning_rate": models[0].learning_rate,
     }  # fmt: skip
     _record_rung(run, budget, "average", **Proportion(verdict.right, verdict.count).as_json(), **figures)
     run.progress.say(f"won     {words if kept else 'probe'}")
@@ -123,11 +143,12 @@ def climb(
 
 
 def _trainings(
-    run: RunContext, masks: Sequence[Mask], rates: Sequence[float], tried: Sequence[FineTuned | None]
-) -> Iterator[tuple[str, int, float, list[int]]]:
-    """Stage, fold and learning rate of each training, and how many images are held out from it and from each later one.
+    run: RunContext, masks: Sequence[Mask], rates: Sequence[float], tried: Sequence[Tried], epochs_of: EpochsOf
+) -> Iterator[tuple[str, int, float, Trainings, int]]:
+    """Stage, fold and learning rate of each training, what is still to be trained from it on, and for how many epochs.
 
-    The first fold's model is trained at every rate, and the better one sets the rate of the others.
+    The first fold's model is trained at every rate, and the better one sets the rate of the others. What there is no
+    time for any more is omitted.
 
     Args:
         tried: grows by what became of each training before the next one is asked for.
@@ -135,33 +156,69 @@ def _trainings(
     held: list[int] = [int(mask.sum()) for mask in masks]
     count = len(masks)
     for number, rate in enumerate(rates if count else ()):
-        yield "fine-tuning-1" + "-slower" * number, 0, rate, [held[0]] * (len(rates) - number) + held[1:]
-    best = _best(tried)
+        left = len(rates) - number
+        choices = [Trainings(held=[held[0]] * left + held[1:], scored=left, models=count)]
+        if number == 0:
+            choices += [Trainings(held=held, scored=1, models=count), Trainings(held=held[:1], scored=1, models=1)]
+        name = "fine-tuning-1" + "-slower" * number
+        ahead, epochs = epochs_of(name, choices)
+        if not epochs:
+            break
+        yield name, 0, rate, ahead, epochs
+    best = _best(tried, 0)
     if best is None:
         return
-    if len(rates) > 1:
+    if len(tried) > 1:
         run.progress.say(f"rate    {best.learning_rate:g} is the better one here")
     run.progress.say(_tuned_words(best, 1, count))
     for fold in range(1, count):
-        yield f"fine-tuning-{fold + 1}", fold, best.learning_rate, held[fold:]
-        if (model := tried[-1]) is None:
+        name = f"fine-tuning-{fold + 1}"
+        choices = [Trainings(held=held[fold:end], scored=0, models=end) for end in range(count, fold, -1)]
+        ahead, epochs = epochs_of(name, choices)
+        if not epochs:
+            return
+        yield name, fold, best.learning_rate, ahead, epochs
+        if (model := tried[-1][1]) is None:
             return
         run.progress.say(_tuned_words(model, fold + 1, count))
 
 
-def _chosen_of_each_fold(run: RunContext, tried: Sequence[FineTuned | None], folds: int) -> list[FineTuned]:
-    """One model of each fold; none where a fold has none."""
-    trained = len(tried) - folds + 1  # of the first fold
-    models = [model for model in (_best(tried[:trained]), *tried[trained:]) if model is not None]
-    if len(models) < folds:
+def _affordable(
+    run: RunContext, plan: FineTuningPlan, budget: Budget, images: int, name: str, choices: Sequence[Trainings]
+) -> tuple[Trainings, int]:
+    """What to train from this stage on, and for how many epochs; 0 where there is no time for the stage any more.
+
+    A choice that leaves half of the planned epochs comes before the next one. The first model of all is trained for
+    fewer, too.
+    """
+    if not budget.limited:
+        return choices[0], plan.epochs
+    affordable = [plan.epochs_now(budget, images, ahead) for ahead in choices]
+    enough = [epochs for epochs in affordable if 2 * epochs >= plan.epochs]
+    fewest = affordable[-1] if name == "fine-tuning-1" else 0
+    epochs = decided(run, name, lambda: enough[0] if enough else fewest)
+    if 0 < epochs < plan.epochs:
+        run.progress.say(f"time    {epochs} epoch{'s' * (epochs != 1)} instead of {plan.epochs}: it has become short")
+    elif not epochs:
+        run.progress.say("time    too short to train more")
+    fitting = (ahead for ahead, most in zip(choices, affordable, strict=True) if most >= epochs)
+    return next(fitting, choices[-1]), epochs
+
+
+def _chosen_of_each_fold(run: RunContext, tried: Sequence[Tried]) -> list[FineTuned]:
+    """One model of each fold that was trained without; none where one of these has none."""
+    folds = sorted({fold for fold, _ in tried})
+    models = [model for fold in folds if (model := _best(tried, fold)) is not None]
+    if not models or len(models) < len(folds):
         run.progress.warn("fine-tuning is omitted.")
         return []
     return models
 
 
-def _best(tried: Sequence[FineTuned | None]) -> FineTuned | None:
-    """The model with the smallest loss on what was held out; None where none was trained to its end."""
-    return min((model for model in tried if model is not None), key=lambda model: model.best_loss, default=None)
+def _best(tried: Sequence[Tried], fold: int) -> FineTuned | None:
+    """The fold's model with the smallest loss on what was held out; None where none was trained to its end."""
+    models = (model for which, model in tried if which == fold and model is not None)
+    return min(models, key=lambda model: model.best_loss, default=None)
 
 
 def _tuned_words(model: FineTuned, number: int, models: int) -> str:
@@ -169,12 +226,12 @@ def _tuned_words(model: FineTuned, number: int, models: int) -> str:
     return f"{which}: {model.accuracy.correct} of {model.accuracy.count} held-out pictures right"
 
 
-def _without(setup: TrainingSetup, out: Mask | None, epochs: int, rate: float, deadline: float) -> TrainingSetup:
+def _without(setup: TrainingSetup, out: Mask | None, epochs: int, rate: float, ended: Ended | None) -> TrainingSetup:
     """Training on all images but those held out, which it is validated on."""
     recipe = replace(setup.recipe, epochs=epochs, learning_rate=rate)
     out = np.zeros(len(setup.train), dtype=np.bool_) if out is None else out
     return replace(
-        setup, recipe=recipe, train=setup.train.take(np.flatnonzero(~out)), deadline=deadline,
+        setup, recipe=recipe, train=setup.train.take(np.flatnonzero(~out)), ended=ended,
         validation=setup.train.take(np.flatnonzero(out)), validation_name=HELD_OUT,
     )  # fmt: skip
 
@@ -190,12 +247,13 @@ def _tuned_held_out(setup: TrainingSetup, models: Sequence[FineTuned], coefficie
 def _chosen(models: Sequence[FineTuned]) -> tuple[float, Verdict]:
     """The coefficient with the smallest loss on the images held out, and how that mixture compares with the probe."""
     labels = np.concatenate([model.held_out.labels for model in models])
-    mixed = {c: np.concatenate([model.probabilities(c) for model in models]) for c in (0.0, *COEFFICIENTS)}
+    known = [c for c in COEFFICIENTS if all(c in model.logits for model in models)]  # there was time for
+    mixed = {c: np.concatenate([model.probabilities(c) for model in models]) for c in (0.0, *known)}
     # A model whose numbers are not finite predicts nothing.
     mixed = {coefficient: np.nan_to_num(found) for coefficient, found in mixed.items()}
     correct = {coefficient: int((found.argmax(1) == labels).sum()) for coefficient, found in mixed.items()}
     # One that is correct less often than the probe cannot win, however small its loss.
-    fit = [coefficient for coefficient in COEFFICIENTS if correct[coefficient] >= correct[0.0]] or list(COEFFICIENTS)
+    fit = [coefficient for coefficient in known if correct[coefficient] >= correct[0.0]] or known
     best = min(fit, key=lambda coefficient: float(tempered_losses(mixed[coefficient], labels).mean()))
     return best, compare_losses(mixed[best], mixed[0.0], labels)
 

@@ -5,7 +5,6 @@ A plan is kept in the run folder because it depends on the clock: a run that is 
 
 import math
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import product
@@ -16,7 +15,8 @@ from relish.core.io import write_json
 from relish.core.run_folder import read_mapping, withdrawn_by
 from relish.evaluation.features import Backbone
 from relish.models.freeze import half_frozen
-from relish.training.measure import forward_seconds, solving_seconds, step_seconds
+from relish.training.measure import AGAIN, forward_seconds, solving_seconds, step_seconds
+from relish.training.pace import Budget
 from relish.training.train import TrainingSetup
 
 # ---- rules of thumb -------------------------------------------------------------------------------------------------
@@ -55,8 +55,6 @@ SIZES = (224, 192, 160, 128, 96)
 """Image sizes that are tried where time is short, in pixels; multiples of 32, as networks like them."""
 FEWEST = 20
 """Images of each class that are trained on where time is shortest."""
-ENDING = 2.0
-"""Seconds to save a model, draw its curves and load it again: a run of a dozen seconds took so much longer."""
 _PROBE_SHARE, _CHOICES_SHARE = 0.5, 0.7
 """Shares of a budget: for plain features and the final evaluation at most, and with framings and views at most."""
 _WORTH = 0.75
@@ -105,23 +103,6 @@ def joint_epochs_for(epochs: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
-    """How long the ladder may take."""
-
-    seconds: float = math.inf
-    """From `began` to the end, the final evaluation included."""
-    began: float
-    """When the ladder began, by `time.monotonic`, as if it had run without a break."""
-    evaluated: int
-    """Images of the final evaluation, which take their time too."""
-
-    @property
-    def left(self) -> float:
-        """Seconds that are left for training and the final evaluation."""
-        return self.seconds - ENDING - (time.monotonic() - self.began)
-
-
-@dataclass(frozen=True, kw_only=True)
 class ProbePlan:
     """What is done up to the probe."""
 
@@ -136,7 +117,9 @@ class ProbePlan:
     seconds: float
     """How long it will take, the final evaluation included."""
     forward: float
-    """Seconds to read an image and pass it through the network."""
+    """Seconds to read an image and pass it through the network, as it was measured."""
+    solving: float = 0.0
+    """Seconds for each image to choose a strength by cross-validation, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,24 +137,42 @@ class FineTuningPlan:
     seconds: float
     """How long it will take, the final evaluation included."""
     step: float = 0.0
-    """Seconds to read an image and train on it."""
+    """Seconds to read an image and train on it, as it was measured."""
 
-    def deadline(self, budget: Budget, images: int, forward: float, held: Sequence[int]) -> float:
-        """When the next training has to end, by `time.monotonic`; infinite without a budget.
+    def ahead(self, budget: Budget, images: int, trainings: "Trainings", epochs: int) -> tuple[float, float]:
+        """Seconds of the trainings still to come, and of all that comes after them, at the pace of now.
 
         Args:
             images: to train on, held-out ones included.
-            forward: seconds to read an image and pass it through the network.
-            held: how many images are held out from each model still to come; of none, the average of them all is next.
+            epochs: of each training.
         """
-        if not math.isfinite(budget.seconds):
-            return math.inf
-        # Each is evaluated at every coefficient after its last step; then comes what is made of them.
-        after = forward * (budget.evaluated + sum(held) * len(COEFFICIENTS))
-        if self.folds > 1:
-            after += forward * min(images, COMPARED) * (self.folds + 2 if held else 1)
-            after += images * joint_epochs_for(self.epochs) * self.step if held else 0.0
-        return time.monotonic() + (budget.left - after) / max(1, len(held))
+        held, step = trainings.held, budget.pace.step
+        steps = epochs * sum(images - out for out in held) * step
+        # Each is evaluated at every coefficient after its last step, those that are evaluated after every epoch at all
+        # but the last one; then comes what is made of them.
+        scored = epochs * sum(held[: trainings.scored])
+        after = budget.forwards(budget.evaluated + sum(held) * len(COEFFICIENTS) - sum(held[: trainings.scored]))
+        if trainings.models > 1:
+            after += budget.forwards(min(images, COMPARED) * (trainings.models + 2))
+            after += images * joint_epochs_for(epochs) * step
+        return steps + budget.forwards(scored), after
+
+    def epochs_now(self, budget: Budget, images: int, trainings: "Trainings") -> int:
+        """Epochs of each training still to come that there is time for now, as many as planned at most."""
+        fitting = (n for n in range(self.epochs, 0, -1) if sum(self.ahead(budget, images, trainings, n)) <= budget.left)
+        return next(fitting, 0) if budget.limited else self.epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainings:
+    """What is still to be trained, the next one first."""
+
+    held: Sequence[int]
+    """How many images are held out from each."""
+    scored: int
+    """How many of them, from the first on, are evaluated after every epoch."""
+    models: int
+    """That an average is made of in the end."""
 
 
 def plan_probe(
@@ -215,8 +216,9 @@ def plan_probe(
     if seconds + viewed > _CHOICES_SHARE * budget:
         views, viewed = 1, 0.0
     return ProbePlan(
-        image_size=side, images=taken, framings=framings, views=views, seconds=seconds + viewed, forward=each
-    )
+        image_size=side, images=taken, framings=framings, views=views, seconds=seconds + viewed, forward=each,
+        solving=solving,
+    )  # fmt: skip
 
 
 def plan_fine_tuning(
@@ -277,6 +279,9 @@ def plan_fine_tuning(
 # ---- plans of a run: measured, said, and kept in its folder ---------------------------------------------------------
 
 
+REPLAN = "Delete it, and the run is planned afresh."
+
+
 def planned_probe(run: RunContext, setup: TrainingSetup, budget: Budget) -> ProbePlan:
     """What this run does up to the probe."""
     classes = len(setup.target.classes)
@@ -291,6 +296,7 @@ def planned_probe(run: RunContext, setup: TrainingSetup, budget: Budget) -> Prob
         )  # fmt: skip
 
     plan = ProbePlan(**_kept_plan(run, "probe", ProbePlan, made))
+    budget.pace.measured(plan.forward)
     fewer = f" of {len(setup.train)}" if plan.images < len(setup.train) else ""
     choices = ["framings compared"] * plan.framings + [f"{plan.views} views"] * (plan.views > 1)
     more = f", {', '.join(choices)}" if choices else ""
@@ -306,19 +312,19 @@ def planned_probe(run: RunContext, setup: TrainingSetup, budget: Budget) -> Prob
 
 
 def planned_fine_tuning(
-    run: RunContext, setup: TrainingSetup, budget: Budget, forward: float, *, folds: int, held_alone: int
+    run: RunContext, setup: TrainingSetup, budget: Budget, *, folds: int, held_alone: int
 ) -> FineTuningPlan:
     """What this run does from the probe on.
 
     Args:
         setup: with all the images.
-        forward: seconds to read an image and pass it through the network.
         folds: models that are wanted, each with another fold held out.
         held_alone: images that are held out where one model is fine-tuned.
     """
     recipe = setup.recipe
 
     def made() -> FineTuningPlan:
+        measured_again(run, setup, budget)
         step, half = step_seconds(run, setup) / run.processes, None
         if math.isfinite(budget.seconds) and recipe.freeze == "early":
             with half_frozen(setup.target):
@@ -326,11 +332,12 @@ def planned_fine_tuning(
         return plan_fine_tuning(
             images=len(setup.train), evaluated=budget.evaluated, classes=len(setup.target.classes), folds=folds,
             held_alone=held_alone, rates=rates_for(len(setup.train)) if recipe.learning_rate is None else 1,
-            batch_size=recipe.batch_size, epochs=recipe.epochs, forward=forward, step=step, half_step=half,
+            batch_size=recipe.batch_size, epochs=recipe.epochs, forward=budget.forwards(1), step=step, half_step=half,
             left=budget.left,
         )  # fmt: skip
 
     plan = FineTuningPlan(**_kept_plan(run, "fine-tuning", FineTuningPlan, made))
+    budget.pace.step = plan.step
     if not plan.folds:
         run.progress.say("plan    fine-tuning: no time for it")
         return plan
@@ -344,6 +351,37 @@ def planned_fine_tuning(
         f"about {_told(plan.seconds)}"
     )
     return plan
+
+
+def measured_again(run: RunContext, setup: TrainingSetup, budget: Budget) -> None:
+    """The pace of now, where there is a budget; the network has to give numbers."""
+    if budget.limited:
+        size, backbone = setup.preprocessing.image_size, Backbone.of(setup.target, run.device)
+        found = forward_seconds(backbone, setup.train, setup.preprocessing, [size], most=AGAIN)
+        budget.pace.measured(found[size] / run.processes)
+
+
+def decided(run: RunContext, name: str, made: Callable[[], int]) -> int:
+    """What was decided under this name, or is now: a run that is resumed does what it began.
+
+    Args:
+        made: called in all processes; the first one's counts.
+    """
+    file = run.folder.path / "plan.json"
+
+    def plans() -> dict[str, Any]:
+        return read_mapping(file, hint=REPLAN) if file.is_file() else {}
+
+    def kept(value: int) -> int:
+        former = plans()
+        write_json(file, {**former, "decided": {**former.get("decided", {}), name: value}})
+        return value
+
+    known: int | None = run.from_main(lambda: plans().get("decided", {}).get(name))
+    if known is None:
+        value = made()
+        known = run.from_main(lambda: kept(value))
+    return known
 
 
 def _sizes(setup: TrainingSetup, backbone: Backbone, budget: Budget) -> list[int]:
@@ -364,10 +402,12 @@ def _kept_plan(
     file = run.folder.path / "plan.json"
 
     def kept() -> dict[str, Any]:
-        hint = "Delete it, and the run is planned afresh."
-        plans = read_mapping(file, hint=hint) if file.is_file() else {}
+        plans = read_mapping(file, hint=REPLAN) if file.is_file() else {}
         if plans.get(name, {}).keys() != {field.name for field in fields(kind)}:
             before = plans if name != "probe" else {}  # what comes after the probe rests on it
+            if before:
+                former = before.get("decided", {}).items()
+                before = {**before, "decided": {key: n for key, n in former if not key.startswith(name)}}
             shutil.rmtree(run.folder.stages, ignore_errors=True)
             if any(withdrawn_by(name, event) for event in run.folder.records()):
                 run.record(event="planned", epoch=0, batch=0, plan=name)

@@ -10,9 +10,10 @@ epochs over all images then bring the average back down, to below its models. It
 each of its rounds (McMahan et al. 2017, arXiv:1602.05629).
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +32,10 @@ from relish.evaluation.metrics import Proportion
 from relish.evaluation.prediction import softmax
 from relish.evaluation.significance import tempered_losses
 from relish.models.target import TargetModel
-from relish.training.budget import COEFFICIENTS, COMPARED
+from relish.training.budget import COEFFICIENTS, COMPARED, decided
 from relish.training.checkpoint import State, between, load_network, mean_of, state_of
 from relish.training.linear_probe import Probe
+from relish.training.pace import Budget
 from relish.training.train import TrainingSetup, train
 
 HELD_OUT = "held-out"
@@ -65,7 +67,7 @@ class FineTuned:
     @property
     def best_loss(self) -> float:
         """Mean loss in nats on the images held out, at the best temperature, of the best mixture with the probe."""
-        probabilities = [np.nan_to_num(self.probabilities(c)) for c in COEFFICIENTS]
+        probabilities = [np.nan_to_num(self.probabilities(c)) for c in self.logits if c > 0]
         return min(float(tempered_losses(one, self.held_out.labels).mean()) for one in probabilities)
 
     def probabilities(self, coefficient: float) -> npt.NDArray[np.float64]:
@@ -73,8 +75,12 @@ class FineTuned:
         return softmax(self.logits[coefficient])
 
 
-def fine_tune(stage: RunContext, setup: TrainingSetup, origin: State, probe: Probe, logits: Logits) -> FineTuned | None:
+def fine_tune(
+    stage: RunContext, setup: TrainingSetup, origin: State, probe: Probe, logits: Logits, budget: Budget
+) -> FineTuned | None:
     """Train from the probe on, or load what was trained in this stage before; None where training diverged.
+
+    Where time becomes short, fewer mixing coefficients are evaluated, and None is returned where there is none for any.
 
     Args:
         stage: where this model's checkpoint and events go.
@@ -98,14 +104,25 @@ def fine_tune(stage: RunContext, setup: TrainingSetup, origin: State, probe: Pro
         return None
     tuned = state_of(network)
     mixed = {0.0: logits} if evaluated is None else {0.0: logits, 1.0: evaluated}
-    for coefficient in COEFFICIENTS:
-        if coefficient not in mixed:
-            network.load_state_dict(between(before, tuned, coefficient))
-            mixed[coefficient] = split_logits(
-                network, setup.validation, setup.preprocessing, stage, title=f"average {coefficient:g}",
-                decoded=setup.decoded,
-            )  # fmt: skip
+    for coefficient in sorted(COEFFICIENTS, key=lambda one: (one != 1, abs(one - 0.5))):  # what is worth most first
+        if coefficient in mixed:
+            continue
+        if stage.any(not budget.fits(len(setup.validation))):
+            stage.progress.warn(f"there is no time to evaluate the average {coefficient:g}.")
+            break
+        network.load_state_dict(between(before, tuned, coefficient))
+        mixed[coefficient] = _evaluated(stage, setup, setup.validation, f"average {coefficient:g}", budget)
+    if 1.0 not in mixed:
+        return None
     return FineTuned(setup.validation, rate, stage.folder.path.name, before, tuned, mixed)
+
+
+def _evaluated(run: RunContext, setup: TrainingSetup, split: Split, title: str, budget: Budget) -> Logits:
+    """(n, K) float32; the pace learns how long it took."""
+    began = time.monotonic()
+    found = split_logits(setup.target.network, split, setup.preprocessing, run, title=title, decoded=setup.decoded)
+    budget.pace.took("evaluation", len(split), time.monotonic() - began)
+    return found
 
 
 @contextmanager
@@ -140,8 +157,16 @@ def set_head(target: TargetModel, probe: Probe) -> None:
         head.bias.copy_(torch.from_numpy(probe.bias))
 
 
-def join(run: RunContext, setup: TrainingSetup, models: Sequence[FineTuned], coefficient: float, probe: State) -> bool:
-    """Load the model that the fine-tuned ones make together; False where it is worse than they are.
+def join(
+    run: RunContext,
+    setup: TrainingSetup,
+    models: Sequence[FineTuned],
+    coefficient: float,
+    probe: State,
+    budget: Budget,
+) -> bool | None:
+    """Load the model that the fine-tuned ones make together; False where it is worse than they are, None where there is
+    no time to find out, or to mend it.
 
     One model alone is what it is. An average was evaluated on no image that it was not trained on. So it is compared
     with its models on images that each of them was trained on in part: that shows models that do not go together,
@@ -163,15 +188,19 @@ def join(run: RunContext, setup: TrainingSetup, models: Sequence[FineTuned], coe
 
     def loss(state: State) -> float:
         network.load_state_dict(state)
-        logits = split_logits(
-            network, some, setup.preprocessing, run, title="comparing the average", decoded=setup.decoded
-        )
+        logits = _evaluated(run, setup, some, "comparing the average", budget)
         return float(tempered_losses(np.nan_to_num(softmax(logits)), some.labels).mean())
 
+    if run.any(not budget.fits((len(models) + 1) * len(some))):
+        return None
     theirs = float(np.mean([loss(between(model.probe, model.tuned, coefficient)) for model in models]))
     average = mean_of([model.tuned for model in models])
     if loss(between(probe, average, coefficient)) <= theirs:
         return True
+    if budget.limited:
+        setup = _within(run, setup, budget, len(some))
+    if not setup.recipe.passes:
+        return None
     run.progress.say(f"average worse than its models: it learns from all pictures, {_epochs(setup)}")
     network.load_state_dict(average)
     stage = run.stage("fine-tuning-all")
@@ -182,6 +211,18 @@ def join(run: RunContext, setup: TrainingSetup, models: Sequence[FineTuned], coe
     except Diverged:
         return False
     return loss(between(probe, state_of(network), coefficient)) <= theirs
+
+
+def _within(run: RunContext, setup: TrainingSetup, budget: Budget, compared: int) -> TrainingSetup:
+    """Training on all images for as many epochs as there is time for, before so many images are compared once more."""
+    after, step = budget.forwards(compared + budget.evaluated), budget.pace.step * len(setup.train)
+    most = setup.recipe.passes
+
+    def made() -> int:
+        return max(0, min(most, int((budget.left - after) / max(step, 1e-9))))
+
+    recipe = replace(setup.recipe, epochs=decided(run, "fine-tuning-all", made))
+    return replace(setup, recipe=recipe, ended=budget.ending(after, 1))
 
 
 def compared(train: Split) -> Split:

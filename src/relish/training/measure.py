@@ -37,15 +37,20 @@ FORWARD_BATCH, FEW = 32, 4
 ROUNDS, SECONDS = 2, 1.0
 """Passes that are timed, and seconds that one may take: measuring is part of the budget, and reading an image of a
 phone takes a tenth of a second."""
+AGAIN = 0.3
+"""Seconds that one may take where something is measured again, in the midst of a climb."""
 
 
 def forward_seconds(
-    backbone: Backbone, split: Split, preprocessing: Preprocessing, sides: Sequence[int]
+    backbone: Backbone, split: Split, preprocessing: Preprocessing, sides: Sequence[int], *, most: float = SECONDS
 ) -> dict[int, float]:
     """Seconds to read an image and pass it through the network, by the side of the network's square.
 
     Measured at the first side and at the last; what lies between is a straight line over the square's area, since
     reading an image takes the same time whatever becomes of it.
+
+    Args:
+        most: seconds that one pass may take.
     """
 
     def measured(side: int) -> float:
@@ -55,7 +60,7 @@ def forward_seconds(
             for batch in evaluation_batches(split, sized, [evenly_spaced(len(split), count)]):
                 backbone(batch.images, sized)
 
-        return _fastest(min(FORWARD_BATCH, len(split)), passed)
+        return _mean_seconds(min(FORWARD_BATCH, len(split)), passed, most)
 
     ends = sorted({sides[0], sides[-1]})
     seconds = [measured(side) for side in ends]
@@ -70,7 +75,7 @@ def solving_seconds(width: int, classes: int) -> float:
         some = features[:count]
         _ = (some @ weight).softmax(1).T @ some
 
-    return STEPS_OF_A_PATH * _fastest(SOLVED, stepped)
+    return STEPS_OF_A_PATH * _mean_seconds(SOLVED, stepped)
 
 
 def step_seconds(context: Context, setup: TrainingSetup) -> float:
@@ -93,13 +98,16 @@ def step_seconds(context: Context, setup: TrainingSetup) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    seconds = _fastest(min(recipe.batch_size, len(setup.train)), stepped)
+    seconds = _mean_seconds(min(recipe.batch_size, len(setup.train)), stepped)
     network.load_state_dict(before)
     return seconds
 
 
-def _fastest(most: int, work: Callable[[int], None]) -> float:
-    """Seconds per image of work on so many images, or on as many as there is time for; the first time warms up."""
+def _mean_seconds(most: int, work: Callable[[int], None], limit: float = SECONDS) -> float:
+    """Seconds per image of work on so many images, or on as many as there is time for; the first time warms up.
+
+    The mean, not the least: beside other work the least is a moment's luck.
+    """
 
     def timed(count: int) -> float:
         began = time.perf_counter()
@@ -107,8 +115,8 @@ def _fastest(most: int, work: Callable[[int], None]) -> float:
         return (time.perf_counter() - began) / count
 
     _, few = in_smaller_parts(work, min(FEW, most))
-    first, count = in_smaller_parts(timed, max(few, min(most, int(SECONDS / timed(few)))))
-    return min([first, *(timed(count) for _ in range(ROUNDS - 1))])
+    first, count = in_smaller_parts(timed, max(few, min(most, int(limit / timed(few)))))
+    return float(np.mean([first, *(timed(count) for _ in range(ROUNDS - 1))]))
 
 
 # ---- the precision of a run -----------------------------------------------------------------------------------------

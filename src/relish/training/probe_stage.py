@@ -4,8 +4,10 @@ With few images the whole choice, of framing, views and strength, is made anew w
 cross-validation: what it comes to is evaluated on images that neither a probe nor its choices knew.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,9 @@ from relish.evaluation.features import Backbone, Features, features_of
 from relish.evaluation.held_out import HeldOut
 from relish.evaluation.prediction import softmax
 from relish.evaluation.significance import compare_losses
-from relish.training.budget import HELD_SHARE, OUTER_FOLDS, ProbePlan, framed_on
+from relish.training.budget import FEWEST, FRAMINGS, HELD_SHARE, OUTER_FOLDS, ProbePlan, decided, framed_on
 from relish.training.linear_probe import CrossValidated, cross_validate
+from relish.training.pace import Budget
 from relish.training.recipe import Recipe
 from relish.training.train import TrainingSetup
 
@@ -32,14 +35,20 @@ FOLDS = 5
 FEW = 150
 """Where a dataset brings nothing to score on and has this many images or fewer, all are trained on and the figure comes
 from nested cross-validation: a fifth of them, fewer than 30, would say next to nothing (docs/evaluating.md)."""
+CHOICES_LEAVE = 0.3
+"""Share of a budget that comparing framings, and further views, leave for what comes after them."""
+PARTS = (4, 2, 1)
+"""With a budget, features are computed of a quarter of the images first, of half, of all: the first show the pace."""
 NEARLY_SQUARE = 1.05
 """Where the longer side is at most this times the shorter one in every image, framings hardly differ."""
 
 
 def probe_stage(
-    run: RunContext, setup: TrainingSetup, plan: ProbePlan
+    run: RunContext, setup: TrainingSetup, plan: ProbePlan, budget: Budget
 ) -> tuple[TrainingSetup, CrossValidated, HeldOut]:
     """Choose the framing, compute features, choose the strength of the penalty.
+
+    What there is no time for any more, at the pace of what has just run, is omitted, framings and views before images.
 
     Args:
         setup: `train` holds every image to train on.
@@ -53,13 +62,16 @@ def probe_stage(
         ModelError: no probe can be trained for this network.
         ImageError: an image cannot be opened any more.
     """
-    probing = _Probing(run, setup)
+    probing = _Probing(run, setup, plan, budget)
     train = probing.sample(setup.train, plan.images)
-    preprocessing, found = _chosen(probing, train, plan)
+    preprocessing, found = _framed(probing, train)
     if setup.nested:
-        out, logits = train, _nested_logits(probing, train, plan)
+        found = _probe(probing, train, preprocessing, found)
+        out, logits = train, _nested_logits(probing, train)
     else:
-        out, logits = train.take(np.flatnonzero(found.held)), found.logits
+        some = probing.affordable(train, View(preprocessing))
+        found = _probe(probing, some, preprocessing, found if len(some) == len(train) else None)
+        train, out, logits = some, some.take(np.flatnonzero(found.held)), found.logits
     held = HeldOut(out.labels, logits, tuple(setup.sha256[path] for path in out.paths))
     return replace(setup, train=train, preprocessing=preprocessing), found, held
 
@@ -133,8 +145,8 @@ def probe_figures(setup: TrainingSetup, found: CrossValidated, held: HeldOut) ->
 class _Probing:
     """A backbone, and the run that its features are computed in."""
 
-    def __init__(self, run: RunContext, setup: TrainingSetup) -> None:
-        self.run, self.setup = run, setup
+    def __init__(self, run: RunContext, setup: TrainingSetup, plan: ProbePlan, budget: Budget) -> None:
+        self.run, self.setup, self.plan, self.budget = run, setup, plan, budget
         self.backbone = Backbone.of(setup.target, run.device)
         self._rows: dict[View, Features] = {}
         self._row_of = {path: row for row, path in enumerate(setup.train.paths)}
@@ -143,8 +155,12 @@ class _Probing:
         """(N, D) float32 for each view; with `setup.nested` kept in memory, of all images."""
         every = self.setup.train if self.setup.nested else split
         lacking = [view for view in views if view not in self._rows]
-        title = f"features ({words})"
-        found = features_of(self.backbone, every, lacking, self.setup.sha256, self.run, title=title) if lacking else []
+        found: list[Features] = []
+        if lacking:
+            found = features_of(
+                self.backbone, every, lacking, self.setup.sha256, self.run, title=f"features ({words})",
+                took=partial(self.budget.pace.took, f"features in {len(lacking)} views"),
+            )  # fmt: skip
         if not self.setup.nested:
             return found
         self._rows.update(zip(lacking, found, strict=True))
@@ -173,19 +189,52 @@ class _Probing:
         """The key of each image's unit."""
         return [self.setup.units[path] for path in split.paths]
 
+    def worth(self, choice: str, images: int, solved: int) -> bool:
+        """Whether a choice that takes so many more passes and solutions leaves time for what comes after the probe."""
+
+        def made() -> bool:
+            return self._fits(images, solved, CHOICES_LEAVE * self.budget.seconds)
+
+        return not self.budget.limited or bool(decided(self.run, choice, made))
+
+    def affordable(self, train: Split, view: View) -> Split:
+        """As many of the images as there is time for, at the pace that shows while their features are computed."""
+
+        def made() -> int:
+            some = train.take([])
+            for part in PARTS:
+                more = self.sample(train, math.ceil(len(train) / part))
+                enough = len(some) >= FEWEST * len(self.setup.target.classes)
+                if enough and not self._fits(len(more) - len(some), len(more)):
+                    break
+                self.features(more, [view], view.preprocessing.framing_words)
+                some = more
+            return len(some)
+
+        return self.sample(train, decided(self.run, "images", made)) if self.budget.limited else train
+
+    def _fits(self, images: int, solved: int, more: float = 0.0) -> bool:
+        solving = solved * self.plan.solving * self.budget.pace.load
+        return not self.run.any(not self.budget.fits(images, solving + more))
+
     def sample(self, split: Split, count: int) -> Split:
         """So many images at most, each class in its share."""
         contents = [self.setup.sha256[path] for path in split.paths]
         return split.take(stratified_sample(split.labels, contents, count, self.run.seed))
 
 
-def _chosen(probing: _Probing, train: Split, plan: ProbePlan) -> tuple[Preprocessing, CrossValidated]:
-    """The framing and the probe: the whole choice, from these images alone."""
-    asked = probing.setup.preprocessing
-    preprocessing, found = book_preprocessing(plan.image_size, asked.mean, asked.std, asked.value_range), None
-    if plan.framings:
-        preprocessing, found = _framed(probing, train, preprocessing)
-    views = [View(preprocessing, view) for view in range(plan.views)]
+def _probe(
+    probing: _Probing, train: Split, preprocessing: Preprocessing, found: CrossValidated | None
+) -> CrossValidated:
+    """The better of the probes of the plain images and of several views.
+
+    Args:
+        found: the former, where it is known.
+    """
+    count = probing.plan.views
+    if count > 1 and not probing.worth("views", (count - 1) * len(train), 2 * (count - 1) * len(train)):
+        count = 1
+    views = [View(preprocessing, view) for view in range(count)]
     words = preprocessing.framing_words + (f", {len(views)} views" if len(views) > 1 else "")
     plain, *others = probing.features(train, views, words)
     if found is None:
@@ -193,16 +242,21 @@ def _chosen(probing: _Probing, train: Split, plan: ProbePlan) -> tuple[Preproces
     if others:
         again = probing.cross_validated(train, np.concatenate([plain, *others]))
         found = again if again.loss < found.loss else found
-    return preprocessing, found
+    return found
 
 
-def _framed(probing: _Probing, train: Split, book: Preprocessing) -> tuple[Preprocessing, CrossValidated | None]:
+def _framed(probing: _Probing, train: Split) -> tuple[Preprocessing, CrossValidated | None]:
     """The framing whose probe is better than the book's, and than those before it; else the book's.
 
     Returns:
         It, and its probe where framings were compared on all the images.
     """
+    plan, asked = probing.plan, probing.setup.preprocessing
+    book = book_preprocessing(plan.image_size, asked.mean, asked.std, asked.value_range)
     some = probing.sample(train, framed_on(len(train), len(probing.setup.target.classes)))
+    compared = FRAMINGS * len(some)
+    if not plan.framings or not probing.worth("framings", compared + len(train) - len(some), compared):
+        return book, None
     if _nearly_square(some, probing.setup.sizes) or not _any_held(probing.folds(some)):
         return book, None
     best, probe, standing, tried = book, None, None, framings(book)
@@ -215,7 +269,7 @@ def _framed(probing: _Probing, train: Split, book: Preprocessing) -> tuple[Prepr
     return best, probe if len(some) == len(train) else None
 
 
-def _nested_logits(probing: _Probing, train: Split, plan: ProbePlan) -> Features:
+def _nested_logits(probing: _Probing, train: Split) -> Features:
     """(N, K) float32 of each image, by a probe that was trained and chosen on the other folds' images alone.
 
     An image whose class is in no other fold cannot be predicted rightly, and counts.
@@ -227,7 +281,9 @@ def _nested_logits(probing: _Probing, train: Split, plan: ProbePlan) -> Features
     logits = np.zeros((len(train), len(probing.setup.target.classes)), dtype=np.float32)
     for fold in np.unique(fold_of):
         out = np.flatnonzero(fold_of == fold)
-        preprocessing, found = _chosen(probing, train.take(np.flatnonzero(fold_of != fold)), plan)
+        rest = train.take(np.flatnonzero(fold_of != fold))
+        preprocessing, known = _framed(probing, rest)
+        found = _probe(probing, rest, preprocessing, known)
         (features,) = probing.features(train.take(out), [View(preprocessing)], preprocessing.framing_words)
         logits[out] = found.fit().logits(features)
     return logits

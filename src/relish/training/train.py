@@ -58,8 +58,8 @@ class TrainingSetup:
     """Width and height of each image, in pixels, where the ladder trains."""
     precision: Precision = "f32"
     """Of forward and backward passes; parameters, losses, updates and evaluations are f32."""
-    deadline: float = math.inf
-    """When to end at the latest, even in mid-epoch, by `time.monotonic`."""
+    ended: Callable[[int, float], bool] | None = None
+    """Whether to end now, even in mid-epoch; asked after each step with its images and seconds. None: at the end."""
     opened: OpenedImages | None = None
     """Images of `train` that were opened before."""
     decoded: DecodedImages | None = None
@@ -73,7 +73,7 @@ class TrainingSetup:
 
 
 def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
-    """Train to the recipe's end, or to the deadline, from the run's checkpoint where there is one.
+    """Train to the recipe's end, or until `setup.ended`, from the run's checkpoint where there is one.
 
     Returns:
         (n, K) float32 logits of the validation split after the last epoch; None where that was not evaluated now.
@@ -135,7 +135,7 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
                     saved_at = time.monotonic()
                 if stopping:
                     raise _stopped(run, epoch, recipe, stop.number)
-                if setup.deadline < math.inf and run.any(time.monotonic() > setup.deadline):
+                if setup.ended is not None and run.any(setup.ended(count, time.perf_counter() - began)):
                     _share_statistics(run, network)
                     save()
                     return None
