@@ -34,6 +34,7 @@ EFFECTS = {"beta": (0.05, 0.1, 0.3, 0.6), "logit-normal": (0.5, 1.0, 2.0)}
 """Of a beta the correlation within a group; of a logit-normal the standard deviation in logits."""
 RESAMPLES = 500
 NAMES = ("plain", "relish", "t", "bootstrap", "KG")
+TESTS = ("plain", "relish", "Obuchowski", "Durkalski")
 
 
 def group_sizes(kind: str, count: int) -> np.ndarray:
@@ -78,7 +79,7 @@ def intervals(rng: np.random.Generator, hits: np.ndarray, sizes: np.ndarray) -> 
 
 
 def coverage(draws: int) -> list[dict[str, object]]:
-    """One row a case: what was drawn, how often each interval covers, and its mean width."""
+    """One row a case: what was drawn, and how often each interval covers."""
     rows, effects = [], [(kind, one) for kind, some in EFFECTS.items() for one in some]
     for case in product(("even", "uneven"), GROUPS, effects, ACCURACIES):
         sizes_kind, groups, (kind, effect), accuracy = case
@@ -87,9 +88,8 @@ def coverage(draws: int) -> list[dict[str, object]]:
         hits = rng.binomial(sizes, drawn(rng, kind, effect, accuracy, (draws, groups)))
         found = dict(intervals(rng, hits, sizes))
         covered = {name: float(np.mean((e[:, 0] <= accuracy) & (accuracy <= e[:, 1]))) for name, e in found.items()}
-        widths = {name: float(np.mean(e[:, 1] - e[:, 0])) for name, e in found.items()}
         row = {"sizes": sizes_kind, "groups": groups, "drawn": kind, "effect": effect, "accuracy": accuracy}
-        rows.append({**row, "images": int(sizes.sum()), "coverage": covered, "width": widths})
+        rows.append({**row, **covered})
     return rows
 
 
@@ -108,7 +108,7 @@ def paired(draws: int) -> list[dict[str, object]]:
             statistics.append((ahead / sizes).sum() ** 2 / max(((ahead / sizes) ** 2).sum(), 1e-9))
             tests = [mcnemar(first, second).differs, mcnemar(first, second, numbers).differs]
             said.append([*tests, *(one > Z**2 for one in statistics)])
-        shares = dict(zip(("plain", "relish", "Obuchowski", "Durkalski"), np.mean(said, 0).tolist(), strict=True))
+        shares = dict(zip(TESTS, np.mean(said, 0).tolist(), strict=True))
         row = {"sizes": kind, "groups": groups, "gap": gap, "errors": "alike" if alike else "unlike"}
         rows.append({**row, **shares})
     return rows
@@ -120,10 +120,23 @@ def summary(rows: list[dict[str, object]]) -> list[list[str]]:
     for kind, groups in product(("even", "uneven"), GROUPS):
         some, cells = [row for row in rows if (row["sizes"], row["groups"]) == (kind, groups)], []
         for name in NAMES:
-            found = [100 * row["coverage"][name] for row in some]
+            found = [100 * row[name] for row in some]
             within = sum(93 <= one <= 97 for one in found)
             cells.append(f"{np.mean(found):.1f} ({min(found):.1f}–{max(found):.1f}), {within} within")
         table.append([f"{groups} {kind}", str(len(some)), *cells])
+    return table
+
+
+def paired_summary(rows: list[dict[str, object]]) -> list[list[str]]:
+    """By sizes and count of groups: false alarms with errors alike and unlike, then how often 5 points are found."""
+    table = [["groups", *TESTS]]
+    for kind, groups in product(("even", "uneven"), (5, 10, 20, 40, 100)):
+        some = [row for row in rows if (row["sizes"], row["groups"]) == (kind, groups)]
+        cells = []
+        for name in TESTS:
+            false, found = ([f"{row[name]:.3f}" for row in some if (row["gap"] > 0) is gap] for gap in (False, True))
+            cells.append(f"{', '.join(false)}; {', '.join(found)}")
+        table.append([f"{groups} {kind}", *cells])
     return table
 
 
@@ -134,9 +147,9 @@ def main() -> None:
     asked = parser.parse_args()
     command = f"python benchmarks/group_coverage.py --draws {asked.draws}"
     rows, tests = coverage(asked.draws), paired(asked.draws)
-    table = [list(tests[0]), *([f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in tests)]
-    finish("group_coverage_paired", command, tests, table)
-    finish("group_coverage", command, rows, summary(rows))
+    of = f"{asked.draws:,} draws a case"
+    finish("group_coverage_paired", command, tests, paired_summary(tests), of=of)
+    finish("group_coverage", command, rows, summary(rows), of=of)
 
 
 if __name__ == "__main__":
