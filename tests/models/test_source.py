@@ -1,5 +1,6 @@
 """Source models by name: the embedded one on real pictures, the libraries' names, their hubs near and unreachable."""
 
+import copy
 import functools
 import hashlib
 import http.server
@@ -87,6 +88,24 @@ def test_the_embedded_model_is_used_as_it_came():
     sums = sorted(float(t.double().sum()) for n, t in packaged.items() if "num_batches" not in n)
     mine = source.network.state_dict().items()
     assert sorted(float(t.double().sum()) for n, t in mine if "num_batches" not in n) == sums
+
+
+@pytest.mark.parametrize(("kernel", "groups"), [(3, 1), (5, 8), (2, 1)])
+@pytest.mark.parametrize("side", [7, 8, 9, 10])
+def test_padding_without_a_second_pass_gives_timms_numbers(kernel, groups, side):
+    from timm.layers import Conv2dSame
+
+    timms = Conv2dSame(8, 16, kernel, stride=2, groups=groups)
+    ours = torch.nn.Sequential(copy.deepcopy(timms))
+    registry.pad_quickly(ours)
+    assert type(ours[0]) is not Conv2dSame
+    images = torch.rand(3, 8, side, side + 1).contiguous(memory_format=torch.channels_last)
+    found = []
+    for layer in (timms, ours):
+        given = images.clone().requires_grad_()
+        layer(given).square().sum().backward()
+        found.append([layer(images), given.grad, *(parameter.grad for parameter in layer.parameters())])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_a_damaged_package_is_told(tmp_path, monkeypatch):

@@ -5,15 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
 import relish
 from relish.core.cache import cache_file
 from relish.core.errors import BadInput, RunError
 from relish.models import precision
-from relish.models.precision import DIFFERENCE, GAIN, Trial, checked_precision, computing_in, fastest, trial
+from relish.models.precision import DIFFERENCE, GAIN, checked_precision, computing_in, fastest, trial
 from relish.training.measure import run_precision
 from relish.training.recipe import named_recipe
 from relish.training.train import train
@@ -47,10 +45,26 @@ def times(monkeypatch):
     return asked
 
 
-@given(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3), st.floats(0, 1))
-def test_bf16_is_chosen_only_where_it_is_faster_and_says_the_same(f32, bf16, difference):
-    chosen = Trial(f32_seconds=f32, bf16_seconds=bf16, difference=difference, agreement=1.0).precision
-    assert (chosen == "bf16") == (f32 >= GAIN * bf16 and difference <= DIFFERENCE)
+@pytest.mark.parametrize("difference", [0.0, DIFFERENCE, 2 * DIFFERENCE])
+@pytest.mark.parametrize("bf16", [1.0, 1.9, 1.95, 20.0])
+def test_bf16_is_chosen_only_where_it_is_faster_and_says_the_same(bf16, difference, times, monkeypatch):
+    times["bf16"] = bf16
+    monkeypatch.setattr(precision, "_difference", lambda network, images: difference)
+    chosen = trial(small_network(), IMAGES, training=True).precision
+    assert (chosen == "bf16") == (GAIN * bf16 <= 2.0 and difference <= DIFFERENCE)
+
+
+def test_hopelessly_slow_bf16_is_tried_on_two_images_alone(monkeypatch):
+    tried = []
+
+    def passed(network, images, kind, training):
+        tried.append(len(images))
+        return 1.0 if kind == "f32" else 7.0
+
+    monkeypatch.setattr(precision, "_pass", passed)
+    found = trial(small_network(), IMAGES, training=True)
+    assert found.sentence() == "f32: bf16 is 0.14 times as fast as f32 here"
+    assert set(tried) == {2}
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -19,7 +19,7 @@ from relish.core.progress import Progress
 from relish.core.runtime import raise_if_no_memory
 from relish.data.download import TIMEOUT, download
 from relish.models.gluon.loading import gluon_description
-from relish.models.registry import ZooName, imagenet_labels
+from relish.models.registry import ZooName, imagenet_labels, pad_quickly
 from relish.models.saved_model import DataConfig, ModelDescription
 from relish.models.weights import fill, read_tensors
 
@@ -164,6 +164,7 @@ def _load_timm(name: ZooName, description: ModelDescription, progress: Progress)
             # timm's own loading knows each family's older tensor names; given a file, it downloads nothing and reads
             # plain tensors only.
             network = timm.create_model(full, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+            pad_quickly(network)
     except (RuntimeError, KeyError, ValueError, OSError, AssertionError) as error:
         raise_if_no_memory(error, f"to load {path}")
         raise ModelError(
