@@ -164,11 +164,10 @@ def _timed(network: nn.Module, images: Tensor, training: bool) -> tuple[float, f
     for precision in BOTH:  # the first pass of each shape also chooses kernels
         _pass(network, few, precision, training)
     # Half of the time for the rounds; the other half for the first, slow pass of the larger shape.
-    seconds = {precision: _pass(network, few, precision, training) for precision in BOTH}
-    if seconds["bf16"] > HOPELESS * seconds["f32"]:
-        return seconds["f32"], seconds["bf16"]
-    slowest = max(seconds.values())
-    images = images[: max(_FIRST, int(SECONDS / 4 / _ROUNDS / (slowest / len(few))))]
+    f32, bf16 = (_pass(network, few, precision, training) for precision in BOTH)
+    if bf16 > HOPELESS * f32:
+        return f32, bf16
+    images = images[: max(_FIRST, int(SECONDS / 4 / _ROUNDS / (max(f32, bf16) / len(few))))]
     best: dict[Precision, float] = {}
     for number in range(_ROUNDS + 1):
         for precision in BOTH:

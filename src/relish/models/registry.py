@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from typing import Any, Literal, cast
 
 import torch
@@ -176,29 +177,29 @@ def pad_quickly(network: nn.Module) -> None:
     Where a stride meets an even side, TensorFlow pads behind an image and not before it, which no convolution of
     PyTorch's does by itself. `torch.nn.functional.pad` writes zeros everywhere, and the image over most of them.
     """
-    from timm.layers import Conv2dSame
-
+    timms, ours = _convolutions()
     for module in network.modules():
-        if type(module) is Conv2dSame:
-            module.__class__ = _quickly_padded()
+        if type(module) is timms:
+            module.__class__ = ours
 
 
 @cache
-def _quickly_padded() -> type[nn.Conv2d]:
-    from timm.layers import Conv2dSame
-    from timm.layers.padding import pad_same_arg
+def _convolutions() -> tuple[type[nn.Conv2d], type[nn.Conv2d]]:
+    """timm's, and the same with another way to pad."""
+    layers: Any = import_module("timm.layers")
 
-    class Conv2dSameQuickly(Conv2dSame):  # type: ignore[misc]
+    class Conv2dSameQuickly(layers.Conv2dSame):  # type: ignore[misc]
         def forward(self, images: Tensor) -> Tensor:
-            plain = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+            plain = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
             on_processor = images.device.type == "cpu"  # elsewhere one call costs less than four
             if plain or not (on_processor and images.is_contiguous(memory_format=torch.channels_last)):
-                return super().forward(images)  # type: ignore[no-any-return]
-            sides = pad_same_arg(images.shape[-2:], self.kernel_size, self.stride, self.dilation)
-            padded = _Padded.apply(images, *sides) if any(sides) else images  # type: ignore[no-untyped-call]
+                found: Tensor = super().forward(images)
+                return found
+            sides = layers.padding.pad_same_arg(images.shape[-2:], self.kernel_size, self.stride, self.dilation)
+            padded = _Padded.apply(images, *sides) if any(sides) else images
             return nn.functional.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
-    return Conv2dSameQuickly
+    return layers.Conv2dSame, Conv2dSameQuickly
 
 
 class _Padded(torch.autograd.Function):
@@ -218,7 +219,7 @@ class _Padded(torch.autograd.Function):
         return padded
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return gradient[ctx.inside], None, None, None, None
 
 
