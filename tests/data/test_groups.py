@@ -164,6 +164,28 @@ def test_folds_of_uneven_groups_have_about_as_many_images_of_each_class():
     assert (stratified_folds(labels, units, 5, 1) != fold_of).any()
 
 
+def test_folds_are_no_less_even_than_those_of_scikit_learn():
+    """Measured: how far, at most, a fold's share of a class's images is from a fifth; groups uneven, classes mixed."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    def unevenness(labels, fold_of):
+        counts = [np.bincount(fold_of[labels == label], minlength=5) for label in np.unique(labels)]
+        return max(np.abs(count / count.sum() - 0.2).max() for count in counts)
+
+    ours, theirs, rng = [], [], np.random.default_rng(0)
+    for seed in range(20 if TORTURE else 5):
+        sizes = np.maximum(1, rng.lognormal(2, 1, 60).astype(int))
+        groups = np.repeat(np.arange(60), sizes)
+        labels = np.concatenate([rng.choice(4, size, p=rng.dirichlet([0.5] * 4)) for size in sizes]).astype(np.int64)
+        ours.append(unevenness(labels, stratified_folds(labels, [f"/{group}" for group in groups], 5, seed)))
+        parts = StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(labels, labels, groups)
+        fold_of = np.zeros(len(labels), dtype=np.int64)
+        for number, (_, out) in enumerate(parts):
+            fold_of[out] = number
+        theirs.append(unevenness(labels, fold_of))
+    assert np.mean(ours) <= np.mean(theirs)
+
+
 def test_a_group_that_holds_nearly_everything_is_named():
     dataset, units = dataset_of([(label, 1) for label in (0, 1) for _ in range(45)] + [(0, 8)] * 5 + [(1, 8)] * 5)
     with pytest.raises(DataError, match='group "g1" holds 90 of 100 pictures; it stays on one side') as caught:

@@ -374,8 +374,7 @@ def stratified_folds(labels: Labels, units: Sequence[str], folds: int, seed: int
 
     Args:
         labels: (N,) int64.
-        units: N keys; images of one key go to one fold. Unless it is a group's (`is_group`), they are copies, which
-            count as one image, by the label of the first.
+        units: N keys; images of one go to one fold: a group's (`is_group`), or copies, which count as the first alone.
         folds: their number, 2 or more.
         seed: of the random order.
 
@@ -392,20 +391,22 @@ def stratified_folds(labels: Labels, units: Sequence[str], folds: int, seed: int
         return -twice_as_large, min(sizes[unit]), derive_seed(seed, f"fold/{unit}"), unit
 
     dealt = (unit for unit, size in sizes.items() if any(have[label] >= folds for label in size))
-    images, met = ([Counter[int]() for _ in range(folds)] for _ in range(2))
+    images, met = ({label: [0] * folds for label in have} for _ in range(2))
     filled, fold_of = [0] * folds, dict.fromkeys(sizes, NEVER)
     for unit in sorted(dealt, key=order):
         size = sorted(sizes[unit].items())
-        costs = [
-            (sum(count * images[fold][label] / totals[label] for label, count in size), filled[fold], fold)
+        costs: Iterable[tuple[float, int, int]] = (
+            (sum(count * images[label][fold] / totals[label] for label, count in size), filled[fold], fold)
             for fold in range(folds)
-            if all(met[fold][label] + 1 < have[label] for label, _ in size)
-        ]
-        if costs:
-            fold_of[unit] = fold = min(costs)[2]
-            images[fold].update(sizes[unit])
-            met[fold].update([*sizes[unit]])
-            filled[fold] += sizes[unit].total()
+            if all(met[label][fold] + 1 < have[label] for label, _ in size)
+        )
+        if len(size) == 1:  # the same order, sooner
+            costs = zip(images[size[0][0]], filled, range(folds), strict=True)
+        fold_of[unit] = fold = min(costs, default=(0, 0, NEVER))[2]
+        for label, count in size if fold != NEVER else ():
+            images[label][fold] += count
+            met[label][fold] += 1
+            filled[fold] += count
     return np.array([fold_of[unit] for unit in units], dtype=np.int64)
 
 
