@@ -17,7 +17,7 @@ from relish.data.groups import group_name, is_group, units_of
 from relish.data.sources import Reading, find_dataset
 from relish.data.split import NEVER, stratified_folds, usable_folds, with_validation
 from relish.data.table import table_of
-from relish.training.probe_stage import held_out_masks
+from relish.training.probe_stage import held_out_masks, nested_folds
 from tests.commands import done, refused
 from tests.conftest import TORTURE, draw, draw_dataset, read_json, touch
 
@@ -74,11 +74,14 @@ def test_no_group_is_both_learned_from_and_validated_on(pairs, fraction, seed):
 def test_no_group_is_in_two_folds_and_no_class_is_missing_from_training(pairs, folds, seed):
     dataset, units = dataset_of(pairs)
     split = dataset.splits["all"]
-    fold_of = stratified_folds(split.labels, [units[path] for path in split.paths], folds, seed)
+    keys = [units[path] for path in split.paths]
+    fold_of, nested = stratified_folds(split.labels, keys, folds, seed), nested_folds(split.labels, keys, seed)
     numbers = set(fold_of.tolist())
     assert numbers <= {NEVER, *range(folds)}
-    sides = [[path for path, fold in zip(split.paths, fold_of, strict=True) if fold == one] for one in numbers]
-    assert not met_twice(dataset, units, sides)
+    assert NEVER not in nested
+    for found in (fold_of, nested):
+        sides = [np.array(split.paths)[found == one].tolist() for one in np.unique(found)]
+        assert not met_twice(dataset, units, sides)
     for number in numbers - {NEVER}:
         assert set(split.labels[fold_of != number]) == set(split.labels)
 
