@@ -1,6 +1,5 @@
 """The cache: what was kept is found whole, whatever was interrupted, damaged or done by others at the same time."""
 
-import hashlib
 import multiprocessing
 import os
 import random
@@ -18,18 +17,7 @@ from hypothesis import strategies as st
 from relish.core import cache as module
 from relish.core.cache import Cache, cache_file
 from tests.conftest import Heard
-
-
-def key(number: int) -> bytes:
-    return hashlib.sha256(str(number).encode()).digest()
-
-
-def value(number: int) -> bytes:
-    return random.Random(number).randbytes(number * 997 % 9000)
-
-
-def entries(*numbers: int) -> dict[bytes, bytes]:
-    return {key(number): value(number) for number in numbers}
+from tests.core.cache_entries import entries, keep_some, key, value
 
 
 def found(*numbers: int, cache: Cache | None = None) -> set[int]:
@@ -166,14 +154,9 @@ def test_a_file_that_another_process_holds_is_gone_without_after_a_while(monkeyp
     assert found(1) == {1}
 
 
-def _keep_some(start: int) -> None:
-    for number in range(start, start + 20):
-        assert Cache().remember("rows", entries(number))
-
-
 def test_several_processes_may_keep_at_once():
     spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=_keep_some, args=(100 * n,)) for n in range(3)]
+    workers = [spawn.Process(target=keep_some, args=(100 * n,)) for n in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -184,11 +167,7 @@ def test_several_processes_may_keep_at_once():
 
 
 def test_a_kill_at_any_moment_leaves_whole_transactions():
-    code = (
-        "from relish.core.cache import Cache\nfrom tests.core.test_cache import entries\ncache = Cache()\n"
-        "for n in range(0, 10**6, 10):\n    cache.remember('rows', entries(*range(n, n + 10)))\n"
-        "    print(n, flush=True)"
-    )
+    code = "from tests.core.cache_entries import keep_for_ever; keep_for_ever()"
     rng, known = random.Random(0), 0
     for _ in range(5):
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
