@@ -397,6 +397,8 @@ def test_a_run_keeps_its_groups_and_is_resumed_with_them(tmp_path, monkeypatch, 
     assert read_json(tmp_path / "run/request.json")["group_by"] == "^[^_]+"
     assert "finished already" in done("fit", "--resume", "run", *told).err
     assert "begun with another group_by" in refused("fit", "--resume", "run", "--group-by", "none")
+    judged = done("evaluate", "run", "d", *told).err
+    assert "the model learned from 3 groups of the same name as here (s" in judged
     identity = read_json(tmp_path / "run/request.json")["identity"]
     done("fit", "d", *small[:-1], "other", "--group-by", "none")
     other = tmp_path / "other"

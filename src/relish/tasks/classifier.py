@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Unpack
+from typing import Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for, keep_freed_memory, to_device
 from relish.core.workers import Workers
-from relish.data.dataset import TEST, TRAIN, Dataset, Split, class_name
+from relish.data.dataset import TEST, TRAIN, Dataset, Split, class_name, first_few, plural
 from relish.data.depth import ValueRange
 from relish.data.image import ImageSource
 from relish.data.read_ahead import Ready, read_ahead
@@ -268,6 +268,10 @@ class Classifier:
         known = sum(one in trained_on for one in sha256)
         if known and split != TRAIN:
             progress.warn(f"the model learned from {known} of these pictures: it looks better here than it is.")
+        groups = {surveyed.dataset.groups.get(path, "") for path in chosen.paths} & self._trained_on("group")
+        if groups and split != TRAIN:
+            names = f"{plural(len(groups), 'group')} of the same name as here ({first_few(sorted(groups))})"
+            progress.warn(f"the model learned from {names}: if they are the same, it looks better than it is.")
         calibrated_on = self._calibrated_on() - trained_on
         seen = sum(one in calibrated_on for one in sha256)
         if seen:
@@ -276,12 +280,12 @@ class Classifier:
         logits = split_logits(self.network, chosen, self.preprocessing, context)
         return split_figures(logits, chosen, surveyed.dataset, self.classes, self.decision, columns)
 
-    def _trained_on(self) -> set[str]:
-        """SHA-256 of the training images; empty where only a model file is known."""
+    def _trained_on(self, key: Literal["sha256", "group"] = "sha256") -> set[str]:
+        """SHA-256, or known groups, of the training images; empty where only a model file is known."""
         if self.path is None or not self.path.is_dir():
             return set()
         splits = RunFolder.open(self.path).read_dataset()["splits"]
-        return {row["sha256"] for row in splits[TRAIN]}
+        return {row[key] for row in splits[TRAIN] if key in row}
 
     def _calibrated_on(self) -> set[str]:
         """SHA-256 of the held-out images that temperature and thresholds were chosen on; empty where not known."""
