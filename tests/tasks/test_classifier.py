@@ -196,6 +196,12 @@ def test_accuracy_is_shown_by_the_columns_of_a_table(judged, cameras):
     assert document["groups"] == found.groups.as_json()
 
 
+def test_groups_of_a_folder_are_a_column_too(judged):
+    words = done("evaluate", judged, judged.parent / "colours", "--group-by", r"^\d+", "--by", "group").out
+    assert "accuracy by group, worst first:" in words
+    assert re.search(r"^12 images, \d+ groups: the interval is as wide as that of", words, re.MULTILINE)
+
+
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(judged, cameras):
     assert 'no column "camra"' in (said := refused("evaluate", judged, cameras, "--by", "camra"))
     assert 'did you mean "camera"?' in said
