@@ -20,7 +20,10 @@ CLASSES = ("blue", "red")
 
 
 class Tones:
-    """Tells red pictures from blue ones by their mean colour; unsure of what is neither."""
+    """Tells red pictures from blue ones by their mean colour; unsure of what is neither.
+
+    Where its decision calls any picture unknown, light ones are the strangest.
+    """
 
     name = "tones"
     classes = CLASSES
@@ -43,7 +46,8 @@ class Tones:
             raise RuntimeError("the secret inside")
         redness = np.array([(colour[0] - colour[2]) / 40 for colour in prepared])
         red = 1 / (1 + np.exp(-redness))
-        return predictions([""] * len(red), np.stack([1 - red, red], axis=1), CLASSES, self.decision)
+        strange = None if self.decision.unknown_above is None else np.array([c.mean() / 255 for c in prepared])
+        return predictions([""] * len(red), np.stack([1 - red, red], axis=1), CLASSES, self.decision, strange)
 
     def explain(self, image: Image.Image, class_name: str) -> Image.Image:
         return image.convert("L").convert("RGB").resize((32, 32))

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from relish.data.image import open_image
+from relish.evaluation.unfamiliarity import HEADER_KEY, Unfamiliarity
 from relish.exporting.onnx_classifier import OnnxClassifier
 from relish.models.saved_model import save_model
 from relish.models.source import load_source
@@ -40,7 +41,8 @@ def exported(tmp_path_factory) -> Path:
     source = load_source("embedded")
     target = make_target(source, ("blue", "red"), head_init="source", mapping={"blue": 934, "red": 950}, seed=0)
     wanted = target.description()
-    save_model(folder / "model.safetensors", target.network, wanted, {})
+    bank = np.random.default_rng(0).uniform(0, 0.05, (20, 1280)).astype(np.float16)
+    save_model(folder / "model.safetensors", target.network, wanted, {HEADER_KEY: Unfamiliarity(bank, 3).as_header()})
     draw_dataset(folder / "colours", 1, 2)
     return export(folder / "model.safetensors", folder / "photos.onnx", data=folder / "colours").path
 
@@ -52,19 +54,22 @@ def node(*words: object, cwd: Path) -> str:
 
 
 def test_the_same_rgb_bytes_get_the_same_probabilities(exported, tmp_path):
-    listed, wanted = [], []
+    listed, wanted, strange = [], [], []
     for path in make_odd_pictures(tmp_path / "odd", 40):
         pixels = np.asarray(open_image(path))
         raw = tmp_path / f"{path.stem}.rgb"
         raw.write_bytes(pixels.tobytes())
         listed.append({"file": str(raw), "width": pixels.shape[1], "height": pixels.shape[0]})
-        wanted.append(OnnxClassifier(exported, threads=1).probabilities(pixels[None])[0][0])
+        answer = OnnxClassifier(exported, threads=1).probabilities(pixels[None])
+        wanted.append(answer.probabilities[0])
+        strange.append(answer.unfamiliarity[0])
     (tmp_path / "pictures.json").write_text(json.dumps(listed))
     told = json.loads(node(JAVASCRIPT / "answers.mjs", exported, tmp_path / "pictures.json", cwd=JAVASCRIPT))
     found = np.array([one["probabilities"] for one in told])
     np.testing.assert_allclose(found, np.stack(wanted), rtol=0, atol=1e-4)
     assert (found.argmax(1) == np.stack(wanted).argmax(1)).all()
     assert np.std(wanted, axis=0).max() > 0.01
+    np.testing.assert_allclose([one["unfamiliarity"] for one in told], strange, rtol=0, atol=1e-5)
 
 
 def test_the_example_of_the_page_answers_as_relish_does(exported, tmp_path):

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from hypothesis import strategies as st
 
+from relish.evaluation.unfamiliarity import Unfamiliarity
 from relish.models.saved_model import ModelDescription, save_model
 from relish.models.source import load_source
 from relish.tasks.classifier import Classifier
@@ -34,9 +35,15 @@ def seed() -> bytes:
         labels=("a", "b", "é"),
     )
     preprocessing = {"image_size": 32, "resize": 36, "mean": [0.5] * 3, "std": [0.5] * 3, "framing": "crop"}
-    extra = {"preprocessing": json.dumps(preprocessing), "decision": json.dumps({"temperature": 1.5})}
+    network = description.build()
+    width = network.get_submodule("fc").weight.shape[1]
+    extra = {
+        "preprocessing": json.dumps(preprocessing),
+        "decision": json.dumps({"temperature": 1.5, "unknown_above": 0.1}),
+        "unfamiliarity": Unfamiliarity(np.ones((2, width), np.float16), 1).as_header(),
+    }
     with folder() as here:
-        save_model(here / "m.safetensors", description.build(), description, extra)
+        save_model(here / "m.safetensors", network, description, extra)
         return (here / "m.safetensors").read_bytes()
 
 
@@ -75,7 +82,8 @@ VALUES = (
     *(f"[{'9' * 400},1,1]", f"[1,1,{'9' * 400}]", f'{{"image_size":{"9" * 30},"resize":1}}', '{"temperature":0}'),
     *('{"image_size":1,"resize":1,"mean":[0,0,0],"std":[0,0,0]}', '{"positive":"a","threshold":0.5}', "[" * 5000),
     *('{"image_size":32,"resize":32,"mean":[0,0,0],"std":[1,1,1],"value_range":{"low":5,"high":1}}',),
-    *('{"image_size":32,"resize":999999999,"mean":[0,0,0],"std":[1,1,1]}',),
+    *('{"image_size":32,"resize":999999999,"mean":[0,0,0],"std":[1,1,1]}', '{"unknown_above":NaN}'),
+    *('{"neighbours":1,"rows":1,"features":1,"bank":"AAA="}', '{"neighbours":9,"rows":1,"features":2,"bank":"AA=="}'),
 )
 values = st.one_of(st.sampled_from(VALUES), st.sampled_from(VALUES), st.sampled_from(WORDS))
 DTYPES = (

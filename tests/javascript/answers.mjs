@@ -1,6 +1,6 @@
 // What an exported file says of pictures given as bare RGB bytes: node answers.mjs MODEL PICTURES.json
 // In:  a list of {file, width, height}; a file holds height x width x 3 bytes.
-// Out: one JSON document: the probabilities and the milliseconds of each.
+// Out: one JSON document: the probabilities, the unfamiliarity where there is one, and the milliseconds of each.
 import { readFile } from "node:fs/promises";
 import * as ort from "onnxruntime-web";
 
@@ -11,7 +11,9 @@ const answers = [];
 for (const { file, width, height } of JSON.parse(await readFile(list, "utf8"))) {
   const image = new ort.Tensor("uint8", new Uint8Array(await readFile(file)), [1, height, width, 3]);
   const began = performance.now();
-  const { probabilities } = await session.run({ image });
-  answers.push({ probabilities: Array.from(probabilities.data), milliseconds: performance.now() - began });
+  const { probabilities, unfamiliarity } = await session.run({ image });
+  const strange = unfamiliarity ? unfamiliarity.data[0] : null;
+  const milliseconds = performance.now() - began;
+  answers.push({ probabilities: Array.from(probabilities.data), unfamiliarity: strange, milliseconds });
 }
 console.log(JSON.stringify(answers));

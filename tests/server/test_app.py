@@ -21,6 +21,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from relish.evaluation.prediction import Decision
 from relish.server import server
 from relish.server.limits import Limits
 from tests.commands import refused
@@ -55,7 +56,7 @@ def problem(response: httpx.Response, status: int) -> str:
 
 def test_a_picture_gets_the_row_that_predict_prints(client):
     (row,) = client.post("/predict", files=form(RED)).json()["predictions"]
-    assert list(row) == ["path", "class", "probability", "probabilities", "unsure"]
+    assert list(row) == ["path", "class", "probability", "probabilities", "unsure", "unfamiliarity", "unknown"]
     assert (row["path"], row["class"], row["unsure"]) == ("0.png", "red", False)
     model = Tones()
     (alone,) = model.predict([model.prepare(Image.open(io.BytesIO(RED)))])
@@ -66,6 +67,18 @@ def test_several_pictures_keep_their_order_and_the_model_may_be_unsure(client):
     rows = client.post("/predict", files=form(BLUE, RED, GREY)).json()["predictions"]
     assert [row["class"] for row in rows[:2]] == ["blue", "red"]
     assert [row["unsure"] for row in rows] == [False, False, True]
+
+
+def test_what_is_unlike_anything_it_learned_from_is_said_beside_the_probabilities():
+    with serving(Tones(decision=Decision(unknown_above=0.8))) as client:
+        known, strange = client.post("/predict", files=form(RED, png((250, 250, 255)))).json()["predictions"]
+        assert (known["unknown"], strange["unknown"]) == (False, True)
+        assert known["unfamiliarity"] < 0.8 < strange["unfamiliarity"]
+        assert strange["probabilities"].keys() == {"blue", "red"}
+        assert client.get("/classes").json()["unknown_above"] == 0.8
+        assert "relish_unknown_pictures_total 1.0" in client.get("/metrics").text
+        described = client.get("/openapi.json").json()["components"]["schemas"]["Row"]["properties"]
+        assert "unlike anything it learned from" in described["unknown"]["description"]
 
 
 def test_json_with_base64_is_answered_as_a_form_is(client):

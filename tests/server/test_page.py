@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from relish.evaluation.prediction import Decision
 from relish.server.limits import Limits
 from tests.browser import watched_page
 from tests.serving import BLUE, GREY, RED, Explaining, Tones, png, serving
@@ -65,6 +66,22 @@ def test_a_picture_that_is_dropped_pasted_or_chosen_gets_its_class():
         assert seen.complaints == []
         own = str(client.base_url).rstrip("/")
         assert {address.removeprefix("blob:") for address in seen.asked if not address.startswith("data:")} == {own}
+
+
+def test_what_is_unlike_anything_it_learned_from_is_said_in_words_beside_the_bars():
+    model = Tones(decision=Decision(unknown_above=0.8))
+    with serving(model, LIMITS) as client, watched_page(str(client.base_url)) as seen:
+        page = seen.page
+        page.locator("#about").filter(has_text="knows").wait_for()
+        page.locator("#file").set_input_files([named("white.png", png((250, 250, 255)))])
+        said(page, "^white.png: blue, .* It is unlike anything the model learned from")
+        assert "Unlike anything it learned from" in page.locator("#unknown:visible").inner_text()
+        assert page.locator("#bars li").count() == 2
+        page.locator("#file").set_input_files([named("red.png", RED)])
+        said(page, "^red.png: red")
+        assert page.locator("#unknown").is_hidden()
+        assert "unlike what it learned" in page.locator("#history").inner_text()
+        assert seen.complaints == []
 
 
 def test_what_is_no_picture_or_too_large_is_told_in_words():

@@ -58,8 +58,8 @@ def quick(made, monkeypatch):
 
 @cache
 def network_graph(made: Path) -> bytes:
-    network, _, _ = load_model(made / "run" / "model.safetensors")
-    return network_model(network, 32, 1).SerializeToString()
+    model = relish.load(made / "run")
+    return network_model(model.network, 32, 1, model.heads[0]).SerializeToString()
 
 
 def decide(model: Path, decision: Decision) -> None:
@@ -104,11 +104,11 @@ def test_pictures_of_every_odd_kind_get_the_probabilities_of_pytorch(made, odd):
 
 
 def test_the_file_alone_is_enough_for_onnx_runtime(made, odd):
-    """No relish between the file and the answer: uint8 pixels in, probabilities first, then logits."""
+    """No relish between the file and the answer: uint8 pixels in, probabilities first, then logits, unfamiliarity."""
     session = onnxruntime.InferenceSession(str(made / "model.onnx"))
     for path in odd[:5]:
         pixels = np.asarray(open_image(path))[None]
-        probabilities, logits = session.run(None, {"image": pixels})
+        probabilities, logits, _ = session.run(None, {"image": pixels})
         assert (probabilities.shape, probabilities.dtype) == ((1, 2), np.float32)
         np.testing.assert_allclose(probabilities, softmax(logits, DECISION.temperature), rtol=0, atol=1e-6)
 
@@ -123,7 +123,15 @@ def test_the_decision_travels_with_the_file(made):
         assert answer.class_name == ("red" if p >= 0.3 else "blue")
         assert answer.unsure == (answer.probability < 0.6)
     assert len({answer.unsure for answer in answers}) == 2
-    assert answers[0].as_json().keys() == {"path", "class", "probability", "probabilities", "unsure"}
+    assert answers[0].as_json().keys() == {
+        "path",
+        "class",
+        "probability",
+        "probabilities",
+        "unsure",
+        "unfamiliarity",
+        "unknown",
+    }
 
 
 def test_a_file_for_batches_answers_as_the_one_for_single_pictures(made, odd, tmp_path):

@@ -144,7 +144,7 @@ def test_threshold_and_abstention_of_the_model_are_in_the_table(inside, tmp_path
 
 def test_json_of_a_table_is_one_document(inside):
     found = json.loads(done("predict", "run", "colours/test", "nope.jpg", "--out", "a.csv", "--json").out)
-    assert list(found) == ["out", "pictures", "unreadable", "unsure", "pictures_per_second"]
+    assert list(found) == ["out", "pictures", "unreadable", "unsure", "unknown", "pictures_per_second"]
     assert (found["out"], found["pictures"], found["unreadable"]) == ("a.csv", 13, 1)
 
 

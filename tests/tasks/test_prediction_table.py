@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,15 +86,17 @@ def test_no_class_can_take_the_name_of_another_column(classes):
 
 def test_a_csv_is_read_by_others_with_the_right_types(tmp_path):
     classes = ["hot, dog", 'no "dog"']
-    answers = [answer("a,b\n.png", classes, 0.25), answer("ü.png", classes, 0.75, True), Prediction("c", error="x")]
+    known, strange = answer("a,b\n.png", classes, 0.25), answer("ü.png", classes, 0.75, True)
+    answers = [known, replace(strange, unfamiliarity=0.5, unknown=True), Prediction("c", error="x")]
     read = pyarrow.csv.read_csv(
         written(answers, classes, ".csv", tmp_path), parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True)
     )
-    assert [str(kind) for kind in read.schema.types] == ["string", "string", "double", "bool", "string"] + 2 * [
-        "double"
-    ]
+    types = ["string", "string", "double", "bool", "double", "bool", "string", "double", "double"]
+    assert [str(kind) for kind in read.schema.types] == types
     assert read["path"].to_pylist() == ["a,b\n.png", "ü.png", "c"]
     assert read["unsure"].to_pylist() == [False, True, None]
+    assert read["unfamiliarity"].to_pylist() == [None, 0.5, None]
+    assert read["unknown"].to_pylist() == [False, True, None]
     assert read['probability_no "dog"'].to_pylist() == [0.75, 0.25, None]
 
 
@@ -104,9 +107,8 @@ def test_a_parquet_file_has_few_groups_and_typed_columns(tmp_path):
     )
     assert found.num_row_groups == 1
     assert found.metadata.num_rows == 99
-    assert [str(kind) for kind in found.schema_arrow.types] == ["string", "string", "float", "bool", "string"] + 2 * [
-        "float"
-    ]
+    types = ["string", "string", "float", "bool", "float", "bool", "string", "float", "float"]
+    assert [str(kind) for kind in found.schema_arrow.types] == types
 
 
 def test_a_large_parquet_file_is_written_group_by_group(tmp_path, monkeypatch):

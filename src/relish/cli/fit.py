@@ -35,6 +35,7 @@ def fit(
     ] = None,
     threshold: o.Threshold = None,
     unsure: o.Unsure = None,
+    unknown: o.Unknown = None,
     settings: o.Settings = None,
     epochs: o.Epochs = None,
     batch_size: o.BatchSize = None,

@@ -90,6 +90,14 @@ Unsure = Annotated[
         show_default="never",
     ),
 ]
+Unknown = Annotated[
+    str | None,
+    Option(
+        metavar="SHARE",
+        help="Of held-out pictures, at most this share is called unlike anything it learned from; none: no picture is.",
+        show_default="0.01",
+    ),
+]
 NewThreshold = Annotated[
     str | None,
     Option(

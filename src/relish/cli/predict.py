@@ -80,8 +80,8 @@ def _print(answers: "Iterator[Prediction]", json: bool) -> tuple[int, int]:
         elif found.error is not None:
             print(f"{one_line(found.path)}: {found.error}", file=sys.stderr)
         else:
-            answer = f"{found.class_name}  {found.probability:.4f}{'  unsure' * found.unsure}"
-            print(f"{one_line(found.path)}  {answer}")
+            answer = [f"{found.class_name}  {found.probability:.4f}", *found.doubts]
+            print(f"{one_line(found.path)}  {'  '.join(answer)}")
     if json:
         print("]" if good + bad else "[]")
     return good + bad, bad

@@ -38,7 +38,7 @@ from relish.evaluation.metrics import (
 )
 from relish.evaluation.prediction import Decision, probability_of, softmax
 from relish.evaluation.subgroups import Column, Subgroups, by_columns
-from relish.evaluation.thresholds import Answered, CoveragePoint, answered, coverage_curve
+from relish.evaluation.thresholds import Answered, CalledUnknown, CoveragePoint, answered, coverage_curve
 
 Logits = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.int64]
@@ -161,6 +161,8 @@ class Figures(Scores):
     """Of each class; None where the divisor is 0."""
     subgroups: tuple[Subgroups, ...] = ()
     """Of the columns that were asked for."""
+    unknown: CalledUnknown | None = None
+    """None where the model calls nothing unknown."""
 
     def as_json(self) -> dict[str, Any]:
         """The document that `relish evaluate --json` prints; plain types, null where a figure has no value."""
@@ -176,6 +178,7 @@ class Figures(Scores):
             "coverage": [asdict(point) for point in self.coverage],
             "decision": asdict(self.decision),
             "answered": self.answered and self.answered.as_json(),
+            "unknown": self.unknown and self.unknown.as_json(),
             **({"subgroups": [one.as_json() for one in self.subgroups]} if self.subgroups else {}),
         }
 
@@ -186,6 +189,7 @@ def figures(
     classes: Sequence[str],
     decision: Decision | None = None,
     groups: GroupKeys | None = None,
+    unfamiliarity: Logits | None = None,
 ) -> Figures:
     """Every figure; intervals are by group where groups are known.
 
@@ -194,6 +198,7 @@ def figures(
         labels: (N,) int64, each an index into `classes`.
         decision: of the model; None: the likeliest class, at temperature 1.
         groups: (N,) keys, None for an image that is a group of its own; or None.
+        unfamiliarity: (N,); None where the model cannot say.
 
     Raises:
         DataError: N is 0.
@@ -232,7 +237,15 @@ def figures(
         answered=None if decision.unsure_below is None else answered(right, unsure, numbers),
         right=right,
         recall_and_precision=class_proportions(labels, predicted, len(classes), numbers),
+        unknown=called_unknown(decision, unfamiliarity),
     )
+
+
+def called_unknown(decision: Decision, unfamiliarity: Logits | None) -> CalledUnknown | None:
+    """How many images of this unfamiliarity, (N,), are called unknown; None where the model calls nothing so."""
+    if unfamiliarity is None or decision.unknown_above is None:
+        return None
+    return CalledUnknown(int(decision.unknown(unfamiliarity).sum()), len(unfamiliarity), decision.unknown_above)
 
 
 def split_figures(
@@ -242,15 +255,17 @@ def split_figures(
     classes: Sequence[str],
     decision: Decision,
     columns: Mapping[str, Column] | None = None,
+    unfamiliarity: Logits | None = None,
 ) -> Figures:
     """As `figures`, by the groups that the dataset knows, with the accuracy by each of the columns.
 
     Args:
         logits: (N, K), of the split's images.
         columns: of `subgroups.columns_of`.
+        unfamiliarity: (N,); None where the model cannot say.
     """
     groups = list(map(dataset.groups.get, split.paths))
-    found = figures(logits, split.labels, classes, decision, groups)
+    found = figures(logits, split.labels, classes, decision, groups, unfamiliarity)
     return replace(found, subgroups=by_columns(columns or {}, found.right, group_numbers(groups)))
 
 

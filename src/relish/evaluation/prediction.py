@@ -1,11 +1,12 @@
-"""From probabilities to a predicted class: temperature, threshold and abstention, saved with the model.
+"""From probabilities to a predicted class: temperature, threshold, abstention, what is unknown; saved with the model.
 
 No torch: the server and an exported model's reader use this too.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 from relish.core.errors import ModelError
 from relish.data.dataset import class_name
 from relish.evaluation.metrics import predicted_class
+
+UNLIKE = "unlike anything it learned from"
+"""What an unknown image is called, wherever a person reads it."""
 
 Real = TypeVar("Real", bound=np.floating[Any])
 
@@ -36,6 +40,8 @@ class Decision:
     """What the threshold was chosen for, such as `precision=0.99`."""
     unsure_below: float | None = None
     """The model abstains where the predicted class has less than this probability, 0 to 1; None never abstains."""
+    unknown_above: float | None = None
+    """An image is called unknown where its unfamiliarity (`unfamiliarity.py`) is above this; None calls none so."""
     fitted_on: int = 0
     """Held-out images that these numbers were chosen on; 0 where none were."""
 
@@ -49,6 +55,8 @@ class Decision:
         for name, bound in (("threshold", self.threshold), ("unsure_below", self.unsure_below)):
             if bound is not None and not 0 <= bound <= 1:
                 raise ModelError(f"decision: {name} must be between 0 and 1, got {bound}.")
+        if self.unknown_above is not None and not math.isfinite(self.unknown_above):
+            raise ModelError(f"decision: unknown_above must be finite, got {self.unknown_above}.")
 
     def decide(
         self, probabilities: npt.NDArray[np.floating[Any]], classes: Sequence[str]
@@ -75,6 +83,12 @@ class Decision:
         if self.unsure_below is None:
             return predicted, np.zeros(len(predicted), dtype=np.bool_)
         return predicted, probability_of(probabilities, predicted) < self.unsure_below
+
+    def unknown(self, unfamiliarity: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
+        """(N,) bool: whether each image of this unfamiliarity, (N,), is called unknown."""
+        if self.unknown_above is None:
+            return np.zeros(len(unfamiliarity), dtype=np.bool_)
+        return np.asarray(unfamiliarity > self.unknown_above)
 
     def as_header(self) -> str:
         """JSON for a model file's header."""
@@ -127,6 +141,15 @@ class Prediction:
     """Why there is no prediction."""
     unsure: bool = False
     """Whether the model abstains: the probability is below the decision's `unsure_below`."""
+    unfamiliarity: float | None = None
+    """How unlike the training images it is, 0 to 2, higher is stranger; None where the model cannot say."""
+    unknown: bool = False
+    """Whether it is unlike anything the model learned from: above the decision's `unknown_above`."""
+
+    @property
+    def doubts(self) -> list[str]:
+        """What a person reads beside the class and its probability."""
+        return ["unsure"] * self.unsure + [UNLIKE] * self.unknown
 
     def as_json(self) -> dict[str, Any]:
         """The document that `relish predict --json` prints for one image."""
@@ -138,15 +161,25 @@ class Prediction:
             "probability": self.probability,
             "probabilities": self.probabilities,
             "unsure": self.unsure,
+            "unfamiliarity": self.unfamiliarity,
+            "unknown": self.unknown,
         }
 
 
 def predictions(
-    names: Sequence[str], probabilities: npt.NDArray[np.floating[Any]], classes: Sequence[str], decision: Decision
+    names: Sequence[str],
+    probabilities: npt.NDArray[np.floating[Any]],
+    classes: Sequence[str],
+    decision: Decision,
+    unfamiliarity: npt.NDArray[np.floating[Any]] | None = None,
 ) -> list[Prediction]:
-    """One prediction for each of N names, from (N, K) probabilities with the temperature applied."""
+    """One prediction for each of N names, from (N, K) probabilities with the temperature applied.
+
+    Args:
+        unfamiliarity: (N,); None where the model cannot say.
+    """
     predicted, unsure = decision.decide(probabilities, classes)
-    return [
+    found = [
         Prediction(
             name,
             classes[best],
@@ -156,3 +189,7 @@ def predictions(
         )
         for name, row, best, doubt in zip(names, probabilities, predicted, unsure, strict=True)
     ]
+    if unfamiliarity is None:
+        return found
+    scored = zip(found, unfamiliarity, decision.unknown(unfamiliarity), strict=True)
+    return [replace(one, unfamiliarity=float(score), unknown=bool(unknown)) for one, score, unknown in scored]

@@ -19,6 +19,7 @@ from relish.core.errors import RecipeError, nearest
 from relish.data.dataset import class_name
 from relish.evaluation.grouped import Ints, effective_images
 from relish.evaluation.metrics import Proportion
+from relish.evaluation.prediction import UNLIKE
 
 Measure = Literal["precision", "recall", "f1"]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
@@ -126,6 +127,29 @@ class Answered:
             "accuracy": accuracy and accuracy.value,
             "interval": accuracy and list(accuracy.interval),
         }
+
+
+@dataclass(frozen=True)
+class CalledUnknown:
+    """How many of some images a model calls unknown: unlike anything it learned from."""
+
+    count: int
+    of: int
+    """All images, above 0."""
+    above: float
+    """The unfamiliarity that they are above."""
+
+    def sentence(self) -> str:
+        """Such as `7 of 800 pictures are unlike anything it learned from`."""
+        return f"{self.count} of {self.of} pictures {'is' if self.count == 1 else 'are'} {UNLIKE}"
+
+    def as_json(self) -> dict[str, Any]:
+        """`count`, `of`, `share`, its `interval`, and `above`."""
+        share = Proportion(self.count, self.of)
+        return {
+            "count": self.count, "of": self.of, "share": share.value, "interval": list(share.interval),
+            "above": self.above,
+        }  # fmt: skip
 
 
 def parse_aim(words: str) -> Aim:

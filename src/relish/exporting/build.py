@@ -1,8 +1,9 @@
 """Build the ONNX model: the network by torch's exporter, optionally in int8, between preprocessing and softmax.
 
 `network_model` gives the network alone, `quantised` its int8 form, `assemble` the whole model: from `image`
-(N, H, W, 3) uint8 RGB, N fixed and any H and W, to `probabilities` (N, K) float32 and `logits` (N, K) float32, which
-are before the temperature. Preprocessing and softmax stay in floating point.
+(N, H, W, 3) uint8 RGB, N fixed and any H and W, to `probabilities` (N, K) float32, `logits` (N, K) float32, which are
+before the temperature, and `unfamiliarity` (N,) float32, where the model can say. Preprocessing, softmax and
+unfamiliarity stay in floating point.
 
 The exporter notes where in the source code each node came from. That tells much about the machine it ran on, so it is
 removed, and equal networks give equal bytes.
@@ -30,14 +31,17 @@ from relish.core.errors import Failed
 from relish.core.runtime import raise_if_no_memory
 from relish.data.transforms import Preprocessing
 from relish.evaluation.prediction import Decision
-from relish.exporting.onnx_classifier import IMAGE, LOGITS, PROBABILITIES
-from relish.exporting.onnx_graph import Graph, normalised, pixels
+from relish.evaluation.unfamiliarity import SHORTEST, Unfamiliarity, WithFeatures
+from relish.exporting.onnx_classifier import IMAGE, LOGITS, PROBABILITIES, UNFAMILIARITY
+from relish.exporting.onnx_graph import FLOAT, Graph, normalised, pixels
 
 OPSET, IR_VERSION = 18, 10
 """The oldest operator set that torch's exporter writes by itself, in the form that ONNX Runtime reads from 1.18 on.
 Tried with ONNX Runtime 1.32, its 1.30 for JavaScript, and OpenVINO 2026.4."""
 NORMALISED = "normalised"
 """The exported network's input."""
+FEATURES = "features"
+"""The exported network's second output where it has one: the input of its output layer, (N, D) float32."""
 MAX_BYTES = 2**31 - 2**20
 """Of weights: what one protobuf message can hold, less a megabyte for the rest of the graph."""
 CALIBRATION_IMAGES = 128
@@ -48,13 +52,14 @@ PIXELS = "pixels"
 """The preprocessed image before normalisation, (N, 3, S, S) float32 whole numbers; `with_outputs` exposes it."""
 
 
-def network_model(network: nn.Module, image_size: int, count: int) -> onnx.ModelProto:
+def network_model(network: nn.Module, image_size: int, count: int, head: str | None = None) -> onnx.ModelProto:
     """Export a network as an ONNX graph of its own, from `normalised` (N, 3, S, S) float32 to `logits` (N, K) float32.
 
     Args:
         network: takes (N, 3, S, S) float32, gives (N, K) logits; it is not changed.
         image_size: S.
         count: N, fixed in the graph.
+        head: the name of its output layer; where given, the graph gives the `features` that it is fed too.
 
     Raises:
         Failed: torch cannot export this network, or it is larger than one ONNX file can be.
@@ -65,6 +70,8 @@ def network_model(network: nn.Module, image_size: int, count: int) -> onnx.Model
             f"the network has {size / 2**30:.1f} GiB of weights; one ONNX file holds 2.", hint="Fit a smaller one."
         )
     plain = copy.deepcopy(network).cpu().float().eval()
+    if head is not None:
+        plain = WithFeatures(plain, head).eval()
     example = torch.zeros(count, 3, image_size, image_size)
     try:
         with _silent(), torch.inference_mode():
@@ -74,7 +81,7 @@ def network_model(network: nn.Module, image_size: int, count: int) -> onnx.Model
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[NORMALISED],
-                output_names=[LOGITS],
+                output_names=[LOGITS] if head is None else [LOGITS, FEATURES],
                 verbose=False,
             )
     except Exception as error:  # the exporter raises whatever an architecture's code makes it raise
@@ -169,12 +176,19 @@ class _CalibrationReader:
 
 
 def assemble(
-    network: onnx.ModelProto, preprocessing: Preprocessing, decision: Decision, *, classes: int, count: int
+    network: onnx.ModelProto,
+    preprocessing: Preprocessing,
+    decision: Decision,
+    unfamiliarity: Unfamiliarity | None = None,
+    *,
+    classes: int,
+    count: int,
 ) -> onnx.ModelProto:
-    """The whole model: preprocessing, network, temperature and softmax.
+    """The whole model: preprocessing, network, temperature and softmax, unfamiliarity.
 
     Args:
         network: from `network_model` or `quantised`, for `count` images of `preprocessing.image_size`.
+        unfamiliarity: where there is one, the network gives its features.
         classes: K.
         count: N.
     """
@@ -186,6 +200,9 @@ def assemble(
     outputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [count, classes]) for name in (PROBABILITIES, LOGITS)
     ]
+    if unfamiliarity is not None:
+        _add_unfamiliarity(after, unfamiliarity)
+        outputs.append(helper.make_tensor_value_info(UNFAMILIARITY, TensorProto.FLOAT, [count]))
     graph = helper.make_graph(
         [*before.nodes, *network.graph.node, *after.nodes],
         "relish",
@@ -198,6 +215,16 @@ def assemble(
     model.ir_version = IR_VERSION
     onnx.checker.check_model(model)
     return model
+
+
+def _add_unfamiliarity(graph: Graph, unfamiliarity: Unfamiliarity) -> None:
+    """From `features` to `unfamiliarity`, as `Unfamiliarity` computes it; the bank stays in float16 in the file."""
+    length = graph.op("Max", graph.op("ReduceL2", FEATURES, graph.whole(1), keepdims=1), graph.single(SHORTEST))
+    bank = graph.cast(graph.constant(unfamiliarity.bank.T, np.float16), FLOAT)
+    similarity = graph.op("MatMul", graph.op("Div", FEATURES, length), bank)  # (N, M)
+    nearest = graph.op("TopK", similarity, graph.whole(unfamiliarity.neighbours), outputs=2, axis=1)  # (N, k)
+    last = graph.op("Gather", nearest, graph.constant(unfamiliarity.neighbours - 1, np.int64), axis=1)  # (N,)
+    graph.op("Relu", graph.op("Sub", graph.single(1.0), last), named=UNFAMILIARITY)
 
 
 def with_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> onnx.ModelProto:

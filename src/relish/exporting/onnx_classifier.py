@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +26,22 @@ from relish.evaluation.prediction import HEADER_KEY, Decision, Prediction, decis
 
 SUFFIX = ".onnx"
 FORMAT_VERSION = 1
-IMAGE, PROBABILITIES, LOGITS = "image", "probabilities", "logits"
-"""The graph's input and its outputs, in their order."""
+IMAGE, PROBABILITIES, LOGITS, UNFAMILIARITY = "image", "probabilities", "logits", "unfamiliarity"
+"""The graph's input and its outputs, in their order; the last one only where the model can say."""
 MOST_CHARACTERS, MOST_CLASSES = 16_000_000, 100_000
 """Of all metadata together; a file beyond either was not written by relish."""
 _JSON = ("classes", "preprocessing", "recipe", "certificate", "speed")
-ProbabilitiesAndLogits = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+
+class Outputs(NamedTuple):
+    """What a file says of N images."""
+
+    probabilities: npt.NDArray[np.float32]
+    """(N, K), the temperature applied."""
+    logits: npt.NDArray[np.float32]
+    """(N, K), before the temperature."""
+    unfamiliarity: npt.NDArray[np.float32] | None
+    """(N,), 0 to 2, higher is stranger; None where the file does not say."""
 
 
 class About(BaseModel):
@@ -189,21 +199,19 @@ class OnnxClassifier:
                 yield from self._predicted(waiting)
         yield from self._predicted(waiting)
 
-    def probabilities(self, images: npt.NDArray[np.uint8]) -> ProbabilitiesAndLogits:
-        """Probabilities and logits of up to a batch of images.
+    def probabilities(self, images: npt.NDArray[np.uint8]) -> Outputs:
+        """Probabilities, logits and unfamiliarity of up to a batch of images.
 
         Args:
             images: (n, H, W, 3) uint8, RGB, n from 1 to the file's batch.
-
-        Returns:
-            (n, K) float32 twice.
         """
         count = len(images)
         full = images if count == self.batch else np.concatenate([images, *[images[-1:]] * (self.batch - count)])
-        rows, logits = run(self.session, full)
-        if rows.shape != (self.batch, len(self.classes)):
+        found = run(self.session, full)
+        if found.probabilities.shape != (self.batch, len(self.classes)):
             raise _contradicts(self.path, len(self.classes))
-        return rows[:count], logits[:count]
+        strange = found.unfamiliarity
+        return Outputs(found.probabilities[:count], found.logits[:count], None if strange is None else strange[:count])
 
     def _predicted(self, waiting: list[tuple[str, npt.NDArray[np.uint8]]]) -> list[Prediction]:
         """The predictions for the images that wait, which is none of them afterwards."""
@@ -211,8 +219,8 @@ class OnnxClassifier:
             return []
         names, pixels = zip(*waiting, strict=True)
         waiting.clear()
-        rows, _ = self.probabilities(np.stack(pixels))
-        return predictions(names, rows, self.classes, self.about.decision)
+        rows, _, unfamiliarity = self.probabilities(np.stack(pixels))
+        return predictions(names, rows, self.classes, self.about.decision, unfamiliarity)
 
 
 def session(model: Path | bytes, *, threads: int = 0) -> Any:
@@ -244,20 +252,20 @@ def session(model: Path | bytes, *, threads: int = 0) -> Any:
         ) from error
 
 
-def run(loaded: Any, images: npt.NDArray[np.uint8]) -> ProbabilitiesAndLogits:
-    """Probabilities and logits, (N, K) float32 each, of (N, H, W, 3) uint8 images.
+def run(loaded: Any, images: npt.NDArray[np.uint8]) -> Outputs:
+    """What a session says of (N, H, W, 3) uint8 images.
 
     Raises:
         TooLittleMemory: for so many.
         Failed: the graph has a fault.
     """
     try:
-        probabilities, logits = loaded.run([PROBABILITIES, LOGITS], {IMAGE: images})
+        probabilities, logits, *more = loaded.run(None, {IMAGE: images})
     except Exception as error:  # as above
         size = f"{len(images)} × {images.shape[2]} × {images.shape[1]} pixels"
         raise_if_no_memory(error, f"for {size}")
         raise Failed(f"ONNX Runtime failed at {size} ({_first_line(error)}).") from error
-    return probabilities, logits
+    return Outputs(probabilities, logits, more[0] if more else None)
 
 
 def _first_line(error: Exception) -> str:
@@ -277,8 +285,10 @@ def _batch_of(path: Path, loaded: Any, classes: int) -> int:
         and not any(isinstance(side, int) for side in image.shape[1:3])
         and isinstance(batch, int)
         and batch >= 1
-        and [one.name for one in outputs] == [PROBABILITIES, LOGITS]
-        and all(one.shape == [batch, classes] and one.type == "tensor(float)" for one in outputs)
+        and [one.name for one in outputs] in ([PROBABILITIES, LOGITS], [PROBABILITIES, LOGITS, UNFAMILIARITY])
+        and all(one.shape == [batch, classes] for one in outputs[:2])
+        and all(one.shape == [batch] for one in outputs[2:])
+        and all(one.type == "tensor(float)" for one in outputs)
     )
     if not fits or not isinstance(batch, int):
         raise _contradicts(path, classes)

@@ -52,12 +52,13 @@ class Graph:
         self.initialisers: list[TensorProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
-    def op(self, operator: str, *inputs: str, named: str | None = None, **attributes: Any) -> str:
-        """Add one node; returns the name of its only output, `named` where that is given."""
+    def op(self, operator: str, *inputs: str, named: str | None = None, outputs: int = 1, **attributes: Any) -> str:
+        """Add one node; returns the name of its first output, `named` where that is given."""
         number = len(self.nodes)
         result = named or f"{self.prefix}/{number:03}_{operator.lower()}"
         name = f"{self.prefix}/{operator}_{number:03}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [result], name=name, **attributes))
+        results = [result, *(f"{result}_{further}" for further in range(1, outputs))]
+        self.nodes.append(helper.make_node(operator, list(inputs), results, name=name, **attributes))
         return result
 
     def constant(self, value: Any, dtype: npt.DTypeLike) -> str:

@@ -28,6 +28,7 @@ from relish.data.image import open_image
 from relish.data.transforms import Preprocessing, evaluation_transform, normalise, stacked
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.prediction import Decision, probability_of, softmax
+from relish.evaluation.unfamiliarity import parted
 from relish.exporting.build import NORMALISED, PIXELS, with_outputs
 from relish.exporting.onnx_classifier import IMAGE, LOGITS, run, session
 
@@ -43,9 +44,41 @@ INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 """Flags in /proc/cpuinfo of instructions that multiply and add 8-bit integers."""
 
 ProbabilitiesOf = Callable[[Image.Image], npt.NDArray[np.floating[Any]]]
-"""(K,) probabilities of one opened image."""
+"""(K,) probabilities of one opened image; (K + 1,) where the model has an unfamiliarity, which comes last."""
 _Measured = list[tuple[npt.NDArray[np.floating[Any]], float]]
-"""Probabilities of one model, image by image, and how many seconds each took."""
+"""The rows of one model, image by image, and how many seconds each took."""
+
+
+@dataclass(frozen=True)
+class UnknownProof:
+    """What an exported graph finds unfamiliar compared with what PyTorch does, on the same images."""
+
+    pictures: int
+    worst_difference: float
+    """The largest difference in an unfamiliarity, 0 to 2."""
+    worst_picture: str
+    disagreements: tuple[str, ...]
+    """Images that one calls unknown and the other does not, though `TIE` or more from the limit in PyTorch."""
+
+    @property
+    def agreed(self) -> Proportion:
+        """Images that both call unknown, or both do not."""
+        return Proportion(self.pictures - len(self.disagreements), self.pictures)
+
+    def as_json(self) -> dict[str, Any]:
+        """What is the same at each export, with at most ten of the disagreements."""
+        return {
+            "tolerance": TOLERANCE,
+            "worst_difference": self.worst_difference,
+            "worst_picture": self.worst_picture,
+            "agreed": self.agreed.as_json(),
+            "disagreements": list(self.disagreements[:10]),
+        }
+
+    def words(self) -> str:
+        """For the screen."""
+        agreed = f"same for {self.agreed.correct} of {self.agreed.count}"
+        return f"unfamiliarity up to {self.worst_difference:.2g} apart, unknown {agreed}"
 
 
 @dataclass(frozen=True)
@@ -65,6 +98,8 @@ class Certificate:
     torch_milliseconds: float
     """Median of an image from uint8 pixels to probabilities, on one thread."""
     milliseconds: float
+    unknown: UnknownProof | None = None
+    """None where the model cannot tell what is unknown."""
 
     @property
     def agreed(self) -> Proportion:
@@ -88,6 +123,7 @@ class Certificate:
             "disagreements": list(self.disagreements[:10]),
             "torch_accuracy": self.torch_accuracy.as_json(),
             "accuracy": self.accuracy.as_json(),
+            "unknown": self.unknown and self.unknown.as_json(),
         }
 
 
@@ -134,13 +170,21 @@ def certify(
     return {name: compare(one) for name, one in measured.items()}
 
 
-def torch_model(network: nn.Module, preprocessing: Preprocessing, decision: Decision) -> ProbabilitiesOf:
-    """PyTorch's probabilities, in float32."""
+def torch_model(
+    network: nn.Module, preprocessing: Preprocessing, decision: Decision, *, scored: bool = False
+) -> ProbabilitiesOf:
+    """PyTorch's probabilities, in float32.
+
+    Args:
+        scored: whether the network is `Scored`: its last column is the unfamiliarity.
+    """
 
     def probabilities_of(image: Image.Image) -> npt.NDArray[np.floating[Any]]:
         with torch.inference_mode():
-            logits = network(normalise(stacked([evaluation_transform(image, preprocessing)]), preprocessing))
-        return np.asarray(softmax(logits.numpy(), decision.temperature)[0])
+            rows = network(normalise(stacked([evaluation_transform(image, preprocessing)]), preprocessing)).numpy()
+        logits, unfamiliarity = parted(rows, rows.shape[1] - scored)
+        probabilities = softmax(logits, decision.temperature)[0]
+        return probabilities if unfamiliarity is None else np.append(probabilities, unfamiliarity)
 
     return probabilities_of
 
@@ -150,8 +194,9 @@ def exported_model(loaded: Any, count: int) -> ProbabilitiesOf:
 
     def probabilities_of(image: Image.Image) -> npt.NDArray[np.floating[Any]]:
         pixels = np.asarray(image)
-        rows, _ = run(loaded, np.broadcast_to(pixels, (count, *pixels.shape)))
-        return np.asarray(rows[0])
+        found = run(loaded, np.broadcast_to(pixels, (count, *pixels.shape)))
+        row = found.probabilities[0]
+        return row if found.unfamiliarity is None else np.append(row, found.unfamiliarity[0])
 
     return probabilities_of
 
@@ -176,7 +221,8 @@ def _certificate(
     decision: Decision,
     classes: Sequence[str],
 ) -> Certificate:
-    wanted, found = (np.stack([row for row, _ in measured]) for measured in (reference, exported))  # (N, K)
+    rows = [np.stack([row for row, _ in measured]) for measured in (reference, exported)]
+    (wanted, strange), (found, strange_there) = (parted(one, len(classes)) for one in rows)  # (N, K), (N,) or none
     # NaN counts as the largest difference there is; of a row of NaN, the first class is predicted.
     differences = np.nan_to_num(np.abs(wanted - found), nan=1.0).max(axis=1)
     in_torch, in_export = (decision.decide(np.nan_to_num(rows), classes)[0] for rows in (wanted, found))
@@ -197,7 +243,25 @@ def _certificate(
         accuracy=Proportion(int((in_export == labels).sum()), len(labels)),
         torch_milliseconds=1000 * median(seconds for _, seconds in reference),
         milliseconds=1000 * median(seconds for _, seconds in exported),
+        unknown=None
+        if strange is None or strange_there is None
+        else _unknown_proof(strange, strange_there, names, decision),
     )
+
+
+def _unknown_proof(
+    wanted: npt.NDArray[np.floating[Any]],
+    found: npt.NDArray[np.floating[Any]],
+    names: Sequence[str],
+    decision: Decision,
+) -> UnknownProof:
+    differences = np.nan_to_num(np.abs(wanted - found), nan=2.0)
+    differs = decision.unknown(wanted) != decision.unknown(found)
+    if decision.unknown_above is not None:
+        differs &= np.abs(wanted - decision.unknown_above) >= TIE
+    worst = int(differences.argmax())
+    apart = tuple(name for name, other in zip(names, differs, strict=True) if other)
+    return UnknownProof(len(names), float(differences[worst]), names[worst], apart)
 
 
 def explain(
@@ -274,6 +338,10 @@ class Exported:
         ]
         if self.precision == "int8":
             lines += [f"        int8    {proof.accuracy.sentence()}", f"int8    {_agreement(proof)}"]
+        if f32.unknown is not None:
+            lines.append(f"unknown {f32.unknown.words()}")
+        if proof.unknown is not None and proof is not f32:
+            lines.append(f"        int8: {proof.unknown.words()}")
         lines.append(
             f"speed   {proof.milliseconds:.1f} ms a picture, PyTorch {proof.torch_milliseconds:.1f} ms: "
             f"{ratio:.2f} times as fast (one thread, {processor_name()})"

@@ -22,6 +22,7 @@ from relish.data.dataset import CROSS_VALIDATION, SEVERITIES, Finding
 from relish.data.transforms import Preprocessing
 from relish.evaluation.held_out import Gap, gap_of
 from relish.evaluation.metrics import Proportion, Scores
+from relish.evaluation.prediction import UNLIKE
 from relish.models.saved_model import OWN, read_header
 from relish.reporting.text import group_lines, three_digits
 
@@ -206,6 +207,11 @@ def _calibration(evaluation: Mapping[str, Any]) -> list[str]:
         )
     if decision.get("unsure_below") is not None:
         lines.append(f"- It is unsure of a class that it gives less than {decision['unsure_below']:.4f}.")
+    if unknown := evaluation.get("unknown"):
+        lines.append(
+            f"- It calls a picture {UNLIKE} where its unfamiliarity is above {unknown['above']:.4f}: "
+            f"{unknown['count']:,} of {unknown['of']:,} here."
+        )
     return lines
 
 

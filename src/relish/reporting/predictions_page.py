@@ -25,6 +25,7 @@ def write_predictions_page(
     probabilities: npt.NDArray[np.floating[Any]],
     *,
     title: str,
+    unknown: npt.NDArray[np.bool_] | None = None,
     mistakes: int = 12,
     sample: int = 24,
 ) -> None:
@@ -34,6 +35,7 @@ def write_predictions_page(
         dataset: its class names, and how it names an image.
         split: the test images, with their true classes.
         probabilities: (N, K) floating point, in the order of the split.
+        unknown: (N,) bool, which images are unlike anything the model learned from; None where nobody can say.
         mistakes: mistakes shown at most, those with the highest probability first.
         sample: images shown at most of the whole split, evenly spaced over it.
 
@@ -45,9 +47,13 @@ def write_predictions_page(
     predicted = predicted_class(probabilities)
     wrong = surest_mistakes(probabilities, split.labels)
     shown = evenly_spaced(len(split), sample)
+    strange = np.zeros(len(split), dtype=np.bool_) if unknown is None else unknown
 
     def cards(positions: Iterable[int]) -> list[dict[str, Any]]:
-        return [_card(dataset, split, probabilities[i], int(predicted[i]), i) for i in positions]
+        return [
+            {**_card(dataset, split, probabilities[i], int(predicted[i]), i), "unknown": bool(strange[i])}
+            for i in positions
+        ]
 
     sections = [
         {"heading": "Mistakes", "text": _on_mistakes(len(wrong), mistakes), "cards": cards(wrong[:mistakes])},

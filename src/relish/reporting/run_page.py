@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from relish.data.split import evenly_spaced
 from relish.evaluation.metrics import Proportion, Scores
+from relish.evaluation.prediction import UNLIKE
 from relish.reporting.page import Embedded, percent, percent_interval
 
 MOST_CLASSES = 12
@@ -44,6 +45,9 @@ class Example:
     truth: str
     predicted: str
     unsure: bool
+    unfamiliarity: float | None
+    """How unlike the training images it is; None where the model cannot say."""
+    unknown: bool
     likeliest: tuple[tuple[str, float], ...]
     """Classes with their probabilities, the likeliest first."""
     neighbours: Sequence[Thumbnail]
@@ -236,6 +240,11 @@ def decision_sentences(evaluation: Mapping[str, Any]) -> list[str]:
         text.append(f"It says “{decision['positive']}” from a probability of {decision['threshold']:.4f} on{aim}.")
     if decision.get("unsure_below") is not None:
         text.append(f"Below a probability of {decision['unsure_below']:.4f} it says that it is unsure.")
+    if unknown := evaluation.get("unknown"):
+        text.append(
+            f"It says of {unknown['count']:,} of {unknown['of']:,} pictures that they are {UNLIKE}: those whose "
+            f"unfamiliarity is above {unknown['above']:.3f}."
+        )
     if answered and not answered["count"]:
         text.append(f"So it answers none of {answered['of']:,} pictures.")
     elif answered:

@@ -58,7 +58,7 @@ def three_digits(value: float | None) -> str:
 def evaluation_text(figures: Figures) -> str:
     """An evaluation in full: accuracy, calibration, decision, subgroups, the per-class table, the confusion matrix."""
     parts = [f"accuracy {figures.sentence()}", *group_lines(figures), *_further_metrics(figures)]
-    parts += [calibration_line(figures), *decision_lines(figures, None, "here")]
+    parts += [calibration_line(figures), *decision_lines(figures, None, "here"), *unknown_lines(figures)]
     for one in figures.subgroups:
         parts += ["", *_subgroup_lines(one)]
     parts += ["", _per_class(figures)]
@@ -124,6 +124,11 @@ def decision_lines(figures: Figures, held: HeldOut | None, split: str) -> list[s
             lines.append(f"  held-out: {answered(np.equal(predicted, held.labels), unsure).sentence()}")
         lines.append(f"  {split}: {figures.answered.sentence()}")
     return lines
+
+
+def unknown_lines(figures: Figures) -> list[str]:
+    """How many images are called unknown; no line where the model calls nothing so."""
+    return [] if figures.unknown is None else [f"unknown {figures.unknown.sentence()}"]
 
 
 def change_text(before: Figures, after: Figures, held: HeldOut, split: str) -> str:

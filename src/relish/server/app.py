@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from relish.core.errors import BadInput, ImageError
-from relish.evaluation.prediction import Prediction
+from relish.evaluation.prediction import UNLIKE, Prediction
 from relish.server.batching import Model, Predictor
 from relish.server.limits import ConcurrencyLimit, Limits, Refusal
 from relish.server.middleware import BearerToken, LocalOnly, Metrics, RequestLog, RootPath
@@ -40,6 +40,13 @@ class Row(BaseModel):
     probability: float | None = Field(default=None, description="Of that class, 0 to 1.")
     probabilities: dict[str, float] | None = Field(default=None, description="Of every class; they add up to 1.")
     unsure: bool | None = Field(default=None, description="Whether the model would rather not answer.")
+    unfamiliarity: float | None = Field(
+        default=None,
+        description="How unlike all it learned from, 0 to 2, higher is stranger; null: cannot be told.",
+    )
+    unknown: bool | None = Field(
+        default=None, description=f"Whether it is {UNLIKE}: then the probabilities say little of it."
+    )
     error: str | None = Field(default=None, description="Why there is no answer.")
 
 
@@ -78,6 +85,7 @@ class Known(BaseModel):
     model: str
     classes: list[str]
     unsure_below: float | None = Field(description="It is unsure of a class with less probability than this.")
+    unknown_above: float | None = Field(description="A picture of more unfamiliarity than this is unknown.")
     explains: bool = Field(description="Whether `/explain` can be asked.")
     limits: Taken
 
@@ -242,7 +250,8 @@ def _add_routes(app: FastAPI, service: Service, bearer: BearerToken) -> None:
         """What the model knows, and what one request may hold."""
         model, limits = service.model, service.limits
         taken = {"body_bytes": limits.body_bytes, "pixels": limits.pixels, "files": limits.files}
-        known = {"model": model.name, "classes": model.classes, "unsure_below": model.decision.unsure_below}
+        bounds = {"unsure_below": model.decision.unsure_below, "unknown_above": model.decision.unknown_above}
+        known = {"model": model.name, "classes": model.classes, **bounds}
         return JSONResponse({**known, "explains": model.explains, "limits": taken})
 
     @app.get("/health", response_description="It is well.", response_model=Health, responses=refusals(*ANY_ROUTE))

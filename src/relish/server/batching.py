@@ -79,13 +79,18 @@ class ExportedModel:
     def predict(self, prepared: Sequence[Pixels]) -> Sequence[Prediction]:
         """One prediction each; a file that takes several images at once takes them of one size."""
         rows = np.empty((len(prepared), len(self.classes)), dtype=np.float32)
+        unfamiliarity = np.full(len(prepared), np.nan, dtype=np.float32)
         by_shape = sorted(range(len(prepared)), key=lambda i: prepared[i].shape)
         for _, group in groupby(by_shape, key=lambda i: prepared[i].shape):
             positions = list(group)
             for start in range(0, len(positions), self._classifier.batch):
                 some = positions[start : start + self._classifier.batch]
-                rows[some], _ = self._classifier.probabilities(np.stack([prepared[i] for i in some]))
-        return predictions([""] * len(rows), rows, self.classes, self.decision)
+                found = self._classifier.probabilities(np.stack([prepared[i] for i in some]))
+                rows[some] = found.probabilities
+                if found.unfamiliarity is not None:
+                    unfamiliarity[some] = found.unfamiliarity
+        said = None if np.isnan(unfamiliarity).any() else unfamiliarity
+        return predictions([""] * len(rows), rows, self.classes, self.decision, said)
 
     def explain(self, image: Image.Image, class_name: str) -> Image.Image:
         """Never called: a file has no gradients."""
@@ -243,6 +248,7 @@ class Predictor:
                     return Prediction(upload.name, error=NO_MEMORY)
                 raise
         self._metrics.pictures.labels("unsure" if prediction.unsure else "answered").inc()
+        self._metrics.unknown.inc(prediction.unknown)
         return replace(prediction, path=upload.name)
 
     @asynccontextmanager

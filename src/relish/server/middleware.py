@@ -25,6 +25,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from relish.core.errors import BadInput
+from relish.evaluation.prediction import UNLIKE
 from relish.server.limits import Refusal
 
 LOG = logging.getLogger("relish.server")
@@ -184,6 +185,7 @@ class Metrics:
         self.seconds = Histogram("relish_request_seconds", "From request to answer.", ["path"], registry=self.registry)
         self.under_way = Gauge("relish_requests_under_way", "Requests without an answer.", registry=self.registry)
         self.pictures = Counter("relish_pictures", "Pictures by outcome.", ["outcome"], registry=self.registry)
+        self.unknown = Counter("relish_unknown_pictures", f"Answered, though {UNLIKE}.", registry=self.registry)
         self.batch = Histogram(
             "relish_batch_pictures", "Pictures answered together.", buckets=(1, 2, 4, 8, 16, 32), registry=self.registry
         )

@@ -52,6 +52,7 @@ from relish.evaluation.metrics import Proportion
 from relish.evaluation.prediction import Decision, decision_from, predictions, softmax
 from relish.evaluation.prediction import Prediction as Prediction
 from relish.evaluation.subgroups import columns_of
+from relish.evaluation.unfamiliarity import Scored, Unfamiliarity, parted, unfamiliarity_from
 from relish.models.head import head_names
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
 from relish.models.saved_model import OWN, load_model, read_header, says_how_to_build
@@ -74,6 +75,7 @@ class Classifier:
         accelerator: Accelerator | None = None,
         precision: str = "f32",
         heads: tuple[str, ...] = (),
+        unfamiliarity: Unfamiliarity | None = None,
     ) -> None:
         self.network = network.eval()
         self.classes = tuple(map(class_name, classes))
@@ -85,6 +87,7 @@ class Classifier:
         self._accelerator = accelerator or accelerator_for()
         self._precision: AskedPrecision | Precision = checked_precision(precision)
         self._heads = heads
+        self.unfamiliarity = unfamiliarity
         self._batch: int | None = None
         to_device(self.network, self._accelerator.device)
 
@@ -133,6 +136,7 @@ class Classifier:
             accelerator=accelerator_for(device),
             precision=precision,
             heads=description.heads,
+            unfamiliarity=unfamiliarity_from(extra),
         )
 
     def __repr__(self) -> str:
@@ -148,6 +152,11 @@ class Classifier:
     def heads(self) -> tuple[str, ...]:
         """The names of the network's output layers: one, or two where the architecture has two."""
         return self._heads or head_names(self.network, len(self.classes))
+
+    @property
+    def scored(self) -> nn.Module:
+        """The network; where it has an unfamiliarity, with that as a column behind the logits: see `parted`."""
+        return self.network if self.unfamiliarity is None else Scored(self.network, self.heads[0], self.unfamiliarity)
 
     @property
     def classes_(self) -> npt.NDArray[np.str_]:
@@ -177,7 +186,7 @@ class Classifier:
         Raises:
             ImageError: an image cannot be opened; it is named.
         """
-        batches = [self._probabilities(batch) for batch in self._opened_batches(images)]
+        batches = [self._answers(batch)[0] for batch in self._opened_batches(images)]
         return np.concatenate(batches or [np.empty((0, len(self.classes)))]).astype(np.float32)
 
     def score(self, images: ImageSource | Iterable[ImageSource], labels: Iterable[str]) -> float:
@@ -277,8 +286,8 @@ class Classifier:
         if seen:
             progress.warn(f"temperature and thresholds were chosen on {seen} of these pictures: expect less in use.")
         context = Context(accelerator=self._accelerator, progress=progress, workers=Workers(workers))
-        logits = split_logits(self.network, chosen, self.preprocessing, context)
-        return split_figures(logits, chosen, surveyed.dataset, self.classes, self.decision, columns)
+        logits, strange = parted(split_logits(self.scored, chosen, self.preprocessing, context), len(self.classes))
+        return split_figures(logits, chosen, surveyed.dataset, self.classes, self.decision, columns, strange)
 
     def _trained_on(self, key: Literal["sha256", "group"] = "sha256") -> set[str]:
         """SHA-256, or known groups, of the training images; empty where only a model file is known."""
@@ -317,19 +326,21 @@ class Classifier:
 
     def predict_prepared(self, images: Sequence[torch.Tensor]) -> list[Prediction]:
         """The prediction for each image from `prepare`, one or more, with an empty path."""
-        return predictions([""] * len(images), self._probabilities(stacked(images)), self.classes, self.decision)
+        probabilities, unfamiliarity = self._answers(stacked(images))
+        return predictions([""] * len(images), probabilities, self.classes, self.decision, unfamiliarity)
 
-    def _probabilities(self, images: torch.Tensor) -> npt.NDArray[np.float64]:
-        """(B, K) of (B, 3, S, S) uint8 preprocessed images."""
+    def _answers(self, images: torch.Tensor) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32] | None]:
+        """(B, K) probabilities and (B,) unfamiliarity, which may be none, of (B, 3, S, S) uint8 preprocessed images."""
         if self._precision == "auto":  # measured once, on the first images
             on_device = images.to(self._accelerator.device)
             self._precision = fastest(self.network, normalise(on_device, self.preprocessing))
-        precision = self._precision
+        precision, scored = self._precision, self.scored
 
         def forward(some: torch.Tensor) -> npt.NDArray[np.float32]:
-            return batch_logits(self.network, some, self.preprocessing, precision)
+            return batch_logits(scored, some, self.preprocessing, precision)
 
-        return softmax(self._in_parts(images, forward), self.decision.temperature)
+        logits, unfamiliarity = parted(self._in_parts(images, forward), len(self.classes))
+        return softmax(logits, self.decision.temperature), unfamiliarity
 
     def _in_parts(self, images: torch.Tensor, forward: Forward) -> npt.NDArray[np.float32]:
         """What `forward` returns for (B, 3, S, S) uint8 images, in parts that fit in the device's memory."""

@@ -7,8 +7,6 @@ rates are higher, all by the same factor, so that what is compared stays compara
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from relish.core.errors import WriteFailed
 from relish.core.io import atomic_path
 from relish.core.progress import Progress
@@ -21,6 +19,7 @@ from relish.models.target import make_target
 from relish.reporting.grid import first_and_last
 from relish.reporting.predictions_page import write_predictions_page
 from relish.tasks.compare import Comparison, compare
+from relish.tasks.run_results import read_run_predictions
 from relish.training.optim import learning_rates
 from relish.training.recipe import named_recipe
 
@@ -75,8 +74,11 @@ def demo(folder: str | Path = "relish-demo", *, seed: int = 0, progress: Progres
     if found is None:
         raise RuntimeError("the demo runs in one process")
     page = root / "predictions.html"
-    with np.load(found.sides[0].outcomes[0].folder.predictions, allow_pickle=False) as kept:
-        write_predictions_page(page, dataset, dataset.splits[TEST], kept["probabilities"], title="Drawn hot dogs")
+    run = found.sides[0].outcomes[0].folder
+    kept = read_run_predictions(run, run.read_evaluation())
+    write_predictions_page(
+        page, dataset, dataset.splits[TEST], kept.probabilities, title="Drawn hot dogs", unknown=kept.unknown
+    )
     return Demo(root, found, (grid, found.folder / "curves.svg", found.folder / "compare.txt", page))
 
 

@@ -62,14 +62,17 @@ def _evaluate_file(
     surveyed, chosen, part = labelled_images(data, model.classes, value_range, split, voice, reading)
     columns = columns_of(surveyed.dataset, chosen, by)
     voice.say(f"data    {part}, {len(chosen)} pictures")
-    logits = []
+    found = []
     with voice.bar("evaluating", len(chosen)) as bar:
         for path in chosen.paths:
             pixels = np.asarray(open_image(path, value_range=value_range))
-            logits.append(model.probabilities(pixels[None])[1])
+            found.append(model.probabilities(pixels[None]))
             bar.advance()
-    found = np.concatenate(logits)
-    return split_figures(found, chosen, surveyed.dataset, model.classes, model.about.decision, columns)
+    logits = np.concatenate([one.logits for one in found])
+    strange = [one.unfamiliarity for one in found if one.unfamiliarity is not None]
+    unfamiliarity = np.concatenate(strange) if strange else None
+    decision = model.about.decision
+    return split_figures(logits, chosen, surveyed.dataset, model.classes, decision, columns, unfamiliarity)
 
 
 # ---- decide ---------------------------------------------------------------------------------------------------------
@@ -116,8 +119,9 @@ def decide(
     chosen = _chosen(folder, standing, held, classes, threshold, unsure)
     with np.load(folder.predictions, allow_pickle=False) as kept:
         labels, logits = kept["labels"], kept["logits"]
+        strange = kept["unfamiliarity"] if "unfamiliarity" in kept.files else None
     groups = [row.get("group") for row in folder.read_dataset()["splits"][split_of(evaluation["split"])]]
-    before, after = (figures(logits, labels, classes, decision, groups) for decision in (standing, chosen))
+    before, after = (figures(logits, labels, classes, decision, groups, strange) for decision in (standing, chosen))
     if chosen != standing:
         with folder.locked():
             # The model first: it is what predicts, and a command that is cut short here is simply given again.

@@ -78,7 +78,8 @@ def export(
     images, names, split = _verification_images(path, model, data, told, limit, progress)
     graphs = _graphs(model, batch, _calibration(path, model, data, told, batch, progress) if int8 else None, progress)
     sessions = {precision: session(graph.SerializeToString(), threads=1) for precision, graph in graphs.items()}
-    reference = parity.torch_model(model.network, model.preprocessing, model.decision)
+    scored = model.unfamiliarity is not None
+    reference = parity.torch_model(model.scored, model.preprocessing, model.decision, scored=scored)
     candidates = {precision: parity.exported_model(loaded, batch) for precision, loaded in sessions.items()}
     found = parity.certify(
         reference, candidates, images, names, model.decision, model.classes,
@@ -159,11 +160,14 @@ def _graphs(
     progress.say(
         f"export  {model.source}, {classes} classes, {preprocessing.image_size} px, {preprocessing.framing_words}"
     )
-    networks = {"f32": build.network_model(model.network, preprocessing.image_size, batch)}
+    head = None if model.unfamiliarity is None else model.heads[0]
+    networks = {"f32": build.network_model(model.network, preprocessing.image_size, batch, head)}
     if calibration is not None:
         networks["int8"] = build.quantised(networks["f32"], calibration)
     return {
-        precision: build.assemble(network, preprocessing, model.decision, classes=classes, count=batch)
+        precision: build.assemble(
+            network, preprocessing, model.decision, model.unfamiliarity, classes=classes, count=batch
+        )
         for precision, network in networks.items()
     }
 
@@ -190,6 +194,14 @@ def _mismatch(
         worst = f32.worst_picture if f32.worst_difference > parity.TOLERANCE else f32.disagreements[0]
         image = open_image(images.paths[names.index(worst)], value_range=model.preprocessing.value_range)
         reasons.append(parity.explain(graph, model.network, model.preprocessing, image, batch))
+    if f32.unknown is not None and f32.unknown.worst_difference > parity.TOLERANCE:
+        reasons.append(
+            f"an unfamiliarity differs by {f32.unknown.worst_difference:.2g} (tolerance {parity.TOLERANCE:g}), "
+            f"most for {f32.unknown.worst_picture}"
+        )
+    if f32.unknown is not None and f32.unknown.disagreements:
+        count = len(f32.unknown.disagreements)
+        reasons.append(f"{count} of {f32.pictures} pictures are unknown to one and not to the other")
     if int8 is not None and f32.accuracy.correct - int8.accuracy.correct > build.INT8_LOSS_MAX * int8.pictures:
         reasons.append(
             f"int8 is right for {int8.accuracy.correct} of {int8.pictures} pictures where float32 is for "

@@ -46,6 +46,7 @@ def fit(
     target_accuracy: float | None = None,
     threshold: str | None = None,
     unsure: str | None = None,
+    unknown: str | float | None = None,
     sha1: str | None = None,
     sha256: str | None = None,
     strict: bool = False,
@@ -86,6 +87,8 @@ def fit(
             `recall=0.95` or `f1`, with the class it is about as `precision=0.99:hotdog`; None says the likelier class.
         unsure: `accuracy=0.98`: the model is unsure of as few pictures as leave the others right so often, on held-out
             pictures; None is never unsure.
+        unknown: the share of held-out pictures that may be called unlike anything the model learned from, above 0 to
+            below 1; None is 0.01, and "none" or 0 tells nothing of the kind.
         sha1, sha256: checksum that the archive must have.
         strict: an unreadable picture is an error instead of being left out.
         value_range: what is black and white in images deeper than 8 bits, two numbers or such as "0..4095"; values
@@ -132,6 +135,7 @@ def fit(
         "target_accuracy": target_accuracy,
         "threshold": threshold,
         "unsure": unsure,
+        "unknown": None if unknown is None else str(unknown),
         "sha1": sha1,
         "sha256": sha256,
         **asdict(Reading(**reading)),
@@ -247,6 +251,7 @@ def pretrain(
         source=None if resume else source,
         weights=None if resume else "none",
         recipe="pretrain",
+        unknown=None if resume else "none",
         settings=settings,
         seed=seed,
         val_split=val_split,

@@ -25,9 +25,17 @@ from relish.core.run_folder import RunFolder
 from relish.data.folder import images_below, matches
 from relish.data.image_files import is_image_head
 from relish.data.layout import NoImages
-from relish.evaluation.prediction import Prediction
+from relish.evaluation.prediction import UNLIKE, Prediction
 from relish.exporting.onnx_classifier import SUFFIX, OnnxClassifier
-from relish.tasks.prediction_table import Journal, MissingRows, Table, journal_of, looks_like_a_formula, table_for
+from relish.tasks.prediction_table import (
+    Journal,
+    MissingRows,
+    Table,
+    columns,
+    journal_of,
+    looks_like_a_formula,
+    table_for,
+)
 
 if TYPE_CHECKING:
     from relish.tasks.classifier import Classifier
@@ -106,6 +114,8 @@ class WrittenTable:
     unreadable: int
     """Rows that hold an error."""
     unsure: int
+    unknown: int
+    """Rows of images unlike anything the model learned from."""
     formulas: int
     """Rows of a CSV with a name that a spreadsheet would compute."""
     added: int
@@ -120,6 +130,7 @@ class WrittenTable:
             "pictures": self.pictures,
             "unreadable": self.unreadable,
             "unsure": self.unsure,
+            "unknown": self.unknown,
             "pictures_per_second": self.added / self.seconds if self.added else None,
         }
 
@@ -128,6 +139,8 @@ class WrittenTable:
         parts = [f"{self.out}: {self.pictures:,} picture{'s' * (self.pictures != 1)}"]
         if self.unsure:
             parts.append(f"{self.unsure:,} unsure")
+        if self.unknown:
+            parts.append(f"{self.unknown:,} {UNLIKE}")
         if self.unreadable:
             parts.append(f"{self.unreadable:,} could not be read")
         return ", ".join(parts) + (f"; {self.added / self.seconds:.1f} pictures/s" if self.added else "")
@@ -163,6 +176,7 @@ def predict_table(
     table = table_for(target, model.classes)
     file = RunFolder(Path(run)).model if Path(run).is_dir() else Path(run)
     about = {"model": sha256_of_file(file), "pictures": fingerprint([names, nul]), "precision": precision}
+    about["set of columns"] = fingerprint(columns(model.classes))
     began = time.monotonic()
     try:
         with journal_of(target, about, finish=table.finish, overwrite=overwrite) as rows:
@@ -178,7 +192,7 @@ def predict_table(
                     raise stopped_by(error, f"stopped at {rows.count:,} pictures.", _GO_ON) from error
     except (WriteFailed, TooLittleMemory) as error:
         raise type(error)(error.message, hint=f"{error.hint} {_GO_ON}") from error
-    tally = {key: rows.tally[key] for key in ("unreadable", "unsure", "formulas")}
+    tally = {key: rows.tally[key] for key in ("unreadable", "unsure", "unknown", "formulas")}
     return WrittenTable(target, rows.count, **tally, added=rows.count - former, seconds=time.monotonic() - began)
 
 
@@ -204,6 +218,7 @@ def _tally(predictions: Sequence[Prediction], table: Table) -> dict[str, int]:
     return {
         "unreadable": sum(one.error is not None for one in predictions),
         "unsure": sum(one.unsure for one in predictions),
+        "unknown": sum(one.unknown for one in predictions),
         "formulas": sum(map(looks_like_a_formula, predictions)) if table.formulas else 0,
     }
 

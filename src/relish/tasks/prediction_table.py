@@ -3,9 +3,9 @@
 Until all rows are there they wait in a journal beside the table, `NAME.partial`: an SQLite file that one process holds
 at a time. A block of rows and the names of its images are one record, so a kill or a power cut leaves both or neither.
 
-The columns are the same in every format: path, class, probability, unsure, error, and `probability_NAME` for each
-class. No class can take the name of another column, since none of those begins with `probability_`. A name is written
-as it is, also one that a spreadsheet would take for a formula; the caller reports how many there are.
+The columns are the same in every format: `FIRST_COLUMNS`, and `probability_NAME` for each class. No class can take the
+name of another column, since none of those begins with `probability_`. A name is written as it is, also one that a
+spreadsheet would take for a formula; the caller reports how many there are.
 """
 
 import csv
@@ -32,7 +32,7 @@ from relish.core.errors import DataError, RelishError, RunError
 from relish.core.io import atomic_path, cannot_write
 from relish.evaluation.prediction import Prediction
 
-FIRST_COLUMNS = ("path", "class", "probability", "unsure", "error")
+FIRST_COLUMNS = ("path", "class", "probability", "unsure", "unfamiliarity", "unknown", "error")
 GROUP_BYTES = 2**25
 """Of one row group of a Parquet file, before it is compressed."""
 COMMIT_SECONDS = 2.0
@@ -257,9 +257,11 @@ def _cells(prediction: Prediction, count: int) -> list[Any]:
     """In the order of the columns, None for what a prediction lacks; float32: a prediction has no more digits."""
     path = prediction.path.encode("utf-8", "backslashreplace").decode()
     if prediction.probabilities is None:
-        return [path, None, None, None, prediction.error, *[None] * count]
+        return [path, *[None] * 5, prediction.error, *[None] * count]
     each = [np.float32(p) for p in prediction.probabilities.values()]
-    return [path, prediction.class_name, np.float32(prediction.probability or 0), prediction.unsure, None, *each]
+    strange = None if prediction.unfamiliarity is None else np.float32(prediction.unfamiliarity)
+    doubts = [prediction.unsure, strange, prediction.unknown]
+    return [path, prediction.class_name, np.float32(prediction.probability or 0), *doubts, None, *each]
 
 
 # ---- CSV and JSONL --------------------------------------------------------------------------------------------------
@@ -307,7 +309,8 @@ def _parquet(classes: Sequence[str]) -> Table:
             "writing Parquet takes pyarrow, which is not installed.",
             hint='Install it with  pip install "relish-vision[parquet]"  or name a .csv or .jsonl file.',
         ) from error
-    kinds = [pa.string(), pa.string(), pa.float32(), pa.bool_(), pa.string(), *[pa.float32()] * len(classes)]
+    first = [pa.string(), pa.string(), pa.float32(), pa.bool_(), pa.float32(), pa.bool_(), pa.string()]
+    kinds = [*first, *[pa.float32()] * len(classes)]
     schema = pa.schema(list(zip(columns(classes), kinds, strict=True)))
 
     def rows(predictions: Sequence[Prediction]) -> bytes:

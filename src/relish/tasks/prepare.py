@@ -42,6 +42,7 @@ from relish.data.survey import Survey, survey
 from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone
 from relish.evaluation.thresholds import Aim, parse_aim, parse_unsure, positive_class
+from relish.evaluation.unfamiliarity import SHARE, parse_share
 from relish.models.freeze import freeze
 from relish.models.own_module import kept_target
 from relish.models.source import SourceModel, load_source
@@ -91,6 +92,8 @@ class Request(Reading):
     """What a threshold is chosen for, such as `precision=0.99:hotdog`; none: the likelier class is said."""
     unsure: str | None = None
     """The accuracy wanted of the answers, such as `accuracy=0.98`; none: the model is never unsure."""
+    unknown: str | None = None
+    """The share of held-out pictures that may be called unknown, such as `0.01`, or `none`; none given: 0.01."""
     value_range: str | None = None
     """What is black and white in pictures deeper than 8 bits, such as `0..4095`; none: found in all of them."""
     python: Mapping[str, Any] = field(default_factory=dict)
@@ -113,7 +116,7 @@ class Request(Reading):
             checked_tracker(self.track)
         if self.seed < 0:
             raise RecipeError(f"--seed must be 0 or above, got {self.seed}.")
-        _ = self.aim, self.accuracy, self.range_to_take  # refused now, if they cannot be read
+        _ = self.aim, self.accuracy, self.unknown_share, self.range_to_take  # refused now, if they cannot be read
 
     @property
     def aim(self) -> Aim | None:
@@ -124,6 +127,11 @@ class Request(Reading):
     def accuracy(self) -> float | None:
         """The accuracy wanted of the answers that are given."""
         return None if self.unsure is None else parse_unsure(self.unsure)
+
+    @property
+    def unknown_share(self) -> float | None:
+        """The share of held-out pictures that may be called unknown; None where nothing is called so."""
+        return SHARE if self.unknown is None else parse_share(self.unknown)
 
     @property
     def range_to_take(self) -> ValueRange | Literal["found"]:
@@ -380,7 +388,7 @@ def _identity(request: Request, recipe: Recipe, looked: Survey, source: SourceMo
     }
     built = source.description
     model = [built.library, built.architecture, built.model_args, source.sha256, recipe.start == "random"]
-    named = ("budget", "target_accuracy", "threshold", "unsure", "value_range", "python", "group_by")
+    named = ("budget", "target_accuracy", "threshold", "unsure", "unknown", "value_range", "python", "group_by")
     limits = {name: getattr(request, name) for name in named}
     limits["groups"] = sorted((dataset.label(path), group) for path, group in dataset.groups.items())
     asked = {name: limit for name, limit in limits.items() if limit}

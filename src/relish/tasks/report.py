@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from relish.core.context import Context
 from relish.core.errors import RelishError, RunError
 from relish.core.io import write_text
@@ -33,7 +35,7 @@ from relish.tasks.run_results import FinishedRun, RunImages, read_run
 from relish.tasks.save import curve_points
 from relish.training.finetune import HELD_OUT
 
-MOST_WRONG, LEAST_SURE = 12, 12
+MOST_WRONG, LEAST_SURE, STRANGEST = 12, 12, 6
 """Examples shown of each."""
 MOST_BEHIND = 240
 """Small images behind the numbers of the confusion matrix, in all: a megabyte."""
@@ -83,7 +85,8 @@ def _page(context: Context, run: FinishedRun, saved: str | Path | Classifier) ->
     shares = class_proportions(answers[1], answers[0], answers[2], run.groups)
     wrong = most_wrong(predictions.probabilities, predictions.predicted, predictions.labels, MOST_WRONG)
     unsure = least_sure(predictions.probabilities, LEAST_SURE)
-    examples, notes = _examples(context, run, saved, [*wrong, *unsure])
+    strange = _strangest(run)
+    examples, notes = _examples(context, run, saved, [*wrong, *unsure, *strange])
     if run.nested and examples:
         notes.append("Heat maps are the saved model's, which learned from these pictures; the answers are not its own.")
     other_runs, other_runs_omitted = runs_beside(run)
@@ -118,6 +121,7 @@ def _page(context: Context, run: FinishedRun, saved: str | Path | Classifier) ->
         "mistakes": [examples[p] for p in wrong if p in examples],
         "mistakes_in_all": int((~predictions.right).sum()),
         "least_sure": [examples[p] for p in unsure if p in examples],
+        "strangest": [examples[p] for p in strange if p in examples],
         "class_rows": run_page.class_rows(scores, shares),
         "groups": group_lines(scores),
         "subgroups": by_columns(columns_of_rows(run.evaluated), predictions.right, run.groups),
@@ -130,6 +134,12 @@ def _page(context: Context, run: FinishedRun, saved: str | Path | Classifier) ->
         "notes": notes,
     }
     return render("run.html", page=page), notes
+
+
+def _strangest(run: FinishedRun) -> list[int]:
+    """Positions of the images most unlike the training images, the strangest first; none where nobody can say."""
+    found = run.predictions.unfamiliarity
+    return [] if found is None else [int(p) for p in np.argsort(-found, kind="stable")[:STRANGEST]]
 
 
 def _examples(

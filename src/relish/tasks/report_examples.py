@@ -78,6 +78,8 @@ class Examples:
             truth=truth,
             predicted=predicted,
             unsure=bool(found.unsure[p]),
+            unfamiliarity=None if found.unfamiliarity is None else float(found.unfamiliarity[p]),
+            unknown=bool(found.unknown[p]),
             likeliest=tuple((classes[k], float(row[k])) for k in best),
             neighbours=near,
         )

@@ -16,19 +16,24 @@ import numpy as np
 from torch import nn
 
 from relish.core.context import Context, RunContext
-from relish.core.errors import TooLittleMemory, WorkerFailed, WriteFailed, stopped_by
+from relish.core.errors import ModelError, TooLittleMemory, WorkerFailed, WriteFailed, stopped_by
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import elapsed_before, give_memory_back, is_out_of_memory, keep_elapsed
 from relish.data.dataset import VALIDATION, Split
-from relish.data.loader import DecodedImages, OpenedImages
+from relish.data.loader import DecodedImages, OpenedImages, View
+from relish.data.split import evenly_spaced
 from relish.data.transforms import Preprocessing
+from relish.evaluation.features import Backbone, Features, features_of
 from relish.evaluation.figures import Figures, split_figures
 from relish.evaluation.held_out import HeldOut, gap_of, read_held_out, unreached_aims
 from relish.evaluation.inference import Logits, split_logits
 from relish.evaluation.metrics import Proportion, score
+from relish.evaluation.prediction import HEADER_KEY as DECISION_KEY
 from relish.evaluation.prediction import softmax
 from relish.evaluation.source_rows import prove_rows
-from relish.reporting.text import calibration_line, decision_lines, group_lines
+from relish.evaluation.unfamiliarity import HEADER_KEY, MOST_IMAGES, fit_unfamiliarity, parted
+from relish.models.saved_model import rewrite_header
+from relish.reporting.text import calibration_line, decision_lines, group_lines, unknown_lines
 from relish.tasks.classifier import Classifier, accuracy_words
 from relish.tasks.prepare import Prepared
 from relish.tasks.save import describe_run, draw_run, save_run, write_results
@@ -83,18 +88,20 @@ def train_and_evaluate(context: Context, prepared: Prepared, folder: RunFolder) 
             save(prepared.preprocessing, _held_out(run, prepared, setup, logits))
             evaluated_on = prepared.score_name
         else:
+            compared = min(len(setup.train), MOST_IMAGES) if prepared.request.unknown_share else 0
             budget = Budget(
                 seconds=prepared.request.budget or math.inf,
                 began=time.monotonic() - elapsed_before(folder.stopwatch),
-                evaluated=0 if prepared.nested else len(prepared.final),
+                evaluated=compared + (0 if prepared.nested else len(prepared.final)),
             )
             with keep_elapsed(folder.stopwatch, budget.began) if run.is_main else nullcontext():
                 name = climb(run, setup, budget, save, prepared.request.target_accuracy)
             stage, evaluated_on = RunFolder(folder.stages / name) if name else folder, HELD_OUT
         if run.is_main:
             draw_run(folder, stage, evaluated_on)
+        learned = setup.train
         del setup  # and the images that it keeps
-        return _evaluate(run, prepared)
+        return _evaluate(run, prepared, learned)
 
 
 @contextmanager
@@ -175,23 +182,29 @@ def _held_out(run: RunContext, prepared: Prepared, setup: TrainingSetup, logits:
     return HeldOut(split.labels, logits, tuple(prepared.survey.sha256[path] for path in split.paths))
 
 
-def _evaluate(run: RunContext, prepared: Prepared) -> Classifier:
-    """The saved model, loaded, evaluated on the final split; its figures written and said.
+def _evaluate(run: RunContext, prepared: Prepared, learned: Split) -> Classifier:
+    """The saved model, loaded, with what is unknown to it; evaluated on the final split, its figures written and said.
 
     Where it learned from every image, the figures are of what was said of each by a model that had not.
+
+    Args:
+        learned: the images that it was trained on.
     """
     run.accelerator.wait_for_everyone()
     give_memory_back()
     model = Classifier.load(run.folder.path, network=own_network(prepared.source), device=run.device.type)
+    _tell_unknown(run, prepared, model, learned)
     final, name = prepared.final, prepared.final_name
+    strange = None
     if prepared.nested:
         logits = read_held_out(run.folder.held_out).logits
     else:
-        logits = split_logits(model.network, final, model.preprocessing, run, title="judging")
-    found = split_figures(logits, final, prepared.dataset, model.classes, model.decision)
+        rows = split_logits(model.scored, final, model.preprocessing, run, title="judging")
+        logits, strange = parted(rows, len(model.classes))
+    found = split_figures(logits, final, prepared.dataset, model.classes, model.decision, unfamiliarity=strange)
     if run.is_main:
         run.tell(event="judged", split=name, correct=found.top1.correct, count=found.top1.count)
-        write_results(prepared, run.folder, found, logits)
+        write_results(prepared, run.folder, found, logits, strange)
         if prepared.nested:
             words = "in nested cross-validation: every picture was learned from"
             run.progress.say(f"accuracy {found.sentence()} {words}")
@@ -204,6 +217,37 @@ def _evaluate(run: RunContext, prepared: Prepared) -> Classifier:
     run.accelerator.wait_for_everyone()  # so that no process looks for results that are being written
     model.accuracy = accuracy_words(run.folder)
     return model
+
+
+def _tell_unknown(run: RunContext, prepared: Prepared, model: Classifier, learned: Split) -> None:
+    """Let the saved model tell what is unlike its training images, where it has features to compare.
+
+    Held out are the images of a validation split that it was not trained on; else each training image in turn.
+    """
+    share, splits, survey = prepared.request.unknown_share, prepared.dataset.splits, prepared.survey
+    if share is None:
+        return
+    try:
+        backbone = Backbone(model.network, model.heads, model.source, run.device)
+
+        def features(split: Split, title: str) -> tuple[Split, Features]:
+            some = split.take(evenly_spaced(len(split), MOST_IMAGES))
+            views = [View(model.preprocessing)]
+            return some, features_of(backbone, some, views, survey.sha256, run, title=title)[0]
+
+        some, found = features(learned, "features, to tell what is unknown")
+        apart = prepared.recipe.method == "train" and VALIDATION in splits
+        held = features(splits[VALIDATION], "features of held-out pictures")[1] if apart else None
+        keys = [survey.units[path] for path in some.paths]
+        model.unfamiliarity, limit = fit_unfamiliarity(found, keys, share, held)
+    except ModelError as error:
+        run.progress.say(f"unknown nothing is called so: {error.message}")
+        return
+    model.decision = replace(model.decision, unknown_above=limit.above)
+    if run.is_main:
+        words = {DECISION_KEY: model.decision.as_header(), HEADER_KEY: model.unfamiliarity.as_header()}
+        rewrite_header(run.folder.model, words)
+    run.progress.say(f"unknown {limit.sentence()}")
 
 
 # ---- what a run says beside its accuracy ----------------------------------------------------------------------------
@@ -262,6 +306,8 @@ def _say_figures(run: RunContext, prepared: Prepared, found: Figures) -> None:
         right = Proportion.from_json(fresh).sentence()
         run.progress.say(f"without {pictures} a copy among those learned from: accuracy {right}")
     _say_uneven(run, prepared, found)
+    for line in unknown_lines(found):
+        run.progress.say(line)
     if found.decision.fitted_on:
         _say_decision(run, prepared, found)
     else:

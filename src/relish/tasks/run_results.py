@@ -51,6 +51,10 @@ class RunPredictions:
     """(N,) int64."""
     unsure: npt.NDArray[np.bool_]
     """(N,) bool."""
+    unfamiliarity: npt.NDArray[np.float32] | None
+    """(N,) float32; None where the model cannot say, or the run did not keep it."""
+    unknown: npt.NDArray[np.bool_]
+    """(N,) bool: whether that is above the model's limit."""
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
@@ -72,13 +76,15 @@ def read_run_predictions(folder: RunFolder, evaluation: dict[str, Any]) -> RunPr
         # Opened here: of a file that is cut short, NumPy would leave its own handle open.
         with folder.predictions.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             labels, found = kept["labels"], kept["probabilities"]
-            logits = kept["logits"] if "logits" in kept.files else None
+            logits, strange = (kept[key] if key in kept.files else None for key in ("logits", "unfamiliarity"))
         classes = tuple(json.loads(folder.classes.read_text(encoding="utf-8")))
         decision = TypeAdapter(Decision).validate_python(evaluation.get("decision") or {})
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"{folder.path}: its predictions cannot be read ({str(error).splitlines()[0]}).") from error
     predicted, unsure = decision.decide(found if logits is None else softmax(logits, decision.temperature), classes)
-    return RunPredictions(classes, labels, found, None if logits is None else softmax(logits), predicted, unsure)
+    untempered = None if logits is None else softmax(logits)
+    unknown = np.zeros(len(labels), dtype=np.bool_) if strange is None else decision.unknown(strange)
+    return RunPredictions(classes, labels, found, untempered, predicted, unsure, strange, unknown)
 
 
 # ---- the images of a run --------------------------------------------------------------------------------------------

@@ -65,12 +65,24 @@ def draw_run(folder: RunFolder, stage: RunFolder, scored_on: str) -> None:
         write_svg(chart, folder.curves)
 
 
-def write_results(prepared: Prepared, folder: RunFolder, found: Figures, logits: npt.NDArray[np.float32]) -> None:
-    """The saved model's (N, K) logits of the final split, and the figures; these end the run."""
+def write_results(
+    prepared: Prepared,
+    folder: RunFolder,
+    found: Figures,
+    logits: npt.NDArray[np.float32],
+    unfamiliarity: npt.NDArray[np.float32] | None = None,
+) -> None:
+    """The saved model's (N, K) logits of the final split, its (N,) unfamiliarity if any, and the figures.
+
+    These end the run.
+    """
     final = prepared.final
     probabilities = softmax(logits, found.decision.temperature).astype(np.float32)
     with atomic_path(folder.predictions) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, labels=final.labels, probabilities=probabilities, logits=logits)
+        kept: dict[str, npt.NDArray[Any]] = {"labels": final.labels, "probabilities": probabilities, "logits": logits}
+        if unfamiliarity is not None:
+            kept["unfamiliarity"] = unfamiliarity
+        np.savez_compressed(file, allow_pickle=False, **kept)
     if prepared.recipe.method == "train":
         seconds = max((event["seconds"] for event in folder.records() if event["event"] == "train"), default=0.0)
         speed = prepared.recipe.passes * len(prepared.train) / seconds if seconds else None

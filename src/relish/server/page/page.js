@@ -96,7 +96,8 @@ async function tell(file) {
 
 function announce(row) {
   const doubt = row.unsure ? " The model is unsure." : "";
-  at("said").textContent = `${row.path}: ${row.class}, ${percent(row.probability)}.${doubt}`;
+  const strange = row.unknown ? " It is unlike anything the model learned from." : "";
+  at("said").textContent = `${row.path}: ${row.class}, ${percent(row.probability)}.${doubt}${strange}`;
 }
 
 function show(entry) {
@@ -107,6 +108,7 @@ function show(entry) {
   at("class").textContent = row.class;
   at("probability").textContent = percent(row.probability);
   at("unsure").hidden = !row.unsure;
+  at("unknown").hidden = !row.unknown;
   at("why").hidden = !(known && known.explains);
   look(false);
   const ranked = Object.entries(row.probabilities).sort((a, b) => b[1] - a[1]);
@@ -197,7 +199,8 @@ function remembered(entry) {
   picture.src = entry.thumbnail || `${ROOT}static/icon.svg`;
   picture.alt = "";
   const said = element("span");
-  said.textContent = `${entry.row.class}, ${percent(entry.row.probability)}${entry.row.unsure ? " (unsure)" : ""}`;
+  const doubts = (entry.row.unsure ? " (unsure)" : "") + (entry.row.unknown ? " (unlike what it learned)" : "");
+  said.textContent = `${entry.row.class}, ${percent(entry.row.probability)}${doubts}`;
   const name = element("span", "soft");
   name.textContent = entry.row.path;
   button.append(picture, said, name);
