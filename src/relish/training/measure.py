@@ -25,6 +25,7 @@ from relish.models.freeze import set_train_mode, smallest_batch
 from relish.models.precision import IMAGES, MEASURED_ON, Precision, computing_in, trial
 from relish.models.target import TargetModel
 from relish.training.checkpoint import state_of
+from relish.training.linear_probe import one_thread
 from relish.training.recipe import Recipe
 from relish.training.train import TrainingSetup
 
@@ -37,6 +38,9 @@ FORWARD_BATCH, FEW = 32, 4
 ROUNDS, SECONDS = 2, 1.0
 """Passes that are timed, and seconds that one may take: measuring is part of the budget, and reading an image of a
 phone takes a tenth of a second."""
+BRIEF, MOST_ROUNDS = 0.1, 100
+"""Seconds that passes take together, at least, and how many there are then at most: of two of a millisecond each, one
+that another process interrupts would count for a hundred."""
 AGAIN = 0.3
 """Seconds that one may take where something is measured again, in the midst of a climb."""
 
@@ -75,7 +79,8 @@ def solving_seconds(width: int, classes: int) -> float:
         some = features[:count]
         _ = (some @ weight).softmax(1).T @ some
 
-    return STEPS_OF_A_PATH * _mean_seconds(SOLVED, stepped)
+    with one_thread():
+        return STEPS_OF_A_PATH * _mean_seconds(SOLVED, stepped)
 
 
 def step_seconds(context: Context, setup: TrainingSetup) -> float:
@@ -116,7 +121,10 @@ def _mean_seconds(most: int, work: Callable[[int], None], limit: float = SECONDS
 
     _, few = in_smaller_parts(work, min(FEW, most))
     first, count = in_smaller_parts(timed, max(few, min(most, int(limit / timed(few)))))
-    return float(np.mean([first, *(timed(count) for _ in range(ROUNDS - 1))]))
+    seconds = [first]
+    while len(seconds) < ROUNDS or (count * sum(seconds) < BRIEF and len(seconds) < MOST_ROUNDS):
+        seconds.append(timed(count))
+    return float(np.mean(seconds))
 
 
 # ---- the precision of a run -----------------------------------------------------------------------------------------
