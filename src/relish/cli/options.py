@@ -163,7 +163,7 @@ GroupBy = Annotated[
         metavar="FOLDER|REGEX",
         help="What stays on one side of every split: pictures of one FOLDER inside a class, or whose names match a "
         "regular expression alike, such as '^[^_]+'; none: nothing but copies.",
-        show_default="a table's column group",
+        show_default="a table's column group, else pictures that look like one scene",
     ),
 ]
 Strict = Annotated[bool, Option("--strict", help="An unreadable picture is an error.")]

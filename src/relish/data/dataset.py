@@ -53,6 +53,9 @@ class Split:
         return np.bincount(self.labels, minlength=classes)
 
 
+NO_IMAGES = Split((), np.zeros(0, dtype=np.int64))
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Labelled images and the names of their classes."""

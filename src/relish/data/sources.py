@@ -85,7 +85,7 @@ class Reading:
     guess, with a warning."""
     group_by: str | None = None
     """What says which images are of one group, as `with_groups` takes it: "FOLDER", a regular expression, "none"; None
-    takes a table's column `group`, where it has one."""
+    takes a table's column `group`, where it has one; else `fit` looks for series of one scene."""
 
     def __post_init__(self) -> None:
         if self.zip_encoding is not None:

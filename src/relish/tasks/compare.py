@@ -195,8 +195,7 @@ def compare(
         data=data_name(data), source=source, weights=file, mapping=rows, val_split=val_split,
         value_range=range_option(value_range), **reading,
     )  # fmt: skip
-    with context.accelerator.main_process_first():
-        looked = prepare_data(request, chosen, context.progress)
+    looked = prepare_data(context, request, chosen)
     for warning in looked.dataset.warnings:
         context.progress.warn(warning)
     if looked.depth:

@@ -36,11 +36,12 @@ from relish.data.dataset import (
 )
 from relish.data.depth import ValueRange, range_to_take
 from relish.data.groups import refuse_large_groups
+from relish.data.loader import View
 from relish.data.sources import Reading, find_dataset
 from relish.data.split import NEVER, stratified_folds, usable_folds, with_validation
 from relish.data.survey import Survey, survey
 from relish.data.transforms import Preprocessing, book_preprocessing
-from relish.evaluation.features import Backbone
+from relish.evaluation.features import Backbone, Features, features_of
 from relish.evaluation.thresholds import Aim, parse_aim, parse_unsure, positive_class
 from relish.evaluation.unfamiliarity import SHARE, parse_share
 from relish.models.freeze import freeze
@@ -56,6 +57,7 @@ from relish.training.measure import check_network
 from relish.training.optim import learning_rates
 from relish.training.probe_stage import FOLDS, nested_for
 from relish.training.recipe import Recipe
+from relish.training.scenes import held_back, seeks_series
 
 SMALLEST_BUDGET = 60
 """Seconds; less than that would be spent on measuring."""
@@ -201,18 +203,36 @@ def prepare(context: Context, request: Request, recipe: Recipe, code: UserCode =
     Raises:
         DataError, ModelError, RecipeError, DownloadFailed: as the parts do.
     """
-    # The first process downloads, extracts and looks over; the others find it done.
+    looked = prepare_data(context, request, [recipe], code)
     with context.accelerator.main_process_first():
-        return prepare_run(request, recipe, prepare_data(request, [recipe], context.progress), context.progress, code)
+        return prepare_run(request, recipe, looked, context.progress, code)
 
 
-def prepare_data(request: Request, recipes: Sequence[Recipe], progress: Progress) -> Survey:
-    """The pictures of a request, looked over, with something to score on, unless each recipe does without.
+def prepare_data(context: Context, request: Request, recipes: Sequence[Recipe], code: UserCode = NOTHING) -> Survey:
+    """The pictures of a request, looked over, with something to score on, unless each of the recipes does without.
 
     Raises:
         DataError: the layout is not understood, a picture is unreadable under `strict`, a class is too small to split.
         DownloadFailed: an address that cannot be reached, or a wrong checksum.
+        ModelError: as `load_source` does, where series are looked for.
     """
+    # The first process downloads, extracts and looks over; the others find it done.
+    with context.accelerator.main_process_first():
+        looked, is_whole = _looked_over(request, context.progress)
+    if not is_whole:
+        return looked
+    if request.val_split is None and _all_learned_from(looked, recipes):
+        check_trainable(looked.dataset)
+        (every,) = looked.dataset.splits.values()
+        return replace(looked, dataset=looked.dataset.with_splits({TRAIN: every}))
+    share = request.val_split or VAL_SPLIT
+    if seeks_series(request.group_by, looked.dataset):
+        return held_back(context, looked, share, request.seed, _features(context, request, recipes, looked, code))
+    return replace(looked, dataset=with_validation(looked.dataset, share, request.seed, looked.units))
+
+
+def _looked_over(request: Request, progress: Progress) -> tuple[Survey, bool]:
+    """The pictures of a request, looked over, and whether some have still to be held back."""
     dataset = find_dataset(request.data, sha1=request.sha1, sha256=request.sha256, reading=request, progress=progress)
     looked = survey(dataset, strict=request.strict, progress=progress, value_range=request.range_to_take)
     looked = replace(looked, findings=brief_findings(dataset, looked))
@@ -225,14 +245,25 @@ def prepare_data(request: Request, recipes: Sequence[Recipe], progress: Progress
     alone = WHOLE in looked.dataset.splits or not {TEST, VALIDATION} & set(looked.dataset.splits)
     if TRAIN not in looked.dataset.splits and not alone:
         raise DataError(f"{request.data}: there is a split to score on but none to learn from.")
-    if request.val_split is None and not alone:
-        return looked
-    if request.val_split is None and _all_learned_from(looked, recipes):
-        check_trainable(looked.dataset)
-        (every,) = looked.dataset.splits.values()
-        return replace(looked, dataset=looked.dataset.with_splits({TRAIN: every}))
-    split = with_validation(looked.dataset, request.val_split or VAL_SPLIT, request.seed, looked.units)
-    return replace(looked, dataset=split)
+    return looked, alone or request.val_split is not None
+
+
+DIVIDED_BY_FEATURES = 20_000
+"""Images, at most, whose features are computed before some are held back; of more, copies alone are kept together."""
+
+
+def _features(
+    context: Context, request: Request, recipes: Sequence[Recipe], looked: Survey, code: UserCode
+) -> Features | None:
+    """Of the images to be divided; None where no recipe has a use for them, time is short, or it would take long."""
+    split = looked.dataset.splits[TRAIN if TRAIN in looked.dataset.splits else WHOLE]
+    recipe = next((recipe for recipe in recipes if recipe.method != "train"), None)
+    if recipe is None or request.budget is not None or len(split) > DIVIDED_BY_FEATURES:
+        return None
+    source = _source(request, recipe, code, context.progress)
+    backbone = Backbone.of(_target(request, recipe, source, looked.dataset.classes, code), context.device)
+    view = View(_preprocessing(recipe, source, looked))
+    return features_of(backbone, split, [view], looked.sha256, context, title="features (series)")[0]
 
 
 def _all_learned_from(looked: Survey, recipes: Sequence[Recipe]) -> bool:
@@ -266,14 +297,11 @@ def prepare_run(
     _check_pairs(request, recipe, looked)
     _check_decision(request, recipe, looked.dataset)
     _check_code(request, recipe, code)
-    # A run from random weights takes the source model's design only: there is no need to fetch its weights.
-    weights = request.weights or ("none" if recipe.start == "random" else None)
-    source = code.source or load_source(request.source, weights, progress=progress)
-    source = source.with_user(mean=code.mean, std=code.std)
+    source = _source(request, recipe, code, progress)
     target = _target(request, recipe, source, looked.dataset.classes, code)
     freeze(target, recipe.freeze)
-    size = recipe.image_size or source.data_config.input_size[1]
-    how = book_preprocessing(size, source.data_config.mean, source.data_config.std, looked.value_range)
+    how = _preprocessing(recipe, source, looked)
+    size = how.image_size
     check_network(target, recipe, size, len(looked.dataset.splits[TRAIN]))
     if recipe.method != "train":
         Backbone.of(target)(
@@ -281,6 +309,18 @@ def prepare_run(
         )  # refused before there is a run folder
     identity = _identity(request, recipe, looked, source)
     return Prepared(request, recipe, looked.dataset, looked, source, target, how, identity, code)
+
+
+def _source(request: Request, recipe: Recipe, code: UserCode, progress: Progress) -> SourceModel:
+    # A run from random weights takes the source model's design only: there is no need to fetch its weights.
+    weights = request.weights or ("none" if recipe.start == "random" else None)
+    source = code.source or load_source(request.source, weights, progress=progress)
+    return source.with_user(mean=code.mean, std=code.std)
+
+
+def _preprocessing(recipe: Recipe, source: SourceModel, looked: Survey) -> Preprocessing:
+    config = source.data_config
+    return book_preprocessing(recipe.image_size or config.input_size[1], config.mean, config.std, looked.value_range)
 
 
 def _target(

@@ -12,14 +12,13 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from torch import nn
 
 from relish.core.context import Context, RunContext
 from relish.core.errors import ModelError, TooLittleMemory, WorkerFailed, WriteFailed, stopped_by
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import elapsed_before, give_memory_back, is_out_of_memory, keep_elapsed
-from relish.data.dataset import VALIDATION, Split
+from relish.data.dataset import NO_IMAGES, VALIDATION, Split
 from relish.data.loader import DecodedImages, OpenedImages, View
 from relish.data.split import evenly_spaced
 from relish.data.transforms import Preprocessing
@@ -43,6 +42,7 @@ from relish.training.checkpoint import Tracker
 from relish.training.finetune import HELD_OUT
 from relish.training.measure import run_precision
 from relish.training.pace import Budget
+from relish.training.scenes import seeks_series
 from relish.training.train import TrainingSetup, train
 
 RUNS = Path("runs")
@@ -139,13 +139,12 @@ def _opened(context: Context, prepared: Prepared, folder: RunFolder) -> Iterator
 def _setup(run: RunContext, prepared: Prepared) -> TrainingSetup:
     """What is trained on what: the ladder trains on the validation split too, and chooses by it."""
     splits, survey, loss = prepared.dataset.splits, prepared.survey, prepared.code.loss
-    nothing = Split((), np.zeros(0, dtype=np.int64))
     setup = TrainingSetup(
         target=prepared.target,
         recipe=prepared.recipe,
         preprocessing=prepared.preprocessing,
         train=prepared.train,
-        validation=nothing if prepared.nested else splits[prepared.score_name],
+        validation=NO_IMAGES if prepared.nested else splits[prepared.score_name],
         validation_name=prepared.score_name,
         nested=prepared.nested,
         transform=prepared.code.transform,
@@ -154,7 +153,7 @@ def _setup(run: RunContext, prepared: Prepared) -> TrainingSetup:
     )
     if prepared.recipe.method == "train":
         return replace(setup, decoded=DecodedImages(setup.validation.paths, prepared.preprocessing, run.folder.path))
-    train, validation = setup.train, nothing
+    train, validation = setup.train, NO_IMAGES
     if prepared.final_name != VALIDATION and VALIDATION in splits:
         validation = splits[VALIDATION]
         train = train + validation
@@ -163,6 +162,8 @@ def _setup(run: RunContext, prepared: Prepared) -> TrainingSetup:
     return replace(
         setup, train=train, validation=validation, sha256=survey.sha256, units=survey.units,
         sizes=dict(zip(train.paths, sizes, strict=True)),
+        facts=survey.facts if seeks_series(prepared.request.group_by, prepared.dataset) else {},
+        final=NO_IMAGES if prepared.nested else prepared.final, final_name=prepared.final_name,
     )  # fmt: skip
 
 
@@ -293,7 +294,10 @@ def _say_gap(run: RunContext, prepared: Prepared, evaluated: Proportion) -> None
         f"({gap.held.sentence()}): {gap.reason(split)}"
     )
     if gap.reweighted is None:
-        run.progress.warn(f"{words}. Expect no more than the {split} figure in use.")
+        run.progress.warn(
+            f"{words}, or pictures of one scene were learned from and held out (relish check shows such series, "
+            f"--group-by says what belongs together). Expect no more than the {split} figure in use."
+        )
     else:
         run.progress.say(words)
 

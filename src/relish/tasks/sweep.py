@@ -138,8 +138,7 @@ def sweep(
         data=data_name(data), source=source, weights=None if weights is None else str(weights), mapping=rows, seed=seed,
         val_split=val_split, judge=VALIDATION, value_range=range_option(value_range), **reading,
     )  # fmt: skip
-    with context.accelerator.main_process_first():
-        looked = prepare_data(request, chosen, context.progress)
+    looked = prepare_data(context, request, chosen)
     for warning in looked.dataset.warnings:
         context.progress.warn(warning)
     if looked.depth:

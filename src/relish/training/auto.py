@@ -40,6 +40,7 @@ from relish.training.finetune import HELD_OUT, FineTuned, decoded_for, fine_tune
 from relish.training.measure import run_precision
 from relish.training.pace import Budget
 from relish.training.probe_stage import held_out_masks, probe_figures, probe_stage
+from relish.training.scenes import accuracy_of, chosen_by
 from relish.training.train import TrainingSetup
 
 Keep = Callable[[Preprocessing, HeldOut], None]
@@ -74,16 +75,19 @@ def climb(
     setup, found, held_out = probe_stage(run, setup, lower, budget)
     origin = state_of(network)
     set_head(setup.target, found.fit())
+    accuracy = accuracy_of(setup, held_out)
+    where = f"in {'nested ' * setup.nested}cross-validation"
+    where = "on the validation split" if chosen_by(setup, setup.train).any() else where
     run.progress.say(
-        f"rung    probe: {held_out.accuracy.sentence()} in {'nested ' * setup.nested}cross-validation; "
+        f"rung    probe: {accuracy.sentence()} {where}; "
         f"strength {found.strength:.2g}, pictures {setup.preprocessing.framing_words}"
     )
     if not _kept_before(run):  # a run that is resumed may have a better one by now
         keep(setup.preprocessing, held_out)
-    _record_rung(run, budget, "probe", **probe_figures(setup, found, held_out))
+    _record_rung(run, budget, "probe", **probe_figures(setup, found, accuracy))
     if setup.recipe.method == "probe" or setup.recipe.epochs == 0:
         return None
-    if _reached(run, held_out.accuracy, target_accuracy):
+    if _reached(run, accuracy, target_accuracy):
         return None
     if setup.nested:
         run.progress.say("won     probe: with so few pictures fine-tuning is not tried (--val-split 0.2 tries it)")

@@ -22,12 +22,24 @@ from relish.data.split import NEVER, stratified_folds, stratified_sample, usable
 from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.evaluation.held_out import HeldOut
+from relish.evaluation.metrics import Proportion
 from relish.evaluation.prediction import softmax
+from relish.evaluation.series import Series
 from relish.evaluation.significance import compare_losses
 from relish.training.budget import FEWEST, FRAMINGS, HELD_SHARE, OUTER_FOLDS, ProbePlan, decided, framed_on
-from relish.training.linear_probe import CrossValidated, cross_validate
+from relish.training.linear_probe import STRENGTHS, CrossValidated, cross_validate
 from relish.training.pace import Budget
 from relish.training.recipe import Recipe
+from relish.training.scenes import (
+    accuracy_on,
+    chosen_by,
+    groups_of,
+    keep_series_together,
+    looked_up,
+    say_series,
+    warn_of_shared_scenes,
+    warn_where_apart,
+)
 from relish.training.train import TrainingSetup
 
 FOLDS = 5
@@ -72,8 +84,9 @@ def probe_stage(
         some = probing.affordable(train, View(preprocessing))
         found = _probe(probing, some, preprocessing, found if len(some) == len(train) else None)
         train, out, logits = some, some.take(np.flatnonzero(found.held)), found.logits
+    _say_of_scenes(probing, train, preprocessing, found)
     held = HeldOut(out.labels, logits, tuple(setup.sha256[path] for path in out.paths))
-    return replace(setup, train=train, preprocessing=preprocessing), found, held
+    return replace(probing.setup, train=train, preprocessing=preprocessing), found, held
 
 
 def nested_for(recipe: Recipe, images: int) -> bool:
@@ -119,22 +132,20 @@ def held_out_masks(run: RunContext, setup: TrainingSetup, models: int) -> list[n
     """
     if not models:
         return []
-    train, given = setup.train, frozenset(setup.validation.paths)
-    units = [setup.units[path] for path in train.paths]
-    others = {unit for unit, path in zip(units, train.paths, strict=True) if path not in given}
-    own = np.array([unit not in others for unit in units])
-    if own.any() and not own.all():
+    train, own = setup.train, chosen_by(setup, setup.train)
+    if own.any():
         return [own]
+    units = [setup.units[path] for path in train.paths]
     count = usable_folds(train.labels, units, models if models > 1 else round(1 / HELD_SHARE))
     fold_of = stratified_folds(train.labels, units, count, run.seed)
     masks = [fold_of == number for number in range(min(count, models))]
     return [mask for mask in masks if mask.any()]
 
 
-def probe_figures(setup: TrainingSetup, found: CrossValidated, held: HeldOut) -> dict[str, Any]:
-    """The probe's figures for `metrics.jsonl`."""
+def probe_figures(setup: TrainingSetup, found: CrossValidated, accuracy: Proportion) -> dict[str, Any]:
+    """The probe's figures for `metrics.jsonl`; its accuracy is that on images held out."""
     return {
-        **held.accuracy.as_json(),
+        **accuracy.as_json(),
         "loss": found.loss,
         "strength": found.strength,
         "framing": setup.preprocessing.framing_words,
@@ -150,6 +161,8 @@ class _Probing:
         self.backbone = Backbone.of(setup.target, run.device)
         self._rows: dict[View, Features] = {}
         self._row_of = {path: row for row, path in enumerate(setup.train.paths)}
+        self.series: Series | None = None
+        self._looked: frozenset[Path] = frozenset()
 
     def features(self, split: Split, views: Sequence[View], words: str) -> list[Features]:
         """(N, D) float32 for each view; with `setup.nested` kept in memory, of all images."""
@@ -167,7 +180,23 @@ class _Probing:
         rows = [self._row_of[path] for path in split.paths]
         return [self._rows[view][rows] for view in views]
 
-    def cross_validated(self, split: Split, features: Features) -> CrossValidated:
+    def keep_series_together(self, split: Split, features: Features) -> None:
+        """Have the folds keep the series among these images together, unless they were among images looked at before.
+
+        Args:
+            features: (N, D) float32.
+        """
+        if self._looked.issuperset(split.paths):
+            return
+        before, self._looked = self.setup, frozenset(split.paths)
+        self.setup, self.series = keep_series_together(self.setup, split, features)
+        if self.series is not None and not _any_held(self.folds(split)):
+            self.setup, self.series = before, None
+            self.run.progress.warn("series of one scene are divided: kept together, nothing could be held out.")
+
+    def cross_validated(
+        self, split: Split, features: Features, strengths: Sequence[float] = STRENGTHS
+    ) -> CrossValidated:
         """The probe on these features, (V * N, D): every view of every image."""
         folds = self.folds(split)
         if not _any_held(folds):
@@ -177,11 +206,17 @@ class _Probing:
             )
         return cross_validate(
             features, np.tile(split.labels, len(features) // len(split)), len(self.setup.target.classes), folds,
-            bias=self.backbone.head.bias is not None, balance=self.setup.recipe.balance,
+            strengths, bias=self.backbone.head.bias is not None, balance=self.setup.recipe.balance,
         )  # fmt: skip
 
     def folds(self, split: Split) -> npt.NDArray[np.int64]:
-        """(N,) int64: the fold each image is held out with, below 0 for none."""
+        """(N,) int64: the fold each image is held out with, below 0 for none.
+
+        Where there is a validation split to choose by, it is the only fold.
+        """
+        own = chosen_by(self.setup, split)
+        if own.any():
+            return np.where(own, 0, NEVER)
         units = self.units(split)
         return stratified_folds(split.labels, units, usable_folds(split.labels, units, FOLDS), self.run.seed)
 
@@ -222,6 +257,14 @@ class _Probing:
         contents = [self.setup.sha256[path] for path in split.paths]
         return split.take(stratified_sample(split.labels, contents, count, self.run.seed))
 
+    def compared(self, split: Split) -> Split:
+        """The images that framings are compared on; half of them, if there are as many, of those to choose by."""
+        count, own = framed_on(len(split), len(self.setup.target.classes)), chosen_by(self.setup, split)
+        if not own.any() or count >= len(split):
+            return self.sample(split, count)
+        given, rest = (self.sample(split.take(np.flatnonzero(part)), count // 2) for part in (own, ~own))
+        return rest + given
+
 
 def _probe(
     probing: _Probing, train: Split, preprocessing: Preprocessing, found: CrossValidated | None
@@ -237,6 +280,7 @@ def _probe(
     views = [View(preprocessing, view) for view in range(count)]
     words = preprocessing.framing_words + (f", {len(views)} views" if len(views) > 1 else "")
     plain, *others = probing.features(train, views, words)
+    probing.keep_series_together(train, plain)
     if found is None:
         found = probing.cross_validated(train, plain)
     if others:
@@ -253,7 +297,7 @@ def _framed(probing: _Probing, train: Split) -> tuple[Preprocessing, CrossValida
     """
     plan, asked = probing.plan, probing.setup.preprocessing
     book = book_preprocessing(plan.image_size, asked.mean, asked.std, asked.value_range)
-    some = probing.sample(train, framed_on(len(train), len(probing.setup.target.classes)))
+    some = probing.compared(train)
     compared = FRAMINGS * len(some)
     if not plan.framings or not probing.worth("framings", compared + len(train) - len(some), compared):
         return book, None
@@ -261,10 +305,16 @@ def _framed(probing: _Probing, train: Split) -> tuple[Preprocessing, CrossValida
         return book, None
     best, probe, standing, tried = book, None, None, framings(book)
     views = [View(preprocessing) for preprocessing in tried]
-    for preprocessing, features in zip(tried, probing.features(some, views, "framings"), strict=True):
+    of_framings = probing.features(some, views, "framings")
+    probing.keep_series_together(some, of_framings[0])
+    for preprocessing, features in zip(tried, of_framings, strict=True):
         found = probing.cross_validated(some, features)
         probabilities = softmax(found.logits)
-        if standing is None or compare_losses(probabilities, standing, some.labels[found.held]).better:
+        held = some.take(np.flatnonzero(found.held))
+        if (
+            standing is None
+            or compare_losses(probabilities, standing, held.labels, groups_of(probing.setup, held)).better
+        ):
             best, probe, standing = preprocessing, found, probabilities
     return best, probe if len(some) == len(train) else None
 
@@ -287,6 +337,22 @@ def _nested_logits(probing: _Probing, train: Split) -> Features:
         (features,) = probing.features(train.take(out), [View(preprocessing)], preprocessing.framing_words)
         logits[out] = found.fit().logits(features)
     return logits
+
+
+def _say_of_scenes(probing: _Probing, train: Split, preprocessing: Preprocessing, found: CrossValidated) -> None:
+    """How many images are in series, and what does not fit together: see `scenes`."""
+    run, setup = probing.run, probing.setup
+    if probing.series is not None and probing.series.scenes:
+        say_series(run, probing.series)
+        final = looked_up(setup)
+        (others,) = probing.features(final, [View(preprocessing)], "looking up") if len(final) else (found.plain[:0],)
+        warn_of_shared_scenes(run, setup, train, found.plain, final, others)
+    own = chosen_by(setup, train)
+    rest = train.take(np.flatnonzero(~own))
+    if own.any() and _any_held(probing.folds(rest)):
+        crossed = probing.cross_validated(rest, found.plain[~own], (found.strength,))
+        apart = accuracy_on(setup, rest.take(np.flatnonzero(crossed.held)), crossed.logits)
+        warn_where_apart(run, apart, accuracy_on(setup, train.take(np.flatnonzero(found.held)), found.logits))
 
 
 def _any_held(folds: npt.NDArray[np.int64]) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from relish.core.context import RunContext
 from relish.core.errors import Diverged, RecipeError, Stopped, TooLittleMemory
 from relish.core.runtime import StopFlag, derive_seed, in_smaller_parts, is_out_of_memory, to_device
-from relish.data.dataset import VALIDATION, Split
+from relish.data.dataset import NO_IMAGES, VALIDATION, Split
 from relish.data.loader import Batch, DecodedImages, OpenedImages, balanced_batches, epoch_batches, training_batches
 from relish.data.transforms import Preprocessing, Transform, normalise
 from relish.evaluation.inference import Logits, split_logits
@@ -50,6 +50,12 @@ class TrainingSetup:
     """Whether `validation` is evaluated after every epoch."""
     validation_name: str = VALIDATION
     """What `validation` is called: `test` where, as in the book, the test split is evaluated in training."""
+    final: Split = NO_IMAGES
+    """Evaluated in the end."""
+    final_name: str = ""
+    """What `final` is called."""
+    facts: Mapping[Path, bytes] = field(default_factory=dict)
+    """A row of `FACTS` of every image, where the ladder is to look for series; else none."""
     sha256: Mapping[Path, str] = field(default_factory=dict)
     """Of each image's file, where the ladder trains: features are kept by it."""
     units: Mapping[Path, str] = field(default_factory=dict)
