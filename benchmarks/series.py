@@ -121,7 +121,7 @@ def main() -> None:
         cells = [f"{value:.3f} ({low:.3f}–{high:.3f})" for value, low, high, _ in said.values()]
         sizes = [len(scene) for scene in series.scenes]
         table.append([str(draw), f"{sum(sizes)} in {len(sizes)}", *cells, f"{said['series'][3]:.3f}"])
-    finish("series", "python benchmarks/series.py WORK", rows, table)
+    finish("series", "python benchmarks/series.py WORK", rows, table, of=f"{asked.draws} draws")
 
 
 if __name__ == "__main__":

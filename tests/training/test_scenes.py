@@ -9,7 +9,7 @@ from relish.core.run_folder import RunFolder
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.series import Series
 from relish.training import probe_stage, scenes
-from tests.conftest import Heard, draw, draw_dataset
+from tests.conftest import Heard, draw, draw_dataset, read_json
 
 SMALL = {"image_size": 32}
 
@@ -100,3 +100,28 @@ def test_a_test_split_that_shares_scenes_is_told(colours, tiny_source, tmp_path,
     monkeypatch.setattr(scenes, "find_series", found)
     heard = fitted(colours, tiny_source, tmp_path / "run")
     assert any("12 of 12 test pictures" in line for line in heard.warnings)
+
+
+@pytest.mark.parametrize(("recipe", "sees"), [("probe", True), ("book", False)])
+def test_what_is_held_back_keeps_series_whole(tiny_source, tmp_path, monkeypatch, recipe, sees):
+    """Features are computed for a recipe that uses them; without any, copies alone are kept together."""
+    seen = []
+
+    def found(features, labels, facts):
+        seen.append(features)
+        return Series(np.arange(len(labels)) // 2, np.arange(len(labels)))
+
+    monkeypatch.setattr(scenes, "find_series", found)
+    data = draw_dataset(tmp_path / "colours") / "train"
+    settings = SMALL if recipe == "probe" else {**SMALL, "epochs": 1, "batch_size": 8}
+    heard = Heard()
+    relish.fit(
+        data, weights=tiny_source, recipe=recipe, val_split=0.4, settings=settings, out=tmp_path / "run", progress=heard
+    )
+    splits = read_json(tmp_path / "run" / "dataset.json")["splits"]
+    groups = {name: {row["group"] for row in rows} for name, rows in splits.items()}
+    assert not groups["train"] & groups["validation"]
+    assert len(splits["validation"]) == 8
+    assert (seen[0] is not None) == sees
+    assert len(seen) == 1  # they are known from then on
+    assert sum(line.startswith("series ") for line in heard.lines) == 1
