@@ -38,11 +38,11 @@ FORWARD_BATCH, FEW = 32, 4
 ROUNDS, SECONDS = 2, 1.0
 """Passes that are timed, and seconds that one may take: measuring is part of the budget, and reading an image of a
 phone takes a tenth of a second."""
-BRIEF, MOST_ROUNDS = 0.1, 100
-"""Seconds that passes take together, at least, and how many there are then at most: of two of a millisecond each, one
-that another process interrupts would count for a hundred."""
-AGAIN = 0.3
-"""Seconds that one may take where something is measured again, in the midst of a climb."""
+MOST_ROUNDS = 100
+"""Passes at most, where they are so short that more are timed: of two of a millisecond each, one that another process
+interrupts would count for a hundred."""
+AGAIN = 1.0
+"""Seconds that passes take where something is measured again, in the midst of a climb."""
 
 
 def forward_seconds(
@@ -122,7 +122,7 @@ def _mean_seconds(most: int, work: Callable[[int], None], limit: float = SECONDS
     _, few = in_smaller_parts(work, min(FEW, most))
     first, count = in_smaller_parts(timed, max(few, min(most, int(limit / timed(few)))))
     seconds = [first]
-    while len(seconds) < ROUNDS or (count * sum(seconds) < BRIEF and len(seconds) < MOST_ROUNDS):
+    while len(seconds) < ROUNDS or (count * sum(seconds) < limit and len(seconds) < MOST_ROUNDS):
         seconds.append(timed(count))
     return float(np.mean(seconds))
 
