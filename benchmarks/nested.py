@@ -45,7 +45,7 @@ def main() -> None:
     ask.add_argument("data")
     ask.add_argument("work", type=Path)
     ask.add_argument("--sizes", default="10,20,40")
-    ask.add_argument("--draws", type=int, default=20)
+    ask.add_argument("--draws", type=int, default=20, help="0: those that are kept, and no others")
     ask.add_argument("--image-size", type=int, default=224)
     ask.add_argument("--folds", type=int, default=5, help="outer ones")
     ask.add_argument("--pool", type=int, default=1000, help="training pictures to draw from and to judge by")
@@ -68,13 +68,13 @@ def main() -> None:
             print(size, draw, json.dumps(one), flush=True)
             with kept.open("a") as lines:
                 lines.write(json.dumps(one) + "\n")
-        found = [json.loads(line) for line in kept.read_text().splitlines()[: asked.draws]]
+        found = [json.loads(line) for line in kept.read_text().splitlines()[: asked.draws or None]]
         for way in WAYS:
             rows.append({"size": size, "way": way, **summary(found, way)})
             table.append([str(size), way, *cells(rows[-1])])
     command = "python benchmarks/nested.py DATA WORK" + (f" --folds {asked.folds}" if asked.folds != 5 else "")
     name = "nested" if asked.folds == 5 else f"nested_{asked.folds}"
-    finish(name, command, rows, table, processor=processor_name(), of=f"{asked.draws} draws")
+    finish(name, command, rows, table, processor=processor_name(), of=f"{asked.draws or 'so many'} draws")
 
 
 HEAD = ("mean error, in points", "error of one draw", "intervals that cover", "their mean width")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import relish
+from relish.core.context import Context
 from relish.core.errors import DataError
-from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.tasks.prepare import Request, prepare_data
 from relish.tasks.run_results import read_run
@@ -69,7 +69,6 @@ def test_no_reader_of_such_a_run_stumbles(made, monkeypatch, tmp_path):
 
 
 def test_a_picture_is_not_shown_as_its_own_nearest(made):
-    from relish.core.context import Context
     from relish.tasks.report_examples import NEIGHBOURS, Examples
 
     run = read_run(RunFolder.open(made[0] / "run"))
@@ -94,8 +93,8 @@ def test_an_export_is_proved_on_the_pictures_that_were_learned_from(made, tmp_pa
     ],
 )
 def test_pictures_are_held_back_where_it_is_asked_for_or_a_recipe_needs_it(tmp_path, recipes, given, splits):
-    request = Request(data=str(few(tmp_path / "d")), **given)
-    dataset = prepare_data(request, [named_recipe(name) for name in recipes], Progress()).dataset
+    request = Request(data=str(few(tmp_path / "d")), group_by="none", **given)
+    dataset = prepare_data(Context.on("cpu"), request, [named_recipe(name) for name in recipes]).dataset
     assert {name: len(split) for name, split in dataset.splits.items()} == splits
 
 
