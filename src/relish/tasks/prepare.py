@@ -8,7 +8,6 @@ instead of training it again.
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -55,7 +54,7 @@ from relish.training.budget import HELD_SHARE
 from relish.training.checkpoint import checked_tracker
 from relish.training.measure import check_network
 from relish.training.optim import learning_rates
-from relish.training.probe_stage import FOLDS, nested_for
+from relish.training.probe_stage import FOLDS, all_learned_from
 from relish.training.recipe import Recipe
 from relish.training.scenes import held_back, seeks_series
 
@@ -221,7 +220,7 @@ def prepare_data(context: Context, request: Request, recipes: Sequence[Recipe], 
         looked, is_whole = _looked_over(request, context.progress)
     if not is_whole:
         return looked
-    if request.val_split is None and _all_learned_from(looked, recipes):
+    if request.val_split is None and all_learned_from(looked, recipes):
         check_trainable(looked.dataset)
         (every,) = looked.dataset.splits.values()
         return replace(looked, dataset=looked.dataset.with_splits({TRAIN: every}))
@@ -264,16 +263,6 @@ def _features(
     backbone = Backbone.of(_target(request, recipe, source, looked.dataset.classes, code), context.device)
     view = View(_preprocessing(recipe, source, looked))
     return features_of(backbone, split, [view], looked.sha256, context, title="features (series)")[0]
-
-
-def _all_learned_from(looked: Survey, recipes: Sequence[Recipe]) -> bool:
-    """Whether none of so few images is held back: each class has one to learn from, one to choose by, one to judge."""
-    splits = list(looked.dataset.splits.values())
-    if len(splits) != 1 or not all(nested_for(recipe, len(splits[0])) for recipe in recipes):
-        return False
-    images = zip(splits[0].labels.tolist(), splits[0].paths, strict=True)
-    different = {(label, looked.units[path]) for label, path in images}
-    return min(Counter(label for label, _ in different).values(), default=0) >= 3
 
 
 def prepare_run(

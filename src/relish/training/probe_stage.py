@@ -5,6 +5,7 @@ cross-validation: what it comes to is evaluated on images that neither a probe n
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,6 +20,7 @@ from relish.core.errors import DataError
 from relish.data.dataset import Split
 from relish.data.loader import View
 from relish.data.split import NEVER, stratified_folds, stratified_sample, usable_folds
+from relish.data.survey import Survey
 from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.evaluation.held_out import HeldOut
@@ -96,6 +98,16 @@ def nested_for(recipe: Recipe, images: int) -> bool:
     """
     tuned = recipe.method == "ladder" and (recipe.epochs or recipe.learning_rate is not None)
     return images <= FEW and recipe.method != "train" and not tuned
+
+
+def all_learned_from(looked: Survey, recipes: Sequence[Recipe]) -> bool:
+    """Whether none of so few images is held back: each class has one to learn from, one to choose by, one to judge."""
+    splits = list(looked.dataset.splits.values())
+    if len(splits) != 1 or not all(nested_for(recipe, len(splits[0])) for recipe in recipes):
+        return False
+    images = zip(splits[0].labels.tolist(), splits[0].paths, strict=True)
+    different = {(label, looked.units[path]) for label, path in images}
+    return min(Counter(label for label, _ in different).values(), default=0) >= 3
 
 
 def nested_folds(labels: npt.NDArray[np.int64], units: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
