@@ -124,6 +124,17 @@ def test_a_validation_split_is_what_the_limit_is_chosen_on(tmp_path, tiny_source
     assert any(re.match(r"unknown above .*: 1 of 10 held-out pictures$", line) for line in heard.lines)
 
 
+def test_of_few_pictures_that_were_all_learned_from_each_is_held_out_in_turn(tmp_path, tiny_source):
+    draw_dataset(tmp_path / "colours", 10, 0)
+    relish.fit(
+        tmp_path / "colours" / "train", recipe="probe", weights=tiny_source, settings={"image_size": 32},
+        out=tmp_path / "run",
+    )  # fmt: skip
+    evaluation = read_json(tmp_path / "run" / "evaluation.json")
+    assert (evaluation["unknown"]["count"], evaluation["unknown"]["of"]) == (0, 20)
+    assert np.load(tmp_path / "run" / "predictions.npz")["unfamiliarity"].max() == evaluation["unknown"]["above"]
+
+
 def test_a_probe_tells_it_too(tmp_path, tiny_source):
     draw_dataset(tmp_path / "colours")
     clf = relish.fit(tmp_path / "colours", recipe="probe", weights=tiny_source, settings={"image_size": 32},

@@ -14,9 +14,8 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +82,8 @@ class Limit:
     """Held-out images."""
     share: float
     """That may be called unknown, as it was asked for."""
+    scores: Features = field(repr=False, compare=False)
+    """(n,) float32: the unfamiliarity of each held-out image."""
 
     @property
     def rough(self) -> bool:
@@ -135,11 +136,11 @@ def fit_unfamiliarity(
     return fitted, limit_of(fitted.of(similarity).numpy(), share)
 
 
-def limit_of(scores: npt.NDArray[np.floating[Any]], share: float) -> Limit:
+def limit_of(scores: Features, share: float) -> Limit:
     """The limit that these scores of held-out images give; see `fit_unfamiliarity`."""
     rank = max(1, math.floor(share * (len(scores) + 1) + 1e-9))
     above = float(np.sort(scores)[-rank])
-    return Limit(above, int((scores > above).sum()), len(scores), share)
+    return Limit(above, int((scores > above).sum()), len(scores), share, scores)
 
 
 def _unit(features: Tensor) -> Tensor:

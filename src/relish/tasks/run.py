@@ -29,6 +29,7 @@ from relish.evaluation.inference import Logits, split_logits
 from relish.evaluation.metrics import Proportion, score
 from relish.evaluation.prediction import HEADER_KEY as DECISION_KEY
 from relish.evaluation.prediction import softmax
+from relish.evaluation.series import find_series
 from relish.evaluation.source_rows import prove_rows
 from relish.evaluation.unfamiliarity import HEADER_KEY, MOST_IMAGES, fit_unfamiliarity, parted
 from relish.models.saved_model import rewrite_header
@@ -194,9 +195,8 @@ def _evaluate(run: RunContext, prepared: Prepared, learned: Split) -> Classifier
     run.accelerator.wait_for_everyone()
     give_memory_back()
     model = Classifier.load(run.folder.path, network=own_network(prepared.source), device=run.device.type)
-    _tell_unknown(run, prepared, model, learned)
+    strange = _tell_unknown(run, prepared, model, learned)
     final, name = prepared.final, prepared.final_name
-    strange = None
     if prepared.nested:
         logits = read_held_out(run.folder.held_out).logits
     else:
@@ -220,14 +220,17 @@ def _evaluate(run: RunContext, prepared: Prepared, learned: Split) -> Classifier
     return model
 
 
-def _tell_unknown(run: RunContext, prepared: Prepared, model: Classifier, learned: Split) -> None:
+def _tell_unknown(run: RunContext, prepared: Prepared, model: Classifier, learned: Split) -> Features | None:
     """Let the saved model tell what is unlike its training images, where it has features to compare.
 
     Held out are the images of a validation split that it was not trained on; else each training image in turn.
+
+    Returns:
+        (N,): the unfamiliarity of each training image, held out in turn; None where not all of them were.
     """
     share, splits, survey = prepared.request.unknown_share, prepared.dataset.splits, prepared.survey
     if share is None:
-        return
+        return None
     try:
         backbone = Backbone(model.network, model.heads, model.source, run.device)
 
@@ -240,15 +243,18 @@ def _tell_unknown(run: RunContext, prepared: Prepared, model: Classifier, learne
         apart = prepared.recipe.method == "train" and VALIDATION in splits
         held = features(splits[VALIDATION], "features of held-out pictures")[1] if apart else None
         keys = [survey.units[path] for path in some.paths]
+        if seeks_series(prepared.request.group_by, prepared.dataset):
+            keys = find_series(found, some.labels, survey.facts_of(some.paths)).keys(keys)
         model.unfamiliarity, limit = fit_unfamiliarity(found, keys, share, held)
     except ModelError as error:
         run.progress.say(f"unknown nothing is called so: {error.message}")
-        return
+        return None
     model.decision = replace(model.decision, unknown_above=limit.above)
     if run.is_main:
         words = {DECISION_KEY: model.decision.as_header(), HEADER_KEY: model.unfamiliarity.as_header()}
         rewrite_header(run.folder.model, words)
     run.progress.say(f"unknown {limit.sentence()}")
+    return limit.scores if not apart and limit.held == len(learned) else None
 
 
 # ---- what a run says beside its accuracy ----------------------------------------------------------------------------
