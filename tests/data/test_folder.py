@@ -309,7 +309,7 @@ def locked(monkeypatch):
     real = os.scandir
 
     def guarded(folder):
-        if Path(folder).name == "locked":
+        if Path(str(folder)).name == "locked":  # what removes folders afterwards lists open ones, by number
             raise PermissionError(13, "Permission denied")
         return real(folder)
 
