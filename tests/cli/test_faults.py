@@ -236,7 +236,7 @@ def test_a_fault_ends_in_words_and_finished_work_stays_whole(command: str, kind:
         before = files_below(folder)
         with failing(kind, folder, position) as fault:
             ended = run(command)
-        assert fault.calls >= position, "the command did not get so far this time"
+        assert fault.calls >= position or not ended.code, ended  # a measurement is repeated while there is time
         assert_words(ended, f"{command}, {kind}, call {position} of {counted.calls}")
         assert_whole(before, files_below(folder), f"{command}, {kind}, call {position} of {counted.calls}")
         shutil.rmtree(folder)

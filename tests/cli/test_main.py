@@ -283,7 +283,7 @@ def test_evaluate_json_is_one_document_of_the_documented_keys(inside):
     found = json.loads(ended.out)
     assert list(found) == [
         "top1", "classes", "per_class", "confusion", "balanced_accuracy", "macro_f1", "auc", "top5", "log_loss",
-        "brier", "ece", "before_temperature", "reliability", "coverage", "decision", "answered",
+        "brier", "ece", "before_temperature", "reliability", "coverage", "decision", "answered", "unknown",
     ]  # fmt: skip
     assert list(found["top1"]) == ["value", "correct", "count", "interval"]
     assert list(found["per_class"][0]) == ["class", "precision", "recall", "f1", "count"]
@@ -309,7 +309,7 @@ def test_predict_json_is_one_document_errors_included(inside, tmp_path):
     assert [list(row) for row in rows[1:5]] == [["path", "error"]] * 4
     assert len(rows) == 5 + 12 + 10, "a folder, and a glob that matches folders"
     for row in (rows[0], *rows[5:]):
-        assert list(row) == ["path", "class", "probability", "probabilities", "unsure"]
+        assert list(row) == ["path", "class", "probability", "probabilities", "unsure", "unfamiliarity", "unknown"]
         assert row["probability"] == max(row["probabilities"].values()) == row["probabilities"][row["class"]]
         assert sum(row["probabilities"].values()) == pytest.approx(1)
     assert "4 of 27 pictures could not be read" in ended.err

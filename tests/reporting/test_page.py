@@ -26,7 +26,7 @@ def test_an_embedded_image_fits_its_square_and_is_never_enlarged(width, height, 
 def test_a_name_turns_no_text_of_a_page_and_ends_no_svg():
     name = "<b>\u202egnp\x1b[31m\x00.jpg"
     card = {"name": name, "image": embed(plain("red", (3, 2))), "predicted": name, "predicted_probability": 1.0}
-    card |= {"truth": "dog", "truth_probability": 0.0, "right": False}
+    card |= {"truth": "dog", "truth_probability": 0.0, "right": False, "unknown": False}
     sections = [{"heading": "Mistakes", "text": "", "cards": [card]}]
     page = render("predictions.html", title=name, top1=Proportion(1, 2), split_name="test", sections=sections)
     assert "&lt;b&gt;\\u202egnp\\x1b[31m\\x00.jpg" in page

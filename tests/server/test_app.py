@@ -24,6 +24,7 @@ from PIL import Image
 from relish.evaluation.prediction import Decision
 from relish.server import server
 from relish.server.limits import Limits
+from relish.server.middleware import LOG
 from tests.commands import refused
 from tests.serving import BLUE, GREY, RED, Explaining, Tones, onnx_tones, png, serving
 
@@ -301,7 +302,9 @@ def test_room_for_pixels_is_given_in_turn():
     assert [row["class"] for row in rows] == ["red"] * 12
 
 
-def test_a_model_that_fails_is_a_500_without_its_secrets_and_the_server_goes_on(caplog):
+def test_a_model_that_fails_is_a_500_without_its_secrets_and_the_server_goes_on(caplog, monkeypatch):
+    monkeypatch.setattr(LOG, "propagate", True)  # other tests set logging up in ways of their own
+    monkeypatch.setattr(LOG, "disabled", False)
     model = Tones()
     with serving(model) as client:
         model.fails = True

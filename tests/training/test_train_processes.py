@@ -58,7 +58,7 @@ def test_a_step_of_two_processes_equals_a_step_of_one(loss, tmp_path):
     (pictures / "train" / "green" / "000.png").unlink()  # 25 pictures: three batches of 8 and one of 1
     rate = "1e-3" if loss == "sum" else "1e-2"
     asked = ["fit", str(pictures), "--recipe", "book", "--source", "timm/test_vit", "--weights", "none"]
-    asked += ["--image-size", "160"]
+    asked += ["--image-size", "160", "--unknown", "none"]
     asked += ["--epochs", "1", "--batch-size", "8", "--lr", rate, "--set", f"loss={loss}", "--device", "cpu"]
     for processes in (1, 2):
         launched(processes, [*asked, "--out", str(tmp_path / f"by-{processes}")])
