@@ -10,7 +10,7 @@ from relish.evaluation.figures import calibration, calibration_error, reliabilit
 from relish.evaluation.held_out import HeldOut, choose_decision, fit_temperature, read_held_out
 from relish.evaluation.prediction import decision_from, softmax
 from relish.models.saved_model import read_header
-from tests.conftest import SMALL, draw_dataset, read_json
+from tests.conftest import SMALL, TORTURE, draw_dataset, read_json
 
 
 def answers(seed, pictures=2000, classes=3, sureness=1.0):
@@ -177,8 +177,9 @@ def test_a_loop_fits_its_temperature_on_the_validation_split(tiny_source, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_on_real_photographs_the_calibration_error_of_five_runs_is_lower_with_the_temperature(shared, tmp_path):
-    """Fine-tuning until it is too sure of itself: 120 photographs a class to learn from, 30 to fit on; by the mean."""
+def test_on_real_photographs_the_calibration_error_is_lower_with_the_temperature(shared, tmp_path):
+    """Fine-tuning until it is too sure of itself: 120 photographs a class to learn from, 30 to fit on; by the mean of
+    two runs, or of five."""
     import zipfile
 
     archive = shared / "data" / "hotdog.zip"
@@ -194,7 +195,7 @@ def test_on_real_photographs_the_calibration_error_of_five_runs_is_lower_with_th
         "image_size": 64, "epochs": 8, "batch_size": 32, "optimiser": "adamw", "learning_rate": 1e-3, "loss": "mean",
     }  # fmt: skip
     gaps = []
-    for seed in range(5):
+    for seed in range(5 if TORTURE else 2):
         out = tmp_path / f"run-{seed}"
         relish.fit(root, recipe="book", settings=settings, val_split=0.2, seed=seed, out=out)
         found = read_json(out / "evaluation.json")

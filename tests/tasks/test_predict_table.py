@@ -22,7 +22,7 @@ from relish.core.errors import Stopped
 from relish.core.progress import Bar, Progress
 from relish.tasks import predict as task
 from tests.commands import done, refused, relish
-from tests.conftest import draw, draw_dataset
+from tests.conftest import TORTURE, draw, draw_dataset
 
 BOOK = ("--recipe", "book", "--image-size", 32, "--batch-size", 8, "--epochs", 1)
 
@@ -259,7 +259,7 @@ def test_another_model_or_other_pictures_do_not_go_on_with_it(stopped):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"] if TORTURE else ["csv"])
 def test_killed_again_and_again_it_ends_with_the_rows_of_an_undisturbed_one(inside, suffix):
     """-9 at any moment; every row there once, in whole."""
     pictures = inside / "many"
