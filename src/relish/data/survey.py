@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property, partial
@@ -77,6 +77,11 @@ def facts_of(image: Image.Image, mode: str, more: bool = False) -> bytes:
     light = (levels.mean(), levels.std(), laplacian_variance(levels))
     row = (*image.size, mode.encode()[:5], more, pixel_digest(image), *map(_bits, hashes), *light)
     return np.array(row, dtype=FACTS).tobytes()
+
+
+def as_facts(rows: Iterable[bytes]) -> Facts:
+    """(N,) of `FACTS` from N rows of `facts_of`."""
+    return np.frombuffer(b"".join(rows), dtype=FACTS)
 
 
 def pixel_digest(image: Image.Image) -> bytes:
@@ -191,7 +196,7 @@ class Survey:
 
     def facts_of(self, paths: Sequence[Path]) -> Facts:
         """(N,) of `FACTS`, in the order of the paths."""
-        return np.frombuffer(b"".join(self.facts[path] for path in paths), dtype=FACTS)
+        return as_facts(self.facts[path] for path in paths)
 
     @property
     def depth(self) -> str:

@@ -5,6 +5,7 @@ that shares scenes with the training images is told, and so is a cross-validatio
 split that the user made, by which everything is then chosen.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from relish.core.errors import DataError
 from relish.data.dataset import TRAIN, VALIDATION, WHOLE, Dataset, Split
 from relish.data.groups import is_group, units_of
 from relish.data.split import evenly_spaced, with_validation
-from relish.data.survey import FACTS, Facts, Survey
+from relish.data.survey import Facts, Survey, as_facts
 from relish.evaluation.features import Features
 from relish.evaluation.grouped import Ints, group_numbers, proportion
 from relish.evaluation.held_out import HeldOut
@@ -49,7 +50,10 @@ def chosen_by(setup: TrainingSetup, split: Split) -> Bools:
 
 def groups_of(setup: TrainingSetup, split: Split) -> Ints | None:
     """(N,) int64: the group of each training image, a series or a known one; None where there are none."""
-    units = (setup.units[path] for path in split.paths)
+    return _group_numbers(setup.units[path] for path in split.paths)
+
+
+def _group_numbers(units: Iterable[str]) -> Ints | None:
     return group_numbers([unit if is_group(unit) else None for unit in units])
 
 
@@ -65,8 +69,7 @@ def accuracy_on(setup: TrainingSetup, split: Split, logits: Features) -> Proport
 def accuracy_of(setup: TrainingSetup, held: HeldOut) -> Proportion:
     """The same of images that are known by the SHA-256 of their files."""
     unit_of = {setup.sha256[path]: setup.units[path] for path in setup.train.paths}
-    units = (unit_of[content] for content in held.sha256)
-    groups = group_numbers([unit if is_group(unit) else None for unit in units])
+    groups = _group_numbers(unit_of[content] for content in held.sha256)
     return proportion(held.logits.argmax(1) == held.labels, groups)
 
 
@@ -124,7 +127,7 @@ def say_series(context: Context, series: Series) -> None:
 
 def facts_of(setup: TrainingSetup, split: Split) -> Facts:
     """(N,), recorded by the survey."""
-    return np.frombuffer(b"".join(setup.facts[path] for path in split.paths), dtype=FACTS)
+    return as_facts(setup.facts[path] for path in split.paths)
 
 
 def looked_up(setup: TrainingSetup) -> Split:
