@@ -32,6 +32,8 @@ TREE = {
 }
 TAR_MODES = {".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}
 SUFFIXES = [".zip", *TAR_MODES]
+BESIDE = (".lock", ".count")
+"""What stays beside an unpacked folder."""
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +98,16 @@ def test_an_archive_is_unpacked_once_and_another_one_never_takes_its_place(tmp_p
     other = extract(pack(tmp_path / "pets.zip", {"cat/1.jpg": b"another"}))
     assert other != first
     assert files_in(first) == TREE
+
+
+def test_files_that_are_gone_since_are_missed(tmp_path):
+    """Without a word, the dataset would be a smaller one."""
+    folder = extract(pack(tmp_path / "pets.zip", TREE))
+    (folder / "pets/cat/1.jpg").unlink()
+    with pytest.raises(DataError, match=f"1 file that was unpacked from it to {folder} is gone"):
+        extract(tmp_path / "pets.zip")
+    shutil.rmtree(folder)
+    assert files_in(extract(tmp_path / "pets.zip")) == TREE
 
 
 def test_empty_class_folders_are_kept_for_the_index_to_complain_of(tmp_path):
@@ -341,7 +353,7 @@ def test_no_name_whatever_writes_outside_the_target(files, suffix):
             target = extract(archive)
         except DataError:
             target = None
-        outside = [path for path in Path(folder).rglob("*") if path.is_file() and path.suffix != ".lock"]
+        outside = [path for path in Path(folder).rglob("*") if path.is_file() and path.suffix not in BESIDE]
         assert [path for path in outside if target is None or not path.is_relative_to(target)] == [archive]
 
 
@@ -388,7 +400,7 @@ def test_a_kill_in_the_middle_leaves_no_dataset_and_the_next_call_cleans_up(tmp_
     assert not list((home / "datasets").glob("pets*"))
     folder = extract(archive)
     assert files_in(folder) == TREE
-    assert [path for path in (home / "datasets").iterdir() if path.suffix != ".lock"] == [folder]
+    assert [path for path in (home / "datasets").iterdir() if path.suffix not in BESIDE] == [folder]
 
 
 def test_several_at_once_unpack_once(tmp_path, home):
@@ -399,7 +411,7 @@ def test_several_at_once_unpack_once(tmp_path, home):
     for thread in threads:
         thread.join()
     assert [files_in(folder) == TREE for folder in got] == [True] * 4
-    assert [path for path in (home / "datasets").iterdir() if path.suffix != ".lock"] == [got[0]]
+    assert [path for path in (home / "datasets").iterdir() if path.suffix not in BESIDE] == [got[0]]
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,13 @@ def test_a_path_with_blanks_at_its_edges_is_found_before_one_without(tmp_path):
     assert sorted(path.name for path in found.splits["all"].paths) == [" a.jpg", "b.jpg"]
 
 
+def read_back(dataset: Dataset, table: Path) -> Dataset:
+    """What a table that `check --fix` writes of a dataset is read as."""
+    checked = Checked((), image_set(survey(dataset)), np.zeros((0, 2), dtype=np.int64), None)
+    Check((), len(dataset), dataset, checked).write_clean_table(table)
+    return index_table(table, name="pets", source="clean.csv", learnable=False)
+
+
 @given(
     st.lists(st.tuples(names, names, st.sampled_from(["train", "test"])), min_size=2, max_size=6),
     st.booleans(),
@@ -183,11 +190,7 @@ def test_what_check_writes_is_read_back_as_the_same_dataset(rows, has_splits, is
             dataset = index_folder(root, name="pets", source="pets", learnable=False)
         except DataError:  # the names are of no class, or are those of splits
             assume(False)
-        images = image_set(survey(dataset))
-        checked = Checked((), images, np.zeros((0, 2), dtype=np.int64), None)
-        table = (root if is_inside else Path(folder, "tables")) / "clean.csv"
-        Check((), len(dataset), dataset, checked).write_clean_table(table)
-        found = index_table(table, name="pets", source="clean.csv", learnable=False)
+        found = read_back(dataset, (root if is_inside else Path(folder, "tables")) / "clean.csv")
         assert labelled(found) == labelled(dataset)
         assert found.classes == dataset.classes
         assert not found.warnings or "has no pictures of" in found.warnings[0]
@@ -211,6 +214,12 @@ def test_the_tables_of_the_wild_are_the_folder_they_are_of(shared, tmp_path):
     for table in tables:
         assert NFC in find_dataset(table).classes
         assert NFD not in find_dataset(table).classes
+
+
+def test_folders_of_the_wild_with_blanks_at_their_edges_are_read_back_as_they_are(shared, tmp_path):
+    dataset = index(unpacked_case(shared, "15-edge-spaces", tmp_path) / "15-edge-spaces/data")
+    assert (dataset.classes, len(dataset)) == (("hotdog", "not-hotdog"), 18)
+    assert labelled(read_back(dataset, tmp_path / "clean.csv")) == labelled(dataset)
 
 
 # ---- models and calls -----------------------------------------------------------------------------------------------

@@ -202,7 +202,7 @@ def test_many_stray_pictures_are_counted_and_the_first_named(tmp_path):
 
 
 def test_what_is_no_picture_is_counted_and_named(tmp_path):
-    put(tmp_path, *PETS, "README.txt", "cat/notes.txt", "dog/deep/photo.heic", "dog/bare")
+    put(tmp_path, *PETS, "README.txt", "cat/notes.txt", "dog/deep/photo.svg", "dog/bare")
     (warning,) = index(tmp_path).warnings
     assert warning.startswith("4 files, README.txt, cat/notes.txt, dog/bare and 1 more are not pictures")
 
@@ -341,14 +341,14 @@ def test_a_root_one_may_not_read_is_refused(tmp_path):
 
 
 def test_an_empty_class_folder_is_refused_with_the_counts(tmp_path):
-    put(tmp_path, *(f"train/{name}" for name in PETS), "train/cta/photo.heic")
+    put(tmp_path, *(f"train/{name}" for name in PETS), "train/cta/photo.svg")
     with pytest.raises(TooFewImages) as caught:
         index(tmp_path)
     assert caught.value.counts == {"cat": 2, "cta": 0, "dog": 2}
     words = str(caught.value)
     assert 'class "cta" has no pictures' in words
     assert 'did you mean "cat"?' in words
-    assert "train/cta/photo.heic" in words
+    assert "train/cta/photo.svg" in words
 
 
 def test_one_class_is_refused_for_training(tmp_path):
@@ -360,6 +360,11 @@ def test_a_missing_folder_and_an_empty_one_are_refused(tmp_path):
     assert "cannot be read (no such file or directory)" in refusal(tmp_path / "no")
     (tmp_path / "empty").mkdir()
     assert "no pictures found" in refusal(tmp_path / "empty")
+
+
+def test_archives_in_a_folder_are_named_where_there_are_no_pictures(tmp_path):
+    put(tmp_path, "sets/train.zip", "sets/test.7z", "labels.txt")
+    assert "They may be in test.7z, train.zip: unpack what is packed" in refusal(tmp_path)
 
 
 def test_pictures_without_class_folders_are_refused_with_the_change_that_mends_it(tmp_path):

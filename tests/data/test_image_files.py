@@ -1,5 +1,6 @@
 """What a file is, its first bytes say; what Pillow refuses for its metadata is read, and what is damaged is not."""
 
+import re
 import struct
 import sys
 import zlib
@@ -246,12 +247,39 @@ def test_a_jpeg_without_its_end_marker_is_whole_and_one_without_pixels_is_not(op
         assert reason(content[:-missing]) == "cut short: the end of the file is missing"
 
 
-@pytest.mark.parametrize("options", [{"progressive": True}, {"restart_marker_blocks": 3}])
-def test_where_missing_pixels_leave_no_trace_a_jpeg_without_its_end_is_refused_or_whole(options):
+def one_scan_a_component():
+    """A JPEG of three scans, one after the other, made of three grey ones; the places where a scan begins."""
+    grey = [encoded(smooth(48, 64)[:, :, c], "JPEG") for c in range(3)]
+    frame, scan = grey[0].index(b"\xff\xc0"), grey[0].index(b"\xff\xda")
+    components = b"".join(bytes([c, 0x11, 0]) for c in (1, 2, 3))
+    header = grey[0][:frame] + b"\xff\xc0\0\x11" + grey[0][frame + 4 : frame + 9] + b"\3" + components
+    parts = [header + grey[0][frame + 13 : scan]]
+    parts += [b"\xff\xda\0\x08\1" + bytes([c, 0, 0, 63, 0]) + g[scan + 10 : -2] for c, g in enumerate(grey, 1)]
+    return b"".join(parts) + b"\xff\xd9", [sum(map(len, parts[:n])) for n in (2, 3)]
+
+
+RESTARTS = {"restart_marker_blocks": 3}
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, RESTARTS, {"progressive": True, **RESTARTS}])
+def test_no_scan_and_no_interval_that_lacks_is_taken_for_a_missing_end_marker(options):
     content = encoded(smooth(), "JPEG", **options)
-    for missing in range(1, 200):
+    for missing in (1, 2):
+        np.testing.assert_array_equal(pixels(content[:-missing]), pixels(content))
+    marks = re.compile(rb"\xff[\xc4\xd0-\xd7\xda]").finditer(content, content.index(b"\xff\xda") + 1)
+    for place in [place for mark in marks for place in mark.span()]:
+        assert reason(content[:place]) == "cut short: the end of the file is missing"
+    for missing in range(3, 200):
         with suppress(ImageError):
             np.testing.assert_array_equal(pixels(content[:-missing]), pixels(content))
+
+
+def test_a_jpeg_lacks_no_component_s_scan():
+    content, places = one_scan_a_component()
+    for missing in (1, 2):
+        np.testing.assert_array_equal(pixels(content[:-missing]), pixels(content))
+    for place in (*places, *(place + 10 for place in places)):
+        assert reason(content[:place]) == "cut short: the end of the file is missing"
 
 
 def test_a_second_picture_or_anything_else_behind_a_jpeg_is_passed_over():

@@ -238,6 +238,18 @@ def test_one_shard_has_the_split_of_its_name_and_is_written_out_once(tmp_path):
     assert "train: 1 of 2 Parquet files are not there." in find_dataset(tmp_path).warnings
 
 
+def test_images_that_are_gone_from_where_they_were_written_are_missed_and_written_anew(tmp_path):
+    """They are not taken for rows without a picture."""
+    path = shard(tmp_path / "pets.parquet", images(3), [0, 1, 0], ["cat", "dog"])
+    found = find_dataset(path)
+    for gone in found.splits["all"].paths[:2]:
+        gone.unlink()
+    words = f"{path}: 2 files that were unpacked from it to {found.root} are gone.\n  Remove that folder"
+    assert refusal(path).startswith(words)
+    shutil.rmtree(found.root)
+    assert labelled(find_dataset(path)) == labelled(found)
+
+
 def test_folders_of_shards_are_splits(tmp_path):
     for count, split in enumerate(("train", "validation"), 2):
         shard(tmp_path / "default" / split / "0000.parquet", images(count), [0, 1, 1][:count], ["cat", "dog"])

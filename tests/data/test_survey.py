@@ -17,8 +17,10 @@ from relish.core.progress import Bar, Progress
 from relish.data import image as pictures_module
 from relish.data import survey as survey_module
 from relish.data.folder import index_folder
+from relish.data.image_files import IMAGE_SUFFIXES
 from relish.data.split import with_validation
 from relish.data.survey import survey
+from tests.conftest import unpacked_case
 
 LONG_AGO = 1_600_000_000
 
@@ -96,6 +98,27 @@ def test_a_picture_that_cannot_be_opened_is_left_out_named_and_counted(root):
     left = {found.dataset.label(p) for s in found.dataset.splits.values() for p in s.paths}
     assert len(left) == len(found.sha256) == 10
     assert not left & {name for name, _ in found.unreadable}
+
+
+def test_an_empty_file_is_a_picture_that_cannot_be_opened_whatever_format_it_is_named_after(root):
+    names = [f"train/cat/none{ending}" for ending in sorted(IMAGE_SUFFIXES | {".HEIC"})]
+    for name in names:
+        spoil(root / name, b"")
+    assert dict(survey(index(root)).unreadable) == dict.fromkeys(names, "not a picture: empty file")
+
+
+@pytest.mark.parametrize(
+    ("case", "data", "count"),
+    [
+        ("02-png-large-text", "data", 19),
+        ("03-ppm-pgm", "data", 12),
+        *(("04-no-extension", data, 12) for data in ("data", "data2", "data3")),
+    ],
+)
+def test_the_pictures_of_public_reports_are_all_read(shared, tmp_path, case, data, count):
+    found = survey(index(unpacked_case(shared, case, tmp_path) / case / data))
+    assert (found.dataset.classes, len(found.dataset)) == (("hotdog", "not-hotdog"), count)
+    assert found.dataset.warnings == ()
 
 
 def test_what_is_left_keeps_its_labels_and_its_order(root):

@@ -85,7 +85,7 @@ def unpacked_once(packed: Path, unpack: Callable[[Path], str | None], progress: 
         variant: a word for the way it is unpacked, where there are several; each has a folder of its own.
 
     Raises:
-        DataError: the file cannot be read, or `unpack` raises it.
+        DataError: the file cannot be read, or `unpack` raises it; or files that were unpacked are gone.
         WriteFailed: no space, no permission; nothing stays behind.
     """
     try:
@@ -95,18 +95,43 @@ def unpacked_once(packed: Path, unpack: Callable[[Path], str | None], progress: 
     name = "-".join([short_name(packed.name), digest[:16], *([variant] if variant else [])])
     target = relish_home() / "datasets" / name
     if target.is_dir():
-        return target
+        return _whole(target, packed)
     with one_at_a_time(target.with_name(f".{target.name}.lock"), packed.name, progress) as exclusive:
         if target.is_dir():
-            return target
+            return _whole(target, packed)
         if exclusive:  # otherwise another process may be writing there
             for left in target.parent.glob(f".{target.name}.*.tmp"):  # by a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
         with atomic_folder(target) as folder:
             if note := unpack(folder):
                 write_text(_note(target), note)
+            write_text(_count(target), str(_files(folder)))
     progress.say(f"unpacked {packed.name} to {target}")
     return target
+
+
+def _whole(folder: Path, packed: Path) -> Path:
+    """The folder, which has as many files as were unpacked: somebody may have tidied up."""
+    try:
+        lacks = int(_count(folder).read_text(encoding="utf-8")) - _files(folder)
+    except (OSError, ValueError):  # nobody counted
+        return folder
+    if lacks <= 0:
+        return folder
+    is_one = lacks == 1
+    raise DataError(
+        f"{packed}: {lacks:,} file{' that was' if is_one else 's that were'} unpacked from it to {folder} "
+        f"{'is' if is_one else 'are'} gone.",
+        hint="Remove that folder: the same command then unpacks it anew.",
+    )
+
+
+def _files(folder: Path) -> int:
+    return sum(len(files) for _, _, files in os.walk(folder))
+
+
+def _count(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.count")
 
 
 def unpacking_note(folder: Path) -> str:

@@ -29,7 +29,12 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"])
+IMAGE_SUFFIXES = frozenset(
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+        *(".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm"),
+    )
+)
 """Lower-case endings of files that count as images unopened: whatever is in them, it is said of an image."""
 
 HEAD_BYTES = 512
@@ -214,18 +219,48 @@ def _plain_jpeg(content: bytes, *, keep_exif: bool) -> bytes:
     return b"".join(parts)
 
 
-_FILLERS = (b"", b"\xaa" * 64, bytes(range(64)), b"\x80" + bytes(63))
-"""To end a scan with. Without one, libjpeg reads zeros; so it does for invalid codes, hence more than one other."""
+def _filler(bits: bytes, first: int) -> bytes:
+    """To end a scan with: bits, then restart markers with the same bits behind each, for whole intervals that lack."""
+    return bits + b"".join(b"\xff" + bytes([0xD0 + (first + place) % 8]) + bits for place in range(8))
+
+
+_FILLERS = (b"", _filler(b"\xaa" * 64, 0), _filler(bytes(range(64)), 4), _filler(b"\x80" + bytes(63), 2))
+"""Without one, libjpeg reads zeros; so it does for invalid codes, and where the first marker is one of the two behind
+the one that it waits for: hence more than one other."""
+_MARKER = re.compile(rb"\xff([^\0\xd0-\xd7\xff])")
+"""What ends a scan, with the marker's code: none of the bytes and restarts of the scan itself."""
 
 
 def _ended_jpegs(content: bytes) -> Iterator[list[bytes]]:
     """A JPEG without its end marker, ended in several ways: equal pixels mean that no part of them is missing.
 
-    Not where a cut may leave no trace in the pixels: between two scans of a progressive file, or two restarts.
+    Not where a whole scan is missing, which leaves no trace.
     """
-    markers = {marker for marker, _ in _jpeg_header(content)}
-    if 0xDD not in markers and markers & {0xC0, 0xC1}:
+    if _has_all_scans(content):
         yield [content.rstrip(b"\xff") + filler + b"\xff\xd9" for filler in _FILLERS]
+
+
+def _has_all_scans(content: bytes) -> bool:
+    """Whether the scans bring each coefficient of each component to its last bit (ITU T.81, sections B.2.3, G.1.1)."""
+    *header, (_, rest) = _jpeg_header(content)
+    frames = [segment for marker, segment in header if marker in (0xC0, 0xC1, 0xC2)]
+    missing = {(component, k) for frame in frames[:1] for component in frame[10::3] for k in range(64)}
+    for scan in _scans(rest):
+        behind = 1 + 2 * scan[0]
+        band = scan[behind : behind + 3]  # its first and last coefficient, and two numbers of bits
+        if len(band) == 3 and not band[2] & 15:
+            missing -= {(component, k) for component in scan[1:behind:2] for k in range(band[0], band[1] + 1)}
+    return bool(frames) and not missing
+
+
+def _scans(content: bytes) -> Iterator[bytes]:
+    """The header of each scan, behind its length."""
+    place = 0
+    while found := _MARKER.search(content, place):
+        start = found.end() + 2
+        place = max(start, found.end() + int.from_bytes(content[found.end() : start], "big"))
+        if found[1] == b"\xda" and place > start:
+            yield content[start:place]
 
 
 # ---- naming what is no image ----------------------------------------------------------------------------------------

@@ -95,6 +95,7 @@ def _is_run(folder: str) -> bool:
     return all(os.path.isfile(os.path.join(folder, name)) for name in ("request.json", "recipe.yaml"))
 
 
+_PACKED = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".rar", ".7z")
 FOLDER, PIPE, BROKEN_LINK = "folder", "pipe or device", "link to nothing"
 
 
@@ -220,9 +221,11 @@ def not_class_folders(tree: Tree, top: Path, *further: str) -> DataError:
             "and give the folder of these.",
         )
     if not found.images:
+        packed = names_of(path for path in found.others if path.suffix.lower() in _PACKED)
+        formats = "Pictures are JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000, PPM or HEIC; one folder per class."
         return DataError(
             f"{tree.source}: no pictures found ({contents}).",
-            hint="Pictures are JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, JPEG 2000, PPM or HEIC; one folder per class.",
+            hint=f"They may be in {packed}: unpack what is packed, then again." if packed else formats,
         )
     if marks := annotation_marks(top, found):
         return DataError(
