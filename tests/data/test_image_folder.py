@@ -244,7 +244,7 @@ def test_images_that_are_gone_from_where_they_were_written_are_missed_and_writte
     found = find_dataset(path)
     for gone in found.splits["all"].paths[:2]:
         gone.unlink()
-    words = f"{path}: 2 files that were unpacked from it to {found.root} are gone.\n  Remove that folder"
+    words = f"{path}: 1 of 3 files are left where it was unpacked, {found.root}.\n  Remove that folder"
     assert refusal(path).startswith(words)
     shutil.rmtree(found.root)
     assert labelled(find_dataset(path)) == labelled(found)

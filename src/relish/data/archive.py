@@ -74,15 +74,21 @@ def extract(archive: Path, *, zip_encoding: str | None = None, progress: Progres
         WriteFailed: no space, no permission; nothing stays behind.
     """
     unpack = partial(_unpack, archive, zip_encoding=zip_encoding, progress=progress)
-    return unpacked_once(archive, unpack, progress, variant=zip_encoding or "")
+    return unpacked_once(archive, unpack, progress, variant=zip_encoding or "", instead=_AS_IT_IS)
 
 
-def unpacked_once(packed: Path, unpack: Callable[[Path], str | None], progress: Progress, *, variant: str = "") -> Path:
+_AS_IT_IS = " Or give that folder, to go on without them."
+
+
+def unpacked_once(
+    packed: Path, unpack: Callable[[Path], str | None], progress: Progress, *, variant: str = "", instead: str = ""
+) -> Path:
     """The folder of what is in a file, found again by the SHA-256 of its bytes, or filled now, whole or not at all.
 
     Args:
         unpack: writes into the empty folder that it is given; what it returns is that folder's `unpacking_note`.
         variant: a word for the way it is unpacked, where there are several; each has a folder of its own.
+        instead: what else than unpacking it anew may be done where files are gone, a sentence.
 
     Raises:
         DataError: the file cannot be read, or `unpack` raises it; or files that were unpacked are gone.
@@ -95,10 +101,10 @@ def unpacked_once(packed: Path, unpack: Callable[[Path], str | None], progress: 
     name = "-".join([short_name(packed.name), digest[:16], *([variant] if variant else [])])
     target = relish_home() / "datasets" / name
     if target.is_dir():
-        return _whole(target, packed)
+        return _whole(target, packed, instead)
     with one_at_a_time(target.with_name(f".{target.name}.lock"), packed.name, progress) as exclusive:
         if target.is_dir():
-            return _whole(target, packed)
+            return _whole(target, packed, instead)
         if exclusive:  # otherwise another process may be writing there
             for left in target.parent.glob(f".{target.name}.*.tmp"):  # by a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
@@ -110,20 +116,18 @@ def unpacked_once(packed: Path, unpack: Callable[[Path], str | None], progress: 
     return target
 
 
-def _whole(folder: Path, packed: Path) -> Path:
+def _whole(folder: Path, packed: Path, instead: str) -> Path:
     """The folder, which has as many files as were unpacked: somebody may have tidied up."""
     try:
-        lacks = int(_count(folder).read_text(encoding="utf-8")) - _files(folder)
+        count, have = int(_count(folder).read_text(encoding="utf-8")), _files(folder)
     except (OSError, ValueError):  # nobody counted
         return folder
-    if lacks <= 0:
-        return folder
-    is_one = lacks == 1
-    raise DataError(
-        f"{packed}: {lacks:,} file{' that was' if is_one else 's that were'} unpacked from it to {folder} "
-        f"{'is' if is_one else 'are'} gone.",
-        hint="Remove that folder: the same command then unpacks it anew.",
-    )
+    if have < count:
+        raise DataError(
+            f"{packed}: {have:,} of {count:,} files are left where it was unpacked, {folder}.",
+            hint=f"Remove that folder: the same command then unpacks it anew.{instead}",
+        )
+    return folder
 
 
 def _files(folder: Path) -> int:
