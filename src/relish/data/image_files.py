@@ -259,8 +259,8 @@ def _scans(content: bytes) -> Iterator[bytes]:
     while found := _MARKER.search(content, place):
         start = found.end() + 2
         place = max(start, found.end() + int.from_bytes(content[found.end() : start], "big"))
-        if found[1] == b"\xda" and place > start:
-            yield content[start:place]
+        if found[1] == b"\xda" and (scan := content[start:place]):
+            yield scan
 
 
 # ---- naming what is no image ----------------------------------------------------------------------------------------
