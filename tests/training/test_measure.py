@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from relish.core.cache import cache_file
 from relish.core.errors import BadInput, RunError
 from relish.models import precision
 from relish.models.precision import DIFFERENCE, GAIN, checked_precision, computing_in, fastest, trial
+from relish.training import measure
 from relish.training.measure import run_precision
 from relish.training.recipe import named_recipe
 from relish.training.train import train
@@ -216,3 +218,16 @@ def test_training_in_bf16_learns_about_the_same_with_parameters_in_f32(pictures,
         assert {p.dtype for p in setup.target.network.parameters()} == {torch.float32}
     assert losses["f32"] != losses["bf16"]
     assert losses["bf16"] == pytest.approx(losses["f32"], rel=0.05)
+
+
+# ---- times ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("seconds", "lasting", "passes"), [(0.01, measure.SECONDS, 102), (0.01, measure.ROUGHLY, 12),
+                                                            (2.0, measure.SECONDS, 4)])  # fmt: skip
+def test_short_passes_are_repeated_for_as_long_as_hangs_on_them(monkeypatch, seconds, lasting, passes):
+    """One of them that another process interrupts would count for a hundred."""
+    ended = []
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: len(ended) * seconds))
+    assert measure._mean_seconds(4, ended.append, lasting=lasting) == pytest.approx(seconds / 4)
+    assert len(ended) == pytest.approx(passes, abs=1)

@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -173,10 +174,9 @@ class ModelDescription:
         """
         return build_network(self.library, self.architecture, self.model_args, self.num_classes, seed=seed)
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of every tensor that `build` would make, without taking the memory for it."""
-        built = hollow_network(self.library, self.architecture, self.model_args, self.num_classes)
-        return shapes_of(built.state_dict())
+        return _shapes(self.library, self.architecture, json.dumps(dict(self.model_args)), self.num_classes)
 
     def is_of(self, network: nn.Module) -> bool:
         """Whether the network still is the one described: the same layers, settings and shapes, whatever its values."""
@@ -184,6 +184,12 @@ class ModelDescription:
             return False
         built = hollow_network(self.library, self.architecture, self.model_args, self.num_classes)
         return str(built) == str(network) and shapes_of(built.state_dict()) == shapes_of(network.state_dict())
+
+
+@lru_cache(64)
+def _shapes(library: str, architecture: str, model_args: str, num_classes: int) -> Mapping[str, tuple[int, ...]]:
+    """Kept, since building takes its time, and a run saves and loads one network several times."""
+    return shapes_of(hollow_network(library, architecture, json.loads(model_args), num_classes).state_dict())
 
 
 def save_model(path: Path, network: nn.Module, description: ModelDescription, extra: Mapping[str, str]) -> None:

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,7 @@ def climb(
     setup = replace(setup, decoded=decoded_for(run, setup, masks) if masks else None)
     tried: list[Tried] = []
     rates = candidate_rates(setup.recipe.learning_rate, plan.rates)
+    fitted_without = cache(lambda fold: found.fit(masks[fold]))  # the first fold's, at every rate
 
     def epochs_of(name: str, choices: Sequence[Trainings]) -> tuple[Trainings, int]:
         network.load_state_dict(origin)
@@ -112,7 +114,7 @@ def climb(
     for name, fold, rate, ahead, epochs in _trainings(run, masks, rates, tried, epochs_of):
         _, after = plan.ahead(budget, len(setup.train), ahead, epochs)
         ended = budget.ending(after, len(ahead.held)) if budget.limited else None
-        part, fitted = _without(setup, masks[fold], epochs, rate, ended), found.fit(masks[fold])
+        part, fitted = _without(setup, masks[fold], epochs, rate, ended), fitted_without(fold)
         part = replace(part, every_epoch=fold == 0)  # whose curves stand for the run's
         logits = fitted.logits(found.plain[masks[fold]])
         tried.append((fold, fine_tune(run.stage(name), part, origin, fitted, logits, budget)))

@@ -15,7 +15,7 @@ from relish.core.io import write_json
 from relish.core.run_folder import read_mapping, withdrawn_by
 from relish.evaluation.features import Backbone
 from relish.models.freeze import half_frozen
-from relish.training.measure import AGAIN, forward_seconds, solving_seconds, step_seconds
+from relish.training.measure import AGAIN, ROUGHLY, SECONDS, forward_seconds, solving_seconds, step_seconds
 from relish.training.pace import Budget
 from relish.training.train import TrainingSetup
 
@@ -287,12 +287,13 @@ def planned_probe(run: RunContext, setup: TrainingSetup, budget: Budget) -> Prob
     classes = len(setup.target.classes)
 
     def made() -> ProbePlan:
-        backbone = Backbone.of(setup.target, run.device)
-        measured = forward_seconds(backbone, setup.train, setup.preprocessing, _sizes(setup, backbone, budget))
+        backbone, lasting = Backbone.of(setup.target, run.device), _lasting(budget)
+        sides = _sizes(setup, backbone, budget)
+        measured = forward_seconds(backbone, setup.train, setup.preprocessing, sides, lasting=lasting)
         return plan_probe(
             images=len(setup.train), evaluated=budget.evaluated, classes=classes,
             forward={side: seconds / run.processes for side, seconds in measured.items()},
-            solving=solving_seconds(backbone.width, classes), budget=budget.left, nested=setup.nested,
+            solving=solving_seconds(backbone.width, classes, lasting), budget=budget.left, nested=setup.nested,
         )  # fmt: skip
 
     plan = ProbePlan(**_kept_plan(run, "probe", ProbePlan, made))
@@ -325,7 +326,7 @@ def planned_fine_tuning(
 
     def made() -> FineTuningPlan:
         measured_again(run, setup, budget)
-        step, half = step_seconds(run, setup) / run.processes, None
+        step, half = step_seconds(run, setup, _lasting(budget)) / run.processes, None
         if math.isfinite(budget.seconds) and recipe.freeze == "early":
             with half_frozen(setup.target):
                 half = step_seconds(run, setup) / run.processes
@@ -359,6 +360,11 @@ def measured_again(run: RunContext, setup: TrainingSetup, budget: Budget) -> Non
         size, backbone = setup.preprocessing.image_size, Backbone.of(setup.target, run.device)
         found = forward_seconds(backbone, setup.train, setup.preprocessing, [size], most=AGAIN)
         budget.pace.measured(found[size] / run.processes)
+
+
+def _lasting(budget: Budget) -> float:
+    """Seconds that short passes are measured for: what nothing hangs on but words takes a tenth."""
+    return SECONDS if budget.limited else ROUGHLY
 
 
 def decided(run: RunContext, name: str, made: Callable[[], int]) -> int:

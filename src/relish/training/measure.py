@@ -43,10 +43,18 @@ MOST_ROUNDS = 100
 interrupts would count for a hundred."""
 AGAIN = 1.0
 """Seconds that passes take where something is measured again, in the midst of a climb."""
+ROUGHLY = 0.1
+"""Seconds that short passes are repeated for where no budget hangs on it, and the plan is only told."""
 
 
 def forward_seconds(
-    backbone: Backbone, split: Split, preprocessing: Preprocessing, sides: Sequence[int], *, most: float = SECONDS
+    backbone: Backbone,
+    split: Split,
+    preprocessing: Preprocessing,
+    sides: Sequence[int],
+    *,
+    most: float = SECONDS,
+    lasting: float = SECONDS,
 ) -> dict[int, float]:
     """Seconds to read an image and pass it through the network, by the side of the network's square.
 
@@ -55,6 +63,7 @@ def forward_seconds(
 
     Args:
         most: seconds that one pass may take.
+        lasting: seconds that short passes are repeated for, here and below.
     """
 
     def measured(side: int) -> float:
@@ -64,14 +73,14 @@ def forward_seconds(
             for batch in evaluation_batches(split, sized, [evenly_spaced(len(split), count)]):
                 backbone(batch.images, sized)
 
-        return _mean_seconds(min(FORWARD_BATCH, len(split)), passed, most)
+        return _mean_seconds(min(FORWARD_BATCH, len(split)), passed, most, lasting)
 
     ends = sorted({sides[0], sides[-1]})
     seconds = [measured(side) for side in ends]
     return {side: float(np.interp(side**2, np.square(ends), seconds)) for side in sides}
 
 
-def solving_seconds(width: int, classes: int) -> float:
+def solving_seconds(width: int, classes: int, lasting: float = SECONDS) -> float:
     """Seconds for each image to choose a strength by cross-validation: so many steps over folds and strengths."""
     features, weight = torch.rand(SOLVED, width), torch.rand(width, classes)
 
@@ -80,10 +89,10 @@ def solving_seconds(width: int, classes: int) -> float:
         _ = (some @ weight).softmax(1).T @ some
 
     with one_thread():
-        return STEPS_OF_A_PATH * _mean_seconds(SOLVED, stepped)
+        return STEPS_OF_A_PATH * _mean_seconds(SOLVED, stepped, lasting=lasting)
 
 
-def step_seconds(context: Context, setup: TrainingSetup) -> float:
+def step_seconds(context: Context, setup: TrainingSetup, lasting: float = SECONDS) -> float:
     """Seconds to read an image and train on it; the network is left as it was."""
     recipe, network, device = setup.recipe, setup.target.network, context.device
     before = state_of(network)
@@ -103,12 +112,12 @@ def step_seconds(context: Context, setup: TrainingSetup) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    seconds = _mean_seconds(min(recipe.batch_size, len(setup.train)), stepped)
+    seconds = _mean_seconds(min(recipe.batch_size, len(setup.train)), stepped, lasting=lasting)
     network.load_state_dict(before)
     return seconds
 
 
-def _mean_seconds(most: int, work: Callable[[int], None], limit: float = SECONDS) -> float:
+def _mean_seconds(most: int, work: Callable[[int], None], limit: float = SECONDS, lasting: float = SECONDS) -> float:
     """Seconds per image of work on so many images, or on as many as there is time for; the first time warms up.
 
     The mean, not the least: beside other work the least is a moment's luck.
@@ -122,7 +131,7 @@ def _mean_seconds(most: int, work: Callable[[int], None], limit: float = SECONDS
     _, few = in_smaller_parts(work, min(FEW, most))
     first, count = in_smaller_parts(timed, max(few, min(most, int(limit / timed(few)))))
     seconds = [first]
-    while len(seconds) < ROUNDS or (count * sum(seconds) < limit and len(seconds) < MOST_ROUNDS):
+    while len(seconds) < ROUNDS or (count * sum(seconds) < lasting and len(seconds) < MOST_ROUNDS):
         seconds.append(timed(count))
     return float(np.mean(seconds))
 
