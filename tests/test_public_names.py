@@ -1,12 +1,11 @@
 """Every public name of relish is what it is called, whatever of the package was imported before."""
 
 import pkgutil
-import subprocess
-import sys
 
 import pytest
 
 import relish
+from tests.processes import started
 
 IMPORT_EVERYTHING = """
 import importlib, pkgutil, relish
@@ -28,10 +27,12 @@ for call in (
 """
 
 
-def test_every_public_name_can_be_called_once_every_module_is_imported(tmp_path):
+def test_every_public_name_can_be_called_once_every_module_is_imported(tmp_path, monkeypatch):
     """Importing a module sets its name on the package that holds it: a room called `report` would hide the function."""
-    ended = subprocess.run([sys.executable, "-c", IMPORT_EVERYTHING], capture_output=True, text=True, cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
+    monkeypatch.chdir(tmp_path)
+    process = started(IMPORT_EVERYTHING)
+    words = process.communicate()[1]
+    assert process.returncode == 0, words
 
 
 def test_no_room_bears_a_public_name():

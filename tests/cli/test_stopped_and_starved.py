@@ -3,9 +3,11 @@
 The slow ones start processes of their own, as a shell, a scheduler or the OOM killer meets them.
 """
 
+import ctypes
 import os
 import pty
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from torch import nn
 from relish.core.run_folder import RunFolder
 from tests.commands import Ended, done, files_below, refused, relish
 from tests.conftest import draw, draw_dataset
+from tests.processes import COMMAND, started
 
 pytestmark = pytest.mark.usefixtures("hears_sighup")
 
@@ -129,23 +132,18 @@ def test_heat_maps_that_memory_lacks_for_are_left_out_of_the_report(beside, monk
 # ---- processes of their own -----------------------------------------------------------------------------------------
 
 
-def started(words, home: Path, prefix: tuple[str, ...] = (), before: str = "", **more) -> subprocess.Popen:
+def typed(words, home: Path, before: Callable[[], object] = lambda: None):
     """The command line in a group of processes of its own."""
-    code = f"{before}\nfrom relish.cli.main import main; main()"
-    return subprocess.Popen(
-        [*prefix, sys.executable, "-c", code, *map(str, words)],
-        env={**os.environ, "RELISH_HOME": str(home), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **more,
-    )  # fmt: skip
+    return started(COMMAND, *words, before=before, RELISH_HOME=home)
 
 
-def ended(process: subprocess.Popen, seconds: float = 300) -> tuple[int, str]:
+def ended(process, seconds: float = 300) -> tuple[int, str]:
     words = process.communicate(timeout=seconds)[1]
     assert "Traceback" not in words
     return process.returncode, words
 
 
-def wait_for(file: Path, process: subprocess.Popen, lines: int = 3) -> None:
+def wait_for(file: Path, process, lines: int = 3) -> None:
     until = time.monotonic() + 300
     while process.poll() is None and time.monotonic() < until:
         if file.is_file() and len(file.read_text().splitlines()) >= lines:
@@ -154,13 +152,13 @@ def wait_for(file: Path, process: subprocess.Popen, lines: int = 3) -> None:
     raise AssertionError(process.communicate())
 
 
-def readers_of(process: subprocess.Popen) -> list[int]:
+def readers_of(process) -> list[int]:
     return [int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
 
 @pytest.fixture
 def data(tmp_path):
-    return draw_dataset(tmp_path / "pictures", train=40, test=6)
+    return draw_dataset(tmp_path / "pictures", train=20, test=4)
 
 
 @pytest.mark.slow
@@ -168,7 +166,7 @@ def data(tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(number, code, data, tiny_source, tmp_path):
     home, run = tmp_path / "home", tmp_path / "run"
-    process = started(("fit", data, "--weights", tiny_source, *BOOK, "--workers", 2, "--out", run), home)
+    process = typed(("fit", data, "--weights", tiny_source, *BOOK, "--workers", 2, "--out", run), home)
     wait_for(run / "metrics.jsonl", process)
     readers = readers_of(process)
     assert len(readers) == 2
@@ -178,7 +176,7 @@ def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(number, code, d
     assert found == code, words
     assert f"Resume with: relish fit --resume {run}" in words
     assert not any(Path(f"/proc/{reader}").exists() for reader in readers)
-    found, words = ended(started(("fit", "--resume", run), home))
+    found, words = ended(typed(("fit", "--resume", run), home))
     assert (found, RunFolder(run).finished) == (0, True)
     assert "resuming from epoch" in words
 
@@ -187,33 +185,33 @@ def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(number, code, d
 @pytest.mark.skipif(sys.platform != "linux", reason="the readers are found in /proc")
 def test_a_reader_that_the_system_kills_is_one_line(data, tiny_source, tmp_path):
     home, run = tmp_path / "home", tmp_path / "run"
-    process = started(("fit", data, "--weights", tiny_source, *BOOK, "--workers", 2, "--out", run), home)
+    process = typed(("fit", data, "--weights", tiny_source, *BOOK, "--workers", 2, "--out", run), home)
     wait_for(run / "metrics.jsonl", process)
     os.kill(readers_of(process)[0], signal.SIGKILL)
     found, words = ended(process, 60)
     assert found == 1, words
     assert "was ended by SIGKILL" in words
     assert f"Resume with: relish fit --resume {run}" in words
-    assert "resuming from epoch" in ended(started(("fit", "--resume", run), home))[1]
+    assert "resuming from epoch" in ended(typed(("fit", "--resume", run), home))[1]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="written for Linux's terminals")
 def test_a_terminal_that_is_closed_leaves_its_run_saved(data, tiny_source, tmp_path):
     home, run = tmp_path / "home", tmp_path / "run"
-    words = ["fit", data, "--weights", tiny_source, *BOOK, "--workers", 2, "--out", run]
-    child, terminal = pty.fork()
-    if child == 0:
-        os.environ.update(RELISH_HOME=str(home), OMP_NUM_THREADS="1")
-        os.execv(sys.executable, [sys.executable, "-m", "relish", *map(str, words)])  # noqa: S606
+    terminal, theirs = pty.openpty()
+    words = ("fit", data, "--weights", tiny_source, *BOOK, "--workers", 2, "--out", run)
+    process = typed(words, home, before=lambda: (os.close(terminal), os.login_tty(theirs)))
+    os.close(theirs)
     reader = threading.Thread(target=lambda: list(iter(lambda: _read(terminal), b"")), daemon=True)
     reader.start()
     until = time.monotonic() + 300
     while time.monotonic() < until and not ((run / "metrics.jsonl").is_file() and (run / "metrics.jsonl").read_text()):
         time.sleep(0.01)
     os.close(terminal)  # the system sends SIGHUP
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 129
-    assert "resuming from epoch" in ended(started(("fit", "--resume", run), home))[1]
+    process.communicate(timeout=60)
+    assert process.returncode == 129
+    assert "resuming from epoch" in ended(typed(("fit", "--resume", run), home))[1]
 
 
 def _read(terminal: int) -> bytes:
@@ -224,27 +222,33 @@ def _read(terminal: int) -> bytes:
 
 
 SMALL_SHM = """
-mount --bind /dev/shm /mnt && mount -t tmpfs -o size=64k tmpfs /dev/shm || exit 1
+mount --make-rprivate / && mount --bind /dev/shm /mnt && mount -t tmpfs -o size=64k tmpfs /dev/shm || exit 1
 for folder in /mnt/pytest-of-*; do  # where the tests' own folders may lie
   [ ! -d "$folder" ] || { mkdir "/dev/shm/${folder##*/}" && mount --bind "$folder" "/dev/shm/${folder##*/}"; } || exit 1
 done
-exec "$@"
 """
-UNSHARE = ("unshare", "-m", "bash", "-c", SMALL_SHM, "bash")
+_OWN_MOUNTS = 0x20000
+
+
+def with_little_shared_memory() -> None:
+    """Give this process, and those it starts, a /dev/shm of 64 KB."""
+    assert ctypes.CDLL(None).unshare(_OWN_MOUNTS) == 0
+    subprocess.run(["bash", "-c", SMALL_SHM], check=True)
+    assert shutil.disk_usage("/dev/shm").total == 65536  # noqa: S108
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no /dev/shm")
 @pytest.mark.parametrize("command", ["fit", "check", "evaluate"])
 def test_shared_memory_as_small_as_a_containers_is_enough(command, made, data, tiny_source, tmp_path):
-    if subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode:
+    if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
         pytest.skip("a smaller /dev/shm takes the right to mount one")
     words = {
         "fit": ("fit", data, "--weights", tiny_source, *BOOK, "--out", tmp_path / "run"),
         "check": ("check", data, "--weights", tiny_source),
         "evaluate": ("evaluate", made / "run", data),
     }[command]
-    found, said = ended(started((*words, "--workers", 2), tmp_path / "home", UNSHARE))
+    found, said = ended(typed((*words, "--workers", 2), tmp_path / "home", with_little_shared_memory))
     assert found == 0, said
 
 
@@ -263,7 +267,12 @@ def test_what_ulimit_leaves_too_little_memory_is_one_line_whenever_it_lacks(tmp_
     words = ("fit", tmp_path / "large", "--weights", tiny_source, "--recipe", "book", "--image-size", 2048)
     words = (*words, "--batch-size", 8, "--out", run)
     for gibibytes in (1, 4.8):  # torch's libraries alone take more than the first
-        found, said = ended(started(words, home, preexec_fn=limited_to(gibibytes)))
+        fresh = [sys.executable, "-c", COMMAND, *map(str, words)]  # a forked one has these libraries already
+        environment = {**os.environ, "RELISH_HOME": str(home), "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            fresh, env=environment, preexec_fn=limited_to(gibibytes), stderr=subprocess.PIPE, text=True
+        )
+        found, said = ended(process)
         assert found == 1, said
         assert "too little memory" in said
         assert len(said.partition("error: ")[2].splitlines()) <= 2

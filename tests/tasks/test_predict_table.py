@@ -9,8 +9,6 @@ import re
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,8 +21,11 @@ from relish.core.progress import Bar, Progress
 from relish.tasks import predict as task
 from tests.commands import done, refused, relish
 from tests.conftest import TORTURE, draw, draw_dataset, unpacked_case
+from tests.processes import COMMAND, started
 
 BOOK = ("--recipe", "book", "--image-size", 32, "--batch-size", 8, "--epochs", 1)
+PICTURES = 2000 if TORTURE else 1000
+"""Of a table that is killed while it grows."""
 
 
 @pytest.fixture(scope="module")
@@ -273,23 +274,19 @@ def test_killed_again_and_again_it_ends_with_the_rows_of_an_undisturbed_one(insi
     pictures = inside / "many"
     pictures.mkdir()
     originals = sorted(Path("colours").resolve().rglob("*.png"))
-    for number in range(2000):
+    for number in range(PICTURES):
         os.link(originals[number % len(originals)], pictures / f"{number:05}.png")
-    (pictures / "00777.png").unlink()
-    (pictures / "00777.png").write_text("no picture")
+    (pictures / "00077.png").unlink()
+    (pictures / "00077.png").write_text("no picture")
     whole, killed, chance, kills = Path(f"whole.{suffix}"), Path(f"killed.{suffix}"), random.Random(suffix), 0
     done("predict", "run", "many", "--out", whole)
-    code = (
-        "from relish.tasks import prediction_table as table; table.COMMIT_SECONDS = 0.02\n"
-        "from relish.cli.main import main; main()"
-    )
-    command = [sys.executable, "-c", code, "predict", "run", "many", "--out", str(killed)]
+    code = f"from relish.tasks import prediction_table as table; table.COMMIT_SECONDS = 0.02; {COMMAND}"
     before = 0
     while kills < 3:
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = started(code, "predict", "run", "many", "--out", killed)
         while process.poll() is None and rows_begun(killed) <= before:
             time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.2))
+        time.sleep(chance.uniform(0, 0.1))
         process.kill()
         process.communicate()
         if process.returncode != -signal.SIGKILL:
@@ -303,7 +300,7 @@ def test_killed_again_and_again_it_ends_with_the_rows_of_an_undisturbed_one(insi
     else:
         read = rows_of if suffix == "csv" else lambda path: list(map(json.loads, path.read_text().splitlines()))
         found, right = read(killed), read(whole)
-    assert len(found) == 2000
+    assert len(found) == PICTURES
     for row, wanted_row in zip(found, right, strict=True):
         assert [row[key] for key in ("path", "class", "unsure", "error")] == [
             wanted_row[key] for key in ("path", "class", "unsure", "error")
@@ -312,4 +309,4 @@ def test_killed_again_and_again_it_ends_with_the_rows_of_an_undisturbed_one(insi
             if key.startswith("probability") and value not in (None, ""):
                 # A kill changes which pictures share a batch, and a batch the last digits.
                 assert float(value) == pytest.approx(float(wanted_row[key]), abs=1e-5)
-    print(f"\nkilled {kills} times: 2,000 rows, each once")
+    print(f"\nkilled {kills} times: {PICTURES:,} rows, each once")

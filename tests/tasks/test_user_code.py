@@ -1,10 +1,7 @@
 """`fit` on a module, a transform, a loss and callbacks of the user's own: used, refused, resumed."""
 
 import html
-import os
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,8 +16,9 @@ from relish.core.run_folder import RunFolder
 from relish.models.saved_model import load_model, read_header
 from relish.tasks.user_code import type_and_repr
 from tests.commands import refused
-from tests.conftest import SMALL, read_json
+from tests.conftest import SMALL, draw_dataset, read_json
 from tests.models.test_saved_model import same
+from tests.processes import started
 
 FAST = {"batch_size": 8, "epochs": 2}
 
@@ -54,14 +52,32 @@ def smoothed(logits, labels):
     return nn.functional.cross_entropy(logits, labels, label_smoothing=0.1)
 
 
-@pytest.fixture
-def net():
+def new_net():
     torch.manual_seed(5)
     return Net()
 
 
+@pytest.fixture
+def net():
+    return new_net()
+
+
 def fit(data, out, **choices):
     return relish.fit(data, out=out, **{"recipe": "book", "settings": FAST, "device": "cpu", **choices})
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A finished run on `colours` beside it, of nothing but the module."""
+    folder = tmp_path_factory.mktemp("plain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RELISH_HOME", str(folder / "home"))
+        fit(draw_dataset(folder / "colours"), folder / "run", source=new_net(), image_size=32)
+    return folder / "run"
+
+
+def weights_of(run):
+    return load_model(run / "model.safetensors", Net())[0].state_dict()
 
 
 # ---- the module -----------------------------------------------------------------------------------------------------
@@ -191,15 +207,15 @@ def test_a_head_is_named_for_a_module_only(colours, tmp_path):
 # ---- data, transform, loss, callbacks -------------------------------------------------------------------------------
 
 
-def test_rows_train_as_the_folder_they_are_of(colours, net, tmp_path):
+def test_rows_train_as_the_folder_they_are_of(plain, net, tmp_path):
+    colours = plain.parent / "colours"
     rows = [(path, path.parent.name, path.parent.parent.name) for path in sorted(colours.glob("*/*/*.png"))]
-    one = fit(colours, tmp_path / "one", source=net, image_size=32)
     two = fit(rows, tmp_path / "two", source=net, image_size=32)
-    assert same(one.network.state_dict(), two.network.state_dict())
+    assert same(weights_of(plain), two.network.state_dict())
     with pytest.raises(RunError, match="begun with another data"):
         relish.fit(rows[1:], resume=tmp_path / "two", source=net)
     assert relish.fit(rows, resume=tmp_path / "two", source=net).classes == two.classes
-    identities = [read_json(tmp_path / name / "request.json")["identity"] for name in ("one", "two")]
+    identities = [read_json(run / "request.json")["identity"] for run in (plain, tmp_path / "two")]
     assert identities[0] == identities[1]
 
 
@@ -213,28 +229,26 @@ def test_an_imagefolder_with_a_transform_says_where_it_belongs(colours, net, tmp
     fit(images, tmp_path / "run", source=net, image_size=32, transform=Faded())
 
 
-def test_a_transform_and_a_loss_of_ones_own_are_used(colours, net, tmp_path):
+def test_a_transform_and_a_loss_of_ones_own_are_used(plain, colours, net, tmp_path):
     calls = []
 
     def transform(image):
         calls.append(image.size)
         return image
 
-    plain = fit(colours, tmp_path / "plain", source=net, image_size=32)
     own = fit(colours, tmp_path / "own", source=net, image_size=32, transform=transform)
     smooth = fit(colours, tmp_path / "smooth", source=net, image_size=32, loss=smoothed)
     assert calls == [(40, 32)] * 40  # two epochs of the 20 training images, none of the test split
-    assert not same(plain.network.state_dict(), own.network.state_dict())
-    assert not same(plain.network.state_dict(), smooth.network.state_dict())
+    assert not same(weights_of(plain), own.network.state_dict())
+    assert not same(weights_of(plain), smooth.network.state_dict())
 
 
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.CrossEntropyLoss(reduction="sum"),
                                   nn.CrossEntropyLoss(reduction="none")])  # fmt: skip
-def test_however_a_loss_is_reduced_the_recipes_step_is_the_same(colours, net, tmp_path, loss):
-    plain = fit(colours, tmp_path / "plain", source=net, image_size=32).network.state_dict()
+def test_however_a_loss_is_reduced_the_recipes_step_is_the_same(plain, colours, net, tmp_path, loss):
     given = fit(colours, tmp_path / "given", source=net, image_size=32, loss=loss).network.state_dict()
-    for name in plain:
-        torch.testing.assert_close(given[name], plain[name], rtol=1e-5, atol=1e-7)
+    for name, tensor in weights_of(plain).items():
+        torch.testing.assert_close(given[name], tensor, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -343,29 +357,24 @@ if len(sys.argv) > 4:
     choices = {"resume": out}
 clf = relish.fit(source=Net(), transform=Faded(), loss=smoothed, callbacks=[heed], device="cpu", **choices)
 assert any(event["event"] == "train" for event in heard)
-if not slow:
+if len(sys.argv) > 4:
     exported = relish.export(clf, out + ".onnx")
     print(exported.certificate.agreed.sentence())
 """
 
 
-def started(*arguments: object, home: Path) -> subprocess.Popen:
-    root = Path(__file__).parents[2]
-    path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "RELISH_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, *map(str, arguments)],
-        env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def begun(*arguments: object, home: Path):
+    return started(SCRIPT, *arguments, RELISH_HOME=home)
 
 
 @pytest.mark.slow
 def test_an_own_module_transform_loss_and_callback_survive_a_kill_and_are_exported(colours, tmp_path):
     """Killed with -9 in mid-run and resumed: the same weights to the last bit, and an ONNX file with a certificate."""
-    out, err = started(colours, tmp_path / "whole", "fast", home=tmp_path / "home").communicate(timeout=300)
-    assert "12 of 12" in out, f"{out}{err}"  # the certificate: every image gets the same class
+    undisturbed = begun(colours, tmp_path / "whole", "fast", home=tmp_path / "home")
+    err = undisturbed.communicate(timeout=300)[1]
+    assert undisturbed.returncode == 0, err
     process, metrics = (
-        started(colours, tmp_path / "run", "slow", home=tmp_path / "home"),
+        begun(colours, tmp_path / "run", "slow", home=tmp_path / "home"),
         tmp_path / "run/metrics.jsonl",
     )
     while process.poll() is None and not (metrics.is_file() and '"epoch": 3' in metrics.read_text()):
@@ -373,9 +382,10 @@ def test_an_own_module_transform_loss_and_callback_survive_a_kill_and_are_export
     process.kill()
     process.communicate()
     assert process.returncode == -9, "the run was over before it could be killed"
-    resumed = started(colours, tmp_path / "run", "fast", "resume", home=tmp_path / "home")
+    resumed = begun(colours, tmp_path / "run", "fast", "resume", home=tmp_path / "home")
     out, err = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, err
+    assert "12 of 12" in out, f"{out}{err}"  # the certificate: every image gets the same class
     assert (tmp_path / "run/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
     events = [event["event"] for event in RunFolder.open(tmp_path / "run").records()]
     assert "resumed" in events
