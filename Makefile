@@ -44,7 +44,8 @@ torture: $(READY)
 	RELISH_TORTURE=10 $(BIN)/python -m pytest -m slow tests/training/test_kill_and_resume.py -s
 	RELISH_TORTURE=1 $(PYTEST) -m slow tests/cli/test_faults.py tests/exporting/test_build.py \
 		tests/evaluation/test_calibration.py tests/models/test_source.py tests/models/test_target.py \
-		tests/tasks/test_predict_table.py tests/training/test_train_processes.py tests/test_docs.py
+		tests/tasks/test_predict_table.py tests/training/test_auto.py tests/training/test_train_processes.py \
+		tests/test_docs.py
 
 # Hostile input for everything that relish reads: RELISH_FUZZ_SECONDS for each kind, 600 by default.
 fuzz: $(READY)

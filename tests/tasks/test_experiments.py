@@ -1,6 +1,7 @@
 """`compare` and `sweep`: one table, paired tests, and nothing trained twice."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,33 +10,39 @@ import relish
 from relish.core.errors import RecipeError
 from relish.evaluation.significance import mcnemar
 from relish.tasks.sweep import parse_vary
-from tests.conftest import SMALL, read_json
+from tests.conftest import SMALL, draw_dataset, read_json
 from tests.tasks.test_fit import Heard
 
 QUICK = {**SMALL, "epochs": 1}
 
 
+@pytest.fixture(scope="module")
+def once(tiny_source, tmp_path_factory):
+    """A folder with `colours` and the `runs` of a comparison of two recipes; and what came of that."""
+    folder = tmp_path_factory.mktemp("once")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RELISH_HOME", str(folder / "home"))
+        return folder, comparison(draw_dataset(folder / "colours"), tiny_source, folder / "runs")[0]
+
+
+def comparison(data, source, runs, **more):
+    arguments = {"recipes": ["book", "frozen"], "weights": source, "settings": QUICK, "runs": runs}
+    return relish.compare(data, progress=(heard := Heard()), **{**arguments, **more}), heard
+
+
 @pytest.fixture
-def compared(colours, tiny_source, tmp_path):
-    def once(**more):
-        heard = Heard()
-        arguments = {
-            "recipes": ["book", "frozen"],
-            "weights": tiny_source,
-            "settings": QUICK,
-            "runs": tmp_path / "runs",
-        }
-        return relish.compare(colours, progress=heard, **{**arguments, **more}), heard
-
-    return once
+def compared(once, tiny_source, tmp_path):
+    """A comparison beside a copy of those runs."""
+    shutil.copytree(once[0] / "runs", tmp_path / "runs")
+    return lambda **more: comparison(once[0] / "colours", tiny_source, tmp_path / "runs", **more)
 
 
-def test_a_comparison_is_one_table_with_a_paired_test(compared, tmp_path):
-    found, _ = compared()
+def test_a_comparison_is_one_table_with_a_paired_test(once):
+    folder, found = once
     table = found.table()
     assert all(word in table for word in ("book", "frozen", "95% interval", "p = "))
     rows = found.as_json()["recipes"]
-    kept = [np.load(tmp_path / "runs" / f"colours-{name}-1" / "predictions.npz") for name in ("book", "frozen")]
+    kept = [np.load(folder / "runs" / f"colours-{name}-1" / "predictions.npz") for name in ("book", "frozen")]
     book, frozen = (k["probabilities"].argmax(1) == k["labels"] for k in kept)
     assert rows[0]["top1"]["correct"] == book.sum()
     assert rows[1]["against_first"]["p_value"] == pytest.approx(mcnemar(frozen, book).p_value)
@@ -51,42 +58,39 @@ def test_the_curves_of_a_comparison_name_the_pictures_they_were_scored_on(compar
     assert "test accuracy" in (tested.folder / "curves.svg").read_text()
 
 
-def test_a_second_comparison_trains_nothing_and_says_the_same(compared):
-    first, _ = compared()
-    again, heard = compared()
+def test_a_second_comparison_trains_nothing_and_says_the_same(once, tiny_source):
+    folder, first = once
+    again, heard = comparison(folder / "colours", tiny_source, folder / "runs")
     assert again.as_json() == first.as_json()
     assert again.folder == first.folder
     assert sum(line.startswith("kept") for line in heard.lines) == 2
     assert not any(line.startswith("training") for line in heard.lines)
 
 
-def test_a_comparison_with_more_recipes_trains_only_the_new_one(compared):
-    first, _ = compared()
+def test_a_comparison_with_more_recipes_trains_only_the_new_one(once, compared):
     second, heard = compared(recipes=["book", "frozen", "book-scratch"])
     assert [line.split()[0] for line in heard.lines if line.startswith(("kept", "training"))] == [
         "kept",
         "kept",
         "training",
     ]
-    assert second.folder != first.folder
+    assert second.folder.name != once[1].folder.name
 
 
-def test_a_finished_fit_is_reused_by_compare(compared, colours, tiny_source, tmp_path):
+def test_a_finished_fit_is_reused_by_compare(colours, tiny_source, tmp_path):
     relish.fit(colours, recipe="book", weights=tiny_source, settings=QUICK, out=tmp_path / "runs" / "mine")
-    found, heard = compared(recipes=["book"])
+    found, heard = comparison(colours, tiny_source, tmp_path / "runs", recipes=["book"])
     assert "mine" in found.as_json()["recipes"][0]["seeds"][0]["run"]
     assert any(line.startswith("kept") for line in heard.lines)
 
 
 @pytest.mark.parametrize("change", [{"settings": {**QUICK, "learning_rate": 1e-4}}, {"seeds": 2}])
 def test_what_is_not_the_same_run_is_trained(compared, change):
-    compared(recipes=["book"])
     _, heard = compared(recipes=["book"], **change)
     assert any(line.startswith("training") for line in heard.lines)
 
 
 def test_an_interrupted_run_of_a_comparison_is_gone_on_with(compared, tmp_path):
-    compared(recipes=["book"])
     whole = (tmp_path / "runs" / "colours-book-1" / "model.safetensors").read_bytes()
     (tmp_path / "runs" / "colours-book-1" / "evaluation.json").unlink()
     (tmp_path / "runs" / "colours-book-1" / "model.safetensors").unlink()
@@ -103,10 +107,10 @@ def test_several_seeds_show_their_spread(compared):
     assert [row["seed"] for row in seeds] == [0, 1]
 
 
-def test_a_recipe_twice_or_none_is_refused(compared):
+def test_a_recipe_twice_or_none_is_refused(colours, tiny_source, tmp_path):
     for recipes in (["book", "book"], []):
         with pytest.raises(RecipeError, match="recipes"):
-            compared(recipes=recipes)
+            comparison(colours, tiny_source, tmp_path / "runs", recipes=recipes)
 
 
 def swept(colours, tiny_source, tmp_path, **more):
@@ -116,8 +120,17 @@ def swept(colours, tiny_source, tmp_path, **more):
     return found, heard
 
 
-def test_a_sweep_is_scored_on_validation_and_tests_the_best_alone(colours, tiny_source, tmp_path):
-    found, _ = swept(colours, tiny_source, tmp_path)
+@pytest.fixture(scope="module")
+def swept_once(tiny_source, tmp_path_factory):
+    """A folder with `colours` and the `runs` of a sweep; and what came of that."""
+    folder = tmp_path_factory.mktemp("swept")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RELISH_HOME", str(folder / "home"))
+        return folder, swept(draw_dataset(folder / "colours"), tiny_source, folder)[0]
+
+
+def test_a_sweep_is_scored_on_validation_and_tests_the_best_alone(swept_once):
+    folder, found = swept_once
     document = found.as_json()
     assert [(p["recipe"], p["value"]) for p in document["points"]] == [
         ("book", 1e-4), ("book", 1e-2), ("book-scratch", 1e-4), ("book-scratch", 1e-2),
@@ -126,14 +139,14 @@ def test_a_sweep_is_scored_on_validation_and_tests_the_best_alone(colours, tiny_
     assert {accuracy["count"] for accuracy in document["test"].values()} == {12}
     assert sum(p["best"] for p in document["points"]) == 2
     for point in document["points"]:
-        assert read_json(tmp_path / "runs" / point["run"].split("/")[-1] / "evaluation.json")["split"] == "validation"
+        assert read_json(folder / "runs" / point["run"].split("/")[-1] / "evaluation.json")["split"] == "validation"
     assert "differ" in document["conclusion"]
     assert {path.name for path in found.folder.iterdir()} == {"sweep.txt", "study.json", "sweep.svg"}
 
 
-def test_a_sweep_goes_on_where_it_was(colours, tiny_source, tmp_path):
-    first, _ = swept(colours, tiny_source, tmp_path)
-    again, heard = swept(colours, tiny_source, tmp_path)
+def test_a_sweep_goes_on_where_it_was(swept_once, tiny_source):
+    folder, first = swept_once
+    again, heard = swept(folder / "colours", tiny_source, folder)
     assert json.dumps(again.as_json()) == json.dumps(first.as_json())
     assert sum(line.startswith("kept") for line in heard.lines) == 4
 
@@ -165,8 +178,6 @@ def test_a_vary_that_cannot_be_read_is_refused(vary):
 
 
 def test_uneven_classes_have_their_balanced_accuracy_in_the_table_of_a_comparison(tiny_source, tmp_path):
-    from tests.conftest import draw_dataset
-
     root = draw_dataset(tmp_path / "d")
     settings = {**SMALL, "epochs": 0}
     even = relish.compare(root, recipes=["book"], weights=tiny_source, settings=settings, runs=tmp_path / "even")

@@ -1,6 +1,7 @@
 """The main job as its user meets it: one call, a run folder, a number that can be repeated."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,11 +15,24 @@ from relish.core.errors import DataError, ModelError, RecipeError, RunError
 from tests.conftest import SMALL, Heard, draw, draw_dataset, read_json
 
 
-@pytest.fixture
-def run(colours, tiny_source, tmp_path):
-    """A finished run on two colours; batches of two leave their batch norms to luck, on some processors bad luck."""
+@pytest.fixture(scope="module")
+def made(tiny_source, tmp_path_factory):
+    """A folder with `colours` and a finished `run` on them; batches of two leave their batch norms to luck, on some
+    processors bad luck."""
+    folder = tmp_path_factory.mktemp("made")
     settings = {**SMALL, "epochs": 8, "batch_size": 4, "learning_rate": 1e-3}
-    return relish.fit(colours, recipe="book", weights=tiny_source, settings=settings, out=tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RELISH_HOME", str(folder / "home"))
+        data = draw_dataset(folder / "colours")
+        relish.fit(data, recipe="book", weights=tiny_source, settings=settings, out=folder / "run")
+    return folder
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    """A copy of that run."""
+    shutil.copytree(made / "run", tmp_path / "run")
+    return relish.load(tmp_path / "run")
 
 
 def test_a_run_folder_holds_everything_the_run_made(run, tmp_path):
@@ -137,9 +151,9 @@ def test_arguments_that_disagree_with_the_run_are_refused(run, tmp_path, argumen
         relish.fit(resume=tmp_path / "run", **{argument: value})
 
 
-def test_arguments_that_agree_with_the_run_are_fine(run, colours, tiny_source, tmp_path):
+def test_arguments_that_agree_with_the_run_are_fine(run, made, tiny_source, tmp_path):
     settings = {"epochs": 8, "learning_rate": "1e-3"}
-    relish.fit(colours, weights=tiny_source, recipe="book", settings=settings, seed=0, resume=tmp_path / "run")
+    relish.fit(made / "colours", weights=tiny_source, recipe="book", settings=settings, seed=0, resume=tmp_path / "run")
 
 
 def test_pictures_that_changed_since_are_refused_on_resuming(colours, tiny_source, tmp_path):

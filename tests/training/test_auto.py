@@ -2,8 +2,10 @@
 
 import json
 import math
+import shutil
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,7 +36,7 @@ from relish.models.target import make_target
 from relish.training import auto, budget, finetune, measure, probe_stage
 from relish.training import train as loop
 from relish.training.checkpoint import between, mean_of
-from tests.conftest import COLOURS, draw, draw_dataset, read_json
+from tests.conftest import COLOURS, SQUARE, TORTURE, draw, draw_dataset, read_json
 
 SMALL = {"image_size": 32, "batch_size": 8, "epochs": 2}
 
@@ -138,39 +140,66 @@ def test_weights_that_make_no_numbers_are_told_as_such(looked, tiny_source):
 # ---- the rungs ------------------------------------------------------------------------------------------------------
 
 
-def test_auto_is_the_default_and_learns_two_colours(colours, tiny_source, tmp_path):
-    heard = Heard()
-    clf = relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run", progress=heard)
-    assert rungs(tmp_path / "run")[0]["rung"] == "probe"
-    evaluation = read_json(tmp_path / "run" / "evaluation.json")
+@pytest.fixture(scope="module")
+def made(tiny_source, tmp_path_factory):
+    """A folder with `colours`, a finished climb on them, `run`, a finished `probe`, and what the climb said."""
+    folder, heard = tmp_path_factory.mktemp("made"), Heard()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RELISH_HOME", str(folder / "home"))
+        data = draw_dataset(folder / "colours", size=SQUARE)
+        relish.fit(data, weights=tiny_source, settings=SMALL, out=folder / "run", progress=heard)
+        relish.fit(data, weights=tiny_source, recipe="probe", settings={"image_size": 32}, out=folder / "probe")
+    return folder, heard.lines
+
+
+@pytest.fixture
+def colours(squares):
+    """Ways of framing are compared at the end of this file alone."""
+    return squares
+
+
+@pytest.fixture
+def climbed(made, tmp_path):
+    """A copy of the climb."""
+    return Path(shutil.copytree(made[0] / "run", tmp_path / "run"))
+
+
+@pytest.fixture
+def probed(made):
+    """The weights of the finished probe."""
+    return load_model(made[0] / "probe" / "model.safetensors")[0].state_dict()
+
+
+def test_auto_is_the_default_and_learns_two_colours(made):
+    run, lines = made[0] / "run", made[1]
+    assert rungs(run)[0]["rung"] == "probe"
+    evaluation = read_json(run / "evaluation.json")
     assert evaluation["top1"]["correct"] >= 11
-    assert evaluation["training_seconds"] >= rungs(tmp_path / "run")[-1]["seconds"]
-    assert clf.predict(colours / "test" / "red" / "000.png")[0].class_name == "red"
-    said = [line.split()[0] for line in heard.lines if line]
+    assert evaluation["training_seconds"] >= rungs(run)[-1]["seconds"]
+    clf = relish.load(run)
+    assert clf.predict(made[0] / "colours" / "test" / "red" / "000.png")[0].class_name == "red"
+    said = [line.split()[0] for line in lines if line]
     assert said.index("plan") < said.index("rung") < said.index("tuned") < said.index("won")
 
 
-def test_the_probe_alone_is_the_ladders_first_rung(colours, tiny_source, tmp_path):
+def test_the_probe_alone_is_the_ladders_first_rung(made, probed, colours, tiny_source, tmp_path):
     """Where nothing above it is kept, `auto` ends with the very model that `probe` makes."""
     wild = {**SMALL, "learning_rate": 3.0}
     relish.fit(colours, weights=tiny_source, settings=wild, out=tmp_path / "auto")
-    settings = {"image_size": 32}
-    relish.fit(colours, weights=tiny_source, recipe="probe", settings=settings, out=tmp_path / "probe")
     assert not rungs(tmp_path / "auto")[-1]["kept"]
-    assert [rung["rung"] for rung in rungs(tmp_path / "probe")] == ["probe"]
-    auto, probe = (load_model(tmp_path / name / "model.safetensors")[0].state_dict() for name in ("auto", "probe"))
-    assert all(torch.equal(auto[name], probe[name]) for name in probe)
+    assert [rung["rung"] for rung in rungs(made[0] / "probe")] == ["probe"]
+    auto = load_model(tmp_path / "auto" / "model.safetensors")[0].state_dict()
+    assert all(torch.equal(auto[name], probed[name]) for name in probed)
 
 
-def test_the_probe_leaves_the_backbone_as_it_was(colours, tiny_source, tmp_path):
-    relish.fit(colours, weights=tiny_source, recipe="probe", settings={"image_size": 32}, out=tmp_path / "run")
-    source, made = load_source(None, tiny_source).network.state_dict(), load_model(tmp_path / "run/model.safetensors")
-    for name, tensor in made[0].state_dict().items():
+def test_the_probe_leaves_the_backbone_as_it_was(probed, tiny_source):
+    source = load_source(None, tiny_source).network.state_dict()
+    for name, tensor in probed.items():
         assert name.startswith("fc.") or torch.equal(tensor, source[name]), name
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8 if TORTURE else 4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.integers(0, 10_000), st.floats(-5, 0.5), st.integers(6, 16), st.sampled_from([1, 3]), st.sampled_from([60, 120])
 )
@@ -182,8 +211,8 @@ def test_auto_is_never_worse_on_held_out_pictures_than_its_own_probe(
     for name, middle in (("a", 110), ("b", 130)):
         for number in range(pictures):
             colour = tuple(int(v) for v in np.clip(chance.normal(middle, spread, 3), 0, 255))
-            draw(root / "all" / "train" / name / f"{number}.png", colour, seed + number)
-            draw(root / "all" / "test" / name / f"{number}.png", colour, seed + number + 1)
+            draw(root / "all" / "train" / name / f"{number}.png", colour, seed + number, SQUARE)
+            draw(root / "all" / "test" / name / f"{number}.png", colour, seed + number + 1, SQUARE)
     wanted = {**SMALL, "learning_rate": 10.0**rate}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(auto, "folds_for", lambda _: folds)
@@ -243,13 +272,12 @@ def test_a_budget_is_kept_and_cut_short_where_the_machine_is_slower_than_it_seem
     assert (tmp_path / "run" / "evaluation.json").is_file()
 
 
-def test_a_run_that_was_cut_short_does_not_learn_on_when_it_is_resumed(colours, tiny_source, tmp_path, monkeypatch):
-    relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
-    before = (tmp_path / "run" / "model.safetensors").read_bytes()
-    (tmp_path / "run" / "evaluation.json").unlink()
+def test_a_run_that_was_cut_short_does_not_learn_on_when_it_is_resumed(climbed, monkeypatch):
+    before = (climbed / "model.safetensors").read_bytes()
+    (climbed / "evaluation.json").unlink()
     monkeypatch.setattr(finetune, "train", lambda *_: pytest.fail("trained again"))
-    relish.fit(resume=tmp_path / "run")
-    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+    relish.fit(resume=climbed)
+    assert (climbed / "model.safetensors").read_bytes() == before
 
 
 def test_an_unfinished_climb_answers_with_its_best_rung_so_far(colours, tiny_source, tmp_path, monkeypatch):
@@ -294,10 +322,9 @@ def test_a_run_that_is_resumed_keeps_its_best_model_meanwhile(colours, tiny_sour
 
 
 @pytest.mark.parametrize("damage", ["gone", "of another version"])
-def test_a_run_that_is_planned_afresh_trains_afresh(colours, tiny_source, tmp_path, monkeypatch, damage):
+def test_a_run_that_is_planned_afresh_trains_afresh(climbed, monkeypatch, damage):
     """What an earlier plan's models learned from, this plan's may be judged by."""
-    run, trained, real = tmp_path / "run", [], finetune.train
-    relish.fit(colours, weights=tiny_source, settings=SMALL, out=run)
+    run, trained, real = climbed, [], finetune.train
     before = (run / "model.safetensors").read_bytes()
     (run / "evaluation.json").unlink()
     plan = read_json(run / "plan.json")
@@ -458,13 +485,12 @@ def test_a_held_out_picture_is_decoded_once_however_often_it_is_evaluated(colour
     assert [path.name for path in (tmp_path / "run" / "stages").iterdir() if path.is_file()] == []
 
 
-def test_a_run_that_is_planned_afresh_withdraws_its_rungs(colours, tiny_source, tmp_path):
-    relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
-    (tmp_path / "run" / "plan.json").unlink()
-    (tmp_path / "run" / "evaluation.json").unlink()
-    before = rungs(tmp_path / "run")
-    relish.fit(resume=tmp_path / "run")
-    after = rungs(tmp_path / "run")
+def test_a_run_that_is_planned_afresh_withdraws_its_rungs(climbed):
+    (climbed / "plan.json").unlink()
+    (climbed / "evaluation.json").unlink()
+    before = rungs(climbed)
+    relish.fit(resume=climbed)
+    after = rungs(climbed)
     assert [rung["rung"] for rung in after] == [rung["rung"] for rung in before] == ["probe", "average"]
     assert after[0]["seconds"] > before[-1]["seconds"]
 
@@ -487,7 +513,7 @@ def test_half_of_the_layers_stand_still_where_the_plan_says_so(colours, tiny_sou
 
 
 @pytest.mark.usefixtures("fine_tuning_wins")
-def test_an_average_that_stays_worse_than_its_models_is_not_kept(colours, tiny_source, tmp_path, monkeypatch):
+def test_an_average_that_stays_worse_than_its_models_is_not_kept(probed, colours, tiny_source, tmp_path, monkeypatch):
     monkeypatch.setattr(
         finetune, "mean_of", lambda states: {name: torch.zeros_like(tensor) for name, tensor in states[0].items()}
     )
@@ -496,10 +522,8 @@ def test_an_average_that_stays_worse_than_its_models_is_not_kept(colours, tiny_s
     relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run", progress=heard)
     assert not rungs(tmp_path / "run")[-1]["kept"]
     assert any("so the probe is kept after all" in line for line in heard.lines)
-    settings = {"image_size": 32}
-    relish.fit(colours, weights=tiny_source, recipe="probe", settings=settings, out=tmp_path / "probe")
-    run, probe = (load_model(tmp_path / name / "model.safetensors")[0].state_dict() for name in ("run", "probe"))
-    assert all(torch.equal(run[name], probe[name]) for name in probe)
+    run = load_model(tmp_path / "run" / "model.safetensors")[0].state_dict()
+    assert all(torch.equal(run[name], probed[name]) for name in probed)
 
 
 @pytest.mark.parametrize(("given", "words"), [({"budget": 59}, "60 seconds"), ({"target_accuracy": 1.5}, "at most 1")])
@@ -542,10 +566,10 @@ def test_pictures_that_are_all_the_same_are_refused_in_words(tiny_source, tmp_pa
 
 
 def test_a_validation_split_of_ones_own_is_what_rungs_are_chosen_by(tiny_source, tmp_path):
-    root = draw_dataset(tmp_path / "own", train=10, test=6)
+    root = draw_dataset(tmp_path / "own", train=10, test=6, size=SQUARE)
     for place, name in enumerate(("blue", "red")):
         for number in range(7):
-            draw(root / "validation" / name / f"{number}.png", COLOURS[name], 900_000 + 1000 * place + number)
+            draw(root / "validation" / name / f"{number}.png", COLOURS[name], 900_000 + 1000 * place + number, SQUARE)
     relish.fit(root, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
     probe, average = rungs(tmp_path / "run")
     assert (probe["count"], average["count"]) == (14, 14)

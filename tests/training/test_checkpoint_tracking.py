@@ -56,10 +56,10 @@ def test_a_resumed_run_goes_on_in_the_same_curves(colours, tiny_source, tmp_path
     assert len(list((tmp_path / "cut" / "tracking" / "cut").glob("events*"))) == 2
 
 
-def test_each_rung_of_a_climb_is_told(colours, tiny_source, tmp_path):
+def test_each_rung_of_a_climb_is_told(squares, tiny_source, tmp_path):
     settings = {"image_size": 32, "batch_size": 4, "epochs": 1, "precision": "f32"}
     relish.fit(
-        colours, recipe="auto", weights=tiny_source, settings=settings, out=tmp_path / "run", track="tensorboard"
+        squares, recipe="auto", weights=tiny_source, settings=settings, out=tmp_path / "run", track="tensorboard"
     )
     rungs = {
         e["rung"]: e["correct"] / e["count"] for e in RunFolder(tmp_path / "run").records() if e["event"] == "rung"

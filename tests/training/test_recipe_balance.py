@@ -15,7 +15,7 @@ from relish.data.transforms import book_preprocessing
 from relish.evaluation.held_out import read_held_out
 from relish.training.linear_probe import Problem, cross_validate, fit_probe
 from relish.training.recipe import Recipe, balance_of, named_recipe, recipe_from_dict
-from tests.conftest import SMALL, draw_dataset, read_json
+from tests.conftest import SMALL, SQUARE, draw_dataset, read_json
 
 LABELS = np.repeat([0, 1, 2], [60, 30, 10])
 
@@ -150,21 +150,32 @@ def test_a_run_begun_before_there_was_a_choice_is_gone_on_with(colours, tiny_sou
     assert (tmp_path / "run" / "evaluation.json").is_file()
 
 
-@pytest.fixture
-def uneven(tmp_path):
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
     """Twenty blue pictures to learn from and six red ones."""
-    root = draw_dataset(tmp_path / "uneven", train=20, test=6)
+    root = draw_dataset(tmp_path_factory.mktemp("uneven") / "uneven", train=20, test=6, size=SQUARE)
     for path in sorted((root / "train" / "red").iterdir())[6:]:
         path.unlink()
     return root
 
 
+def balanced_by(way, uneven, source, out):
+    """The model file of a run."""
+    settings = {**SMALL, "learning_rate": 1e-3, "balance": way}
+    relish.fit(uneven, weights=source, recipe="book", settings=settings, out=out)
+    return (out / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def plain(uneven, tiny_source, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RELISH_HOME", str(tmp_path_factory.mktemp("home")))
+        return balanced_by("none", uneven, tiny_source, tmp_path_factory.mktemp("plain") / "run")
+
+
 @pytest.mark.parametrize("way", ["sampling", "weights", "logit"])
-def test_each_way_trains_another_model_and_repeats_it(uneven, tiny_source, tmp_path, way):
-    for name, balance in (("plain", "none"), ("a", way), ("b", way)):
-        settings = {**SMALL, "learning_rate": 1e-3, "balance": balance}
-        relish.fit(uneven, weights=tiny_source, recipe="book", settings=settings, out=tmp_path / name)
-    plain, a, b = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("plain", "a", "b"))
+def test_each_way_trains_another_model_and_repeats_it(plain, uneven, tiny_source, tmp_path, way):
+    a, b = (balanced_by(way, uneven, tiny_source, tmp_path / name) for name in ("a", "b"))
     assert a == b != plain
 
 

@@ -15,6 +15,7 @@ from relish.models.freeze import set_train_mode
 from relish.training import train as loop
 from relish.training.recipe import named_recipe
 from relish.training.train import train
+from tests.conftest import draw_dataset
 from tests.training.test_train import pictures, run_in, setup_for  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.usefixtures("hears_sighup")
@@ -36,9 +37,13 @@ def at(event, place, act):
     return [lambda told: act() if (told["event"], (told["epoch"], told["batch"])) == (event, place) else None]
 
 
-@pytest.fixture
-def whole(colours, tiny_source, tmp_path):
-    return fitted(colours, tiny_source, tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole(tiny_source, tmp_path_factory):
+    """The weights of a run on such `colours` that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RELISH_HOME", str(folder / "home"))
+        return fitted(draw_dataset(folder / "colours"), tiny_source, folder / "run")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
