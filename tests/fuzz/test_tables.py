@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import unicodedata
 from pathlib import Path
 
 import pyarrow as pa
@@ -138,5 +139,6 @@ def test_a_row_is_an_image_or_the_table_is_refused(given):
 
 
 def named(filled: list[list[str]], here: Path) -> set[str]:
-    """The files in the rows of a plain table that was not refused."""
-    return {str((here / row[0].strip()).resolve()) for row in filled if any(cell.strip() for cell in row)}
+    """The files in the rows of a plain table that was not refused; a name may lack its ending."""
+    paths = [here / unicodedata.normalize("NFC", row[0].strip()) for row in filled if any(c.strip() for c in row)]
+    return {str((path if path.is_file() else path.with_name(f"{path.name}.png")).resolve()) for path in paths}

@@ -219,14 +219,16 @@ def _plain_jpeg(content: bytes, *, keep_exif: bool) -> bytes:
     return b"".join(parts)
 
 
-def _filler(bits: bytes, first: int) -> bytes:
+def _filler(byte: int, first: int) -> bytes:
     """To end a scan with: bits, then restart markers with the same bits behind each, for whole intervals that lack."""
+    bits = bytes([byte]) * 64
     return bits + b"".join(b"\xff" + bytes([0xD0 + (first + place) % 8]) + bits for place in range(8))
 
 
-_FILLERS = (b"", _filler(b"\xaa" * 64, 0), _filler(bytes(range(64)), 4), _filler(b"\x80" + bytes(63), 2))
+_FILLERS = (b"", *map(_filler, (0xAA, 0x55, 0xFE, 0xC3, 0x11, 0x7F, 0xE0, 0x80), range(8)))
 """Without one, libjpeg reads zeros; so it does for invalid codes, and where the first marker is one of the two behind
-the one that it waits for: hence more than one other."""
+the one that it waits for. With three others, 10 of 17,000 files cut at random gave a wrong image; with eight, none of
+36,000."""
 _MARKER = re.compile(rb"\xff([^\0\xd0-\xd7\xff])")
 """What ends a scan, with the marker's code: none of the bytes and restarts of the scan itself."""
 
