@@ -135,7 +135,7 @@ _CHUNK = 256
 """Files between two accesses to the cache; a kill loses at most as many outcomes."""
 _SETTLED_NS = 2_000_000_000
 """Nanoseconds; a file changed less than this before it was read may change again within one tick of its clock."""
-_RULES = f"5/{PIL.__version__}/{MAX_PIXELS}/{HEIF_INSTALLED}"
+_RULES = f"6/{PIL.__version__}/{MAX_PIXELS}/{HEIF_INSTALLED}"
 """What can be opened depends on this; raise the first number when `image.py` accepts more or less than before,
 or `facts_of` measures otherwise."""
 
