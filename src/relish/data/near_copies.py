@@ -12,8 +12,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from relish.data.survey import Facts
 
@@ -180,6 +178,9 @@ def group_pairs(count: int, pairs: Positions) -> Positions:
     Returns:
         (N,) int64; an image in no pair has a group of its own.
     """
+    from scipy.sparse import coo_array  # late: SciPy takes long to import, and predicting does without it
+    from scipy.sparse.csgraph import connected_components
+
     if not count:
         return np.zeros(0, dtype=np.int64)
     links = coo_array((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count))

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
-from scipy.stats import rankdata
 
 from relish.core.runtime import rng_for
 from relish.data.dataset import Dataset, Finding, Split
@@ -88,6 +86,8 @@ class Bin:
 
 def calibration(logits: Logits, probabilities: Floats, labels: Labels, temperature: float = 1.0) -> Calibration:
     """The three figures, from (N, K) logits before the temperature, probabilities after it, and (N,) labels."""
+    from scipy.special import logsumexp  # late: SciPy takes long to import, and predicting does without it
+
     images = np.arange(len(labels))
     # From the logits: a probability may be rounded to 0, whose logarithm is infinite.
     scaled = logits.astype(np.float64) / temperature
@@ -319,13 +319,20 @@ def area_under_curve(
 def _placements(scores: Floats, positive: Bools) -> tuple[float, Floats]:
     """The area of one class, and each image's part of it, (N,): the mean over its side (the class, or the others) of
     the fraction of the other side that it is ranked right against. By midranks."""
-    ranks, parts = rankdata(scores), np.empty(len(scores))
+    ranks, parts = _midranks(scores), np.empty(len(scores))
     inside, outside = int(positive.sum()), int((~positive).sum())
-    above = ranks[positive] - rankdata(scores[positive])  # others ranked below each image of the class
-    below = ranks[~positive] - rankdata(scores[~positive])  # images of the class ranked below each other
+    above = ranks[positive] - _midranks(scores[positive])  # others ranked below each image of the class
+    below = ranks[~positive] - _midranks(scores[~positive])  # images of the class ranked below each other
     parts[positive] = above / outside / inside
     parts[~positive] = (1 - below / inside) / outside
     return float(np.sort(parts[positive]).sum()), parts  # sorted: the same sum in whatever order the images come
+
+
+def _midranks(scores: Floats) -> Floats:
+    """(N,) ranks from 1; equal scores share the mean of theirs."""
+    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks: Floats = (np.cumsum(count) - (count - 1) / 2)[place]
+    return ranks
 
 
 def _resampled_areas(scores: Floats, labels: Labels, scored: Labels, groups: Ints | None, seed: int) -> Floats:

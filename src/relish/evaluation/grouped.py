@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_matrix
-from scipy.special import stdtrit
 
 from relish.core.runtime import rng_for
 from relish.evaluation.metrics import LEVEL, RESAMPLES, Estimate, Floats, Groups, Proportion, percentile_interval
@@ -73,6 +71,8 @@ def effective_counts(hits: Floats, sizes: Floats) -> Floats:
 
     Source: Kish 1965, Survey Sampling, section 5.4.
     """
+    from scipy.special import stdtrit  # late: SciPy takes long to import, and few datasets have groups
+
     count, groups, several = sizes.sum(), len(sizes), sizes > 1
     if not several.any():
         return np.full(hits.shape[:-1], count)
@@ -151,6 +151,8 @@ def balanced_by_group(
         groups: (N,) int64.
         seed: of the bootstrap.
     """
+    from scipy.sparse import coo_matrix  # late, as above
+
     shape, right = (int(groups.max()) + 1, classes), labels == predicted
     tables = [
         coo_matrix((ones, (groups, of)), shape=shape).tocsr().T  # (K, G): images of each class in each group

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 
 from relish.core.errors import RunError
 from relish.core.io import atomic_path
@@ -94,6 +92,9 @@ def fit_temperature(logits: npt.NDArray[np.floating[Any]], labels: npt.NDArray[n
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 4.2.
     """
+    from scipy.optimize import minimize_scalar  # late: SciPy takes long to import, and predicting does without it
+    from scipy.special import log_softmax
+
     finite = np.isfinite(logits).all(1)
     logits, labels, classes = logits[finite].astype(np.float64), labels[finite], logits.shape[1]
     if len(labels) == 0 or classes < 2:

@@ -12,9 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
-from scipy.stats import binom
 
 from relish.core.errors import RunError
 
@@ -102,6 +99,8 @@ def mcnemar(
 
 def _sign_test(sums: npt.NDArray[np.int64]) -> float:
     """How likely a sum at least as far from 0 is, if every one of (G,) numbers had its sign by a coin."""
+    from scipy.stats import binom  # late: SciPy takes long to import, and few commands compare models
+
     spread = np.ones(1)  # at i: the probability that those with a plus come to i
     for size, times in zip(*np.unique(np.abs(sums[sums != 0]), return_counts=True), strict=True):
         several = np.zeros(size * times + 1)
@@ -181,6 +180,9 @@ def tempered_losses(probabilities: Probabilities, labels: Labels) -> npt.NDArray
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 4.2.
     """
+    from scipy.optimize import minimize_scalar  # late, as above
+    from scipy.special import log_softmax
+
     logs, images = np.log(np.maximum(probabilities.astype(np.float64), _SMALLEST)), np.arange(len(labels))
 
     def losses(log_temperature: float) -> npt.NDArray[np.float64]:

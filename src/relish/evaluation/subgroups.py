@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import hypergeom
 
 from relish.core.errors import DataError, nearest
 from relish.data.dataset import Dataset, Split, first_few
@@ -149,6 +148,8 @@ def _p_worse(own: Proportion, others: Proportion) -> float:
 
     Source: Rao and Scott 1992, A simple method for the analysis of clustered binary data, Biometrics 48, pages 577-585.
     """
+    from scipy.stats import hypergeom  # late: SciPy takes long to import, and few ask for subgroups
+
     count, rest = (int(one.effective or one.count) for one in (own, others))
     wrong = int((1 - own.value) * count + _ROUNDING)
     wrong_rest = rest - int(others.value * rest + _ROUNDING)
