@@ -7,7 +7,8 @@ How a document is marked, always on the line before a block:
     <!-- exits 2, printing this -->      the command fails with that code, in exactly these words
 
 Every other `bash`, `console` (lines after `$ `) and `python` block runs, from top to bottom, on a handful of pictures.
-A command is run as a user types it, but for the options of `SMALLER` at its end.
+A command is run as a user types it, but for the options of `SMALLER` at its end. What one page has cached is found by
+the next one, as a user's is.
 """
 
 import re
@@ -16,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -69,9 +71,27 @@ def blocks(document: Path) -> list[Block]:
 # ---- the commands run -----------------------------------------------------------------------------------------------
 
 
+FIRST = "relish fit photos/"
+"""What most pages begin with: each process of the tests runs it once, and copies its run from then on."""
+KEPT = Path("..", "runs")
+"""Where that run is kept, seen from the folder of a page."""
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
     return draw_hotdogs(tmp_path_factory.mktemp("drawn") / "photos", train=4, test=2)
+
+
+@pytest.fixture
+def page(photos, monkeypatch) -> Iterator[Path]:
+    """The folder that a page's commands run in: empty, and at the same place for each page, so that a run may be copied
+    into it."""
+    folder = photos.parent / "page"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("RELISH_HOME", str(photos.parent / "home"))
+    yield folder
+    shutil.rmtree(folder)
 
 
 def make_things(folder: Path, photos: Path, needed: list[str]) -> None:
@@ -115,22 +135,28 @@ def make_things(folder: Path, photos: Path, needed: list[str]) -> None:
                 whole.write_bytes(whole.read_bytes()[:1000])
             case "runs/photos-auto-1":
                 assert (folder / "photos").is_dir(), "a run needs photos/ before it"
-                assert relish("relish fit photos/") == 0
+                assert relish(FIRST) == 0
             case _:
                 raise AssertionError(f"no test knows how to make {thing}")
 
 
 def relish(command: str) -> int:
     """Run one command in this process, which spares it a start of its own; its exit code."""
+    if command == FIRST and KEPT.is_dir():
+        shutil.copytree(KEPT, "runs")
+        return 0
     words = shlex.split(command)[1:]
     if "--resume" not in words:
         words += shlex.split(SMALLER.get(words[0], ""))
     sys.argv = ["relish", *words]
+    code = 0
     try:
         app.main()
     except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+        code = int(end.code or 0)
+    if command == FIRST and code == 0:
+        shutil.copytree("runs", KEPT)
+    return code
 
 
 def in_a_shell(command: str) -> int:
@@ -143,14 +169,13 @@ def in_a_shell(command: str) -> int:
 @pytest.mark.parametrize(
     "document", [one for one in DOCUMENTS if one != INDONESIAN or TORTURE], ids=lambda path: path.name
 )
-def test_the_commands_of_this_document_do_what_it_says(document, photos, tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
+def test_the_commands_of_this_document_do_what_it_says(document, photos, page, monkeypatch, capfd):
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setattr(demo_task, "TRAIN_PICTURES", 4)
     monkeypatch.setattr(demo_task, "TEST_PICTURES", 2)
     monkeypatch.setattr(demo_task, "NUMBERS", {"image_size": 64, "batch_size": 16, "epochs": 1})
     needed = re.search(r"<!-- needs: (.*) -->", document.read_text(encoding="utf-8"))
-    make_things(tmp_path, photos, needed[1].split() if needed and needed[1] != "nothing" else [])
+    make_things(page, photos, needed[1].split() if needed and needed[1] != "nothing" else [])
     names = {"__name__": document.stem}  # a page's Python is one program
     for block in blocks(document):
         if block.mark.startswith("not run"):
@@ -165,9 +190,12 @@ def test_the_commands_of_this_document_do_what_it_says(document, photos, tmp_pat
 def run_one(command: str, block: Block, capfd: pytest.CaptureFixture[str]) -> None:
     """Run a command of a document, and compare what it says with what the block promises."""
     capfd.readouterr()
-    plain = command.startswith("relish ") and not re.search(r"[|<>&]", command)
-    code = relish(command) if plain else in_a_shell(command)
+    plain, _, file = command.partition(" > ")
+    ours = plain.startswith("relish ") and not re.search(r"[|<>&]", plain)
+    code = relish(plain) if ours else in_a_shell(command)
     out, err = capfd.readouterr()
+    if ours and file:
+        Path(file).write_text(out, encoding="utf-8")
     wanted = re.fullmatch(r"exits (\d), printing this", block.mark)
     assert code == (int(wanted[1]) if wanted else 0), f"$ {command}\n{out}{err}"
     if wanted:
