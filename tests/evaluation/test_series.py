@@ -121,3 +121,25 @@ def test_equal_features_are_a_series():
     features[:10] = features[0]
     ids = find_series(features, labels, facts_for(len(labels))).ids
     assert len(set(ids[:10].tolist())) == 1
+
+
+def test_scenes_that_are_alike_are_apart_where_every_scene_varies_in_the_same_way():
+    """Light and distance of the camera move the features further than another scene does."""
+    rng = np.random.default_rng(0)
+    places = rng.normal(0, 1, (3, 12, 1, DIMENSION)) + rng.normal(0, 2, (3, 1, 1, DIMENSION))
+    camera = rng.normal(0, 1, (3, 12, 6, 3)) @ rng.normal(0, 0.5, (3, DIMENSION))
+    seen = places + camera + 0.1 * rng.normal(0, 1, (3, 12, 6, DIMENSION))
+    features = (seen.reshape(-1, DIMENSION) @ rng.normal(0, 1, (DIMENSION, WIDTH))).astype(np.float32)
+    labels, scene = np.repeat(np.arange(3), 72), np.repeat(np.arange(36), 6)
+    found = sets_of(find_series(features, labels, facts_for(len(labels))).ids)
+    assert len(found & sets_of(scene)) >= 32
+
+
+def test_a_new_scene_is_rarely_taken_for_a_known_one_where_that_has_to_be_sure():
+    features, labels, scene = features_of(52, 6, near=0.25)
+    kept = (scene % 52 < 12) | (np.arange(len(scene)) % 6 == 0)  # 12 scenes in six views, 40 in one
+    features, labels, scene = features[kept], labels[kept], scene[kept]
+    new = np.isin(scene, np.flatnonzero(np.bincount(scene) == 1))
+    series = find_series(features, labels, facts_for(len(labels)), sure=True)
+    assert sum(int(new[group].sum()) for group in series.scenes if not new[group].all()) <= 2
+    assert sum(map(len, series.scenes)) >= 0.6 * (~new).sum()

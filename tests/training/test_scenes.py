@@ -18,7 +18,7 @@ SMALL = {"image_size": 32}
 def pairs(monkeypatch):
     """Every two pictures, in their order, are said to be of one scene."""
 
-    def found(_, labels, facts):
+    def found(_, labels, facts, **_more):
         assert len(facts) == len(labels)
         return Series(np.arange(len(labels)) // 2, np.arange(len(labels)))
 
@@ -61,7 +61,7 @@ def test_group_by_none_divides_series(colours, tiny_source, tmp_path, dealt):
 
 def test_series_that_nothing_could_be_held_out_of_are_divided(colours, tiny_source, tmp_path, monkeypatch):
     """One series a class: what was guessed is no reason to refuse the pictures."""
-    monkeypatch.setattr(scenes, "find_series", lambda _, labels, facts: Series(labels, np.arange(len(labels))))
+    monkeypatch.setattr(scenes, "find_series", lambda _, labels, facts, **more: Series(labels, np.arange(len(labels))))
     heard = fitted(colours, tiny_source, tmp_path / "run")
     assert any("series" in line and "divided" in line for line in heard.warnings)
     assert (tmp_path / "run" / "evaluation.json").is_file()
@@ -94,7 +94,7 @@ def test_a_validation_split_far_from_cross_validation_is_told():
 def test_a_test_split_that_shares_scenes_is_told(colours, tiny_source, tmp_path, monkeypatch):
     """Every scene has pictures in both splits."""
 
-    def found(_, labels, facts):
+    def found(_, labels, facts, **_more):
         return Series(np.arange(len(labels)) % 6 + 6 * labels, np.arange(len(labels)))
 
     monkeypatch.setattr(scenes, "find_series", found)

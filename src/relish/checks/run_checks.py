@@ -88,7 +88,7 @@ def all_findings(dataset: Dataset, surveyed: Survey, images: ImageSet, whole: Fl
     findings = _survey_findings(dataset, surveyed, images)
     hidden = {name for finding in findings if finding.kind in ("blank", "dark") for name in finding.paths}
     findings += near_duplicates(images, group_of)
-    findings += series(images, find_series(whole, images.labels, images.facts), group_of)
+    findings += series(images, find_series(whole, images.labels, images.facts, sure=True), group_of)
     doubted = [labels_not_checked()] if predicted is None else wrong_labels(images, predicted)
     findings += [finding for finding in doubted if not hidden.intersection(finding.paths)]
     excluded = np.array([i for i, name in enumerate(images.names) if name in hidden], dtype=np.int64)

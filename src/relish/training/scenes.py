@@ -146,7 +146,7 @@ def warn_of_shared_scenes(
         others: (n, D) float32 of these.
     """
     both = train + final
-    series = find_series(np.concatenate([features, others]), both.labels, facts_of(setup, both))
+    series = find_series(np.concatenate([features, others]), both.labels, facts_of(setup, both), sure=True)
     given = frozenset(setup.validation.paths)
     of_final = np.arange(len(both)) >= len(train)
     of_validation = np.array([path in given for path in both.paths], dtype=np.bool_) & ~of_final
