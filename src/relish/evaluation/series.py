@@ -164,8 +164,9 @@ def _whitened(vectors: Features, classes: Sequence[Positions]) -> Features:
 
 def _cosine_distances(vectors: Features) -> Doubles:
     """(n * (n - 1) / 2,) as `linkage` takes them."""
-    above: Doubles = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)].astype(np.float64)
-    return np.maximum(1 - above, 0)
+    cosines = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)].astype(np.float64)
+    above: Doubles = np.maximum(1 - cosines, 0)
+    return above
 
 
 def _compact_cut(vectors: Features, parts: Sequence[Positions], trees: Sequence[Doubles]) -> float:
