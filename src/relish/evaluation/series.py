@@ -17,8 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 
 from relish.data.dataset import plural
 from relish.data.near_copies import Positions, exact_pairs, group_pairs, members, pairs_by_hashes
@@ -125,6 +123,8 @@ def _scenes(vectors: Features, labels: Positions, sure: bool) -> Iterator[Positi
     Args:
         vectors: (N, D) float32 of length 1.
     """
+    from scipy.cluster.hierarchy import fcluster, linkage  # late: a command that looks for no series does without
+
     classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     parts, trees, chances = [], [], [CUT]
     for rows in classes:
@@ -176,7 +176,9 @@ def _compact_cut(vectors: Features, parts: Sequence[Positions], trees: Sequence[
         vectors: (N, D) float32 of length 1.
         parts: the positions of the images of each tree.
     """
-    from sklearn.metrics import silhouette_samples  # late, as in `features`
+    from scipy.cluster.hierarchy import fcluster  # late, as above
+    from scipy.spatial.distance import squareform
+    from sklearn.metrics import silhouette_samples
 
     cuts = np.quantile(_heights(trees), CUTS)
     total = np.zeros(len(cuts))
