@@ -111,6 +111,7 @@ OTHERS = {
     "classes.txt": (b"cat", "a text file", "path,label"),
     "model.safetensors": (bytes(9), "a model, not pictures", "folder"),
     "photo.jpg": (b"\xff\xd8\xff\xe0" + bytes(60), "one picture", "folder"),
+    "photo.heic": (b"", "an empty file", "again"),
     "download": (b"<!DOCTYPE html><title>log in", "a web page", "logging in"),
     "table": (b"PAR1" + bytes(9), "a Parquet table", ".parquet"),
 }

@@ -75,9 +75,11 @@ def test_a_graph_without_an_input_is_refused(tmp_path):
         tampered(tmp_path / "m.onnx", constant)
 
 
-def test_metadata_that_is_no_text_is_refused_and_nothing_is_printed(tmp_path, capfd):
+@pytest.mark.parametrize("word", [b"relish_version", b"height", b"image", b"logits"])
+def test_metadata_that_is_no_text_is_refused_and_nothing_is_printed(tmp_path, capfd, word):
+    """Neither a key nor the name of a side, of an input or of an output."""
     path = onnx_tones(tmp_path / "m.onnx")
-    path.write_bytes(path.read_bytes().replace(b"relish_version", b"relish\xffversion"))
+    path.write_bytes(path.read_bytes().replace(word, b"\xff" + word[1:]))
     with pytest.raises(ModelError, match="cannot be"):
         OnnxClassifier(path)
     assert capfd.readouterr().out == ""

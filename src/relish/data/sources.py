@@ -108,6 +108,7 @@ _LABELS = "Write the labels as a table (.csv) with the columns path,label, and s
 _FOLDER = "Give the folder that holds the pictures."
 _CLASSES = "Write its pictures into one folder per class."
 _KINDS: dict[str, tuple[str, str]] = {
+    "empty file": ("an empty file", "Get it again."),
     "RAR archive": ("a RAR archive", _UNPACK),
     "7z archive": ("a 7z archive", _UNPACK),
     "Zstandard archive": ("packed by Zstandard", _UNPACK),

@@ -157,11 +157,10 @@ class OnnxClassifier:
         self.path = Path(path)
         self.session = session(self.path, threads=threads)
         try:
-            words = self.session.get_modelmeta().custom_metadata_map
-        except UnicodeDecodeError as error:
+            self.about: About = about_from(str(path), self.session.get_modelmeta().custom_metadata_map)
+            self.batch = _batch_of(self.path, self.session, len(self.about.classes))
+        except UnicodeDecodeError as error:  # a key, or the name of an input, an output or a side of one
             raise _damaged(str(path), str(error)) from error
-        self.about: About = about_from(str(path), words)
-        self.batch = _batch_of(self.path, self.session, len(self.about.classes))
 
     @property
     def classes(self) -> tuple[str, ...]:
