@@ -115,20 +115,20 @@ def test_a_class_that_only_test_has(root, fit):
     assert 'class "mauve"' in refused_cleanly(*fit(root))
 
 
-def test_a_thousand_classes_named_by_numbers(fit, root):
+def test_hundreds_of_classes_named_by_numbers(fit, root):
     many = Path("many")
-    for split, numbers in (("train", range(1, 1001)), ("test", range(991, 1001))):
+    for split, numbers in (("train", range(1, 301)), ("test", range(291, 301))):
         for number in numbers:
             draw(many / split / str(number) / "0.png", (number % 256, 90, 90), number, (8, 8))
     warnings = [line for line in done(*fit(many)).err.splitlines() if line.startswith("warning: ")]
-    assert len(warnings) == 2, "one sentence of copies, one for the 990 classes that test lacks"
+    assert len(warnings) == 2, "one sentence of copies, one for the 290 classes that test lacks"
     assert max(map(len, warnings)) < 300
-    names = sorted(map(str, range(1, 1001)))
+    names = sorted(map(str, range(1, 301)))
     assert read_json(Path("run/classes.json")) == names
     found = json.loads(done("evaluate", "run", many, "--json").out)
     assert found["classes"] == names
     assert {row["class"]: row["count"] for row in found["per_class"] if row["count"]} == {
-        str(number): 1 for number in range(991, 1001)
+        str(number): 1 for number in range(291, 301)
     }
 
 

@@ -264,9 +264,9 @@ def test_a_damaged_file_of_held_out_answers_is_told(run):
     assert "held_out.npz cannot be read" in refused("decide", run, "--threshold", "f1")
 
 
-def test_fit_chooses_what_it_is_asked_for(colours, tiny_source, tmp_path):
+def test_fit_chooses_what_it_is_asked_for(squares, tiny_source, tmp_path):
     words = ("--weights", tiny_source, "--recipe", "probe", "--image-size", 32, "--out", tmp_path / "run")
-    said = done("fit", colours, *words, "--threshold", "recall=0.9:red", "--unsure", "accuracy=0.9").err
+    said = done("fit", squares, *words, "--threshold", "recall=0.9:red", "--unsure", "accuracy=0.9").err
     found = decision(tmp_path / "run")
     assert (found.positive, found.aim) == ("red", "recall=0.9")
     assert found.unsure_below is not None
@@ -275,12 +275,12 @@ def test_fit_chooses_what_it_is_asked_for(colours, tiny_source, tmp_path):
     assert "test: precision" in said
 
 
-def test_fit_keeps_the_run_where_the_aim_is_not_reached(colours, tiny_source, tmp_path, monkeypatch):
+def test_fit_keeps_the_run_where_the_aim_is_not_reached(squares, tiny_source, tmp_path, monkeypatch):
     monkeypatch.setattr("relish.evaluation.held_out.choose_threshold", lambda *_: None)
     words = ("--weights", tiny_source, "--recipe", "probe", "--image-size", 32, "--out", tmp_path / "run")
     assert (
         "warning: no threshold reaches precision=0.99"
-        in done("fit", colours, *words, "--threshold", "precision=0.99").err
+        in done("fit", squares, *words, "--threshold", "precision=0.99").err
     )
     assert read_json(tmp_path / "run" / "evaluation.json")["decision"]["threshold"] is None
 

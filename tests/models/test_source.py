@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -45,7 +46,7 @@ def share_of_934(source, folder, count):
         names = sorted(n for n in pictures.namelist() if n.startswith(f"hotdog/test/{folder}/") and n[-1] != "/")
         for name in names[:count]:
             picture = Image.open(io.BytesIO(pictures.read(name))).convert("RGB").resize((256, 256), Image.BILINEAR)
-            pixels = torch.tensor(list(picture.crop((16, 16, 240, 240)).tobytes())).view(224, 224, 3)
+            pixels = torch.tensor(np.array(picture.crop((16, 16, 240, 240))))
             scaled = (pixels.permute(2, 0, 1) / 255 - mean) / std
             wins += int(source.network(scaled[None]).argmax() == 934)
     return wins / len(names[:count])
@@ -65,11 +66,11 @@ def test_the_embedded_model_knows_hot_dogs():
 @pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_row_934_is_hot_dog(weights):
-    """On 100 test pictures of each class, or on all of them; 71 and 79 % are found, so 15 points are three errors."""
+    """On 60 test pictures of each class, or on all of them; 71 and 79 % are found, so 19 points are three errors."""
     if weights and not weights.is_file():
         pytest.skip(f"{weights} is not here; RELISH_SHARED names its folder")
-    source, count = load_source(weights=weights), 400 if TORTURE else 100
-    assert share_of_934(source, "hotdog", count) >= (0.65 if TORTURE else 0.56)
+    source, count = load_source(weights=weights), 400 if TORTURE else 60
+    assert share_of_934(source, "hotdog", count) >= (0.65 if TORTURE else 0.52)
     assert share_of_934(source, "not-hotdog", count) <= 0.05
 
 

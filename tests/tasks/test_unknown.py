@@ -16,7 +16,7 @@ from relish.evaluation.prediction import UNLIKE
 from relish.exporting.onnx_classifier import OnnxClassifier
 from relish.models.saved_model import load_model, read_header
 from tests.commands import done, refused
-from tests.conftest import SMALL, Heard, draw, draw_dataset, read_json
+from tests.conftest import SMALL, SQUARE, Heard, draw, draw_dataset, read_json
 from tests.tasks.test_user_code import Net
 
 SETTINGS = {**SMALL, "epochs": 12, "batch_size": 4, "learning_rate": 1e-3}
@@ -125,7 +125,7 @@ def test_a_validation_split_is_what_the_limit_is_chosen_on(tmp_path, tiny_source
 
 
 def test_of_few_pictures_that_were_all_learned_from_each_is_held_out_in_turn(tmp_path, tiny_source):
-    draw_dataset(tmp_path / "colours", 10, 0)
+    draw_dataset(tmp_path / "colours", 10, 0, size=SQUARE)
     relish.fit(
         tmp_path / "colours" / "train", recipe="probe", weights=tiny_source, settings={"image_size": 32},
         out=tmp_path / "run",
@@ -135,9 +135,8 @@ def test_of_few_pictures_that_were_all_learned_from_each_is_held_out_in_turn(tmp
     assert np.load(tmp_path / "run" / "predictions.npz")["unfamiliarity"].max() == evaluation["unknown"]["above"]
 
 
-def test_a_probe_tells_it_too(tmp_path, tiny_source):
-    draw_dataset(tmp_path / "colours")
-    clf = relish.fit(tmp_path / "colours", recipe="probe", weights=tiny_source, settings={"image_size": 32},
+def test_a_probe_tells_it_too(tmp_path, squares, tiny_source):
+    clf = relish.fit(squares, recipe="probe", weights=tiny_source, settings={"image_size": 32},
                      out=tmp_path / "run")  # fmt: skip
     assert clf.unfamiliarity is not None
     assert relish.load(tmp_path / "run").decision.unknown_above == clf.decision.unknown_above is not None

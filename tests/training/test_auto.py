@@ -398,7 +398,8 @@ def test_an_average_that_is_worse_than_its_models_learns_from_all_the_pictures(
         return {name: tensor * 0 if name.startswith("fc.") else tensor for name, tensor in states[0].items()}
 
     monkeypatch.setattr(finetune, "mean_of", headless)
-    monkeypatch.setattr(auto, "joint_epochs_for", lambda _: 60)
+    monkeypatch.setattr(auto, "joint_epochs_for", lambda _: 12)
+    quick = {**SMALL, "head_multiplier": 100.0}  # the head has to come back within those epochs
     learned, real = [], finetune.train
 
     def stopped_in_the_last(stage, setup):
@@ -407,11 +408,11 @@ def test_an_average_that_is_worse_than_its_models_learns_from_all_the_pictures(
             raise KeyboardInterrupt
         return real(stage, setup)
 
-    relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "whole")
+    relish.fit(colours, weights=tiny_source, settings=quick, out=tmp_path / "whole")
     assert rungs(tmp_path / "whole")[-1]["kept"]
     monkeypatch.setattr(finetune, "train", stopped_in_the_last)
     with pytest.raises(relish.RelishError):
-        relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
+        relish.fit(colours, weights=tiny_source, settings=quick, out=tmp_path / "run")
     assert learned[0] == learned[1]  # at one rate and at another
     assert learned[4] == sum(learned[1:4]) / 2
     relish.fit(resume=tmp_path / "run")
