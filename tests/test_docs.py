@@ -11,6 +11,7 @@ A command is run as a user types it, but for the options of `SMALLER` at its end
 the next one, as a user's is.
 """
 
+import os
 import re
 import runpy
 import shlex
@@ -41,9 +42,12 @@ SMALLER = {
     "fit": "--image-size 64 --epochs 1",
     "pretrain": "--image-size 64 --epochs 1",
     "compare": "--image-size 64 --epochs 1",
-    "sweep": "--image-size 64 --epochs 1",
+    "sweep": "--image-size 64 --epochs 1 --points 2",
 }
 """Put at the end of a command, where they win over the same options before; never behind `--resume`."""
+
+FROZEN = ("checking", "data", "source-models")
+"""Pages that are not about recipes: a `fit` that names none takes the quickest there, by `--recipe frozen`."""
 
 LARGEST_IMAGE = 200_000
 """Bytes; a page of documents should open at once."""
@@ -71,10 +75,10 @@ def blocks(document: Path) -> list[Block]:
 # ---- the commands run -----------------------------------------------------------------------------------------------
 
 
-FIRST = "relish fit photos/"
-"""What most pages begin with: each process of the tests runs it once, and copies its run from then on."""
-KEPT = Path("..", "runs")
-"""Where that run is kept, seen from the folder of a page."""
+MADE_BY = {"relish fit photos/": "runs", "relish demo": "relish-demo"}
+"""What several pages begin with, and the folder it makes: each process of the tests runs it once, and then copies."""
+KEPT = Path("..", "kept")
+"""Where these folders are kept, seen from the folder of a page."""
 
 
 @pytest.fixture(scope="module")
@@ -135,17 +139,24 @@ def make_things(folder: Path, photos: Path, needed: list[str]) -> None:
                 whole.write_bytes(whole.read_bytes()[:1000])
             case "runs/photos-auto-1":
                 assert (folder / "photos").is_dir(), "a run needs photos/ before it"
-                assert relish(FIRST) == 0
+                assert relish("relish fit photos/") == 0
             case _:
                 raise AssertionError(f"no test knows how to make {thing}")
 
 
-def relish(command: str) -> int:
-    """Run one command in this process, which spares it a start of its own; its exit code."""
-    if command == FIRST and KEPT.is_dir():
-        shutil.copytree(KEPT, "runs")
+def relish(command: str, recipe: str = "") -> int:
+    """Run one command in this process, which spares it a start of its own; its exit code.
+
+    Args:
+        recipe: of a `fit` that names none; by default relish's own.
+    """
+    made = MADE_BY.get(command)
+    if made and (KEPT / made).is_dir():
+        shutil.copytree(KEPT / made, made)
         return 0
     words = shlex.split(command)[1:]
+    if recipe and words[0] == "fit" and "--recipe" not in words:
+        words += ["--recipe", recipe]
     if "--resume" not in words:
         words += shlex.split(SMALLER.get(words[0], ""))
     sys.argv = ["relish", *words]
@@ -154,8 +165,8 @@ def relish(command: str) -> int:
         app.main()
     except SystemExit as end:
         code = int(end.code or 0)
-    if command == FIRST and code == 0:
-        shutil.copytree("runs", KEPT)
+    if made and code == 0:
+        shutil.copytree(made, KEPT / made)
     return code
 
 
@@ -171,6 +182,7 @@ def in_a_shell(command: str) -> int:
 )
 def test_the_commands_of_this_document_do_what_it_says(document, photos, page, monkeypatch, capfd):
     monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "stdin", sys.stdin)
     monkeypatch.setattr(demo_task, "TRAIN_PICTURES", 4)
     monkeypatch.setattr(demo_task, "TEST_PICTURES", 2)
     monkeypatch.setattr(demo_task, "NUMBERS", {"image_size": 64, "batch_size": 16, "epochs": 1})
@@ -184,18 +196,20 @@ def test_the_commands_of_this_document_do_what_it_says(document, photos, page, m
             exec(compile(block.text, document.name, "exec"), names)  # noqa: S102 - our own documents
         elif block.language in ("bash", "console"):
             for command in block.commands:
-                run_one(command, block, capfd)
+                run_one(command, block, capfd, "frozen" if document.stem in FROZEN else "")
 
 
-def run_one(command: str, block: Block, capfd: pytest.CaptureFixture[str]) -> None:
+def run_one(command: str, block: Block, capfd: pytest.CaptureFixture[str], recipe: str) -> None:
     """Run a command of a document, and compare what it says with what the block promises."""
     capfd.readouterr()
-    plain, _, file = command.partition(" > ")
+    before, _, written = command.partition(" > ")
+    plain, _, given = before.partition(" < ")
     ours = plain.startswith("relish ") and not re.search(r"[|<>&]", plain)
-    code = relish(plain) if ours else in_a_shell(command)
+    with open(given if ours and given else os.devnull, encoding="utf-8") as sys.stdin:
+        code = relish(plain, recipe) if ours else in_a_shell(command)
     out, err = capfd.readouterr()
-    if ours and file:
-        Path(file).write_text(out, encoding="utf-8")
+    if ours and written:
+        Path(written).write_text(out, encoding="utf-8")
     wanted = re.fullmatch(r"exits (\d), printing this", block.mark)
     assert code == (int(wanted[1]) if wanted else 0), f"$ {command}\n{out}{err}"
     if wanted:
