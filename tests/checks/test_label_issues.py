@@ -82,6 +82,25 @@ def test_a_wrong_label_is_found_though_its_copy_has_it_too():
     assert {f.paths[0] for f in wrong_labels(pictures, together)} >= set(pictures.names[:2])
 
 
+def test_a_wrong_label_is_found_though_its_known_group_has_it_too():
+    pictures, features = separable(60)
+    labels = pictures.labels.copy()
+    labels[:3] = 1  # one patient, always under the wrong name, and far from all others
+    features[:3] = 5 * features[0]
+    features[:3] += np.random.default_rng(1).normal(scale=0.1, size=(3, 12)).astype(np.float32)
+    groups = dict.fromkeys(pictures.paths[:3], "patient 1")
+    apart = replace(pictures, labels=labels)
+    together = replace(apart, dataset=replace(apart.dataset, groups=groups))
+    alone, kept = (out_of_fold(one, features, near(features), np.arange(120)) for one in (apart, together))
+    assert alone is not None
+    assert kept is not None
+    assert (kept.probabilities[:3, 0] > alone.probabilities[:3, 0]).all()
+    assert {f.paths[0] for f in wrong_labels(together, kept)} >= set(pictures.names[:3])
+    everything = {path: "ab"[label] for path, label in zip(pictures.paths, pictures.labels.tolist(), strict=True)}
+    one_each = replace(pictures, dataset=replace(pictures.dataset, groups=everything))
+    assert out_of_fold(one_each, features, near(features), np.arange(120)) is None, "nothing can be held out"
+
+
 def test_a_class_too_small_to_judge_is_left_alone_and_the_others_are_not():
     pictures, features = separable(60)
     pictures = replace(

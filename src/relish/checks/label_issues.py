@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from relish.checks.images import Bools, Floats, ImageSet, Positions
 from relish.data.dataset import Finding
+from relish.data.groups import units_of
+from relish.data.near_copies import least_of_each
 from relish.data.split import NEVER, stratified_folds, usable_folds
 from relish.evaluation.held_out import fit_temperature
 from relish.evaluation.prediction import probability_of, softmax
@@ -55,8 +57,8 @@ class OutOfFold:
 
 
 def out_of_fold(images: ImageSet, features: Floats, nearest: Positions, group_of: Positions) -> OutOfFold | None:
-    """Probabilities of every image from a probe trained on neither it nor a copy of it, and from the labels of its
-    nearest others, copies excluded.
+    """Probabilities of every image from a probe trained on neither it, a copy of it nor its known group, and from the
+    labels of its nearest others, these excluded.
 
     Args:
         features: (N, D) float32.
@@ -64,26 +66,31 @@ def out_of_fold(images: ImageSet, features: Floats, nearest: Positions, group_of
         group_of: (N,) int64: copies have equal numbers and stay in one fold.
 
     Returns:
-        None where fewer than two classes have `FEWEST` distinct images.
+        None where fewer than two classes have `FEWEST` distinct images, or no image can be held out.
     """
-    contents = _content_of_group(images, group_of)
+    contents = least_of_each(group_of, images.sha256)
+    units = units_of(dict(zip(images.paths, contents, strict=True)), images.dataset.groups)
+    unit_of = [units[path] for path in images.paths]
+    together = np.unique(unit_of, return_inverse=True)[1]
     distinct = np.unique(np.stack([images.labels, group_of], axis=1), axis=0)[:, 0]  # one label a distinct image
     enough = np.bincount(distinct, minlength=len(images.classes)) >= FEWEST
     usable = np.flatnonzero(enough[images.labels])
     if enough.sum() < 2:
         return None
     labels = np.cumsum(enough)[images.labels[usable]] - 1
-    parts = _parts(labels, [contents[i] for i in usable])
+    parts = _parts(labels, [unit_of[i] for i in usable])
     of_probe = np.zeros((len(usable), len(images.classes)), dtype=np.float32)
     held = np.zeros(len(usable), dtype=bool)
     for part in np.unique(parts):
         where = np.flatnonzero(parts == part)
-        keys = [contents[usable[i]] for i in where]
+        keys = [unit_of[usable[i]] for i in where]
         probabilities, out = _cross_validated(features[usable[where]], labels[where], int(enough.sum()), keys)
         of_probe[np.ix_(where[out], np.flatnonzero(enough))] = probabilities
         held[where[out]] = True
+    if not held.any():
+        return None
     positions, probe = usable[held], of_probe[held].astype(np.float64)
-    votes = _votes(images.labels, nearest[positions], group_of, positions, enough)
+    votes = _votes(images.labels, nearest[positions], together, positions, enough)
     both = np.where(votes.any(1, keepdims=True), (1 - VOTES) * probe + VOTES * votes, probe)
     return OutOfFold(positions, _calibrated(both, images.labels[positions], enough))
 
@@ -136,15 +143,15 @@ def _wrong_label(images: ImageSet, position: int, suggested: int, probability: f
 
 
 def _votes(
-    labels: Positions, nearest: Positions, group_of: Positions, positions: Positions, enough: Bools
+    labels: Positions, nearest: Positions, unit_of: Positions, positions: Positions, enough: Bools
 ) -> npt.NDArray[np.float64]:
-    """(n, K) float64: fraction of each class among the nearest others, copies excluded; rows of 0 where there are none.
+    """(n, K) float64: fraction of each class among the nearest others of another unit; rows of 0 where there are none.
 
     Args:
         nearest: (n, k) int64, of the images at `positions`.
         enough: (K,) bool, the classes with enough images; others have no vote.
     """
-    counted = (nearest >= 0) & (group_of[nearest] != group_of[positions][:, None]) & enough[labels[nearest]]
+    counted = (nearest >= 0) & (unit_of[nearest] != unit_of[positions][:, None]) & enough[labels[nearest]]
     votes = np.zeros((len(positions), len(enough)))
     rows = np.broadcast_to(np.arange(len(positions))[:, None], nearest.shape)
     np.add.at(votes, (rows[counted], labels[nearest][counted]), 1.0)
@@ -161,26 +168,18 @@ def _calibrated(mixed: npt.NDArray[np.float64], labels: Positions, enough: Bools
     return probabilities
 
 
-def _content_of_group(images: ImageSet, group_of: Positions) -> list[str]:
-    """For each image one hash for all its copies: the smallest, whatever their order."""
-    least: dict[int, str] = {}
-    for group, content in zip(group_of.tolist(), images.sha256, strict=True):
-        least[group] = min(content, least.get(group, content))
-    return [least[group] for group in group_of.tolist()]
-
-
-def _parts(labels: Positions, contents: list[str]) -> Positions:
+def _parts(labels: Positions, units: list[str]) -> Positions:
     """(n,) int64: which images are cross-validated together; each part has every class in proportion."""
     count = math.ceil(len(labels) / _TOGETHER)
     if count < 2:
         return np.zeros(len(labels), dtype=np.int64)
-    parts = stratified_folds(labels, contents, count, seed=0)
+    parts = stratified_folds(labels, units, count, seed=0)
     return np.where(parts == NEVER, 0, parts)
 
 
-def _cross_validated(features: Floats, labels: Positions, classes: int, contents: list[str]) -> tuple[Floats, Bools]:
+def _cross_validated(features: Floats, labels: Positions, classes: int, units: list[str]) -> tuple[Floats, Bools]:
     """(h, K) probabilities of the images that were held out, and (n,) bool which ones those are."""
-    folds = stratified_folds(labels, contents, usable_folds(labels, contents, FOLDS), seed=0)
+    folds = stratified_folds(labels, units, usable_folds(labels, units, FOLDS), seed=0)
     if (folds == NEVER).all():
         return np.zeros((0, classes), dtype=np.float32), folds != NEVER
     found = cross_validate(features, labels, classes, folds)

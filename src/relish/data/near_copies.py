@@ -8,7 +8,7 @@ Hashes are looked up by multi-index hashing (Norouzi, Punjani and Fleet 2012, CV
 looked up in sorted bands, as it is and with each one bit flipped, and only the matches are compared.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -193,6 +193,14 @@ def members(group_of: npt.NDArray[np.int64]) -> list[Positions]:
     order = np.argsort(group_of, kind="stable")
     cuts = np.flatnonzero(np.diff(group_of[order])) + 1
     return sorted((g for g in np.split(order, cuts) if len(g) > 1), key=lambda group: int(group[0]))
+
+
+def least_of_each(group_of: Positions, contents: Sequence[str]) -> list[str]:
+    """For each of N images the smallest hash of its group: the same in whatever order the images come."""
+    least: dict[int, str] = {}
+    for number, content in zip(group_of.tolist(), contents, strict=True):
+        least[number] = min(content, least.get(number, content))
+    return [least[number] for number in group_of.tolist()]
 
 
 def exact_groups(facts: Facts) -> list[Positions]:
