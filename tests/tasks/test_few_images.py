@@ -45,6 +45,16 @@ def test_every_picture_is_learned_from_and_the_figure_says_how_it_came_about(mad
     assert any(line.startswith("few ") and "--val-split 0.2" in line for line in heard.lines)
 
 
+def test_of_few_groups_there_are_as_many_folds(tiny_source, tmp_path):
+    for place, name in enumerate(("blue", "red")):
+        for number in range(6):
+            picture = tmp_path / "d" / name / f"scene{number // 2}" / f"{number}.png"
+            draw(picture, COLOURS[name], 100 * place + number, size=(40, 40))
+    small = {"image_size": 32}
+    relish.fit(tmp_path / "d", weights=tiny_source, settings=small, out=tmp_path / "run", group_by="FOLDER")
+    assert read_json(tmp_path / "run" / "evaluation.json")["nested"] == {"folds": 3}
+
+
 def test_predictions_and_held_out_logits_are_in_the_order_of_the_pictures_learned_from(made):
     folder, _ = made
     rows = read_json(folder / "run" / "dataset.json")["splits"]["train"]

@@ -30,7 +30,7 @@ def predicted(tiny_source, tmp_path, monkeypatch):
     run = Context.on("cpu").in_run(RunFolder(tmp_path), 0)
     monkeypatch.setattr(probe_stage, "nested_folds", lambda *_: FOLD_OF)
 
-    def logits(features, labels):
+    def logits(features, labels, whole=False):
         rows = dict(zip(paths, features, strict=True))
         drawn = lambda _, split, views, *__, **___: [np.array([rows[p] for p in split.paths]) for _ in views]  # noqa: E731
         monkeypatch.setattr(probe_stage, "features_of", drawn)
@@ -39,7 +39,8 @@ def predicted(tiny_source, tmp_path, monkeypatch):
             train=Split(paths, labels), validation=Split((), labels[:0]), nested=True,
             sha256={path: path.name for path in paths}, units={path: path.name for path in paths},
         )  # fmt: skip
-        return probe_stage.probe_stage(run, setup, PLAN, Budget())[2].logits
+        found = probe_stage.probe_stage(run, setup, PLAN, Budget())
+        return found if whole else found[2].logits
 
     return logits
 
@@ -56,6 +57,10 @@ def test_the_labels_of_a_fold_change_none_of_its_predictions_but_those_of_the_ot
     before, after = predicted(features, labels), predicted(features, np.where(out, 1 - labels, labels))
     np.testing.assert_array_equal(after[out], before[out])
     assert not np.isclose(after[~out], before[~out]).any()
+
+
+def test_the_folds_that_were_made_are_counted(predicted, drawn):
+    assert predicted(*drawn, whole=True)[3] == 3
 
 
 def test_an_image_says_nothing_about_those_that_are_held_out_with_it(predicted, drawn):

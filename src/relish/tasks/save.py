@@ -34,7 +34,6 @@ from relish.reporting import plots
 from relish.reporting.model_card import UNKNOWN, model_card
 from relish.reporting.svg import write_svg
 from relish.tasks.prepare import Prepared
-from relish.training.budget import OUTER_FOLDS
 
 
 def save_run(prepared: Prepared, folder: RunFolder, preprocessing: Preprocessing, held: HeldOut | None) -> None:
@@ -90,12 +89,17 @@ def write_results(
         seconds, speed = elapsed_before(folder.stopwatch), None
     evaluation = {
         **judged(folder, prepared.final_name, found),
-        **({"nested": {"folds": OUTER_FOLDS}} if prepared.nested else {}),
+        **({"nested": {"folds": _nested_folds(folder)}} if prepared.nested else {}),
         "training_seconds": seconds,
         "pictures_per_second": speed,
     }
     write_text(folder.card, model_card(folder, evaluation))
     write_json(folder.evaluation, evaluation)
+
+
+def _nested_folds(folder: RunFolder) -> int:
+    """As many as were made: fewer than usual where series or groups are few."""
+    return next(int(event["nested_folds"]) for event in folder.records() if "nested_folds" in event)
 
 
 def judged(folder: RunFolder, split: str, found: Figures) -> dict[str, Any]:

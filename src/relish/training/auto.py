@@ -73,7 +73,7 @@ def climb(
     """
     network = setup.target.network
     lower = planned_probe(run, setup, budget)
-    setup, found, held_out = probe_stage(run, setup, lower, budget)
+    setup, found, held_out, folds = probe_stage(run, setup, lower, budget)
     origin = state_of(network)
     set_head(setup.target, found.fit())
     accuracy = accuracy_of(setup, held_out)
@@ -85,7 +85,7 @@ def climb(
     )
     if not _kept_before(run):  # a run that is resumed may have a better one by now
         keep(setup.preprocessing, held_out)
-    _record_rung(run, budget, "probe", **probe_figures(setup, found, accuracy))
+    _record_rung(run, budget, "probe", **probe_figures(setup, found, accuracy, folds))
     if setup.recipe.method == "probe" or setup.recipe.epochs == 0:
         return None
     if _reached(run, accuracy, target_accuracy):

@@ -59,7 +59,7 @@ NEARLY_SQUARE = 1.05
 
 def probe_stage(
     run: RunContext, setup: TrainingSetup, plan: ProbePlan, budget: Budget
-) -> tuple[TrainingSetup, CrossValidated, HeldOut]:
+) -> tuple[TrainingSetup, CrossValidated, HeldOut, int]:
     """Choose the framing, compute features, choose the strength of the penalty.
 
     What there is no time for any more, at the pace of what has just run, is omitted, framings and views before images.
@@ -69,7 +69,8 @@ def probe_stage(
 
     Returns:
         The setup with the chosen preprocessing and the images that were used; the probe; logits of the images held
-        out in cross-validation, with `setup.nested` those of nested cross-validation, of every image.
+        out in cross-validation, with `setup.nested` those of nested cross-validation, of every image; and into how many
+        folds that was, else 0.
 
     Raises:
         DataError: no image can be held out from its class.
@@ -79,16 +80,17 @@ def probe_stage(
     probing = _Probing(run, setup, plan, budget)
     train = probing.sample(setup.train, plan.images)
     preprocessing, found = _framed(probing, train)
+    folds = 0
     if setup.nested:
         found = _probe(probing, train, preprocessing, found)
-        out, logits = train, _nested_logits(probing, train)
+        out, (logits, folds) = train, _nested_logits(probing, train)
     else:
         some = probing.affordable(train, View(preprocessing))
         found = _probe(probing, some, preprocessing, found if len(some) == len(train) else None)
         train, out, logits = some, some.take(np.flatnonzero(found.held)), found.logits
     _say_of_scenes(probing, train, preprocessing, found)
     held = HeldOut(out.labels, logits, tuple(setup.sha256[path] for path in out.paths))
-    return replace(probing.setup, train=train, preprocessing=preprocessing), found, held
+    return replace(probing.setup, train=train, preprocessing=preprocessing), found, held, folds
 
 
 def nested_for(recipe: Recipe, images: int) -> bool:
@@ -154,10 +156,11 @@ def held_out_masks(run: RunContext, setup: TrainingSetup, models: int) -> list[n
     return [mask for mask in masks if mask.any()]
 
 
-def probe_figures(setup: TrainingSetup, found: CrossValidated, accuracy: Proportion) -> dict[str, Any]:
-    """The probe's figures for `metrics.jsonl`; its accuracy is that on images held out."""
+def probe_figures(setup: TrainingSetup, found: CrossValidated, accuracy: Proportion, folds: int) -> dict[str, Any]:
+    """The probe's figures for `metrics.jsonl`, on images held out; `folds` as `probe_stage` returns them."""
     return {
         **accuracy.as_json(),
+        **({"nested_folds": folds} if folds else {}),
         "loss": found.loss,
         "strength": found.strength,
         "framing": setup.preprocessing.framing_words,
@@ -331,8 +334,9 @@ def _framed(probing: _Probing, train: Split) -> tuple[Preprocessing, CrossValida
     return best, probe if len(some) == len(train) else None
 
 
-def _nested_logits(probing: _Probing, train: Split) -> Features:
-    """(N, K) float32 of each image, by a probe that was trained and chosen on the other folds' images alone.
+def _nested_logits(probing: _Probing, train: Split) -> tuple[Features, int]:
+    """(N, K) float32 of each image, by a probe that was trained and chosen on the other folds' images alone; and how
+    many folds there are.
 
     An image whose class is in no other fold cannot be predicted rightly, and counts.
 
@@ -341,14 +345,15 @@ def _nested_logits(probing: _Probing, train: Split) -> Features:
     """
     fold_of = nested_folds(train.labels, probing.units(train), probing.run.seed)
     logits = np.zeros((len(train), len(probing.setup.target.classes)), dtype=np.float32)
-    for fold in np.unique(fold_of):
+    folds = np.unique(fold_of)
+    for fold in folds:
         out = np.flatnonzero(fold_of == fold)
         rest = train.take(np.flatnonzero(fold_of != fold))
         preprocessing, known = _framed(probing, rest)
         found = _probe(probing, rest, preprocessing, known)
         (features,) = probing.features(train.take(out), [View(preprocessing)], preprocessing.framing_words)
         logits[out] = found.fit().logits(features)
-    return logits
+    return logits, len(folds)
 
 
 def _say_of_scenes(probing: _Probing, train: Split, preprocessing: Preprocessing, found: CrossValidated) -> None:
