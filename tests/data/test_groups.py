@@ -290,10 +290,8 @@ def test_the_column_of_a_table_says_the_groups(tmp_path):
     table.write_text("\n".join(["path,label,group,camera,id", *ROWS]))
     found = find_dataset(table)
     assert groups_of(found) == {"a.jpg": "p1", "b.jpg": "p2", "c.jpg": "p1"}
-    assert {name: sorted({*cells.values()}) for name, cells in found.columns.items()} == {
-        "camera": ["A", "B"],
-        "group": ["p1", "p2"],
-    }, "an id tells no two images together"
+    columns = {name: sorted({*cells.values()}) for name, cells in found.columns.items()}
+    assert columns == {"camera": ["A", "B"]}, "an id tells no two images together"
     none = find_dataset(table, reading=Reading(group_by="none"))
     assert not none.groups
     assert sorted(none.columns) == ["camera", "group"]
@@ -301,7 +299,7 @@ def test_the_column_of_a_table_says_the_groups(tmp_path):
     table.write_text("\n".join(["path,label,patient,camera,id", *ROWS]))
     told = find_dataset(table, reading=Reading(column_names="group=patient"))
     assert groups_of(told) == {"a.jpg": "p1", "b.jpg": "p2", "c.jpg": "p1"}
-    assert sorted(told.columns) == ["camera", "group"]
+    assert sorted(told.columns) == ["camera"]
 
 
 def test_columns_of_many_values_or_of_lists_are_not_kept(tmp_path):
@@ -355,9 +353,9 @@ def test_a_data_frame_has_groups_and_further_columns(tmp_path):
     )
     found = find_dataset(table_of(frame))
     assert [group for _, group in sorted(found.groups.items())] == ["p", "p", "q"]
-    assert list(found.columns) == ["group"]
+    assert not found.columns
     frame["site"] = ["n", "s", "s"]
-    assert sorted(find_dataset(table_of(frame)).columns) == ["group", "site"]
+    assert sorted(find_dataset(table_of(frame)).columns) == ["site"]
 
 
 # ---- through the commands --------------------------------------------------------------------------------------------
@@ -393,7 +391,7 @@ def test_a_run_keeps_its_groups_and_is_resumed_with_them(tmp_path, monkeypatch, 
     sides = [{row["group"] for row in rows} for rows in splits.values()]
     assert not set.intersection(*sides)
     row = splits["train"][0]
-    assert row["columns"] == {"group": row["group"]}
+    assert "columns" not in row
     assert read_json(tmp_path / "run/request.json")["group_by"] == "^[^_]+"
     assert "finished already" in done("fit", "--resume", "run", *told).err
     assert "begun with another group_by" in refused("fit", "--resume", "run", "--group-by", "none")

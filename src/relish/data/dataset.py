@@ -77,7 +77,7 @@ class Dataset:
     groups: Mapping[Path, str] = field(default_factory=dict)
     """The known group of an image, such as its patient or scene; an image without one is a group of its own."""
     columns: Mapping[str, Mapping[Path, str]] = field(default_factory=dict)
-    """Further columns of a table that have few different values, such as the camera; groups too, as `group`."""
+    """Further columns of a table that have few different values, such as the camera; not those in `groups`."""
 
     def label(self, path: Path) -> str:
         """The name of an image to show: its path, relative to the root where it lies there."""

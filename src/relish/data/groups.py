@@ -12,8 +12,9 @@ from pathlib import Path
 
 from relish.core.errors import DataError
 from relish.data.dataset import Dataset, Split, class_name, first_few, plural
-from relish.data.table_files import FEWEST_VALUES, MOST_VALUES
 
+GROUP = "group"
+"""The column of known groups."""
 NO_GROUPS, FOLDER = "none", "FOLDER"
 """What `group_by` may be beside a regular expression."""
 _MARK = "/"
@@ -49,15 +50,13 @@ def with_groups(dataset: Dataset, group_by: str | None) -> Dataset:
     Raises:
         DataError: it gives no image a group, or all of them the same one.
     """
-    found, notes = dataset.groups, list[str]()
-    if group_by is not None and group_by != NO_GROUPS:
-        found = _by_folder(dataset) if group_by == FOLDER else _by_name(dataset, group_by)
-        notes = _said(dataset, found, group_by)
-    columns = dict(dataset.columns)
-    if FEWEST_VALUES <= len({*found.values()}) <= MOST_VALUES:
-        columns["group"] = found
-    groups = {} if group_by == NO_GROUPS else found
-    return replace(dataset, groups=groups, columns=columns, warnings=(*dataset.warnings, *notes))
+    if group_by is None:
+        return dataset
+    if group_by == NO_GROUPS:  # a column like others
+        columns = {**dataset.columns, **({GROUP: dataset.groups} if dataset.groups else {})}
+        return replace(dataset, groups={}, columns=columns)
+    found = _by_folder(dataset) if group_by == FOLDER else _by_name(dataset, group_by)
+    return replace(dataset, groups=found, warnings=(*dataset.warnings, *_said(dataset, found, group_by)))
 
 
 def _by_folder(dataset: Dataset) -> dict[Path, str]:

@@ -12,12 +12,11 @@ import numpy as np
 
 from relish.core.errors import DataError, nearest
 from relish.data.dataset import Dataset, Split, first_few
+from relish.data.groups import GROUP
 from relish.evaluation.grouped import Bools, Ints, proportion
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.significance import LEVEL, p_words
 
-GROUP = "group"
-"""The column of known groups."""
 MOST, WORST = 50, 20
 """Of more values than `MOST`, only the `WORST` are shown."""
 Column = Sequence[str | None]
@@ -104,8 +103,8 @@ def columns_of(dataset: Dataset, split: Split, by: str | Sequence[str]) -> dict[
 def columns_of_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
     """Every column of the images of `dataset.json` that has two values or more among them."""
     names = dict.fromkeys(name for row in rows for name in row.get("columns", {}))
-    found = {name: [row.get("columns", {}).get(name) for row in rows] for name in names if name != GROUP}
-    found[GROUP] = [row.get(GROUP) for row in rows]
+    found = {name: [row.get("columns", {}).get(name) for row in rows] for name in names}
+    found.setdefault(GROUP, [row.get(GROUP) for row in rows])
     return {name: values for name, values in found.items() if len(set(values) - {None}) > 1}
 
 
