@@ -25,16 +25,16 @@ SHARED = Path(os.environ.get("RELISH_SHARED", Path(__file__).resolve().parents[2
 TORTURE = "RELISH_TORTURE" in os.environ
 """Whether everything is tried, by `make torture`, and not only what CI has the time for."""
 
-MEMORY = Path("/dev/shm")  # noqa: S108 - pytest makes a folder there that only its user can open
-"""A folder in memory, on Linux."""
+IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - only its user can open what is made
+"""A folder in memory, on Linux, where folders cost least."""
 ROOM = 6 * 2**30
 """Bytes that have to be free there: about three times what the tests ever hold at once."""
 
 
 def pytest_configure() -> None:
     """Folders of tests lie in memory where there is room: a run forces some forty files to the disk, one by one."""
-    if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+    if IN_MEMORY is not None and shutil.disk_usage(IN_MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", IN_MEMORY)
 
 
 def pytest_collection_finish() -> None:

@@ -21,6 +21,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from hypothesis.strategies import SearchStrategy
 
 from relish.core.errors import LONGEST_LINE, RelishError, visible
+from tests.conftest import IN_MEMORY
 
 KEPT = Path(".hypothesis")
 CPU_SECONDS = 10
@@ -111,14 +112,11 @@ def _explore(target: str, inputs: SearchStrategy[Any], check: Property, seconds:
 # ---- what must hold -------------------------------------------------------------------------------------------------
 
 
-_IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - where folders cost least
-
-
 @contextmanager
 def folder() -> Iterator[Path]:
     """An empty folder that is relish's home and the current folder's parent; nothing outside it may be written."""
     before, home = os.getcwd(), os.environ.get("RELISH_HOME")
-    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=_IN_MEMORY, ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=IN_MEMORY, ignore_cleanup_errors=True) as name:
         inside = Path(name).resolve() / "here"
         inside.mkdir()
         os.chdir(inside)
