@@ -173,6 +173,8 @@ def test_of_few_images_the_interval_is_the_figure():
     assert Proportion(8, 8).sentence() == "between 0.68 and 1.00 (8 of 8 right)"
     assert Proportion(20, 29).sentence() == "between 0.51 and 0.83 (20 of 29 right)"
     assert Proportion(20, 30).sentence().startswith("0.667 (20 of 30, ")
+    assert Proportion(350, 400, effective=29.5).sentence().startswith("between 0.7")
+    assert Proportion(350, 400, effective=30.0).sentence().startswith("0.875 (350 of 400, ")
 
 
 def test_balanced_figures_without_groups_are_as_they_were():

@@ -29,7 +29,7 @@ LEVEL = 0.95
 RESAMPLES = 2000
 """Resamples of a bootstrap; the ends of an interval vary by a few hundredths of its width between seeds."""
 FEW = 30
-"""Of fewer images than this, the interval is told and not the figure."""
+"""Of fewer independent images than this, the interval is told and not the figure."""
 FEW_GROUPS = 10
 """Fewer groups than this say little of how alike the images of a group are."""
 
@@ -87,7 +87,7 @@ class Proportion:
     @property
     def few(self) -> bool:
         """Whether the interval is to be told rather than the value."""
-        return self.count < FEW
+        return (self.count if self.effective is None else self.effective) < FEW
 
     def sentence(self) -> str:
         """Such as `0.940 (752 of 800, 95% interval 0.921–0.954)`; of few images `between 0.68 and 1.00 (8 of 8 right)`.
