@@ -16,7 +16,7 @@ from PIL import Image
 from relish.core.io import atomic_folder
 from relish.core.progress import SILENT, Progress
 from relish.core.runtime import rng_for
-from relish.data.drawn import hotdog, long_foods, round_foods, side_views, things
+from relish.data.drawn import long_foods, round_foods, side_views, things
 from relish.data.drawn.relief import Relief, Spot, photograph
 from relish.data.drawn.shapes import choose
 from relish.data.drawn.table import backdrop, lay_ground, serve
@@ -42,7 +42,7 @@ class Subject:
     """Whether people hold it in one hand."""
 
 
-HOTDOG = Subject(hotdog.lay_hotdogs, 0.5, side_views.stand_hotdog, 0.32, 0.75, in_hand=True)
+HOTDOG = Subject(long_foods.lay_hotdogs, 0.5, side_views.stand_hotdog, 0.32, 0.75, in_hand=True)
 SUBJECTS: dict[str, Subject] = {
     "banana": Subject(long_foods.draw_banana, 0.5, in_hand=True),
     "burger": Subject(round_foods.draw_burger, ROUND, side_views.stand_burger, 0.66, 1.5, in_hand=True),
@@ -50,9 +50,9 @@ SUBJECTS: dict[str, Subject] = {
     "doughnut": Subject(round_foods.draw_doughnut, ROUND, in_hand=True),
     "fries": Subject(long_foods.draw_fries, 0.7, side_views.stand_fries, 0.95, 1.9),
     "pizza": Subject(round_foods.draw_pizza, ROUND),
-    "sausage": Subject(hotdog.draw_sausage, LONG, in_hand=True),
+    "sausage": Subject(long_foods.draw_sausage, LONG, in_hand=True),
     "baguette": Subject(long_foods.draw_baguette, LONG, in_hand=True),
-    "roll": Subject(hotdog.draw_roll, LONG, in_hand=True),
+    "roll": Subject(long_foods.draw_roll, LONG, in_hand=True),
     "taco": Subject(None, ROUND, side_views.stand_taco, 0.45, 1.55),
     "cupcake": Subject(None, ROUND, side_views.stand_cupcake, 0.95, 2.0),
     "cucumber": Subject(long_foods.draw_cucumber, LONG, in_hand=True),

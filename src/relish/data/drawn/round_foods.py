@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from relish.data.drawn.hotdog import CRUSTS, KETCHUP, MUSTARD
-from relish.data.drawn.long_foods import draw_cucumber_slice
+from relish.data.drawn.long_foods import CRUSTS, KETCHUP, MUSTARD, draw_cucumber_slice
 from relish.data.drawn.relief import Patch, Relief, Spot, speckle
 from relish.data.drawn.shapes import Array, Colour, arc, capsule, choose, dome, hypot, mix, pick, rounded_box
 

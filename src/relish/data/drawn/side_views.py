@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from relish.data.drawn.hotdog import CRUMB, CRUSTS, KETCHUP, MUSTARD, draw_hotdog
-from relish.data.drawn.long_foods import draw_fry
+from relish.data.drawn.long_foods import CRUMB, CRUSTS, KETCHUP, MUSTARD, draw_fry, draw_hotdog
 from relish.data.drawn.relief import Patch, Relief, Spot, speckle
 from relish.data.drawn.shapes import Array, Colour, capsule, choose, dome, hypot, mix, pick, rounded_box
 
