@@ -32,7 +32,7 @@ from relish.models.source import load_source
 from relish.models.target import TargetModel, make_target
 from relish.training import probe_stage as stage
 from relish.training.budget import ProbePlan
-from relish.training.pace import Budget
+from relish.training.measure import Budget
 from relish.training.recipe import named_recipe
 from relish.training.train import TrainingSetup
 

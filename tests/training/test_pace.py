@@ -10,9 +10,9 @@ from relish.core.context import Context
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import Split
 from relish.evaluation.metrics import Proportion
-from relish.training import auto, finetune, pace
+from relish.training import auto, finetune, measure
 from relish.training.budget import COEFFICIENTS, COMPARED, decided, joint_epochs_for, plan_fine_tuning
-from relish.training.pace import Budget, Pace
+from relish.training.measure import Budget, Pace
 from relish.training.recipe import Recipe
 from relish.training.train import TrainingSetup
 
@@ -35,7 +35,7 @@ def clock_of(monkeypatch):
 
     def made(load):
         clock = Clock(load)
-        monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: clock.now))
+        monkeypatch.setattr(measure, "time", SimpleNamespace(monotonic=lambda: clock.now))
         return clock
 
     return made
@@ -165,7 +165,7 @@ def test_a_climb_ends_within_a_tenth_of_its_budget_and_uses_it(clock_of, tmp_pat
         if joint.recipe.passes:
             trained(clock, joint.ended, joint.recipe.passes, IMAGES, lambda: None)
             evaluated(COMPARED)
-    clock.work(EVALUATED * FORWARD + pace.ENDING)
+    clock.work(EVALUATED * FORWARD + measure.ENDING)
     assert clock.now < 1.1 * 900
     assert tried, "there is time for a model"
 

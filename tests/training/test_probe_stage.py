@@ -13,7 +13,7 @@ from relish.models.source import load_source
 from relish.models.target import make_target
 from relish.training import probe_stage
 from relish.training.budget import OUTER_FOLDS, ProbePlan, plan_probe
-from relish.training.pace import Budget
+from relish.training.measure import Budget
 from relish.training.recipe import named_recipe
 from relish.training.train import TrainingSetup
 

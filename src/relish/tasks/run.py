@@ -41,8 +41,7 @@ from relish.tasks.user_code import own_network, save_source
 from relish.training.auto import climb
 from relish.training.checkpoint import Tracker
 from relish.training.finetune import HELD_OUT
-from relish.training.measure import run_precision
-from relish.training.pace import Budget
+from relish.training.measure import Budget, run_precision
 from relish.training.scenes import seeks_series
 from relish.training.train import TrainingSetup, train
 

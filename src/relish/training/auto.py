@@ -38,8 +38,7 @@ from relish.training.budget import (
 )
 from relish.training.checkpoint import state_of
 from relish.training.finetune import HELD_OUT, FineTuned, decoded_for, fine_tune, join, set_head
-from relish.training.measure import run_precision
-from relish.training.pace import Budget
+from relish.training.measure import Budget, run_precision
 from relish.training.probe_stage import held_out_masks, probe_figures, probe_stage
 from relish.training.scenes import accuracy_of, chosen_by
 from relish.training.train import TrainingSetup

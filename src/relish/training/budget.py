@@ -15,8 +15,7 @@ from relish.core.io import write_json
 from relish.core.run_folder import read_mapping, withdrawn_by
 from relish.evaluation.features import Backbone
 from relish.models.freeze import half_frozen
-from relish.training.measure import AGAIN, ROUGHLY, SECONDS, forward_seconds, solving_seconds, step_seconds
-from relish.training.pace import Budget
+from relish.training.measure import AGAIN, ROUGHLY, SECONDS, Budget, forward_seconds, solving_seconds, step_seconds
 from relish.training.train import TrainingSetup
 
 # ---- rules of thumb -------------------------------------------------------------------------------------------------

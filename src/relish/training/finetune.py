@@ -35,7 +35,7 @@ from relish.models.target import TargetModel
 from relish.training.budget import COEFFICIENTS, COMPARED, decided
 from relish.training.checkpoint import State, between, load_network, mean_of, state_of
 from relish.training.linear_probe import Probe
-from relish.training.pace import Budget
+from relish.training.measure import Budget
 from relish.training.train import TrainingSetup, train
 
 HELD_OUT = "held-out"

@@ -30,7 +30,7 @@ from relish.evaluation.series import Series
 from relish.evaluation.significance import compare_losses
 from relish.training.budget import FEWEST, FRAMINGS, HELD_SHARE, OUTER_FOLDS, ProbePlan, decided, framed_on
 from relish.training.linear_probe import STRENGTHS, CrossValidated, cross_validate
-from relish.training.pace import Budget
+from relish.training.measure import Budget
 from relish.training.recipe import Recipe
 from relish.training.scenes import (
     accuracy_on,
