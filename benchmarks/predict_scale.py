@@ -56,7 +56,7 @@ def table(model: str, folder: str, out: str, threads: str) -> None:
     from relish.tasks import classifier, predict
 
     if threads == "0":
-        from relish.data.read_ahead import _ready
+        from relish.evaluation.inference import _ready
 
         classifier.read_ahead = lambda pictures, how, ahead: ((str(p), _ready(p, how)) for p in pictures)
     written = predict.predict_table(model, [folder], out, device="cpu")

@@ -16,12 +16,12 @@ from torchvision.transforms import v2
 from relish.core.errors import ImageError
 from relish.core.workers import Workers
 from relish.data import loader as reading
-from relish.data import read_ahead as ahead_of
 from relish.data.dataset import Split
 from relish.data.image import open_image, size_from_header
 from relish.data.loader import training_batches
-from relish.data.read_ahead import read_ahead
 from relish.data.transforms import book_preprocessing, evaluation_transform
+from relish.evaluation import inference as ahead_of
+from relish.evaluation.inference import read_ahead
 from tests.conftest import draw
 
 HOW = book_preprocessing(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

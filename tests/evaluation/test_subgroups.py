@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import fisher_exact
 from statsmodels.stats.multitest import multipletests
 
-from relish.evaluation.subgroups import by_column, columns_of_rows, holm
+from relish.evaluation.grouped import by_column, columns_of_rows, holm
 
 
 def table(*counts):

@@ -14,9 +14,12 @@ import numpy.typing as npt
 from relish.core.runtime import rng_for
 from relish.data.dataset import Dataset, Finding, Split
 from relish.evaluation.grouped import (
+    Column,
     GroupKeys,
     Ints,
+    Subgroups,
     balanced_by_group,
+    by_columns,
     class_proportions,
     drawn_weights,
     effective_images,
@@ -35,7 +38,6 @@ from relish.evaluation.metrics import (
     score,
 )
 from relish.evaluation.prediction import Decision, probability_of, softmax
-from relish.evaluation.subgroups import Column, Subgroups, by_columns
 from relish.evaluation.thresholds import Answered, CalledUnknown, CoveragePoint, answered, coverage_curve
 
 Logits = npt.NDArray[np.floating[Any]]
@@ -261,7 +263,7 @@ def split_figures(
 
     Args:
         logits: (N, K), of the split's images.
-        columns: of `subgroups.columns_of`.
+        columns: of `grouped.columns_of`.
         unfamiliarity: (N,); None where the model cannot say.
     """
     groups = list(map(dataset.groups.get, split.paths))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from relish.core.errors import RunError
 
-LEVEL = 0.05
+SIGNIFICANT = 0.05
 """A p-value below this counts as a difference."""
 
 
@@ -34,8 +34,8 @@ class McNemar:
 
     @property
     def differs(self) -> bool:
-        """Whether the p-value is below `LEVEL`."""
-        return self.p_value < LEVEL
+        """Whether the p-value is below `SIGNIFICANT`."""
+        return self.p_value < SIGNIFICANT
 
     def sentence(self, first: str, second: str) -> str:
         """The result in words, with the names of the two."""
@@ -58,7 +58,7 @@ def p_words(p_value: float) -> str:
     """Such as `p = 0.005` or `p < 0.001`; a digit more where rounding would hide which side of 0.05 it is on."""
     if p_value < 0.001:
         return "p < 0.001"
-    return f"p = {p_value:.{4 if round(p_value, 3) == LEVEL else 3}f}"
+    return f"p = {p_value:.{4 if round(p_value, 3) == SIGNIFICANT else 3}f}"
 
 
 def mcnemar(

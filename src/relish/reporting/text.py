@@ -13,10 +13,10 @@ from rich.text import Text
 from relish.core.errors import one_line, visible
 from relish.data.dataset import CROSS_VALIDATION
 from relish.evaluation.figures import Figures
+from relish.evaluation.grouped import Subgroups
 from relish.evaluation.held_out import HeldOut
 from relish.evaluation.metrics import Proportion, Scores
 from relish.evaluation.prediction import softmax
-from relish.evaluation.subgroups import Subgroups
 from relish.evaluation.thresholds import answered, at_threshold, precision_and_recall
 
 MOST_CLASSES = 12

@@ -26,7 +26,6 @@ from relish.core.workers import Workers
 from relish.data.dataset import TEST, TRAIN, Dataset, Split, class_name, first_few, plural
 from relish.data.depth import ValueRange
 from relish.data.image import ImageSource
-from relish.data.read_ahead import Ready, read_ahead
 from relish.data.sources import AS_FOUND, DataSource, Reading, ReadingOptions, find_dataset
 from relish.data.survey import Survey, survey
 from relish.data.transforms import (
@@ -39,19 +38,21 @@ from relish.data.transforms import (
 )
 from relish.evaluation.features import Backbone
 from relish.evaluation.figures import Figures, split_figures
+from relish.evaluation.grouped import columns_of
 from relish.evaluation.held_out import read_held_out
 from relish.evaluation.inference import (
     BATCH_SIZE,
     Forward,
+    Ready,
     batch_logits,
     batch_that_fits,
     forward_in_parts,
+    read_ahead,
     split_logits,
 )
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.prediction import Decision, decision_from, predictions, softmax
 from relish.evaluation.prediction import Prediction as Prediction
-from relish.evaluation.subgroups import columns_of
 from relish.evaluation.unfamiliarity import Scored, Unfamiliarity, parted, unfamiliarity_from
 from relish.models.head import head_names
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest

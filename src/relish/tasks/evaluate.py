@@ -16,9 +16,9 @@ from relish.data.dataset import split_of
 from relish.data.image import open_image
 from relish.data.sources import DataSource, Reading, ReadingOptions
 from relish.evaluation.figures import Figures, figures, split_figures
+from relish.evaluation.grouped import columns_of
 from relish.evaluation.held_out import HeldOut, read_held_out, unreached_aims, with_threshold, with_unsure
 from relish.evaluation.prediction import HEADER_KEY, Decision, decision_from
-from relish.evaluation.subgroups import columns_of
 from relish.evaluation.thresholds import parse_aim, parse_unsure
 from relish.exporting.onnx_classifier import SUFFIX, OnnxClassifier
 from relish.models.saved_model import read_header, rewrite_header

@@ -21,9 +21,8 @@ from relish.core.run_folder import RunFolder, given_in_python, read_mapping
 from relish.data.dataset import SEVERITIES, Finding, first_few
 from relish.evaluation.explain import least_sure, most_wrong
 from relish.evaluation.figures import reliability
-from relish.evaluation.grouped import class_proportions
+from relish.evaluation.grouped import by_columns, class_proportions, columns_of_rows
 from relish.evaluation.metrics import Curves, Proportion, SweepPoint
-from relish.evaluation.subgroups import by_columns, columns_of_rows
 from relish.models.saved_model import read_header
 from relish.reporting import plots, run_page
 from relish.reporting.page import percent, percent_interval, render
