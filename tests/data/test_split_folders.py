@@ -12,8 +12,8 @@ from relish.core.errors import DataError
 from relish.data.folder import index_folder
 from relish.data.layout import is_junk
 from relish.data.sources import Reading, find_dataset
-from relish.data.split import NONE, SPLIT_WORDS, checked_split_names, split_series, split_words
 from relish.data.split_folders import AmbiguousLayout
+from relish.data.split_names import NONE, SPLIT_WORDS, checked_split_names, split_series, split_words
 from tests.commands import done, refused
 from tests.conftest import draw_dataset, read_json
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import relish
 from relish.core.errors import DataError
 from relish.data.sources import Reading, find_dataset
-from relish.data.split import NONE
+from relish.data.split_names import NONE
 from tests.commands import done, refused
 from tests.conftest import draw, read_json, touch
 

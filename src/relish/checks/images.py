@@ -27,7 +27,7 @@ from relish.data.dataset import (
 )
 from relish.data.depth import NARROW
 from relish.data.near_copies import BLANK_CONTRAST
-from relish.data.split import split_words
+from relish.data.split_names import split_words
 from relish.data.survey import Facts, Survey
 
 Positions = npt.NDArray[np.int64]

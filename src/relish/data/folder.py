@@ -29,8 +29,8 @@ from relish.data.layout import (
     names_of,
     not_class_folders,
 )
-from relish.data.split import SplitNames, is_sidecar, is_unlabelled, split_words
 from relish.data.split_folders import Layout, inside_split, read_layout
+from relish.data.split_names import SplitNames, is_sidecar, is_unlabelled, split_words
 
 
 def index_folder(

@@ -25,7 +25,7 @@ from relish.data.archive import MAX_EXPANSION, SMALL, unpacked_once
 from relish.data.dataset import first_few, plural
 from relish.data.image_files import HEAD_BYTES, decoder_of, is_image_name
 from relish.data.layout import Listing, everything_below, list_folder
-from relish.data.split import NONE, SplitNames, split_series, split_words
+from relish.data.split_names import NONE, SplitNames, split_series, split_words
 from relish.data.table_files import (
     NOTHING_TOLD,
     PARQUET_SUFFIXES,

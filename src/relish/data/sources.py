@@ -20,7 +20,7 @@ from relish.data.folder import index_folder
 from relish.data.groups import checked_group_by, with_groups
 from relish.data.hugging_face import tables_in
 from relish.data.image_files import HEAD_BYTES, is_image_head, kind_of
-from relish.data.split import SplitNames, checked_split_names
+from relish.data.split_names import SplitNames, checked_split_names
 from relish.data.table import NoLabels, index_table, index_tables, table_of
 from relish.data.table_files import TABLE_SUFFIXES, ColumnNames, checked_columns
 from relish.data.zip_names import checked_encoding

@@ -1,6 +1,6 @@
 """Which folders of a tree are splits, which are classes, which only wrap others or hold no labels.
 
-Names alone are not believed (`split.py` has their grammar), since `train` may be a class of vehicles. Splits hold
+Names alone are not believed (`split_names.py` has their grammar), since `train` may be a class of vehicles. Splits hold
 class folders, and the classes of two splits repeat; `read_layout` holds the names of one level and the contents of the
 next against each other:
 
@@ -28,7 +28,7 @@ from pathlib import Path
 from relish.core.errors import DataError, nearest, one_line
 from relish.data.dataset import TEST, TRAIN, VALIDATION, first_few, plain_name, plural
 from relish.data.layout import Tree, names_of, not_class_folders
-from relish.data.split import (
+from relish.data.split_names import (
     NONE,
     SplitNames,
     any_classes,

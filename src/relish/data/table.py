@@ -31,7 +31,7 @@ from relish.data.dataset import (
 )
 from relish.data.hugging_face import Tables, is_metadata, read_parquet_table, shard_split, splits_of
 from relish.data.layout import everything_below
-from relish.data.split import NONE, SPLIT_WORDS, SplitNames, split_words
+from relish.data.split_names import NONE, SPLIT_WORDS, SplitNames, split_words
 from relish.data.table_files import (
     FEWEST_VALUES,
     HINT,

@@ -23,7 +23,7 @@ from typing import Any
 from relish.core.errors import DataError
 from relish.data.dataset import TEST, first_few
 from relish.data.image_files import is_image_name
-from relish.data.split import is_sidecar, splits_in, words_of
+from relish.data.split_names import is_sidecar, splits_in, words_of
 from relish.data.table_files import PLAIN_SUFFIXES, Row, read_cells
 
 _SAMPLE = 1000
