@@ -23,8 +23,8 @@ from relish.data.depth import AskedRange, range_option
 from relish.data.sources import DataSource, Reading, ReadingOptions, data_name
 from relish.data.transforms import Transform
 from relish.tasks.classifier import Classifier
-from relish.tasks.prepare import Prepared, Request, introduce, prepare
-from relish.tasks.run import new_folder, train_and_evaluate
+from relish.tasks.prepare import Prepared, Request, prepare
+from relish.tasks.run import introduce, new_folder, train_and_evaluate
 from relish.tasks.user_code import UserCode, own_network, resumed_code, user_code
 from relish.training.optim import Loss
 from relish.training.recipe import Recipe, named_recipe, recipe_from_dict

@@ -30,7 +30,6 @@ from relish.data.dataset import (
     Dataset,
     Split,
     check_trainable,
-    plural,
     split_of,
 )
 from relish.data.depth import ValueRange, range_to_take
@@ -46,14 +45,12 @@ from relish.evaluation.unfamiliarity import SHARE, parse_share
 from relish.models.freeze import freeze
 from relish.models.own_module import kept_target
 from relish.models.source import SourceModel, load_source
-from relish.models.summary import describe
 from relish.models.target import TargetModel, make_target
 from relish.reporting.check_page import findings_line
 from relish.tasks.user_code import NOTHING, UserCode
 from relish.training.budget import HELD_SHARE
 from relish.training.checkpoint import checked_tracker
 from relish.training.measure import check_network
-from relish.training.optim import learning_rates
 from relish.training.probe_stage import FOLDS, all_learned_from
 from relish.training.recipe import Recipe
 from relish.training.scenes import held_back, seeks_series
@@ -328,36 +325,6 @@ def _target(
     )
 
 
-def introduce(prepared: Prepared, progress: Progress) -> None:
-    """Say what will be learned, from what, starting where: the first lines of every run."""
-    dataset = prepared.dataset
-    counts = ", ".join(f"{name} {len(split)}" for name, split in dataset.splits.items())
-    progress.say(f"data    {dataset.name}: {counts} pictures")
-    progress.say(f"classes {_listed(dataset.classes)}")
-    if prepared.survey.depth:
-        progress.say(f"values  {prepared.survey.depth}")
-    if dataset.groups:
-        count, groups = len(dataset.groups), plural(len({*dataset.groups.values()}), "group")
-        progress.say(f"groups  {groups} of {plural(count, 'picture')}; each stays on one side")
-    for warning in dataset.warnings:
-        progress.warn(warning)
-    progress.say(f"source  {prepared.source.name}: {prepared.source.origin}")
-    probed = prepared.recipe.method != "train"
-    solved = prepared.recipe.method == "probe" or prepared.recipe.learning_rate is None
-    rates = {} if solved else learning_rates(prepared.recipe)
-    for line in describe(prepared.target, rates, start="solved for on the backbone's features" if probed else ""):
-        progress.say(line)
-    if prepared.nested:
-        progress.say(
-            "few     every picture is learned from; how good the model is comes from nested cross-validation "
-            "(--val-split 0.2 sets some aside instead)"
-        )
-    how = prepared.preprocessing
-    progress.say(
-        f"input   {how.image_size} px; mean {_numbers(how.mean)}, std {_numbers(how.std)} ({_winner(prepared)})"
-    )
-
-
 def _check_pairs(request: Request, recipe: Recipe, looked: Survey) -> None:
     """Whether cross-validation can hold out an image of a class and learn from another: now, not in a run folder."""
     if recipe.method == "train":
@@ -422,24 +389,6 @@ def _identity(request: Request, recipe: Recipe, looked: Survey, source: SourceMo
     limits["groups"] = sorted((dataset.label(path), group) for path, group in dataset.groups.items())
     asked = {name: limit for name, limit in limits.items() if limit}
     return fingerprint([recipe.identity(), request.seed, request.judge, splits, model, dict(request.mapping), asked])
-
-
-def _winner(prepared: Prepared) -> str:
-    origin = dict(prepared.source.data_config.origin)
-    if prepared.recipe.image_size:
-        origin["input_size"] = "user"
-    return ", ".join(
-        f"{name.replace('input_', '')} from {who}" for name, who in origin.items() if name != "interpolation"
-    )
-
-
-def _listed(classes: tuple[str, ...], most: int = 12) -> str:
-    shown = ", ".join(f"{number} {name}" for number, name in enumerate(classes[:most]))
-    return shown + (f" … {len(classes) - 1} {classes[-1]}" if len(classes) > most else "")
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return "/".join(f"{value:g}" for value in values)
 
 
 def _absolute(given: str) -> str:

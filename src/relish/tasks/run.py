@@ -16,9 +16,10 @@ from torch import nn
 
 from relish.core.context import Context, RunContext
 from relish.core.errors import ModelError, TooLittleMemory, WorkerFailed, WriteFailed, stopped_by
+from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import elapsed_before, give_memory_back, is_out_of_memory, keep_elapsed
-from relish.data.dataset import NO_IMAGES, VALIDATION, Split
+from relish.data.dataset import NO_IMAGES, VALIDATION, Split, plural
 from relish.data.loader import DecodedImages, OpenedImages, View
 from relish.data.split import evenly_spaced
 from relish.data.transforms import Preprocessing
@@ -33,6 +34,7 @@ from relish.evaluation.series import find_series
 from relish.evaluation.source_rows import prove_rows
 from relish.evaluation.unfamiliarity import HEADER_KEY, MOST_IMAGES, fit_unfamiliarity, parted
 from relish.models.saved_model import rewrite_header
+from relish.models.summary import describe
 from relish.reporting.text import calibration_line, decision_lines, group_lines, unknown_lines
 from relish.tasks.classifier import Classifier, accuracy_words
 from relish.tasks.prepare import Prepared
@@ -42,6 +44,7 @@ from relish.training.auto import climb
 from relish.training.checkpoint import Tracker
 from relish.training.finetune import HELD_OUT
 from relish.training.measure import Budget, run_precision
+from relish.training.optim import learning_rates
 from relish.training.scenes import seeks_series
 from relish.training.train import TrainingSetup, train
 
@@ -256,10 +259,58 @@ def _tell_unknown(run: RunContext, prepared: Prepared, model: Classifier, learne
     return limit.scores if not apart and limit.held == len(learned) else None
 
 
-# ---- what a run says beside its accuracy ----------------------------------------------------------------------------
+# ---- what a run says before it begins, and beside its accuracy ------------------------------------------------------
 
 MUCH_MORE = 3
 """Where the largest class has more than this many times the pictures of the smallest, balancing is worth a mention."""
+
+
+def introduce(prepared: Prepared, progress: Progress) -> None:
+    """Say what will be learned, from what, starting where: the first lines of every run."""
+    dataset = prepared.dataset
+    counts = ", ".join(f"{name} {len(split)}" for name, split in dataset.splits.items())
+    progress.say(f"data    {dataset.name}: {counts} pictures")
+    progress.say(f"classes {_listed(dataset.classes)}")
+    if prepared.survey.depth:
+        progress.say(f"values  {prepared.survey.depth}")
+    if dataset.groups:
+        count, groups = len(dataset.groups), plural(len({*dataset.groups.values()}), "group")
+        progress.say(f"groups  {groups} of {plural(count, 'picture')}; each stays on one side")
+    for warning in dataset.warnings:
+        progress.warn(warning)
+    progress.say(f"source  {prepared.source.name}: {prepared.source.origin}")
+    probed = prepared.recipe.method != "train"
+    solved = prepared.recipe.method == "probe" or prepared.recipe.learning_rate is None
+    rates = {} if solved else learning_rates(prepared.recipe)
+    for line in describe(prepared.target, rates, start="solved for on the backbone's features" if probed else ""):
+        progress.say(line)
+    if prepared.nested:
+        progress.say(
+            "few     every picture is learned from; how good the model is comes from nested cross-validation "
+            "(--val-split 0.2 sets some aside instead)"
+        )
+    how = prepared.preprocessing
+    progress.say(
+        f"input   {how.image_size} px; mean {_numbers(how.mean)}, std {_numbers(how.std)} ({_winner(prepared)})"
+    )
+
+
+def _winner(prepared: Prepared) -> str:
+    origin = dict(prepared.source.data_config.origin)
+    if prepared.recipe.image_size:
+        origin["input_size"] = "user"
+    return ", ".join(
+        f"{name.replace('input_', '')} from {who}" for name, who in origin.items() if name != "interpolation"
+    )
+
+
+def _listed(classes: tuple[str, ...], most: int = 12) -> str:
+    shown = ", ".join(f"{number} {name}" for number, name in enumerate(classes[:most]))
+    return shown + (f" … {len(classes) - 1} {classes[-1]}" if len(classes) > most else "")
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "/".join(f"{value:g}" for value in values)
 
 
 def _say_before(run: RunContext, prepared: Prepared, setup: TrainingSetup) -> None:
