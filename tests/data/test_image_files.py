@@ -335,7 +335,7 @@ def test_the_preview_in_a_cameras_raw_file_is_not_taken_for_the_picture(tags):
     ],
 )  # fmt: skip
 def test_a_file_is_called_by_its_kind(head, kind):
-    assert kind_of(head, whole=True) == kind
+    assert kind_of(head) == kind
     assert reason(head).endswith(f": {kind}")
 
 

@@ -81,14 +81,14 @@ def kind_of_file(path: Path) -> str:
             head = file.read(HEAD_BYTES)
     except (OSError, ValueError) as error:
         return unreadable_reason(error)
-    return "" if is_image_head(head) else kind_of(head, whole=len(head) < HEAD_BYTES).partition(";")[0]
+    return "" if is_image_head(head) else kind_of(head).partition(";")[0]
 
 
 def no_image_reason(head: bytes) -> str:
     """Why a file that begins like this cannot be opened."""
     if words := _unread_image(head):
         return f"a picture that is not read: {words}"
-    return f"not a picture: {kind_of(head, whole=len(head) < HEAD_BYTES)}"
+    return f"not a picture: {kind_of(head)}"
 
 
 def unreadable_reason(error: OSError | ValueError) -> str:
@@ -302,12 +302,11 @@ _OTHER_KINDS: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def kind_of(head: bytes, *, whole: bool) -> str:
+def kind_of(head: bytes) -> str:
     """What to call a file, such as `HTML page`, with what to do about it where that is short.
 
     Args:
-        head: its first bytes; a few hundred are enough.
-        whole: whether these are all of it; otherwise the last character may be cut.
+        head: its first `HEAD_BYTES`, or all there are.
     """
     if not head:
         return "empty file"
@@ -323,7 +322,7 @@ def kind_of(head: bytes, *, whole: bool) -> str:
         return "DICOM file; convert it to PNG"
     if not any(head):
         return "nothing but zero bytes"
-    return _text_kind(head, whole) or "binary file of an unknown kind"
+    return _text_kind(head) or "binary file of an unknown kind"
 
 
 def other_kind(path: Path) -> str:
@@ -337,7 +336,7 @@ def other_kind(path: Path) -> str:
             head = file.read(HEAD_BYTES)
     except OSError:
         return ""
-    kind = kind_of(head, whole=len(head) < HEAD_BYTES)
+    kind = kind_of(head)
     return "" if head.startswith((b"PK", b"\x80")) or kind.startswith("binary file") else kind
 
 
@@ -359,11 +358,12 @@ def _unread_image(head: bytes) -> str:
     return ""
 
 
-def _text_kind(head: bytes, whole: bool) -> str:
+def _text_kind(head: bytes) -> str:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "text file"
     try:
-        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head, whole)
+        # Of a longer file, the last character may be cut.
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head, final=len(head) < HEAD_BYTES)
     except UnicodeDecodeError:
         return ""
     if any(ord(c) < 32 and c not in "\t\n\r\f" for c in text):

@@ -156,7 +156,7 @@ def refuse_other_kinds(path: Path, source: str) -> None:
     by_name = _ENDINGS.get(path.suffix.lower(), ("", ""))
     if not (head.startswith(_PACKED) or head[257:262] == b"ustar"):
         picture = ("one picture", _FOLDER) if is_image_head(head) else None
-        what, advice = picture or _KINDS.get(kind_of(head, whole=len(head) < HEAD_BYTES), by_name)
+        what, advice = picture or _KINDS.get(kind_of(head), by_name)
     elif named.endswith(ARCHIVE_SUFFIXES) or Path(Path(named).stem).suffix not in {*TABLE_SUFFIXES, *_ENDINGS}:
         what, advice = by_name if by_name[0] in _ZIPPED and head.startswith(b"PK") else ("", "")
     else:

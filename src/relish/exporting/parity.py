@@ -21,7 +21,7 @@ from PIL import Image
 from torch import nn
 
 from relish.core.progress import Progress
-from relish.core.runtime import processor_name
+from relish.core.runtime import one_thread, processor_name
 from relish.data.dataset import Split
 from relish.data.depth import ValueRange
 from relish.data.image import open_image
@@ -157,7 +157,7 @@ def certify(
     """
     models = {"": torch_probabilities, **exported}
     measured: dict[str, _Measured] = {name: [] for name in models}
-    with _one_thread(), (progress or Progress()).bar("comparing", len(split)) as bar:
+    with one_thread(), (progress or Progress()).bar("comparing", len(split)) as bar:
         for path in split.paths:
             image = open_image(path, value_range=value_range)
             for name, probabilities_of in models.items():
@@ -199,17 +199,6 @@ def exported_model(loaded: Any, count: int) -> ProbabilitiesOf:
         return row if found.unfamiliarity is None else np.append(row, found.unfamiliarity[0])
 
     return probabilities_of
-
-
-class _one_thread:
-    """Within the block PyTorch computes on one thread, as the sessions do."""
-
-    def __enter__(self) -> None:
-        self.threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-
-    def __exit__(self, *error: object) -> None:
-        torch.set_num_threads(self.threads)
 
 
 def _certificate(

@@ -24,8 +24,8 @@ from relish.evaluation.significance import McNemar, mcnemar
 from relish.reporting import plots
 from relish.reporting.svg import write_svg
 from relish.reporting.text import text_table
-from relish.tasks.experiments import Outcome, carry_out, chosen_recipes, study_folder
-from relish.tasks.prepare import Request, prepare_data
+from relish.tasks.experiments import Outcome, carry_out, chosen_recipes, looked_over, study_folder
+from relish.tasks.prepare import Request
 from relish.tasks.run import RUNS
 from relish.tasks.save import curve_points
 from relish.training.recipe import Recipe
@@ -195,11 +195,7 @@ def compare(
         data=data_name(data), source=source, weights=file, mapping=rows, val_split=val_split,
         value_range=range_option(value_range), **reading,
     )  # fmt: skip
-    looked = prepare_data(context, request, chosen)
-    for warning in looked.dataset.warnings:
-        context.progress.warn(warning)
-    if looked.depth:
-        context.progress.say(f"values  {looked.depth}")
+    looked = looked_over(context, request, chosen)
     sides = []
     for recipe in chosen:
         outcomes = tuple(

@@ -20,7 +20,7 @@ from relish.data.dataset import split_of
 from relish.data.survey import Survey
 from relish.evaluation.grouped import Ints, group_numbers
 from relish.evaluation.metrics import Scores
-from relish.tasks.prepare import Prepared, Request, prepare_run
+from relish.tasks.prepare import Prepared, Request, prepare_data, prepare_run
 from relish.tasks.run import new_folder, train_and_evaluate
 from relish.tasks.run_results import read_run_predictions
 from relish.training.recipe import Recipe, named_recipe
@@ -58,6 +58,16 @@ def chosen_recipes(recipes: Sequence[str | Recipe], settings: Mapping[str, Any])
     if not chosen or len({r.name for r in chosen}) < len(chosen):
         raise RecipeError("--recipes needs at least one recipe, each named once.")
     return chosen
+
+
+def looked_over(context: Context, request: Request, recipes: Sequence[Recipe]) -> Survey:
+    """As `prepare_data`; what is to be known of the images is said once for all runs."""
+    looked = prepare_data(context, request, recipes)
+    for warning in looked.dataset.warnings:
+        context.progress.warn(warning)
+    if looked.depth:
+        context.progress.say(f"values  {looked.depth}")
+    return looked
 
 
 def carry_out(context: Context, request: Request, recipe: Recipe, surveyed: Survey, runs: Path) -> Outcome:

@@ -30,8 +30,8 @@ from relish.reporting import plots
 from relish.reporting.svg import write_svg
 from relish.reporting.text import text_table
 from relish.tasks.classifier import Classifier
-from relish.tasks.experiments import Outcome, carry_out, chosen_recipes, study_folder
-from relish.tasks.prepare import VAL_SPLIT, Request, prepare_data
+from relish.tasks.experiments import Outcome, carry_out, chosen_recipes, looked_over, study_folder
+from relish.tasks.prepare import VAL_SPLIT, Request
 from relish.tasks.run import RUNS
 from relish.training.recipe import SHORT, Recipe
 
@@ -138,11 +138,7 @@ def sweep(
         data=data_name(data), source=source, weights=None if weights is None else str(weights), mapping=rows, seed=seed,
         val_split=val_split, judge=VALIDATION, value_range=range_option(value_range), **reading,
     )  # fmt: skip
-    looked = prepare_data(context, request, chosen)
-    for warning in looked.dataset.warnings:
-        context.progress.warn(warning)
-    if looked.depth:
-        context.progress.say(f"values  {looked.depth}")
+    looked = looked_over(context, request, chosen)
     outcomes = {
         recipe.name: tuple(
             carry_out(context, request, recipe.with_settings({field: value}), looked, Path(runs)) for value in values

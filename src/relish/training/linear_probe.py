@@ -4,8 +4,8 @@ The problem is convex: there is one optimum and no rate to choose. Features are 
 while it is solved, so that a strength means the same for any backbone; both are then folded into weight and bias.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from relish.core.runtime import one_thread
 from relish.evaluation.metrics import Proportion
 from relish.training.recipe import BalanceName, balance_of
 
@@ -48,17 +49,6 @@ def _in_few_threads(solve: Callable[Given, Solved]) -> Callable[Given, Solved]:
             return solve(*given, **named)
 
     return solved
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Within `with`, torch computes in one thread. Entered once for many steps: each change makes threads anew."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True, eq=False)

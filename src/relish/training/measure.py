@@ -19,7 +19,7 @@ import torch
 from relish.core.context import Context, RunContext
 from relish.core.errors import RecipeError, RunError
 from relish.core.io import write_json
-from relish.core.runtime import in_smaller_parts, raise_if_no_memory, to_device
+from relish.core.runtime import in_smaller_parts, one_thread, raise_if_no_memory, to_device
 from relish.data.dataset import Split
 from relish.data.loader import evaluation_batches, training_batches
 from relish.data.split import evenly_spaced
@@ -29,7 +29,6 @@ from relish.models.freeze import set_train_mode, smallest_batch
 from relish.models.precision import IMAGES, MEASURED_ON, Precision, computing_in, trial
 from relish.models.target import TargetModel
 from relish.training.checkpoint import state_of
-from relish.training.linear_probe import one_thread
 from relish.training.recipe import Recipe
 from relish.training.train import TrainingSetup
 
