@@ -50,20 +50,26 @@ _Measured = list[tuple[npt.NDArray[np.floating[Any]], float]]
 
 
 @dataclass(frozen=True)
-class UnknownProof:
-    """What an exported graph finds unfamiliar compared with what PyTorch does, on the same images."""
+class Comparison:
+    """One figure of an exported graph compared with PyTorch's, on the same images."""
 
     pictures: int
     worst_difference: float
-    """The largest difference in an unfamiliarity, 0 to 2."""
+    """The largest difference in a probability, 0 to 1, or in an unfamiliarity, 0 to 2."""
     worst_picture: str
     disagreements: tuple[str, ...]
-    """Images that one calls unknown and the other does not, though `TIE` or more from the limit in PyTorch."""
+    """Images for which another class is predicted, without ties; or that one calls unknown and the other does not,
+    though `TIE` or more from the limit in PyTorch."""
 
     @property
     def agreed(self) -> Proportion:
-        """Images that both call unknown, or both do not."""
+        """The other images."""
         return Proportion(self.pictures - len(self.disagreements), self.pictures)
+
+
+@dataclass(frozen=True)
+class UnknownProof(Comparison):
+    """What an exported graph finds unfamiliar compared with what PyTorch does."""
 
     def as_json(self) -> dict[str, Any]:
         """What is the same at each export, with at most ten of the disagreements."""
@@ -82,15 +88,9 @@ class UnknownProof:
 
 
 @dataclass(frozen=True)
-class Certificate:
-    """One exported graph compared with PyTorch, on the same images."""
+class Certificate(Comparison):
+    """The probabilities of one exported graph compared with PyTorch's, and what stands beside them."""
 
-    pictures: int
-    worst_difference: float
-    """The largest difference in a probability, 0 to 1."""
-    worst_picture: str
-    disagreements: tuple[str, ...]
-    """Images for which another class is predicted, without ties."""
     ties: int
     """Images whose predicted classes differ but are tied."""
     torch_accuracy: Proportion
@@ -100,11 +100,6 @@ class Certificate:
     milliseconds: float
     unknown: UnknownProof | None = None
     """None where the model cannot tell what is unknown."""
-
-    @property
-    def agreed(self) -> Proportion:
-        """Images for which the same class is predicted, ties included."""
-        return Proportion(self.pictures - len(self.disagreements), self.pictures)
 
     @property
     def exact(self) -> bool:

@@ -94,18 +94,16 @@ def _read_pickle(path: Path) -> Tensors:
             # torch warns of what it refuses just below.
             warnings.simplefilter("ignore")
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if kind := other_kind(path):
-            raise _no_weights(path, kind) from error
-        raise ModelError(
-            f"{path}: holds pickled Python objects, which could run code when read, or is cut short.",
-            hint="Save only the tensors, torch.save(model.state_dict(), FILE), or better as safetensors.",
-        ) from error
     # What a damaged archive raises depends on where the damage is.
     except Exception as error:
         raise_if_no_memory(error, f"to load {path}")
         if kind := other_kind(path):
             raise _no_weights(path, kind) from error
+        if isinstance(error, pickle.UnpicklingError):
+            raise ModelError(
+                f"{path}: holds pickled Python objects, which could run code when read, or is cut short.",
+                hint="Save only the tensors, torch.save(model.state_dict(), FILE), or better as safetensors.",
+            ) from error
         raise ModelError(
             f"{path}: is not a file of weights that torch can read ({type(error).__name__}).",
             hint="Give safetensors, or a state dict saved by torch.save; it may have been cut short.",

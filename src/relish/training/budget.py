@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -145,16 +146,8 @@ class FineTuningPlan:
             images: to train on, held-out ones included.
             epochs: of each training.
         """
-        held, step = trainings.held, budget.pace.step
-        steps = epochs * sum(images - out for out in held) * step
-        # Each is evaluated at every coefficient after its last step, those that are evaluated after every epoch at all
-        # but the last one; then comes what is made of them.
-        scored = epochs * sum(held[: trainings.scored])
-        after = budget.forwards(budget.evaluated + sum(held) * len(COEFFICIENTS) - sum(held[: trainings.scored]))
-        if trainings.models > 1:
-            after += budget.forwards(min(images, COMPARED) * (trainings.models + 2))
-            after += images * joint_epochs_for(epochs) * step
-        return steps + budget.forwards(scored), after
+        forward, step = budget.forwards(1), budget.pace.step
+        return trainings.seconds(epochs, images=images, evaluated=budget.evaluated, forward=forward, step=step)
 
     def epochs_now(self, budget: Budget, images: int, trainings: "Trainings") -> int:
         """Epochs of each training still to come that there is time for now, as many as planned at most."""
@@ -166,12 +159,30 @@ class FineTuningPlan:
 class Trainings:
     """What is still to be trained, the next one first."""
 
-    held: Sequence[int]
+    held: Sequence[float]
     """How many images are held out from each."""
     scored: int
     """How many of them, from the first on, are evaluated after every epoch."""
     models: int
     """That an average is made of in the end."""
+
+    def seconds(self, epochs: int, *, images: int, evaluated: int, forward: float, step: float) -> tuple[float, float]:
+        """Of these trainings, for so many epochs each, and of all that comes after them.
+
+        Args:
+            images: to train on, held-out ones included.
+            evaluated: images of the final evaluation.
+            forward, step: seconds to read an image and pass it through the network, or train on it.
+        """
+        # Each is evaluated at every coefficient after its last step, those that are evaluated after every epoch at all
+        # but the last one; then comes what is made of them, which is compared with them.
+        scored, joint = sum(self.held[: self.scored]), 0
+        after = evaluated + sum(self.held) * len(COEFFICIENTS) - scored
+        if self.models > 1:
+            after += min(images, COMPARED) * (self.models + 2)
+            joint = images * joint_epochs_for(epochs)
+        during = epochs * (sum(images - out for out in self.held) * step + scored * forward)
+        return during, after * forward + joint * step
 
 
 def plan_probe(
@@ -254,16 +265,10 @@ def plan_fine_tuning(
     best = FineTuningPlan(folds=0, epochs=0, rates=1, seconds=evaluated * forward)
     for models, tried, still in product(dict.fromkeys((folds, 1)), dict.fromkeys((rates, 1)), steps):
         held = images / models if models > 1 else held_alone
-        trained_on = images - held
-        wanted = epochs_for(round(trained_on), batch_size, classes) if epochs is None else epochs
-        # Each model is evaluated at every coefficient, and those of the first fold after every epoch, of which the last
-        # is a coefficient's; several are compared with their average and what it becomes.
-        compared = (models + 2) * min(images, COMPARED) if models > 1 else 0
-        trained = models + tried - 1
-        fixed = forward * ((trained * len(COEFFICIENTS) - tried) * held + evaluated + compared)
-        each = trained * trained_on * steps[still] + tried * held * forward
-        joint = images * steps[still] if models > 1 else 0.0
-        seconds = [fixed + each * count + joint_epochs_for(count) * joint for count in range(1, wanted + 1)]
+        wanted = epochs_for(round(images - held), batch_size, classes) if epochs is None else epochs
+        trainings = Trainings(held=[held] * (models + tried - 1), scored=tried, models=models)
+        costs = partial(trainings.seconds, images=images, evaluated=evaluated, forward=forward, step=steps[still])
+        seconds = [sum(costs(count)) for count in range(1, wanted + 1)]
         affordable = sum(one <= left for one in seconds)
         if affordable:
             best = FineTuningPlan(
