@@ -36,8 +36,9 @@ from relish.training.budget import (
     planned_fine_tuning,
     planned_probe,
 )
-from relish.training.checkpoint import state_of
+from relish.training.checkpoint import State, state_of
 from relish.training.finetune import HELD_OUT, FineTuned, decoded_for, fine_tune, join, set_head
+from relish.training.linear_probe import CrossValidated
 from relish.training.measure import Budget, run_precision
 from relish.training.probe_stage import held_out_masks, probe_figures, probe_stage
 from relish.training.scenes import accuracy_of, chosen_by
@@ -70,10 +71,29 @@ def climb(
         ModelError: no probe can be trained for this network.
         Stopped, ImageError: as the loop does.
     """
+    setup, found, accuracy = _probe_rung(run, setup, budget, keep)
+    if _ends_at_probe(run, setup, accuracy, target_accuracy):
+        return None
     network = setup.target.network
-    lower = planned_probe(run, setup, budget)
-    setup, found, held_out, folds = probe_stage(run, setup, lower, budget)
-    origin = state_of(network)
+    probe = state_of(network)
+    setup = replace(setup, precision=run_precision(run, setup))
+    plan, masks = _planned(run, setup, budget)
+    setup = replace(setup, decoded=decoded_for(run, setup, masks) if masks else None)
+    models = _fine_tuned(run, setup, budget, plan, masks, found, probe)
+    if not models or not _average_rung(run, setup, budget, plan, models, probe, keep):
+        network.load_state_dict(probe)
+    return models[0].stage if models else None
+
+
+def _probe_rung(
+    run: RunContext, setup: TrainingSetup, budget: Budget, keep: Keep
+) -> tuple[TrainingSetup, CrossValidated, Proportion]:
+    """Solve for the probe and make it the network's head.
+
+    Returns:
+        The setup that it came to, the probe, and its accuracy on held-out images.
+    """
+    setup, found, held_out, folds = probe_stage(run, setup, planned_probe(run, setup, budget), budget)
     set_head(setup.target, found.fit())
     accuracy = accuracy_of(setup, held_out)
     where = f"in {'nested ' * setup.nested}cross-validation"
@@ -85,43 +105,62 @@ def climb(
     if not _kept_before(run):  # a run that is resumed may have a better one by now
         keep(setup.preprocessing, held_out)
     _record_rung(run, budget, "probe", **probe_figures(setup, found, accuracy, folds))
+    return setup, found, accuracy
+
+
+def _ends_at_probe(run: RunContext, setup: TrainingSetup, accuracy: Proportion, target: float | None) -> bool:
     if setup.recipe.method == "probe" or setup.recipe.epochs == 0:
-        return None
-    if _reached(run, accuracy, target_accuracy):
-        return None
+        return True
+    if target is not None and accuracy.value >= target:
+        run.progress.say(f"won     probe: it reaches {target:g} on held-out pictures, so there is no need to climb on")
+        return True
     if setup.nested:
         run.progress.say("won     probe: with so few pictures fine-tuning is not tried (--val-split 0.2 tries it)")
-        return None
+    return setup.nested
 
-    probe = state_of(network)
-    setup = replace(setup, precision=run_precision(run, setup))
+
+def _planned(run: RunContext, setup: TrainingSetup, budget: Budget) -> tuple[FineTuningPlan, list[Mask]]:
+    """What there is time for, and the images held out from each model; more layers are frozen where the plan says."""
     wanted, (alone,) = held_out_masks(run, setup, folds_for(len(setup.train))), held_out_masks(run, setup, 1)
     plan = planned_fine_tuning(run, setup, budget, folds=len(wanted), held_alone=int(alone.sum()))
     if plan.half_still:
         freeze(setup.target, "half")
-    masks = held_out_masks(run, setup, plan.folds)
-    setup = replace(setup, decoded=decoded_for(run, setup, masks) if masks else None)
+    return plan, held_out_masks(run, setup, plan.folds)
+
+
+def _fine_tuned(
+    run: RunContext, setup: TrainingSetup, budget: Budget, plan: FineTuningPlan, masks: Sequence[Mask],
+    found: CrossValidated, probe: State,
+) -> list[FineTuned]:  # fmt: skip
+    """One model of each fold, the best of its rates; none where time was too short, or one fold has none.
+
+    Args:
+        probe: the network with the probe of all images.
+    """
     tried: list[Tried] = []
-    rates = candidate_rates(setup.recipe.learning_rate, plan.rates)
     fitted_without = cache(lambda fold: found.fit(masks[fold]))  # the first fold's, at every rate
 
     def epochs_of(name: str, choices: Sequence[Trainings]) -> tuple[Trainings, int]:
-        network.load_state_dict(origin)
+        setup.target.network.load_state_dict(probe)
         measured_again(run, setup, budget)
         return _affordable(run, plan, budget, len(setup.train), name, choices)
 
+    rates = candidate_rates(setup.recipe.learning_rate, plan.rates)
     for name, fold, rate, ahead, epochs in _trainings(run, masks, rates, tried, epochs_of):
         _, after = plan.ahead(budget, len(setup.train), ahead, epochs)
         ended = budget.ending(after, len(ahead.held)) if budget.limited else None
         part, fitted = _without(setup, masks[fold], epochs, rate, ended), fitted_without(fold)
         part = replace(part, every_epoch=fold == 0)  # whose curves stand for the run's
         logits = fitted.logits(found.plain[masks[fold]])
-        tried.append((fold, fine_tune(run.stage(name), part, origin, fitted, logits, budget)))
-    models = _chosen_of_each_fold(run, tried)
-    if not models:
-        network.load_state_dict(probe)
-        return None
+        tried.append((fold, fine_tune(run.stage(name), part, probe, fitted, logits, budget)))
+    return _chosen_of_each_fold(run, tried)
 
+
+def _average_rung(
+    run: RunContext, setup: TrainingSetup, budget: Budget, plan: FineTuningPlan, models: Sequence[FineTuned],
+    probe: State, keep: Keep,
+) -> bool:  # fmt: skip
+    """Make one model of the fine-tuned ones, and keep it where it is better than the probe; whether it was kept."""
     coefficient, verdict = _chosen(models)
     words = "fine-tuned" if coefficient == 1 else f"average of probe and fine-tuned, {coefficient:g} of the way"
     run.progress.say(f"rung    {words}: {verdict.sentence()}")
@@ -136,15 +175,13 @@ def climb(
         run.progress.warn(f"{why}, so the probe is kept after all.")
     if kept:
         keep(setup.preprocessing, _tuned_held_out(setup, models, coefficient))
-    else:
-        network.load_state_dict(probe)
     figures = {
         "probe_correct": verdict.right_before, "share": coefficient, "gain": verdict.gain, "error": verdict.error,
         "kept": bool(kept), "curves": models[0].stage, "learning_rate": models[0].learning_rate,
     }  # fmt: skip
     _record_rung(run, budget, "average", **Proportion(verdict.right, verdict.count).as_json(), **figures)
     run.progress.say(f"won     {words if kept else 'probe'}")
-    return models[0].stage
+    return bool(kept)
 
 
 def _trainings(
@@ -267,13 +304,6 @@ def _kept_before(run: RunContext) -> bool:
     """Whether an earlier start kept a model above the probe."""
     events = run.folder.records()
     return any(event["event"] == "rung" and event["rung"] == "average" and event["kept"] for event in events)
-
-
-def _reached(run: RunContext, accuracy: Proportion, target: float | None) -> bool:
-    if target is None or accuracy.value < target:
-        return False
-    run.progress.say(f"won     probe: it reaches {target:g} on held-out pictures, so there is no need to climb on")
-    return True
 
 
 def _record_rung(run: RunContext, budget: Budget, rung: str, **figures: Any) -> None:

@@ -85,7 +85,7 @@ def fine_tune(
     Args:
         stage: where this model's checkpoint and events go.
         setup: trains on some images and validates on the others; its network is left as some mixture of the two.
-        origin: the network before any training.
+        origin: the network before any fine-tuning, whatever its output layer is.
         probe: fitted to the same images.
         logits: (n, K) float32 of the images held out, by the probe.
 
