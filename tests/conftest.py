@@ -55,6 +55,14 @@ def _own_home(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("RELISH_HOME", str(tmp_path_factory.mktemp("home")))
 
 
+@pytest.fixture(scope="module")
+def home_of_module(tmp_path_factory) -> Iterator[None]:
+    """The same for what is made once for the tests of a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RELISH_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
 @pytest.fixture
 def hears_sighup() -> Iterator[None]:
     """Also under nohup, which has it ignored."""

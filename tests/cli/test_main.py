@@ -26,13 +26,11 @@ COMMANDS = (
 
 
 @pytest.fixture(scope="module")
-def made(tiny_source, tmp_path_factory):
+def made(tiny_source, tmp_path_factory, home_of_module):
     """A folder with `colours` and a finished `run` on them."""
     folder = tmp_path_factory.mktemp("made")
     draw_dataset(folder / "colours")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RELISH_HOME", str(tmp_path_factory.mktemp("home")))
-        done("fit", folder / "colours", "--weights", tiny_source, *BOOK, "--epochs", 1, "--out", folder / "run")
+    done("fit", folder / "colours", "--weights", tiny_source, *BOOK, "--epochs", 1, "--out", folder / "run")
     return folder
 
 

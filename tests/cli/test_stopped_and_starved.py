@@ -83,14 +83,12 @@ def test_a_lack_of_memory_is_one_line_wherever_it_comes(words, inside, monkeypat
 
 
 @pytest.fixture(scope="module")
-def made(tiny_source, tmp_path_factory):
+def made(tiny_source, tmp_path_factory, home_of_module):
     """A folder with `colours` and a finished `run` on them."""
     folder = tmp_path_factory.mktemp("made")
     draw_dataset(folder / "colours", train=5, test=4)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RELISH_HOME", str(tmp_path_factory.mktemp("home")))
-        words = ("--recipe", "book", "--image-size", 32, "--batch-size", 4, "--epochs", 1, "--val-split", 0.4)
-        done("fit", folder / "colours", "--weights", tiny_source, *words, "--out", folder / "run")
+    words = ("--recipe", "book", "--image-size", 32, "--batch-size", 4, "--epochs", 1, "--val-split", 0.4)
+    done("fit", folder / "colours", "--weights", tiny_source, *words, "--out", folder / "run")
     return folder
 
 

@@ -155,7 +155,7 @@ def test_unsure_is_what_lies_below_the_bound_of_the_class_that_is_said(seed, bou
 
 
 @pytest.fixture(scope="module")
-def made(tiny_source, tmp_path_factory):
+def made(tiny_source, tmp_path_factory, home_of_module):
     """A finished run on two colours that are hard to tell apart."""
     folder, chance = tmp_path_factory.mktemp("made"), np.random.default_rng(5)
     for part, count in (("train", 30), ("test", 15)):
@@ -163,10 +163,8 @@ def made(tiny_source, tmp_path_factory):
             for number in range(count):
                 colour = tuple(int(v) for v in chance.normal(middle, 40, 3).clip(0, 255))
                 draw(folder / "grey" / part / name / f"{number:03}.png", colour, int(chance.integers(10**6)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RELISH_HOME", str(tmp_path_factory.mktemp("home")))
-        settings = {"image_size": 32}
-        relish.fit(folder / "grey", weights=tiny_source, recipe="probe", settings=settings, out=folder / "run")
+    settings = {"image_size": 32}
+    relish.fit(folder / "grey", weights=tiny_source, recipe="probe", settings=settings, out=folder / "run")
     return folder
 
 

@@ -21,13 +21,11 @@ BOOK = ("--recipe", "book", "--image-size", 32, "--batch-size", 8, "--epochs", 1
 
 
 @pytest.fixture(scope="module")
-def made(tiny_source, tmp_path_factory):
+def made(tiny_source, tmp_path_factory, home_of_module):
     folder = tmp_path_factory.mktemp("made")
     draw_dataset(folder / "colours", train=12)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RELISH_HOME", str(tmp_path_factory.mktemp("home")))
-        words = ("--weights", tiny_source, *BOOK, "--val-split", 0.25, "--out", folder / "run")
-        done("fit", folder / "colours", *words)
+    words = ("--weights", tiny_source, *BOOK, "--val-split", 0.25, "--out", folder / "run")
+    done("fit", folder / "colours", *words)
     return folder / "run"
 
 

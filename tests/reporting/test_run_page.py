@@ -24,17 +24,15 @@ from tests.run_folders import HOSTILE, checked, enriched, fitted, grouped, rival
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, tiny_source):
+def made(tmp_path_factory, tiny_source, home_of_module):
     """A folder of runs: `mine` with all there is to show, beside it two rivals and a sweep."""
     root = tmp_path_factory.mktemp("report")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RELISH_HOME", str(root / "home"))
-        data = draw_dataset(root / "colours")
-        mine = enriched(fitted(data, tiny_source, root / "runs" / "mine"))
-        checked(mine)
-        rival(mine, "better", wrong=0)
-        rival(mine, "worse", wrong=9)
-        relish.report(swept(mine))
+    data = draw_dataset(root / "colours")
+    mine = enriched(fitted(data, tiny_source, root / "runs" / "mine"))
+    checked(mine)
+    rival(mine, "better", wrong=0)
+    rival(mine, "worse", wrong=9)
+    relish.report(swept(mine))
     return mine
 
 

@@ -143,12 +143,10 @@ def test_a_classifier_that_is_in_no_file_has_no_path(linear):
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory, tiny_source):
+def judged(tmp_path_factory, tiny_source, home_of_module):
     """A run with 9 of 12 right."""
     root = tmp_path_factory.mktemp("notebook")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RELISH_HOME", str(root / "home"))
-        return enriched(fitted(draw_dataset(root / "colours"), tiny_source, root / "run"))
+    return enriched(fitted(draw_dataset(root / "colours"), tiny_source, root / "run"))
 
 
 def test_a_notebook_shows_accuracy_classes_and_the_three_worst_mistakes(judged):

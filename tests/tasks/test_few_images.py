@@ -22,14 +22,12 @@ def few(root, count=6):
 
 
 @pytest.fixture(scope="module")
-def made(tiny_source, tmp_path_factory):
+def made(tiny_source, tmp_path_factory, home_of_module):
     """The folder, with `pictures` and `run`, and what was said."""
     folder, heard = tmp_path_factory.mktemp("few"), Heard()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RELISH_HOME", str(tmp_path_factory.mktemp("home")))
-        few(folder / "pictures")
-        settings = {"image_size": 32}
-        relish.fit(folder / "pictures", weights=tiny_source, settings=settings, out=folder / "run", progress=heard)
+    few(folder / "pictures")
+    settings = {"image_size": 32}
+    relish.fit(folder / "pictures", weights=tiny_source, settings=settings, out=folder / "run", progress=heard)
     return folder, heard
 
 
