@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,9 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
+from relish.core.errors import DataError
 from relish.core.progress import Progress
+from relish.data.dataset import Dataset
 
 SHARED = Path(os.environ.get("RELISH_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 """Real pictures and weights, where there are any."""
@@ -116,6 +118,24 @@ def touch(root: Path, *names: str) -> None:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
+
+
+def labelled(dataset: Dataset, split: str = "all") -> dict[str, str]:
+    """The pictures of a split, each with the name of its class."""
+    found = dataset.splits[split]
+    return {dataset.label(p): dataset.classes[i] for p, i in zip(found.paths, found.labels, strict=True)}
+
+
+def refusal_of(call: Callable[..., object], *given: object, **named: object) -> str:
+    """The words of the `DataError` in which a call ends."""
+    with pytest.raises(DataError) as caught:
+        call(*given, **named)
+    return str(caught.value)
+
+
+def same_tensors(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
+    """Whether two state dicts have the same names and equal tensors."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 COLOURS = {"blue": (60, 60, 190), "green": (60, 180, 60), "red": (190, 60, 60)}

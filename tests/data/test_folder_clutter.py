@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.data.test_folder import PETS, index, labelled, put
+from tests.conftest import labelled, touch
+from tests.data.test_folder import PETS, index
 
 
 @pytest.mark.parametrize(
@@ -16,7 +17,7 @@ from tests.data.test_folder import PETS, index, labelled, put
     ids=["Jupyter", "macOS", "Synology", "others"],
 )
 def test_what_programs_leave_behind_is_neither_a_class_nor_a_picture(tmp_path, names):
-    put(tmp_path, *PETS, *names)
+    touch(tmp_path, *PETS, *names)
     dataset = index(tmp_path)
     assert dataset.classes == ("cat", "dog")
     assert labelled(dataset, "all") == {name: name[:3] for name in PETS}
@@ -24,17 +25,17 @@ def test_what_programs_leave_behind_is_neither_a_class_nor_a_picture(tmp_path, n
 
 def test_endings_in_capitals_are_endings(tmp_path):
     names = [f"cat/{n}{ending}" for n, ending in enumerate((".JPG", ".Jpeg", ".PNG", ".TIF", ".WebP", ".BMP"))]
-    put(tmp_path, *names, "dog/1.JPEG")
+    touch(tmp_path, *names, "dog/1.JPEG")
     assert len(labelled(index(tmp_path), "all")) == 7
 
 
 def test_pictures_of_one_name_in_several_classes_are_several_pictures(tmp_path):
-    put(tmp_path, "cat/1.png", "dog/1.png", "owl/1.png")
+    touch(tmp_path, "cat/1.png", "dog/1.png", "owl/1.png")
     assert labelled(index(tmp_path), "all") == {"cat/1.png": "cat", "dog/1.png": "dog", "owl/1.png": "owl"}
 
 
 def test_pictures_named_like_splits_are_pictures(tmp_path):
-    put(tmp_path, *[f"{name}/{split}.png" for name in ("cat", "dog") for split in ("train", "val", "test")])
+    touch(tmp_path, *[f"{name}/{split}.png" for name in ("cat", "dog") for split in ("train", "val", "test")])
     assert set(index(tmp_path).splits) == {"all"}
 
 
@@ -42,12 +43,12 @@ def test_pictures_named_like_splits_are_pictures(tmp_path):
 @pytest.mark.parametrize("split", ["", "train/"])
 def test_a_run_that_was_made_beside_the_class_folders_is_no_class(tmp_path, place, split):
     """`cd pets; relish fit .` leaves one there, and is typed again."""
-    put(tmp_path, *[f"{split}{name}" for name in PETS], f"{place}/request.json", f"{place}/recipe.yaml")
-    put(tmp_path, f"{place}/model.safetensors")
+    touch(tmp_path, *[f"{split}{name}" for name in PETS], f"{place}/request.json", f"{place}/recipe.yaml")
+    touch(tmp_path, f"{place}/model.safetensors")
     dataset = index(tmp_path)
     assert (dataset.classes, dataset.warnings) == (("cat", "dog"), ())
 
 
 def test_a_class_called_runs_is_one(tmp_path):
-    put(tmp_path, *PETS, "runs/1.png", "runs/slow/2.png")
+    touch(tmp_path, *PETS, "runs/1.png", "runs/slow/2.png")
     assert index(tmp_path).classes == ("cat", "dog", "runs")

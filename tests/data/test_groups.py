@@ -19,7 +19,7 @@ from relish.data.split import NEVER, stratified_folds, usable_folds, with_valida
 from relish.data.table import table_of
 from relish.training.probe_stage import held_out_masks, nested_folds
 from tests.commands import done, refused
-from tests.conftest import TORTURE, draw, draw_dataset, read_json, touch
+from tests.conftest import TORTURE, draw, draw_dataset, read_json, refusal_of, touch
 
 # ---- what stays on one side -----------------------------------------------------------------------------------------
 
@@ -230,9 +230,7 @@ def groups_of(dataset):
 
 
 def refusal(data, group_by):
-    with pytest.raises(DataError) as caught:
-        find_dataset(data, reading=Reading(group_by=group_by))
-    return str(caught.value)
+    return refusal_of(find_dataset, data, reading=Reading(group_by=group_by))
 
 
 SCENES = ["cat/s1/a.jpg", "cat/s1/b.jpg", "cat/s2/c.jpg", "cat/d.jpg", "dog/s1/e.jpg", "dog/f.jpg"]

@@ -14,7 +14,7 @@ from relish.core.errors import DataError, WriteFailed
 from relish.core.io import relish_home
 from relish.data.archive import extract
 from relish.data.sources import Reading, find_dataset
-from tests.conftest import Heard, draw, touch
+from tests.conftest import Heard, draw, refusal_of, touch
 
 
 def write(path, *rows):
@@ -37,12 +37,6 @@ def labelled(dataset):
         split: {dataset.label(p): dataset.classes[i] for p, i in zip(found.paths, found.labels, strict=True)}
         for split, found in dataset.splits.items()
     }
-
-
-def refusal(data):
-    with pytest.raises(DataError) as caught:
-        find_dataset(data)
-    return str(caught.value)
 
 
 ROWS = [{"file_name": "1.jpg", "label": "cat"}, {"file_name": "2.jpg", "label": "dog"}]
@@ -94,7 +88,7 @@ def test_images_named_like_splits_are_none(tmp_path):
 
 def test_a_dataset_in_arrow_files_is_named_as_that(tmp_path):
     touch(tmp_path, "train/data-00000-of-00001.arrow", "train/state.json", "dataset_dict.json")
-    assert "in Arrow files" in refusal(tmp_path)
+    assert "in Arrow files" in refusal_of(find_dataset, tmp_path)
 
 
 def test_columns_and_images_that_are_not_used_are_named(tmp_path):
@@ -120,7 +114,7 @@ def test_without_labels_the_class_folders_say_the_classes(tmp_path):
 def test_without_labels_and_class_folders_the_column_is_asked_for(tmp_path):
     touch(tmp_path / "train", "1.jpg", "2.jpg")
     write(tmp_path / "train/metadata.csv", {"file_name": "1.jpg", "text": "a"}, {"file_name": "2.jpg", "text": "b"})
-    words = refusal(f"{tmp_path}/")
+    words = refusal_of(find_dataset, f"{tmp_path}/")
     assert words.startswith(f"{tmp_path}/train/metadata.csv: no column label")
     assert "file_name, text" in words
 
@@ -154,15 +148,15 @@ def test_a_path_that_repeats_the_tables_folder_is_answered_with_the_right_one(tm
     touch(tmp_path / "train", "1.jpg", "2.jpg")
     write(tmp_path / "train/metadata.csv", *({**row, "file_name": f"train/{row['file_name']}"} for row in ROWS))
     for data in (tmp_path, tmp_path / "train", tmp_path / "train/metadata.csv"):
-        assert "write 1.jpg, not train/1.jpg" in refusal(data)
+        assert "write 1.jpg, not train/1.jpg" in refusal_of(find_dataset, data)
 
 
 def test_the_line_that_is_wrong_is_named_with_its_table(tmp_path):
     touch(tmp_path / "train", "1.jpg", "2.jpg")
     write(tmp_path / "train/metadata.jsonl", *ROWS, {"file_name": "3.jpg"})
-    assert "1 row has no label (line 3 of train/metadata.jsonl)" in refusal(tmp_path)
+    assert "1 row has no label (line 3 of train/metadata.jsonl)" in refusal_of(find_dataset, tmp_path)
     (tmp_path / "train/metadata.jsonl").write_text('{"file_name": "1.jpg"} {"file_name": "2.jpg"}')
-    assert "train/metadata.jsonl, line 1: not a JSON object" in refusal(tmp_path)
+    assert "train/metadata.jsonl, line 1: not a JSON object" in refusal_of(find_dataset, tmp_path)
 
 
 def test_an_archive_is_read_by_its_metadata_too(tmp_path):
@@ -176,9 +170,9 @@ def test_an_archive_is_read_by_its_metadata_too(tmp_path):
 def test_a_table_beside_images_is_named_where_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     touch(tmp_path / "pets/inner", "1.jpg", "2.jpg", "other.csv")
-    assert "give it instead: pets/inner/other.csv" in refusal("pets/inner//")
+    assert "give it instead: pets/inner/other.csv" in refusal_of(find_dataset, "pets/inner//")
     shutil.make_archive("packed", "zip", "pets/inner")
-    assert f"give it instead: {extract(tmp_path / 'packed.zip')}/other.csv" in refusal("packed.zip")
+    assert f"give it instead: {extract(tmp_path / 'packed.zip')}/other.csv" in refusal_of(find_dataset, "packed.zip")
 
 
 # ---- images in Parquet files ----------------------------------------------------------------------------------------
@@ -245,7 +239,7 @@ def test_images_that_are_gone_from_where_they_were_written_are_missed_and_writte
     for gone in found.splits["all"].paths[:2]:
         gone.unlink()
     words = f"{path}: 1 of 3 files are left where it was unpacked, {found.root}.\n  Remove that folder"
-    assert refusal(path).startswith(words)
+    assert refusal_of(find_dataset, path).startswith(words)
     shutil.rmtree(found.root)
     assert labelled(find_dataset(path)) == labelled(found)
 
@@ -311,7 +305,7 @@ def test_a_split_whose_labels_are_hidden_is_left_out(tmp_path):
     ],
 )
 def test_labels_that_are_none_are_refused(tmp_path, labels, names, expected):
-    assert expected in refusal(shard(tmp_path / "pets.parquet", images(2), labels, names))
+    assert expected in refusal_of(find_dataset, shard(tmp_path / "pets.parquet", images(2), labels, names))
 
 
 def test_a_broken_shard_is_named_and_nothing_stays_behind(tmp_path):
@@ -320,7 +314,7 @@ def test_a_broken_shard_is_named_and_nothing_stays_behind(tmp_path):
     for broken in (content[:200], b"no" * 100, content[:40] + bytes(400) + content[440:]):
         path.write_bytes(broken)
         for data in (tmp_path, path):
-            words = refusal(data)
+            words = refusal_of(find_dataset, data)
             assert "train-00000-of-00001.parquet: not a readable Parquet file" in words
             assert words.count("\n") == 1
 
@@ -351,9 +345,9 @@ def test_several_columns_of_classes_or_pictures_are_a_question(tmp_path):
     table = arrow.table({"image": images(2), "fine": [0, 1], "coarse": [0, 1]})
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     write_table(table.replace_schema_metadata(metadata), tmp_path / "a.parquet")
-    assert "several columns hold classes (fine, coarse)" in refusal(tmp_path / "a.parquet")
+    assert "several columns hold classes (fine, coarse)" in refusal_of(find_dataset, tmp_path / "a.parquet")
     write_table(arrow.table({"left": images(2), "right": images(2), "label": [0, 1]}), tmp_path / "b.parquet")
-    assert "several columns hold pictures (left, right)" in refusal(tmp_path / "b.parquet")
+    assert "several columns hold pictures (left, right)" in refusal_of(find_dataset, tmp_path / "b.parquet")
 
 
 def test_parquet_beside_class_folders_is_no_dataset_of_its_own(tmp_path):
@@ -378,7 +372,7 @@ def test_the_cases_of_public_reports(shared, tmp_path):
     shards = find_dataset(tmp_path / "17-hf-parquet/data")
     assert (list(shards.splits), shards.classes) == (["train"], ("0", "1"))
     for broken in ("bool.parquet", "notparquet.parquet", "float_label.parquet"):
-        assert broken in refusal(tmp_path / "17-hf-parquet" / broken).partition("\n")[0]
+        assert broken in refusal_of(find_dataset, tmp_path / "17-hf-parquet" / broken).partition("\n")[0]
 
 
 @pytest.mark.parametrize("column", ["file_name", "label"])

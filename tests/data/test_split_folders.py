@@ -15,14 +15,7 @@ from relish.data.sources import Reading, find_dataset
 from relish.data.split_folders import AmbiguousLayout
 from relish.data.split_names import NONE, SPLIT_WORDS, checked_split_names, split_series, split_words
 from tests.commands import done, refused
-from tests.conftest import draw_dataset, read_json
-
-
-def put(root, *names):
-    """Empty files at these paths: indexing opens none."""
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
+from tests.conftest import draw_dataset, read_json, touch
 
 
 def folders(*paths, classes="ab", images=("1.jpg", "2.jpg")):
@@ -288,7 +281,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_layout_that_people_have_is_read_as_they_mean_it(tmp_path, name):
     files, counts, classes, words = LAYOUTS[name]
-    put(tmp_path, *files)
+    touch(tmp_path, *files)
     have, known, warned = found(tmp_path)
     assert (have, known) == (counts, classes), warned
     assert words in warned
@@ -335,7 +328,7 @@ AMBIGUOUS = {
 @pytest.mark.parametrize("name", AMBIGUOUS)
 def test_what_can_be_read_in_two_ways_is_refused_with_what_to_type(tmp_path, name):
     files, options = AMBIGUOUS[name]
-    put(tmp_path, *files)
+    touch(tmp_path, *files)
     with pytest.raises(AmbiguousLayout) as caught:
         index(tmp_path)
     assert all(option in str(caught.value) for option in options), str(caught.value)
@@ -344,7 +337,7 @@ def test_what_can_be_read_in_two_ways_is_refused_with_what_to_type(tmp_path, nam
 
 @pytest.mark.parametrize("name", AMBIGUOUS)
 def test_each_option_of_a_refusal_is_one_that_works(tmp_path, name):
-    put(tmp_path, *AMBIGUOUS[name][0])
+    touch(tmp_path, *AMBIGUOUS[name][0])
     with pytest.raises(AmbiguousLayout) as caught:
         index(tmp_path)
     for line in str(caught.value).splitlines()[1:]:
@@ -371,7 +364,7 @@ def test_each_option_of_a_refusal_is_one_that_works(tmp_path, name):
     ],
 )
 def test_pictures_whose_labels_are_elsewhere_are_refused(tmp_path, files, words):
-    put(tmp_path, *files)
+    touch(tmp_path, *files)
     with pytest.raises(DataError) as caught:
         index(tmp_path)
     assert words in str(caught.value)
@@ -381,7 +374,7 @@ def test_pictures_whose_labels_are_elsewhere_are_refused(tmp_path, files, words)
 
 
 def test_the_option_names_the_folders_of_each_split(tmp_path):
-    put(tmp_path, *folders("deep/learn", "deep/judge", "deep/more", "deep/x/even"))
+    touch(tmp_path, *folders("deep/learn", "deep/judge", "deep/more", "deep/x/even"))
     assert found(tmp_path, "train=learn,test=judge")[0] == {"train": 4, "test": 4}
     assert "more is not in --split-names: left out (4 pictures)." in found(tmp_path, "train=learn,test=judge")[2]
     assert found(tmp_path, {"training": ["learn", "more"], "test": "judge"})[0] == {"train": 8, "test": 4}
@@ -389,7 +382,7 @@ def test_the_option_names_the_folders_of_each_split(tmp_path):
 
 
 def test_the_option_takes_every_folder_for_a_class(tmp_path):
-    put(tmp_path, *folders("wrapped/train", "wrapped/test"))
+    touch(tmp_path, *folders("wrapped/train", "wrapped/test"))
     assert found(tmp_path, "none")[:2] == ({"all": 8}, ("test", "train"))
 
 
@@ -409,7 +402,7 @@ def test_the_option_takes_every_folder_for_a_class(tmp_path):
     ],
 )
 def test_an_option_that_cannot_be_is_refused(tmp_path, told, words):
-    put(tmp_path, *folders("learn", "judge", "flat/"))
+    touch(tmp_path, *folders("learn", "judge", "flat/"))
     with pytest.raises(DataError) as caught:
         index(tmp_path, told)
     assert words in str(caught.value)
@@ -417,7 +410,7 @@ def test_an_option_that_cannot_be_is_refused(tmp_path, told, words):
 
 @pytest.mark.parametrize("name", ["check", "compare", "fit", "pretrain", "show", "sweep"])
 def test_every_call_that_reads_a_dataset_takes_the_option(tmp_path, name):
-    put(tmp_path, *folders("learn", "judge"))
+    touch(tmp_path, *folders("learn", "judge"))
     more = {"sweep": {"vary": "epochs=1"}}.get(name, {})
     with pytest.raises(DataError, match='has "nowhere"'):
         getattr(relish, name)(tmp_path, split_names={"train": "nowhere"}, **more)
@@ -427,7 +420,7 @@ def test_every_call_that_reads_a_dataset_takes_the_option(tmp_path, name):
 
 
 def test_a_model_is_judged_and_exported_on_the_splits_that_are_told(tmp_path, tiny_source):
-    put(tmp_path, *folders("learn", "judge"))
+    touch(tmp_path, *folders("learn", "judge"))
     with pytest.raises(DataError, match='has "nowhere"'):
         relish.evaluate(tiny_source, tmp_path, split_names="test=nowhere")
     with pytest.raises(DataError, match='has "nowhere"'):
@@ -453,7 +446,7 @@ def test_a_run_keeps_what_was_told_and_is_resumed_with_it(tmp_path, monkeypatch,
 
 
 def test_the_words_of_a_table_are_told_too(tmp_path):
-    put(tmp_path, "1.jpg", "2.jpg", "3.jpg", "4.jpg")
+    touch(tmp_path, "1.jpg", "2.jpg", "3.jpg", "4.jpg")
     rows = [f"{n}.jpg,{'ab'[n % 2]},{'learn' if n < 3 else 'judge'}" for n in range(1, 5)]
     (tmp_path / "t.csv").write_text("\n".join(["path,label,split", *rows]))
     with pytest.raises(DataError, match='unknown split "judge"'):
@@ -491,7 +484,7 @@ def test_any_tree_of_split_names_and_classes_is_read_as_these(tmp_path_factory, 
     wrapper = data.draw(st.sampled_from(["", "archive/", "a/b/"]))
     doubled = data.draw(st.booleans())
     for name in split_of:
-        put(root, *folders(f"{wrapper}{name}" + f"/{name}" * doubled, classes=classes, images=("1.jpg",)))
+        touch(root, *folders(f"{wrapper}{name}" + f"/{name}" * doubled, classes=classes, images=("1.jpg",)))
     dataset = index(root)
     assert {split: len(images) for split, images in dataset.splits.items()} == dict.fromkeys(
         split_of.values(), len(classes)
@@ -510,7 +503,7 @@ def test_folders_whose_names_are_no_split_s_stay_classes(tmp_path_factory, names
     assume(not split_series(names))
     assume(not any(is_junk(name) for name in names))
     root = tmp_path_factory.mktemp("tree")
-    put(root, *folders(*(f"{name}/" for name in names)))
+    touch(root, *folders(*(f"{name}/" for name in names)))
     assert index(root).classes == tuple(sorted(names))
     shutil.rmtree(root)
 
@@ -519,7 +512,7 @@ def test_folders_whose_names_are_no_split_s_stay_classes(tmp_path_factory, names
 @settings(max_examples=10, deadline=None)
 def test_one_name_of_a_split_that_holds_folders_beside_classes_is_refused(tmp_path_factory, word, classes):
     root = tmp_path_factory.mktemp("tree")
-    put(root, *folders(word, classes=("inside", "outside")), *folders(*(f"{name}/" for name in classes)))
+    touch(root, *folders(word, classes=("inside", "outside")), *folders(*(f"{name}/" for name in classes)))
     with pytest.raises(AmbiguousLayout, match=r"--split-names none"):
         index(root)
     assert index(root, NONE).classes == tuple(sorted([word, *classes]))

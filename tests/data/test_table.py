@@ -12,7 +12,7 @@ from relish.core.errors import DataError
 from relish.data.dataset import class_name
 from relish.data.sources import find_dataset
 from relish.data.table import index_table, table_of
-from tests.conftest import draw
+from tests.conftest import draw, labelled, refusal_of
 
 
 @pytest.fixture
@@ -27,17 +27,6 @@ def index(folder, content, name="table.csv"):
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return index_table(path, name="pets", source=name)
-
-
-def refusal(folder, content, name="table.csv"):
-    with pytest.raises(DataError) as caught:
-        index(folder, content, name)
-    return str(caught.value)
-
-
-def labelled(dataset, split="all"):
-    found = dataset.splits[split]
-    return {dataset.label(p): dataset.classes[i] for p, i in zip(found.paths, found.labels, strict=True)}
 
 
 # ---- what is read ---------------------------------------------------------------------------------------------------
@@ -142,18 +131,18 @@ def test_a_class_missing_from_test_is_a_warning_and_labels_do_not_shift(folder):
     ],
 )
 def test_what_cannot_be_a_dataset_is_refused_where_it_stands(folder, content, expected):
-    words = refusal(folder, content)
+    words = refusal_of(index, folder, content)
     assert expected in words
     assert words.startswith(("table.csv", "pets"))
 
 
 def test_a_mistyped_split_is_answered_with_the_nearest(folder):
-    assert 'did you mean "train"?' in refusal(folder, "path,label,split\na.jpg,cat,trian\nb.jpg,dog,test\n")
+    assert 'did you mean "train"?' in refusal_of(index, folder, "path,label,split\na.jpg,cat,trian\nb.jpg,dog,test\n")
 
 
 def test_missing_files_are_counted_and_the_first_named(folder):
     rows = "".join(f"no/{number}.jpg,cat\n" for number in range(40))
-    words = refusal(folder, "path,label\na.jpg,dog\n" + rows)
+    words = refusal_of(index, folder, "path,label\na.jpg,dog\n" + rows)
     assert "40 of 41 files are missing: no/0.jpg, no/1.jpg, no/2.jpg and 37 more" in words
     assert str(folder) in words
 
@@ -178,7 +167,9 @@ def test_is_valid_of_fastai_is_the_validation_split(folder):
     assert labelled(dataset, "validation") == {"a.jpg": "cat", "c.jpg": "dog"}
     assert labelled(dataset, "train") == {"b.jpg": "dog", "d.jpg": "cat"}
     assert "column is_valid: 2 rows are for validation, the others to train on." in dataset.warnings
-    assert 'line 2: is_valid is "maybe"' in refusal(folder, "path,label,is_valid\na.jpg,cat,maybe\nb.jpg,dog,no\n")
+    assert 'line 2: is_valid is "maybe"' in refusal_of(
+        index, folder, "path,label,is_valid\na.jpg,cat,maybe\nb.jpg,dog,no\n"
+    )
 
 
 def test_is_valid_can_be_left_aside(folder):
@@ -211,7 +202,7 @@ def test_json_lines_are_a_table(folder):
     ],
 )
 def test_json_lines_that_are_no_table_are_refused(folder, content, expected):
-    assert expected in refusal(folder, content, "table.jsonl")
+    assert expected in refusal_of(index, folder, content, "table.jsonl")
 
 
 @given(st.binary(max_size=100))
@@ -235,7 +226,7 @@ def test_any_bytes_as_json_lines_give_a_data_error_and_no_other(tmp_path_factory
 def test_several_labels_in_a_cell_are_not_one_class(folder, labels):
     text = io.StringIO()
     csv.writer(text).writerows([("path", "label"), *zip(["a.jpg", "b.jpg", "c.jpg"], labels, strict=True)])
-    words = refusal(folder, text.getvalue())
+    words = refusal_of(index, folder, text.getvalue())
     assert f'line 2 "{labels[0]}"' in words
     assert "one label so far" in words
 
@@ -309,7 +300,7 @@ def test_labels_that_are_no_text_are_refused_in_parquet(folder, labels, expected
 
 def test_a_file_that_is_not_parquet_is_refused(folder):
     pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
-    assert "not a readable Parquet file" in refusal(folder, b"PAR1 no", "table.parquet")
+    assert "not a readable Parquet file" in refusal_of(index, folder, b"PAR1 no", "table.parquet")
 
 
 def test_without_pyarrow_the_error_says_how_to_install_it(folder, monkeypatch):
@@ -321,7 +312,7 @@ def test_without_pyarrow_the_error_says_how_to_install_it(folder, monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    assert 'pip install "relish-vision[parquet]"' in refusal(folder, b"", "table.parquet")
+    assert 'pip install "relish-vision[parquet]"' in refusal_of(index, folder, b"", "table.parquet")
 
 
 # ---- data that is in Python already ---------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from relish.core.errors import DataError
 from relish.data.sources import Reading, find_dataset
 from relish.data.split_names import NONE
 from tests.commands import done, refused
-from tests.conftest import draw, read_json, touch
+from tests.conftest import draw, labelled, read_json, refusal_of, touch
 
 
 def table(path, *rows):
@@ -19,19 +19,8 @@ def table(path, *rows):
     return path
 
 
-def labelled(dataset, split="all"):
-    found = dataset.splits[split]
-    return {dataset.label(p): dataset.classes[i] for p, i in zip(found.paths, found.labels, strict=True)}
-
-
 def found(path, **told):
     return find_dataset(path, reading=Reading(**told))
-
-
-def refusal(path, **told):
-    with pytest.raises(DataError) as caught:
-        found(path, **told)
-    return str(caught.value)
 
 
 PETS = {"pets/cats/1.jpg": "cat", "pets/dogs/1.jpg": "dog", "pets/dogs/2.png": "dog"}
@@ -71,20 +60,20 @@ def test_the_end_of_a_path_is_found_below_a_root(pets, tmp_path, written):
 def test_one_part_is_taken_away_for_all_rows(pets, tmp_path):
     """Row by row, `a/1.jpg` and `b/1.jpg` would both be found as `1.jpg`."""
     touch(pets, "1.jpg")
-    words = refusal(table(tmp_path / "t.csv", "path,label", "C:\\a\\1.jpg,x", "C:\\b\\c\\1.jpg,y"), root=pets)
+    words = refusal_of(found, table(tmp_path / "t.csv", "path,label", "C:\\a\\1.jpg,x", "C:\\b\\c\\1.jpg,y"), root=pets)
     assert "2 of 2 files are missing" in words
 
 
 @pytest.mark.parametrize("path", ["C:\\pets\\cats\\1.jpg", "/nowhere/cats/1.jpg", "\\\\s\\pets\\cats\\1.jpg"])
 def test_without_a_root_a_path_of_another_machine_is_told_what_to_type(pets, tmp_path, path):
-    words = refusal(table(tmp_path / "t.csv", "path,label", f"{path},x", f"{path}2.jpg,y"))
+    words = refusal_of(found, table(tmp_path / "t.csv", "path,label", f"{path},x", f"{path}2.jpg,y"))
     assert "--root FOLDER" in words
 
 
 def test_a_path_that_leads_out_of_the_root_is_not_found(pets, tmp_path):
     touch(tmp_path, "secret.jpg")
     rows = ["C:\\..\\secret.jpg,x", "C:\\cats\\..\\..\\secret.jpg,y"]
-    assert "missing" in refusal(table(tmp_path / "t.csv", "path,label", *rows), root=pets)
+    assert "missing" in refusal_of(found, table(tmp_path / "t.csv", "path,label", *rows), root=pets)
 
 
 def test_names_without_their_endings_are_found_beside_the_table(pets):
@@ -94,7 +83,7 @@ def test_names_without_their_endings_are_found_beside_the_table(pets):
 
 def test_a_name_without_its_ending_that_two_files_have_is_refused(pets):
     touch(pets, "cats/1.png")
-    words = refusal(table(pets / "t.csv", "path,label", "cats/1,cat", "dogs/1,dog"))
+    words = refusal_of(found, table(pets / "t.csv", "path,label", "cats/1,cat", "dogs/1,dog"))
     assert '"cats/1" may be any of several files: cats/1.jpg, cats/1.png' in words
 
 
@@ -103,7 +92,7 @@ def test_ids_are_found_anywhere_below_a_root(tmp_path):
     dataset = found(table(tmp_path / "t.csv", "path,label", "a,x", "b,y", "c.d,y"), root=tmp_path)
     assert labelled(dataset) == {"part_1/a.jpg": "x", "part_2/b.jpg": "y", "part_2/c.d.jpg": "y"}
     touch(tmp_path, "part_3/a.jpg")
-    assert '"a" may be any of several files' in refusal(tmp_path / "t.csv", root=tmp_path)
+    assert '"a" may be any of several files' in refusal_of(found, tmp_path / "t.csv", root=tmp_path)
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=3), st.integers(0, 3), st.sampled_from("/\\"))
@@ -146,16 +135,18 @@ def test_columns_go_by_the_names_that_are_told(pets, separator, told):
 )
 def test_columns_that_are_not_there_are_named(pets, told, words):
     path = table(pets / "t.csv", "id,breed", "cats/1,cat", "dogs/1,dog")
-    assert words in refusal(path, column_names=told)
+    assert words in refusal_of(found, path, column_names=told)
 
 
 @pytest.mark.parametrize("told", [{"root": "."}, {"column_names": "path=id,label=breed"}])
 def test_what_is_said_of_a_table_is_refused_of_a_folder(pets, told):
-    assert "say how a table is read, and this is a folder" in refusal(pets, **told)
+    assert "say how a table is read, and this is a folder" in refusal_of(found, pets, **told)
 
 
 def test_a_root_that_is_not_there_is_refused(pets, tmp_path):
-    assert "there is no such folder" in refusal(table(tmp_path / "t.csv", "path,label", "1.jpg,a"), root=pets / "no")
+    assert "there is no such folder" in refusal_of(
+        found, table(tmp_path / "t.csv", "path,label", "1.jpg,a"), root=pets / "no"
+    )
 
 
 # ---- Kaggle's tables ------------------------------------------------------------------------------------------------
@@ -206,7 +197,7 @@ def test_a_table_that_names_the_pictures_is_found_and_what_to_type_is_said(tmp_p
     touch(tmp_path / "data", *files)
     for called, rows in tables.items():
         table(tmp_path / "data" / called, *rows)
-    said = refusal("data")
+    said = refusal_of(found, "data")
     assert words.format("data") in said
     typed = words.format("data").split()
     told = {typed[i].removeprefix("--").replace("-", "_"): typed[i + 1] for i in range(1, len(typed), 2)}
@@ -219,7 +210,7 @@ def test_columns_that_may_all_be_the_labels_are_listed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     touch(tmp_path, "data/images/1.jpg", "data/images/2.jpg")
     table(tmp_path / "data/train.csv", "image,rust,scab", "1,0,1", "2,1,0")
-    assert "--column-names path=image,label=COLUMN, where COLUMN is one of rust, scab" in refusal("data")
+    assert "--column-names path=image,label=COLUMN, where COLUMN is one of rust, scab" in refusal_of(found, "data")
 
 
 def test_a_table_beside_class_folders_is_a_warning(tmp_path, monkeypatch):
@@ -236,7 +227,7 @@ def test_folders_that_are_classes_all_the_same_are_taken_by_the_option(tmp_path,
     files, tables, _ = KAGGLE["ham10000"]
     touch(tmp_path / "data", *files)
     table(tmp_path / "data/t.csv", *tables["HAM10000_metadata.csv"])
-    assert f"--split-names {NONE}" in refusal("data")
+    assert f"--split-names {NONE}" in refusal_of(found, "data")
     assert found("data", split_names=NONE).classes == ("HAM10000_images_part_1", "HAM10000_images_part_2")
 
 

@@ -11,7 +11,7 @@ from relish.core.errors import ModelError, RecipeError
 from relish.models.own_module import is_target, kept_target, source_of, tensors_sha256
 from relish.models.saved_model import load_model, save_model
 from relish.models.target import make_target
-from tests.models.test_saved_model import same
+from tests.conftest import same_tensors
 
 NAME = "timm/test_resnet"
 
@@ -52,7 +52,7 @@ def test_a_source_model_is_the_librarys_own_module(source):
 def test_a_target_model_is_the_source_but_for_its_head(source):
     before = copy.deepcopy(source.state_dict())
     target = relish.target_model(source, ["cat", "dog"])
-    assert same(source.state_dict(), before)
+    assert same_tensors(source.state_dict(), before)
     tensors = target.state_dict()
     assert [name for name in tensors if not torch.equal(tensors[name], before[name])] == ["fc.weight", "fc.bias"]
     assert tensors["fc.weight"].shape == (2, before["fc.weight"].shape[1])
@@ -82,7 +82,7 @@ def test_the_same_seed_is_the_same_head(source):
 def test_any_module_is_a_source_and_is_left_as_it_is(net):
     before, words = copy.deepcopy(net.state_dict()), str(net)
     target = relish.target_model(net, ["a", "b", "c"], head="out")
-    assert (same(net.state_dict(), before), str(net)) == (True, words)
+    assert (same_tensors(net.state_dict(), before), str(net)) == (True, words)
     assert target(torch.zeros(2, 3, 9, 9)).shape == (2, 3)
     assert {name for name in before if torch.equal(before[name], target.state_dict()[name])} == {
         "conv.weight", "conv.bias", "hidden.weight", "hidden.bias",
@@ -175,7 +175,7 @@ def test_a_model_of_an_own_class_is_saved_and_loaded_with_a_new_one(net, tmp_pat
     target, path = make_target(source_of(net, head="out"), ["a", "b"], seed=0), tmp_path / "model.safetensors"
     save_model(path, target.network, target.description(), {})
     loaded, description, _ = load_model(path, Net(classes=100))
-    assert same(loaded.state_dict(), target.network.state_dict())
+    assert same_tensors(loaded.state_dict(), target.network.state_dict())
     assert description == target.description()
     assert not loaded.training
 

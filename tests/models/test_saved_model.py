@@ -15,6 +15,7 @@ from relish.models.saved_model import DataConfig, ModelDescription, load_model, 
 from relish.models.source import load_source
 from relish.models.target import make_target
 from relish.models.weights import read_tensors
+from tests.conftest import same_tensors
 
 NAME = "timm/mobilenetv3_small_050"
 
@@ -31,10 +32,6 @@ def saved(target, tmp_path):
     return path
 
 
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
 def with_header(path, **changes):
     """The same tensors under a changed header; None takes a key away."""
     header = {**read_header(path), **changes}
@@ -48,7 +45,7 @@ def state(classes=1000):
 
 def test_the_header_alone_builds_the_model_again(saved, target):
     network, description, extra = load_model(saved)
-    assert same(network.state_dict(), target.network.state_dict())
+    assert same_tensors(network.state_dict(), target.network.state_dict())
     assert description == target.description()
     assert extra == {"recipe": "book"}
     assert not network.training
@@ -61,7 +58,7 @@ def test_equal_models_are_equal_files(saved, target, tmp_path):
 
 
 def test_a_saved_model_is_read_by_the_safetensors_library_itself(saved, target):
-    assert same(safetensors.torch.load_file(saved), dict(target.network.state_dict()))
+    assert same_tensors(safetensors.torch.load_file(saved), dict(target.network.state_dict()))
 
 
 def test_constructor_arguments_and_preprocessing_travel_with_the_file(tmp_path):
@@ -118,7 +115,7 @@ def test_a_file_that_does_not_say_what_it_is_needs_a_source(tmp_path):
     safetensors.torch.save_file(state(), path)
     with pytest.raises(ModelError, match="Name it with --source"):
         load_source(weights=path)
-    assert same(load_source(NAME, path).network.state_dict(), state())
+    assert same_tensors(load_source(NAME, path).network.state_dict(), state())
 
 
 @pytest.mark.parametrize("wrap", [dict, lambda s: {"state_dict": s}, lambda s: {"model": s, "epoch": 3}])
@@ -127,7 +124,7 @@ def test_state_dicts_are_read_as_they_are_commonly_saved(tmp_path, wrap, prefix)
     path = tmp_path / "w.pth"
     torch.save(wrap({prefix + name: tensor for name, tensor in state().items()}), path)
     source = load_source(NAME, path)
-    assert same(source.network.state_dict(), state())
+    assert same_tensors(source.network.state_dict(), state())
     assert source.labels[934] == "hotdog, hot dog, red hot"
 
 
@@ -136,7 +133,7 @@ def test_a_head_of_another_size_is_built_with_its_own(tmp_path, target):
     torch.save(target.network.state_dict(), path)
     source = load_source(NAME, path)
     assert (source.num_classes, source.labels) == (2, None)
-    assert same(source.network.state_dict(), target.network.state_dict())
+    assert same_tensors(source.network.state_dict(), target.network.state_dict())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -188,7 +185,7 @@ def test_densenets_old_names_are_understood(tmp_path):
     }
     assert old.keys() != wanted.keys()
     torch.save(old, tmp_path / "w.pth")
-    assert same(load_source("torchvision/densenet121", tmp_path / "w.pth").network.state_dict(), wanted)
+    assert same_tensors(load_source("torchvision/densenet121", tmp_path / "w.pth").network.state_dict(), wanted)
 
 
 class Trap:

@@ -25,14 +25,10 @@ from relish.models.registry import imagenet_labels, names_of_rows
 from relish.models.saved_model import DataConfig
 from relish.models.source import embedded_file, load_source
 from relish.models.summary import list_models
-from tests.conftest import TORTURE
+from tests.conftest import TORTURE, same_tensors
 
 SHARED = Path(os.environ.get("RELISH_SHARED", Path(__file__).parents[3] / "shared"))
 WEIGHTS = SHARED / "weights" / "mobilenetv2_100.imagenet.safetensors"
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def share_of_934(source, folder, count):
@@ -170,8 +166,8 @@ def test_random_weights_follow_the_seed_have_no_labels_and_leave_the_global_stat
     before = torch.random.get_rng_state()
     one, two, other = (load_source("timm/resnet10t", "none", seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert same(one.network.state_dict(), two.network.state_dict())
-    assert not same(one.network.state_dict(), other.network.state_dict())
+    assert same_tensors(one.network.state_dict(), two.network.state_dict())
+    assert not same_tensors(one.network.state_dict(), other.network.state_dict())
     assert (one.labels, one.sha256) == (None, None)
     assert not one.network.training
 
@@ -245,13 +241,13 @@ def publish(hub_server, monkeypatch, *, name=None):
 def test_torchvisions_weights_are_fetched_hashed_kept_and_told(hub_server, monkeypatch):
     tensors, digest, file = publish(hub_server, monkeypatch)
     source = load_source("resnet18")
-    assert same(source.network.state_dict(), tensors)
+    assert same_tensors(source.network.state_dict(), tensors)
     assert (source.sha256, source.name) == (digest, "torchvision/resnet18")
     assert "IMAGENET1K_V1" in source.origin
     assert digest[:12] in source.origin
     assert source.labels == imagenet_labels()
     file.unlink()
-    assert same(load_source("resnet18").network.state_dict(), tensors)  # from the cache
+    assert same_tensors(load_source("resnet18").network.state_dict(), tensors)  # from the cache
 
 
 def test_weights_that_do_not_have_the_hash_in_their_name_are_refused_and_not_kept(hub_server, monkeypatch):
@@ -298,7 +294,7 @@ def test_timms_weights_come_from_its_hub_by_tag(timms_hub, tmp_path):
     tensors, asked = timms_hub
     source = load_source("timm/resnet10t")
     assert asked == [("timm/resnet10t.c3_in1k", "model.safetensors", tmp_path / "home" / "weights" / "timm")]
-    assert same(source.network.state_dict(), tensors)
+    assert same_tensors(source.network.state_dict(), tensors)
     assert "c3_in1k" in source.origin
     assert source.sha256 == hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
     assert source.data_config.origin["mean"] == "weights"

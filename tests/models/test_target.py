@@ -8,7 +8,7 @@ from relish.models.saved_model import load_model, save_model
 from relish.models.source import load_source
 from relish.models.summary import describe, describe_source
 from relish.models.target import make_target
-from tests.conftest import TORTURE
+from tests.conftest import TORTURE, same_tensors
 
 FAMILIES = [
     "torchvision/resnet18",
@@ -67,10 +67,6 @@ def random_source(name="timm/resnet10t"):
     return load_source(name, "none")
 
 
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
 def check_family(name, folder):
     source = random_source(name)
     before = {key: value.clone() for key, value in source.network.state_dict().items()}
@@ -80,7 +76,7 @@ def check_family(name, folder):
     assert {key.rpartition(".")[0] for key in target.new} == set(target.head_names)
     assert set(target.copied) | set(target.new) == set(copied)
     assert all(torch.equal(copied[key], before[key]) for key in target.copied)
-    assert same(source.network.state_dict(), before)
+    assert same_tensors(source.network.state_dict(), before)
     assert not {t.data_ptr() for t in source.network.parameters()} & {t.data_ptr() for t in target.network.parameters()}
 
     # With the source's own rows in the new head, each class scores what its source row scores.
@@ -92,7 +88,7 @@ def check_family(name, folder):
     # The file it is saved to builds it again.
     saved = folder / "m.safetensors"
     save_model(saved, target.network, target.description(), {})
-    assert same(load_model(saved)[0].state_dict(), copied)
+    assert same_tensors(load_model(saved)[0].state_dict(), copied)
     saved.unlink()  # pytest would keep some hundred megabytes
 
 
@@ -120,14 +116,14 @@ def test_the_same_seed_gives_the_same_model_and_leaves_the_global_state():
     first = make_target(source, ["a", "b"], seed=3).network.state_dict()
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.rand(5)
-    assert same(make_target(source, ["a", "b"], seed=3).network.state_dict(), first)
-    assert not same(make_target(source, ["a", "b"], seed=4).network.state_dict(), first)
+    assert same_tensors(make_target(source, ["a", "b"], seed=3).network.state_dict(), first)
+    assert not same_tensors(make_target(source, ["a", "b"], seed=4).network.state_dict(), first)
 
 
 def test_the_new_head_does_not_depend_on_the_sources_weights():
     one, other = (make_target(load_source("timm/resnet10t", "none", seed=s), ["a", "b"], seed=0) for s in (1, 2))
     assert torch.equal(one.heads[0].weight, other.heads[0].weight)
-    assert not same(one.network.state_dict(), other.network.state_dict())
+    assert not same_tensors(one.network.state_dict(), other.network.state_dict())
 
 
 def test_random_weights_copy_nothing_and_are_what_the_library_draws():
@@ -143,7 +139,7 @@ def test_random_weights_copy_nothing_and_are_what_the_library_draws():
         if tensor.ndim == 4 and name in given
     )
     again = make_target(random_source(), ["a", "b"], seed=0, random_weights=True)
-    assert same(target.network.state_dict(), again.network.state_dict())
+    assert same_tensors(target.network.state_dict(), again.network.state_dict())
 
 
 def test_zeros_favour_no_class():

@@ -16,8 +16,7 @@ from relish.core.run_folder import RunFolder
 from relish.models.saved_model import load_model, read_header
 from relish.tasks.user_code import type_and_repr
 from tests.commands import refused
-from tests.conftest import SMALL, draw_dataset, read_json
-from tests.models.test_saved_model import same
+from tests.conftest import SMALL, draw_dataset, read_json, same_tensors
 from tests.processes import started
 
 FAST = {"batch_size": 8, "epochs": 2}
@@ -89,8 +88,8 @@ def test_both_doors_train_the_same_model(colours, tiny_source, tmp_path):
     target = relish.target_model(source, ["blue", "red"], seed=3)
     one = fit(colours, tmp_path / "one", weights=tiny_source, seed=3, settings=SMALL)
     two = fit(colours, tmp_path / "two", source=target, seed=3, settings=SMALL)
-    assert same(one.network.state_dict(), two.network.state_dict())
-    assert same(load_model(tmp_path / "two" / "model.safetensors")[0].state_dict(), two.network.state_dict())
+    assert same_tensors(one.network.state_dict(), two.network.state_dict())
+    assert same_tensors(load_model(tmp_path / "two" / "model.safetensors")[0].state_dict(), two.network.state_dict())
 
 
 def test_a_target_models_classes_go_by_name(colours, tiny_source, tmp_path):
@@ -110,8 +109,8 @@ def test_other_classes_than_the_images_are_refused_by_both_names(colours, net, t
 def test_the_module_that_was_given_is_left_as_it_was(colours, net, tmp_path):
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     made = fit(colours, tmp_path / "run", source=net, image_size=32)
-    assert same(net.state_dict(), before)
-    assert not same(made.network.conv.state_dict(), net.conv.state_dict())
+    assert same_tensors(net.state_dict(), before)
+    assert not same_tensors(made.network.conv.state_dict(), net.conv.state_dict())
     assert made.network.fc.out_features == 2
 
 
@@ -211,7 +210,7 @@ def test_rows_train_as_the_folder_they_are_of(plain, net, tmp_path):
     colours = plain.parent / "colours"
     rows = [(path, path.parent.name, path.parent.parent.name) for path in sorted(colours.glob("*/*/*.png"))]
     two = fit(rows, tmp_path / "two", source=net, image_size=32)
-    assert same(weights_of(plain), two.network.state_dict())
+    assert same_tensors(weights_of(plain), two.network.state_dict())
     with pytest.raises(RunError, match="begun with another data"):
         relish.fit(rows[1:], resume=tmp_path / "two", source=net)
     assert relish.fit(rows, resume=tmp_path / "two", source=net).classes == two.classes
@@ -239,8 +238,8 @@ def test_a_transform_and_a_loss_of_ones_own_are_used(plain, colours, net, tmp_pa
     own = fit(colours, tmp_path / "own", source=net, image_size=32, transform=transform)
     smooth = fit(colours, tmp_path / "smooth", source=net, image_size=32, loss=smoothed)
     assert calls == [(40, 32)] * 40  # two epochs of the 20 training images, none of the test split
-    assert not same(weights_of(plain), own.network.state_dict())
-    assert not same(weights_of(plain), smooth.network.state_dict())
+    assert not same_tensors(weights_of(plain), own.network.state_dict())
+    assert not same_tensors(weights_of(plain), smooth.network.state_dict())
 
 
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.CrossEntropyLoss(reduction="sum"),
@@ -311,7 +310,7 @@ def test_a_run_resumes_with_the_same_pieces_and_says_which_differ(colours, net, 
         relish.fit(resume=run, source=Net(), transform=nn.Identity(), loss=smoothed)
     # The module's own weights do not matter: the run keeps those that it began with.
     again = relish.fit(resume=run, source=Net(), transform=Faded(), loss=smoothed, device="cpu")
-    assert same(again.network.state_dict(), whole.network.state_dict())
+    assert same_tensors(again.network.state_dict(), whole.network.state_dict())
 
 
 def test_a_run_of_a_librarys_network_resumes_from_the_command_line(colours, tiny_source, tmp_path):
@@ -321,7 +320,7 @@ def test_a_run_of_a_librarys_network_resumes_from_the_command_line(colours, tiny
     from tests.commands import done
 
     done("fit", "--resume", run)
-    assert same(relish.load(run).network.state_dict(), whole.network.state_dict())
+    assert same_tensors(relish.load(run).network.state_dict(), whole.network.state_dict())
 
 
 def test_a_report_is_written_of_an_own_class_and_tells_the_call_that_makes_the_run_again(colours, net, tmp_path):

@@ -23,7 +23,7 @@ from relish.models.source import load_source
 from relish.models.summary import list_models
 from relish.models.target import make_target
 from tests.commands import done, refused
-from tests.conftest import SMALL, draw_dataset, read_json
+from tests.conftest import SMALL, draw_dataset, read_json, same_tensors
 from tests.gluon_files import params_bytes, write_gluon
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "gluon"
@@ -34,10 +34,6 @@ NARROW = {"layers": [1, 1], "channels": [4, 4, 8]}
 
 def hollow_shapes(*described):
     return {name: tuple(tensor.shape) for name, tensor in hollow_network(*described).state_dict().items()}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 # ---- which network --------------------------------------------------------------------------------------------------
@@ -240,7 +236,7 @@ def test_convert_writes_a_file_that_needs_nothing_else(tmp_path):
     assert "gluon/resnet18_v2, layers [1, 1], channels [4, 4, 8], 5 classes" in ended.err
     network, description, _ = load_model(out)
     assert description.network_name == "gluon/resnet18_v2"
-    assert same(network.state_dict(), load_source(weights=given).network.state_dict())
+    assert same_tensors(network.state_dict(), load_source(weights=given).network.state_dict())
     assert dict(description.model_args) == NARROW
     with safetensors.safe_open(out, framework="pt") as file:
         assert file.metadata()["library"] == "gluon"
@@ -329,7 +325,7 @@ def test_from_python_a_gluon_file_is_a_module(tmp_path):
     assert network.labels[934].startswith("hotdog")
     assert network.data_config.mean == (0.485, 0.456, 0.406)
     model = relish.convert(given, tmp_path / "y.safetensors")
-    assert same(model.network.state_dict(), network.state_dict())
+    assert same_tensors(model.network.state_dict(), network.state_dict())
 
 
 def test_gluons_names_are_listed():

@@ -22,6 +22,7 @@ from relish.models.target import make_target
 from relish.training import train as loop
 from relish.training.recipe import named_recipe
 from relish.training.train import TrainingSetup, train
+from tests.conftest import same_tensors
 from tests.fixtures.gluon.make_fixtures import BATCH, MEAN, SIZE, STD, labels, pictures
 from tests.gluon_files import params_bytes
 
@@ -47,10 +48,6 @@ def images():
 def answers(network):
     with torch.inference_mode():
         return network.eval()(normalise(images(), HOW)).numpy()
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -87,7 +84,7 @@ def after_one_step(family, folder):
     target = make_target(
         source, names, head_init="source", seed=0, mapping={name: row for row, name in enumerate(names)}
     )
-    assert same(dict(source.network.state_dict()), dict(target.network.state_dict()))
+    assert same_tensors(dict(source.network.state_dict()), dict(target.network.state_dict()))
     truth = torch.from_numpy(labels())
     split = Split(tuple(Path(str(i)) for i in range(BATCH)), labels().astype(np.int64))
     setup = TrainingSetup(target=target, recipe=recipe, train=split, validation=split.take([]), preprocessing=HOW)
@@ -140,7 +137,7 @@ def test_the_comparison_of_the_step_can_fail(how, monkeypatch, tmp_path):
 def test_every_form_mxnet_writes_is_the_same_network(form):
     """Names by counting, `arg:` and `aux:`, numpy's shapes, and the two prefixes of the book's fine-tuned network."""
     plain, other = (load_source(weights=FIXTURES / f"v2_basic{end}.params") for end in ("", f"-{form}"))
-    assert same(plain.network.state_dict(), other.network.state_dict())
+    assert same_tensors(plain.network.state_dict(), other.network.state_dict())
     assert (plain.name, plain.description) == (other.name, other.description)
 
 
@@ -157,7 +154,7 @@ def test_halves_are_read_as_halves():
     plain, half = (read_params(FIXTURES / f"v2_basic{end}.params") for end in ("", "-half"))
     assert all(tensor.dtype == torch.float32 for tensor in half.values())
     del plain["features.0.gamma"], half["features.0.gamma"]  # not used; MXNet writes ones there when it computes
-    assert same({name: tensor.half().float() for name, tensor in plain.items()}, half)
+    assert same_tensors({name: tensor.half().float() for name, tensor in plain.items()}, half)
     found = answers(source_model(weights=FIXTURES / "v2_basic-half.params"))
     np.testing.assert_allclose(found, EXPECTED["v2_basic/eval"], rtol=0.02, atol=0.05)
 
@@ -169,7 +166,7 @@ def test_every_version_of_the_format_holds_the_same(version, family, tmp_path):
     given = read_params(FIXTURES / f"{family}.params")
     path = tmp_path / "again.params"
     path.write_bytes(params_bytes({name: tensor.numpy() for name, tensor in given.items()}, version))
-    assert same(read_params(path), given)
+    assert same_tensors(read_params(path), given)
     if version == 2:
         assert path.read_bytes() == (FIXTURES / f"{family}.params").read_bytes()
 
@@ -185,7 +182,7 @@ def test_names_by_counting_are_gluons_own(family, tmp_path):
     tensors = read_params(FIXTURES / f"{family}.params")
     file = tmp_path / "counted.params"
     file.write_bytes(params_bytes({f"my_own_{name}": tensors[place].numpy() for name, place in theirs.items()}))
-    assert same(load_source(weights=file).network.state_dict(), network.state_dict())
+    assert same_tensors(load_source(weights=file).network.state_dict(), network.state_dict())
 
 
 def test_a_stored_factor_that_is_not_used_reads_as_one_and_a_stored_offset_counts(tmp_path):
