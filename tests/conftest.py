@@ -39,16 +39,26 @@ def pytest_configure() -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", IN_MEMORY)
 
 
-def pytest_collection_finish() -> None:
-    """What was imported stays; looking through it for garbage again and again, as each run does, takes a tenth of the
-    time that small runs take."""
-    gc.collect()
-    gc.freeze()
+def pytest_unconfigure() -> None:
+    """Modules written in C++ say so where they are not let go in the end."""
+    gc.unfreeze()
 
 
 # A slow machine is no failure.
 settings.register_profile("relish", deadline=None)
 settings.load_profile("relish")
+
+
+def imports_stay() -> None:
+    """What was imported is no longer looked through for garbage, which each run does in the end: it would take as long
+    as the rest of a small one."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imports_stay() -> None:
+    imports_stay()
 
 
 @pytest.fixture(autouse=True)
@@ -188,6 +198,7 @@ def tiny_source(tmp_path_factory) -> Path:
     source.network.reset_classifier(3)  # type: ignore[operator]
     path = tmp_path_factory.mktemp("source") / "tiny.safetensors"
     save_model(path, source.network, description, {})
+    imports_stay()  # timm's networks are some hundred modules
     return path
 
 
