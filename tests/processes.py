@@ -1,8 +1,8 @@
 """Python code in a process of its own, to be killed, signalled or starved, without the seconds that loading takes.
 
-On Linux the process is forked, as relish forks its readers, and has the modules that this one has loaded; elsewhere
-libraries of the system do not survive that, and it is a fresh one. `tests/cli/test_main.py` types commands into fresh
-ones everywhere.
+On Linux a server is started once, loads what commands load, and is forked for each process: it has trained nothing,
+since a process that has cannot be forked to train. Elsewhere libraries of the system do not survive a fork, and each
+process is a fresh one. `tests/cli/test_main.py` types commands into fresh ones everywhere.
 """
 
 import multiprocessing
@@ -12,28 +12,32 @@ import subprocess
 import sys
 import tempfile
 import traceback
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TextIO
+from pathlib import Path
 
 import torch
-from accelerate.state import AcceleratorState
 
 COMMAND = "from relish.cli.main import main; main()"
 """The command line, as code."""
+
+
+LOADED = [f"relish.tasks.{name}" for name in ("fit", "evaluate", "check", "predict")]
+"""With all that they import."""
 
 
 class Forked:
     """A forked process, as far as `subprocess.Popen` describes one; a group of its own, its output kept in files."""
 
     def __init__(self, code: str, arguments: list[str], environment: Mapping[str, str], before: Callable[[], object]):
-        self._output = [tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") for _ in "12"]  # noqa: SIM115
-        given = (code, arguments, environment, before, self._output)
-        self._process = multiprocessing.get_context("fork").Process(target=_run, args=given)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # other threads of pytest's hold no lock that it needs
-            self._process.start()
+        self._folder = tempfile.TemporaryDirectory()
+        self._output = [Path(self._folder.name) / name for name in ("out", "err")]
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(LOADED)
+        everything = {**os.environ, **environment}
+        given = (code, arguments, everything, before, signal.getsignal(signal.SIGHUP), self._output)
+        self._process = context.Process(target=_run, args=given)
+        self._process.start()
         self.pid: int = self._process.pid or 0
 
     @property
@@ -58,19 +62,16 @@ class Forked:
         self._process.join(timeout)
         if self.returncode is None:
             raise subprocess.TimeoutExpired("forked", timeout or 0)
-        texts = []
-        for stream in self._output:
-            with stream:
-                stream.seek(0)
-                texts.append(stream.read())
-        return texts[0], texts[1]
+        out, err = (path.read_text(encoding="utf-8", errors="replace") for path in self._output)
+        self._folder.cleanup()
+        return out, err
 
 
-def started(code: str, *arguments: object, before: Callable[[], object] = lambda: None, **environment: object):
+def started(code: str, *arguments: object, before: Callable[[], object] = list, **environment: object):
     """Start code with these arguments, in one thread.
 
     Args:
-        before: called in the process before the code.
+        before: called in the process before the code; one that can be pickled.
         environment: added to this process's.
 
     Returns:
@@ -88,20 +89,21 @@ def started(code: str, *arguments: object, before: Callable[[], object] = lambda
 
 
 def _run(
-    code: str, arguments: list[str], environment: Mapping[str, str], before: Callable[[], object], output: list[TextIO]
-) -> None:
+    code: str, arguments: list[str], environment: Mapping[str, str], before: Callable[[], object],
+    hangup: signal.Handlers, output: Sequence[Path],
+) -> None:  # fmt: skip
     os.setsid()
-    for number, stream in enumerate(output, 1):
-        os.dup2(stream.fileno(), number)
+    for number, path in enumerate(output, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    signal.signal(signal.SIGHUP, hangup)
     before()
     sys.stdout, sys.stderr = (
         os.fdopen(number, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False) for number in (1, 2)
     )
+    os.environ.clear()
     os.environ.update(environment)
-    warnings.resetwarnings()  # they fail a test, and no user's process
     sys.argv = ["-c", *arguments]
     torch.set_num_threads(1)  # the threads of OpenMP do not survive a fork
-    AcceleratorState._reset_state(reset_partial_state=True)  # it may be one of several processes
     try:
         exec(code, {"__name__": "__main__"})  # noqa: S102 - a test's own
     except Exception:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -130,7 +131,7 @@ def test_heat_maps_that_memory_lacks_for_are_left_out_of_the_report(beside, monk
 # ---- processes of their own -----------------------------------------------------------------------------------------
 
 
-def typed(words, home: Path, before: Callable[[], object] = lambda: None):
+def typed(words, home: Path, before: Callable[[], object] = list):
     """The command line in a group of processes of its own."""
     return started(COMMAND, *words, before=before, RELISH_HOME=home)
 
@@ -199,17 +200,22 @@ def test_a_terminal_that_is_closed_leaves_its_run_saved(data, tiny_source, tmp_p
     home, run = tmp_path / "home", tmp_path / "run"
     terminal, theirs = pty.openpty()
     words = ("fit", data, "--weights", tiny_source, *BOOK, "--workers", 2, "--out", run)
-    process = typed(words, home, before=lambda: (os.close(terminal), os.login_tty(theirs)))
-    os.close(theirs)
+    process = typed(words, home, before=partial(_log_in, os.ttyname(theirs)))
     reader = threading.Thread(target=lambda: list(iter(lambda: _read(terminal), b"")), daemon=True)
     reader.start()
     until = time.monotonic() + 300
     while time.monotonic() < until and not ((run / "metrics.jsonl").is_file() and (run / "metrics.jsonl").read_text()):
         time.sleep(0.01)
+    os.close(theirs)
     os.close(terminal)  # the system sends SIGHUP
     process.communicate(timeout=60)
     assert process.returncode == 129
     assert "resuming from epoch" in ended(typed(("fit", "--resume", run), home))[1]
+
+
+def _log_in(terminal: str) -> None:
+    """Make the terminal of this name this process's own."""
+    os.login_tty(os.open(terminal, os.O_RDWR))
 
 
 def _read(terminal: int) -> bytes:
