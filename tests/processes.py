@@ -22,8 +22,11 @@ COMMAND = "from relish.cli.main import main; main()"
 """The command line, as code."""
 
 
-LOADED = [f"relish.tasks.{name}" for name in ("fit", "evaluate", "check", "predict")]
-"""With all that they import."""
+LOADED = [
+    *("timm", "scipy.stats", "sklearn.cluster", "sklearn.metrics", "sklearn.neighbors"),
+    *(f"relish.{name}" for name in ("cli.main", "tasks.fit", "tasks.evaluate", "tasks.check", "tasks.predict")),
+]
+"""With all that they import, and what they import as they go."""
 
 
 class Forked:
