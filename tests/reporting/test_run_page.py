@@ -56,6 +56,7 @@ def test_the_headline_is_the_accuracy_of_the_run(page):
     assert "75.0%" in page.text
     assert f"9 of 12, 95% interval {100 * low:.1f}–{100 * high:.1f}%" in page.words
     assert "commonest class would be right on 50.0%" in page.words
+    assert re.findall(r"[a-z]\.[A-Z]\w+", page.words) == []  # a blank between sentences
 
 
 def test_each_rival_is_tested_on_the_same_pictures(page):
