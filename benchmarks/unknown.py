@@ -10,7 +10,6 @@ RUN, a run on HOTDOG, takes the place of the embedded source model's backbone. W
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -260,7 +259,8 @@ def main() -> None:
     looked = survey(find_dataset(asked.hotdog), progress=Screen())
     train, test = looked.dataset.splits[TRAIN], looked.dataset.splits[TEST]
     features, judged_on = pictures.of(looked, train), pictures.of(looked, test)
-    record: dict[str, Any] = {"command": sys.argv[1:], "neighbours": NEIGHBOURS}
+    command = "python benchmarks/unknown.py HOTDOG MRI WORK" + " --run RUN" * (asked.run is not None)
+    record: dict[str, Any] = {"command": command, "neighbours": NEIGHBOURS}
     record["photographs"] = compared(features, train.labels, judged_on, unknown, FITS)
     printed(f"{len(train)} photographs", record["photographs"])
     some = evenly_spaced(len(train), 1000)
