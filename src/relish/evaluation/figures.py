@@ -321,20 +321,15 @@ def area_under_curve(
 def _placements(scores: Floats, positive: Bools) -> tuple[float, Floats]:
     """The area of one class, and each image's part of it, (N,): the mean over its side (the class, or the others) of
     the fraction of the other side that it is ranked right against. By midranks."""
-    ranks, parts = _midranks(scores), np.empty(len(scores))
+    from scipy.stats import rankdata  # late, as above
+
+    ranks, parts = rankdata(scores), np.empty(len(scores))
     inside, outside = int(positive.sum()), int((~positive).sum())
-    above = ranks[positive] - _midranks(scores[positive])  # others ranked below each image of the class
-    below = ranks[~positive] - _midranks(scores[~positive])  # images of the class ranked below each other
+    above = ranks[positive] - rankdata(scores[positive])  # others ranked below each image of the class
+    below = ranks[~positive] - rankdata(scores[~positive])  # images of the class ranked below each other
     parts[positive] = above / outside / inside
     parts[~positive] = (1 - below / inside) / outside
     return float(np.sort(parts[positive]).sum()), parts  # sorted: the same sum in whatever order the images come
-
-
-def _midranks(scores: Floats) -> Floats:
-    """(N,) ranks from 1; equal scores share the mean of theirs."""
-    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks: Floats = (np.cumsum(count) - (count - 1) / 2)[place]
-    return ranks
 
 
 def _resampled_areas(scores: Floats, labels: Labels, scored: Labels, groups: Ints | None, seed: int) -> Floats:
