@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
@@ -47,17 +47,17 @@ def own_proxy(folder: Path, upstream: int, strip: bool) -> Iterator[str]:
             path = self.path.removeprefix(PREFIX) if strip else self.path
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {k: v for k, v in self.headers.items() if k.lower() not in ("connection", "keep-alive", "expect")}
-            connection = http.client.HTTPConnection("127.0.0.1", upstream, timeout=20)
-            connection.request(self.command, path, body, {**headers, "X-Forwarded-Proto": "http"})
-            answer = connection.getresponse()
-            content = answer.read()
+            with closing(http.client.HTTPConnection("127.0.0.1", upstream, timeout=20)) as connection:
+                connection.request(self.command, path, body, {**headers, "X-Forwarded-Proto": "http"})
+                answer = connection.getresponse()
+                content = answer.read()
             self.send_response(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in ("connection", "transfer-encoding", "date"):
                     self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(content)
-            connection.close()
+            with suppress(ConnectionError):  # a browser that goes to another page waits for no answer
+                self.wfile.write(content)
 
         do_GET = do_HEAD = do_POST = do_DELETE = pass_on
 
