@@ -474,15 +474,22 @@ def test_rates_that_the_ladder_chooses_are_told_as_they_are_used(
 
 
 def test_a_held_out_picture_is_decoded_once_however_often_it_is_evaluated(colours, tiny_source, tmp_path, monkeypatch):
-    decoded, real = [], batches.evaluation_batches
+    decoded, real, viewed, real_views = [], batches.evaluation_batches, [], batches.view_batches
 
     def counted(split, how, positions, **more):
         decoded.extend(split.paths[p] for batch in positions for p in batch)
         return real(split, how, positions, **more)
 
+    def for_features(*given, **more):
+        viewed.append(len(decoded))
+        return real_views(*given, **more)
+
     monkeypatch.setattr(batches, "evaluation_batches", counted)  # what `DecodedImages` reads with
+    monkeypatch.setattr("relish.evaluation.features.view_batches", for_features)
     relish.fit(colours, weights=tiny_source, settings=SMALL, out=tmp_path / "run")
     assert len(decoded) == len(set(decoded)) == 20
+    assert viewed
+    assert not any(viewed)  # only before: what is unknown is told by the images that are decoded already
     assert [path.name for path in (tmp_path / "run" / "stages").iterdir() if path.is_file()] == []
 
 

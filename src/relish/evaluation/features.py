@@ -24,7 +24,7 @@ from relish.core.errors import ModelError
 from relish.core.io import fingerprint
 from relish.core.runtime import raise_if_no_memory, to_device
 from relish.data.dataset import Split
-from relish.data.loader import View, view_batches
+from relish.data.loader import DecodedImages, View, ViewBatch, view_batches
 from relish.data.transforms import Preprocessing, normalise
 from relish.evaluation.inference import forward_in_parts, images_at_once
 from relish.models.head import output_layer
@@ -138,6 +138,7 @@ def features_of(
     *,
     title: str = "features",
     took: Callable[[int, float], None] | None = None,
+    decoded: DecodedImages | None = None,
 ) -> list[Features]:
     """The features of every image of a split, from the cache where it has them.
 
@@ -145,6 +146,7 @@ def features_of(
         views: an image is opened once for all of them.
         sha256: of each image's file.
         took: told as rows are computed, how many, counting views, and the seconds that they took.
+        decoded: holds images that were decoded for an evaluation with the preprocessing of the one view, the plain one.
 
     Returns:
         For each view (N, D) float32, in the order of the split; the same in every process.
@@ -163,7 +165,7 @@ def features_of(
     missing = set().union(*missing_of_view)
     with context.progress.bar(title, len(keys), sum(key not in missing for key in keys)) as bar:
         began = time.monotonic()
-        for computed in _computed(backbone, split, views, keys, missing_of_view, context):
+        for computed in _computed(backbone, split, views, keys, missing_of_view, context, decoded):
             if took is not None:
                 took(sum(map(len, computed)), time.monotonic() - began)
                 began = time.monotonic()
@@ -207,6 +209,7 @@ def _computed(
     keys: Sequence[str],
     missing: Sequence[set[str]],
     context: Context,
+    decoded: DecodedImages | None,
 ) -> Iterator[list[dict[str, Features]]]:
     """Compute the rows of each view, a few batches at a time; every process gets all of them.
 
@@ -218,7 +221,11 @@ def _computed(
     batches = [range(i, min(i + size, len(keys))) for i in range(0, len(keys), size)]
     needed = [part for batch in batches if (part := _needed(batch, keys, missing))]
     mine = needed[context.process :: context.processes]
-    loaded = view_batches(split, views, mine, contents=keys, workers=context.workers)
+    if decoded:
+        plain = decoded.batches(split, views[0].preprocessing, mine, workers=context.workers)
+        loaded: Iterator[ViewBatch] = (ViewBatch((batch.images,), batch.labels, batch.positions) for batch in plain)
+    else:
+        loaded = view_batches(split, views, mine, contents=keys, workers=context.workers)
     rounds = math.ceil(len(needed) / (_KEEP_EVERY * context.processes))
     for _ in range(rounds):
         computed: list[dict[str, Features]] = [{} for _ in views]

@@ -89,7 +89,7 @@ def train_and_evaluate(context: Context, prepared: Prepared, folder: RunFolder) 
             setup = replace(setup, precision=run_precision(run, setup))
             logits = train(run, setup)
             save(prepared.preprocessing, _held_out(run, prepared, setup, logits))
-            evaluated_on = prepared.score_name
+            decoded, evaluated_on = setup.decoded, prepared.score_name
         else:
             compared = min(len(setup.train), MOST_IMAGES) if prepared.request.unknown_share else 0
             budget = Budget(
@@ -98,13 +98,13 @@ def train_and_evaluate(context: Context, prepared: Prepared, folder: RunFolder) 
                 evaluated=compared + (0 if prepared.nested else len(prepared.final)),
             )
             with keep_elapsed(folder.stopwatch, budget.began) if run.is_main else nullcontext():
-                name = climb(run, setup, budget, save, prepared.request.target_accuracy)
+                name, decoded = climb(run, setup, budget, save, prepared.request.target_accuracy)
             stage, evaluated_on = RunFolder(folder.stages / name) if name else folder, HELD_OUT
         if run.is_main:
             draw_run(folder, stage, evaluated_on)
         learned = setup.train
         del setup  # and the images that it keeps
-        return _evaluate(run, prepared, learned)
+        return _evaluate(run, prepared, learned, decoded)
 
 
 @contextmanager
@@ -186,18 +186,21 @@ def _held_out(run: RunContext, prepared: Prepared, setup: TrainingSetup, logits:
     return HeldOut(split.labels, logits, tuple(prepared.survey.sha256[path] for path in split.paths))
 
 
-def _evaluate(run: RunContext, prepared: Prepared, learned: Split) -> Classifier:
+def _evaluate(run: RunContext, prepared: Prepared, learned: Split, decoded: DecodedImages | None) -> Classifier:
     """The saved model, loaded, with what is unknown to it; evaluated on the final split, its figures written and said.
 
     Where it learned from every image, the figures are of what was said of each by a model that had not.
 
     Args:
         learned: the images that it was trained on.
+        decoded: images of the run that need not be decoded again, to tell what is unknown.
     """
     run.accelerator.wait_for_everyone()
     give_memory_back()
     model = Classifier.load(run.folder.path, network=own_network(prepared.source), device=run.device.type)
-    strange = _tell_unknown(run, prepared, model, learned)
+    if decoded is not None and decoded.preprocessing != model.preprocessing:
+        decoded = None
+    strange = _tell_unknown(run, prepared, model, learned, decoded)
     final, name = prepared.final, prepared.final_name
     if prepared.nested:
         logits = read_held_out(run.folder.held_out).logits
@@ -222,7 +225,9 @@ def _evaluate(run: RunContext, prepared: Prepared, learned: Split) -> Classifier
     return model
 
 
-def _tell_unknown(run: RunContext, prepared: Prepared, model: Classifier, learned: Split) -> Features | None:
+def _tell_unknown(
+    run: RunContext, prepared: Prepared, model: Classifier, learned: Split, decoded: DecodedImages | None
+) -> Features | None:
     """Let the saved model tell what is unlike its training images, where it has features to compare.
 
     Held out are the images of a validation split that it was not trained on; else each training image in turn.
@@ -239,7 +244,7 @@ def _tell_unknown(run: RunContext, prepared: Prepared, model: Classifier, learne
         def features(split: Split, title: str) -> tuple[Split, Features]:
             some = split.take(evenly_spaced(len(split), MOST_IMAGES))
             views = [View(model.preprocessing)]
-            return some, features_of(backbone, some, views, survey.sha256, run, title=title)[0]
+            return some, features_of(backbone, some, views, survey.sha256, run, title=title, decoded=decoded)[0]
 
         some, found = features(learned, "features, to tell what is unknown")
         apart = prepared.recipe.method == "train" and VALIDATION in splits

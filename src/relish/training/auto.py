@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relish.core.context import RunContext
+from relish.data.loader import DecodedImages
 from relish.data.transforms import Preprocessing
 from relish.evaluation.held_out import HeldOut
 from relish.evaluation.metrics import Proportion
@@ -57,7 +58,7 @@ Ended = Callable[[int, float], bool]
 
 def climb(
     run: RunContext, setup: TrainingSetup, budget: Budget, keep: Keep, target_accuracy: float | None = None
-) -> str | None:
+) -> tuple[str | None, DecodedImages | None]:
     """Climb as far as the recipe and the time go, and as each rung is better than the one below.
 
     Args:
@@ -65,7 +66,8 @@ def climb(
         target_accuracy: on held-out images; a probe that reaches it is the last rung.
 
     Returns:
-        The stage whose training curves stand for the run's; None where there was only the probe.
+        The stage whose training curves stand for the run's, and the images that were decoded for evaluations; None
+        where there was only the probe.
 
     Raises:
         ModelError: no probe can be trained for this network.
@@ -73,7 +75,7 @@ def climb(
     """
     setup, found, accuracy = _probe_rung(run, setup, budget, keep)
     if _ends_at_probe(run, setup, accuracy, target_accuracy):
-        return None
+        return None, None
     network = setup.target.network
     probe = state_of(network)
     setup = replace(setup, precision=run_precision(run, setup))
@@ -82,7 +84,7 @@ def climb(
     models = _fine_tuned(run, setup, budget, plan, masks, found, probe)
     if not models or not _average_rung(run, setup, budget, plan, models, probe, keep):
         network.load_state_dict(probe)
-    return models[0].stage if models else None
+    return models[0].stage if models else None, setup.decoded
 
 
 def _probe_rung(
