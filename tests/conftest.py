@@ -39,6 +39,13 @@ def pytest_configure() -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", IN_MEMORY)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What only a GPU can show is skipped where there is none."""
+    for item in () if torch.cuda.is_available() else items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 def pytest_unconfigure() -> None:
     """Modules written in C++ say so where they are not let go in the end."""
     gc.unfreeze()
@@ -73,6 +80,13 @@ def home_of_module(tmp_path_factory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RELISH_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _on_the_processor(request, monkeypatch):
+    """Beside a GPU too: expectations that hold bit for bit are a processor's. Tests marked `cuda` may use it."""
+    if not request.node.get_closest_marker("cuda"):
+        monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from relish.models.freeze import set_train_mode
 from relish.training import train as loop
 from relish.training.recipe import named_recipe
 from relish.training.train import train
-from tests.conftest import draw_dataset
+from tests.conftest import Heard, draw_dataset
 from tests.training.test_train import pictures, run_in, setup_for  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.usefixtures("hears_sighup")
@@ -122,11 +122,18 @@ def trained(setup, run, monkeypatch, room=None):
 
 @pytest.mark.parametrize("room", [1, 3, 5])
 def test_a_batch_is_computed_in_parts_where_memory_lacks(room, pictures, tiny_source, tmp_path, monkeypatch):  # noqa: F811
-    recipe = named_recipe("book").with_settings({"batch_size": 8, "epochs": 2, "batch_norm": "still"})
+    recipe, heard = named_recipe("book").with_settings({"batch_size": 8, "epochs": 2, "batch_norm": "still"}), Heard()
     alone, parted = (
-        trained(setup_for(pictures, recipe, tiny_source), run_in(tmp_path, recipe, str(some)), monkeypatch, some)
+        trained(
+            setup_for(pictures, recipe, tiny_source),
+            replace(run_in(tmp_path, recipe, str(some)), progress=heard),
+            monkeypatch,
+            some,
+        )
         for some in (None, room)
     )
+    (said,) = heard.warnings
+    assert f"in parts of {[0, 1, 2, 2, 4, 4][room]} pictures" in said
     for name, tensor in alone.items():
         torch.testing.assert_close(parted[name], tensor, rtol=1e-4, atol=1e-6)
 
@@ -145,6 +152,7 @@ def test_a_batch_whose_norms_need_it_whole_is_one_error_and_nothing_is_lost(whol
         with pytest.raises(TooLittleMemory, match="too little memory for batches of 4 pictures of 32 pixels") as told:
             fitted(colours, tiny_source, out, callbacks=at("train", (0, 3), lambda: starved.append(True)))
     assert "--batch-size" in told.value.hint
+    assert "--set batch_norm=still, which computes a batch in parts" in told.value.hint
     assert f"relish fit --resume {out}" in told.value.hint
     relish.fit(resume=out)
     assert weights(out) == whole

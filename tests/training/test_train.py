@@ -19,6 +19,7 @@ from relish.models.freeze import freeze
 from relish.models.source import load_source
 from relish.models.target import make_target
 from relish.training import train as loop
+from relish.training.checkpoint import TrainingState
 from relish.training.optim import make_optimiser
 from relish.training.recipe import named_recipe
 from relish.training.train import TrainingSetup, train
@@ -76,17 +77,17 @@ def plain_loop(network, head, setup, recipe, *, head_rate, weight_decay):
 @pytest.fixture
 def steps(monkeypatch):
     """The network's tensors after each step of our loop."""
-    seen, original = [], loop._sums
+    seen, original = [], loop._Sums.add
 
-    def watched(run, *arguments):
+    def watched(*arguments):
         seen.append({name: value.clone() for name, value in watched.network.state_dict().items()})
-        return original(run, *arguments)
+        original(*arguments)
 
     def made(target, recipe):
         watched.network = target.network
         return make_optimiser(target, recipe)
 
-    monkeypatch.setattr(loop, "_sums", watched)
+    monkeypatch.setattr(loop._Sums, "add", watched)
     monkeypatch.setattr(loop, "make_optimiser", made)
     return seen
 
@@ -239,3 +240,19 @@ def test_batches_carry_the_labels_of_their_pictures(pictures):
     found = list(evaluation_batches(split, book_preprocessing(32, MEAN, STD), batches))
     assert [b.positions.tolist() for b in found] == batches
     assert [b.labels.tolist() for b in found] == [split.labels[np.array(b)].tolist() for b in batches]
+
+
+def test_sums_are_the_same_however_often_they_are_read(tmp_path):
+    """On a GPU the host waits for them at the curve's points alone."""
+    run, rng = run_in(tmp_path, named_recipe("book")), torch.Generator().manual_seed(0)
+    often, once = TrainingState(loss=0.1, seen=1), TrainingState(loss=0.1, seen=1)
+    reading, waiting = loop._Sums(run, often), loop._Sums(run, once)
+    for _ in range(50):
+        logits, labels = torch.randn(3, 2, generator=rng), torch.randint(2, (3,), generator=rng)
+        for sums in (reading, waiting):
+            sums.add(nn.functional.cross_entropy(logits, labels, reduction="none"), logits, labels, 3)
+        reading.read()
+    assert (once.seen, once.words) == (1, "loss 0.100  train 0.000")
+    assert waiting.read() == often.loss
+    assert often == once
+    assert once.seen == 151

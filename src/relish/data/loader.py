@@ -252,9 +252,10 @@ def _read(
     for batch in batches:
         positions = np.array(batch, dtype=np.int64) % len(split)
         images = tuple(map(stacked, zip(*islice(read, len(batch)), strict=True)))
+        labels = torch.from_numpy(split.labels[positions])
         if torch.cuda.is_available():
-            images = tuple(one.pin_memory() for one in images)
-        yield ViewBatch(images, torch.from_numpy(split.labels[positions]), torch.from_numpy(positions))
+            images, labels = tuple(one.pin_memory() for one in images), labels.pin_memory()
+        yield ViewBatch(images, labels, torch.from_numpy(positions))
 
 
 Rows = npt.NDArray[np.uint8] | npt.NDArray[np.float32]

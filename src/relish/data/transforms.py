@@ -8,6 +8,7 @@ epoch, image), so that a resumed run, or one spread over processes, crops the sa
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -237,13 +238,19 @@ def stacked(images: Sequence[Tensor]) -> Tensor:
 
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     """(B, 3, S, S) to float32: uint8 scaled to 0 to 1; then less the mean, over the std of each channel."""
-    mean = torch.tensor(preprocessing.mean, device=images.device).view(3, 1, 1)
-    std = torch.tensor(preprocessing.std, device=images.device).view(3, 1, 1)
+    mean, std = (_per_channel(tuple(values), images.device) for values in (preprocessing.mean, preprocessing.std))
     # Channels last is the layout that convolutions are fastest in; the values are the same.
     floats = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
     if images.dtype == torch.uint8:
         floats.div_(255)
     return floats.sub_(mean).div_(std)
+
+
+@cache
+def _per_channel(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """(3, 1, 1) float32, made once: a GPU would have to finish its work for each copy to it."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).view(3, 1, 1)
 
 
 def denormalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:

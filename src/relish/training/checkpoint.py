@@ -34,22 +34,21 @@ class TrainingState:
     correct: int = 0
     """Of this epoch's images so far, how many were predicted correctly, in train mode, before their step."""
     seen: int = 0
-    """Of this epoch's images, how many were seen so far."""
+    """Of this epoch's images, how many `loss` and `correct` are of."""
     seconds: float = 0.0
     """Wall-clock time spent training, over every start of the run, evaluation omitted."""
 
     @property
     def words(self) -> str:
-        """Mean loss and accuracy of the epoch so far."""
-        return f"loss {self.loss / self.seen:.3f}  train {self.correct / self.seen:.3f}"
+        """Mean loss and accuracy of the epoch so far; empty before they were read."""
+        return f"loss {self.loss / self.seen:.3f}  train {self.correct / self.seen:.3f}" if self.seen else ""
 
     def images_done(self, images: int) -> int:
         """Images seen since the start, where an epoch has so many."""
         return self.epoch * images + self.seen
 
-    def add(self, loss: float, correct: int, images: int, seconds: float) -> None:
-        """Count one batch."""
-        self.loss, self.correct, self.seen = self.loss + loss, self.correct + correct, self.seen + images
+    def stepped(self, seconds: float) -> None:
+        """Count one batch; what it added up to is read less often."""
         self.batch, self.seconds = self.batch + 1, self.seconds + seconds
 
     def next_epoch(self) -> None:

@@ -23,8 +23,10 @@ from relish.data.dataset import NO_IMAGES, VALIDATION, Split
 from relish.data.loader import Batch, DecodedImages, OpenedImages, balanced_batches, epoch_batches, training_batches
 from relish.data.transforms import Preprocessing, Transform, normalise
 from relish.evaluation.inference import Logits, split_logits
+from relish.models.captured import WORTH, Captured
 from relish.models.freeze import set_train_mode, smallest_batch
 from relish.models.precision import Precision, computing_in
+from relish.models.saved_model import OWN
 from relish.models.target import TargetModel
 from relish.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from relish.training.optim import Loss, base_rate, batch_loss, losses_of, make_optimiser, set_rates
@@ -85,7 +87,7 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
         (n, K) float32 logits of the validation split after the last epoch; None where that was not evaluated now.
 
     Raises:
-        Diverged: the loss is not finite.
+        Diverged: the loss is not finite; noticed at the next point of the curves.
         RecipeError: the network cannot train on batches as small as a process's share of one.
         Stopped: SIGINT, SIGTERM or SIGHUP came; a checkpoint was saved first, as it is before the next ones.
         ImageError: an image cannot be opened any more.
@@ -103,10 +105,17 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
     steps = len(_batches(run, setup, 0, smallest))  # of one epoch
     _say_resumed(run, setup, state, steps)
     evaluated: Logits | None = None
-    gradients = _Gradients(run, setup, model, setup.loss or balance.losses)
+    gradients = _Gradients(run, setup, model, setup.loss or balance.losses, capture=_captures(run, setup, steps))
+    sums = _Sums(run, state)
     saved_at = time.monotonic()
 
-    def save() -> None:
+    def read() -> None:
+        if not math.isfinite(sums.read()):
+            raise _diverged(run, setup, state)
+
+    def save(all_here: bool = True) -> None:
+        if all_here:
+            read()
         if run.is_main:
             save_checkpoint(run.folder.checkpoint, network, optimiser, state)
 
@@ -121,26 +130,27 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
             for number in range(state.batch, steps):
                 began, count = time.perf_counter(), len(batches[number])
                 set_rates(optimiser, recipe, epoch * steps + number, recipe.passes * steps)
-                with _saved_first(save, state):
-                    batch = next(reader)
+                with _saved_first(run, save, state):
+                    batch = _on(next(reader), device)
                     # Dropout draws by its place in the run too, differently in every process.
                     seed = derive_seed(run.seed, "step", epoch, number, run.process)
                     losses, logits = gradients(batch, count, seed)
                 optimiser.step()
 
-                loss, correct = _sums(run, losses, logits, batch.labels.to(device), count)
-                if not math.isfinite(loss):
-                    raise _diverged(run, setup, state)
-                state.add(loss, correct, count, time.perf_counter() - began)
-                bar.advance(count, f"{state.words}  {count / (time.perf_counter() - began):.1f} pictures/s")
+                sums.add(losses, logits, batch.labels, count)
+                # A budget counts the seconds of a step, so what the device still computes is waited for.
+                if _is_point(number, steps) or setup.ended is not None:
+                    read()
+                state.stepped(time.perf_counter() - began)
                 if _is_point(number, steps):
                     _record_training(run, state, steps, base_rate(optimiser, recipe))
-                stopping = run.any(bool(stop))
-                if stopping or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                bar.advance(count, f"{state.words}  {count / (time.perf_counter() - began):.1f} pictures/s")
+                # All processes read the sums together, and so agree on when.
+                if run.any(bool(stop) or time.monotonic() - saved_at > CHECKPOINT_SECONDS):
                     save()
                     saved_at = time.monotonic()
-                if stopping:
-                    raise _stopped(run, epoch, recipe, stop.number)
+                    if run.any(bool(stop)):
+                        raise _stopped(run, epoch, recipe, stop.number)
                 if setup.ended is not None and run.any(setup.ended(count, time.perf_counter() - began)):
                     _share_statistics(run, network)
                     save()
@@ -149,12 +159,13 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
             if len(setup.validation) and setup.every_epoch:
                 try:
                     # Nothing has to be finished first, unless other processes wait for this one's share.
-                    with _saved_first(save, state), stop.at_once() if run.processes == 1 else nullcontext():
+                    with _saved_first(run, save, state), stop.at_once() if run.processes == 1 else nullcontext():
                         evaluated = _evaluate(run, setup, state, steps)
                 except KeyboardInterrupt as error:
                     save()
                     raise _stopped(run, epoch, recipe, stop.number) from error
             state.next_epoch()
+            sums.restart()
             save()
             if run.any(bool(stop)):  # asked while the validation split was evaluated
                 raise _stopped(run, epoch, recipe, stop.number)
@@ -164,12 +175,16 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
 class _Gradients:
     """One pass through the network and back: of a batch at once or, where memory lacks, in parts.
 
+    On a GPU full batches are computed by a CUDA graph; a smaller last one, and what cannot be captured, is not.
+
     A batch has no parts where it makes a difference: to norms that use its statistics, to a loss of the user's own, to
     processes that add up their gradients.
     """
 
-    def __init__(self, run: RunContext, setup: TrainingSetup, model: nn.Module, loss: Loss) -> None:
+    def __init__(self, run: RunContext, setup: TrainingSetup, model: nn.Module, loss: Loss, *, capture: bool) -> None:
         self.run, self.setup, self.model, self.loss = run, setup, model, loss
+        self._capture = capture
+        self._captured: Captured | None = None
         self._size = sys.maxsize
         """Images that there was memory for."""
 
@@ -187,6 +202,8 @@ class _Gradients:
         Raises:
             TooLittleMemory: parameters and running statistics are as they were.
         """
+        if self._capture and (replayed := self._replayed(batch, count, seed)):
+            return replayed
         network = self.setup.target.network
         by_batch = _norms_by_batch(network)
         statistics = [one.clone() for one in network.buffers()] if by_batch else []
@@ -209,21 +226,50 @@ class _Gradients:
         else:
             if fitting < size:
                 self._size = fitting
+                self.run.progress.warn(
+                    f"{self.run.device}: memory is short, so batches are computed in parts of {fitting} pictures; "
+                    "each step is the same."
+                )
             return found
         network.zero_grad()
         for one, before in zip(network.buffers(), statistics, strict=False):
             one.copy_(before)
         raise _too_little_memory(self.run, self.setup, 1 if divisible else self.setup.recipe.batch_size)
 
+    def _replayed(self, batch: Batch, count: int, seed: int) -> tuple[Tensor, Tensor] | None:
+        """As `__call__`, by the graph of full batches; None for another batch, or where none can be captured."""
+        images, labels = batch.images, batch.labels
+        if len(labels) != min(self.setup.recipe.batch_size, len(self.setup.train)):
+            return None
+        if self._captured is None or not self._captured.fits(images):
+            self._captured = None  # and its memory
+            try:
+                self._captured = Captured(
+                    self.setup.target.network, lambda some, theirs: self._part(some, theirs, count), images, labels
+                )
+            except Exception as error:  # whatever a network does that a graph cannot hold
+                self._capture, reason = False, (str(error).splitlines() or [type(error).__name__])[0]
+                self.run.record(event="eager", epoch=0, batch=0, reason=reason)
+                self.run.progress.say(f"graph   none, so each step is launched kernel by kernel: {reason}")
+                return None
+        return self._captured(images, labels, seed)
+
     def _part(self, images: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
         run, device = self.run, self.run.device
         with computing_in(self.setup.precision, device):
-            logits = self.model(normalise(images.to(device), self.setup.preprocessing))  # (b, K)
-        losses = losses_of(self.loss, logits.float(), labels.to(device))  # (b,)
+            logits = self.model(normalise(images, self.setup.preprocessing))  # (b, K)
+        losses = losses_of(self.loss, logits.float(), labels)  # (b,)
         losses = losses * (0.0 if _is_padding(run, count) else 1.0)
         # Not `accelerator.backward`: scaling or accumulation asked for in the environment is no recipe's.
         batch_loss(losses, self.setup.recipe, count, run.processes).backward()  # type: ignore[no-untyped-call]
         return losses.detach(), logits.detach()
+
+
+def _captures(run: RunContext, setup: TrainingSetup, steps: int) -> bool:
+    """Whether full batches are captured; code of the user's own may decide something anew in each step."""
+    own = setup.loss is not None or setup.target.source.description.library == OWN
+    enough = steps * setup.recipe.passes >= WORTH
+    return run.device.type == "cuda" and run.processes == 1 and enough and not own
 
 
 def _norms_by_batch(network: nn.Module) -> bool:
@@ -237,20 +283,22 @@ def _is_padding(run: RunContext, count: int) -> bool:
 
 def _too_little_memory(run: RunContext, setup: TrainingSetup, count: int) -> TooLittleMemory:
     what = "one picture" if count == 1 else f"batches of {count} pictures"
+    parts = setup.loss is None and run.processes == 1 and setup.recipe.batch_norm != "still"
+    larger = f"half the --batch-size,{' --set batch_norm=still, which computes a batch in parts,' * parts} or a"
     return TooLittleMemory(
         f"{run.device}: too little memory for {what} of {setup.preprocessing.image_size} pixels.",
-        hint=f"Fit again with {'a' if count == 1 else 'half the --batch-size, or a'} smaller --image-size.",
+        hint=f"Fit again with {'a' if count == 1 else larger} smaller --image-size.",
     )
 
 
 @contextmanager
-def _saved_first(save: Callable[[], None], state: TrainingState) -> Iterator[None]:
-    """Within `with`, an error waits until the work so far is saved."""
+def _saved_first(run: RunContext, save: Callable[[bool], None], state: TrainingState) -> Iterator[None]:
+    """Within `with`, an error waits until the work so far is saved; other processes have perhaps met none."""
     try:
         yield
     except Exception:
         if state.epoch or state.batch:
-            save()
+            save(run.processes == 1)
         raise
 
 
@@ -287,13 +335,42 @@ def _augmented(run: RunContext, setup: TrainingSetup, epoch: int, batches: list[
     )  # fmt: skip
 
 
-def _sums(run: RunContext, losses: Tensor, logits: Tensor, labels: Tensor, count: int) -> tuple[float, int]:
-    """The summed loss and the number predicted correctly, over all processes, as they were before the step."""
-    correct = 0 if _is_padding(run, count) else int((logits.argmax(1) == labels).sum())
-    sums = torch.tensor([losses.sum().item(), correct], device=run.device)
-    if run.processes > 1:
-        sums = run.accelerator.reduce(sums)
-    return float(sums[0]), int(sums[1])
+def _on(batch: Batch, device: torch.device) -> Batch:
+    """The batch on the device; the host does not wait for the copy."""
+    images, labels = (one.to(device, non_blocking=device.type == "cuda") for one in (batch.images, batch.labels))
+    return batch._replace(images=images, labels=labels)
+
+
+class _Sums:
+    """An epoch's summed loss and number predicted correctly, on the device: only who reads them waits for it.
+
+    Added up in float64, step by step, so that it makes no difference how often they are read.
+    """
+
+    def __init__(self, run: RunContext, state: TrainingState) -> None:
+        self.run, self.state = run, state
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin with what the state holds."""
+        run, state = self.run, self.state
+        own = [state.loss, state.correct] if run.is_main else [0.0, 0.0]
+        dtype = torch.float32 if run.device.type == "mps" else torch.float64  # Metal has no float64
+        self._totals, self._seen = torch.tensor(own, dtype=dtype, device=run.device), state.seen
+
+    def add(self, losses: Tensor, logits: Tensor, labels: Tensor, count: int) -> None:
+        """Count this process's share of a batch of `count` images, as it was before the step."""
+        correct = logits.argmax(1) == labels if not _is_padding(self.run, count) else labels.new_zeros(1)
+        self._totals += torch.stack([losses.sum().to(self._totals), correct.sum().to(self._totals)])
+        self._seen += count
+
+    def read(self) -> float:
+        """Bring the state up to date, over all processes, which all have to call this; returns the summed loss."""
+        totals = self.run.accelerator.reduce(self._totals) if self.run.processes > 1 else self._totals
+        self.state.loss, correct = totals.tolist()
+        if math.isfinite(self.state.loss):
+            self.state.correct, self.state.seen = int(correct), self._seen
+        return self.state.loss
 
 
 def _is_point(number: int, steps: int) -> bool:
