@@ -1,11 +1,26 @@
 """A run's events reach everyone who listens, those of its trainings under their stage."""
 
-import pytest
+from types import SimpleNamespace
 
+import pytest
+import torch
+
+from relish.core import context
 from relish.core.context import Context
 from relish.core.errors import BadInput
 from relish.core.run_folder import RunFolder
 from tests.conftest import Heard
+
+
+@pytest.mark.parametrize(("device", "here", "readers"), [("cuda", "1", 12), ("cuda", "4", 3), ("cuda", "20", 1),
+                                                         ("cpu", "1", 0)])  # fmt: skip
+def test_a_gpu_has_a_reader_for_each_core(device, here, readers, monkeypatch):
+    """Processes that share a machine share its cores; a processor's are busy computing."""
+    found = SimpleNamespace(device=torch.device(device), is_main_process=True)
+    monkeypatch.setattr(context, "accelerator_for", lambda _: found)
+    monkeypatch.setattr(context, "usable_cores", lambda: 12)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
+    assert Context.on("auto").workers.count == readers
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@
 also goes to the listeners, such as trackers and callbacks.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -14,13 +15,12 @@ from accelerate.utils import broadcast_object_list
 
 from relish.core.progress import SILENT, Muted, Progress
 from relish.core.run_folder import RunFolder
-from relish.core.runtime import accelerator_for
+from relish.core.runtime import accelerator_for, usable_cores
 from relish.core.workers import Workers
 
 Listener = Callable[[Mapping[str, Any]], None]
 """Called with each event once it is recorded."""
 T = TypeVar("T")
-_MOST_WORKERS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +39,16 @@ class Context:
         Args:
             device: "auto", "cpu", "cuda" or "mps".
             progress: used in the first process only; None is silent.
-            workers: None: on a CPU 0, since its cores are busy computing; else one a thread, 8 at most.
+            workers: None: on a CPU 0, since its cores are busy computing; else one a core, which the processes of this
+                machine share.
 
         Raises:
             BadInput: there is no such device.
         """
         accelerator = accelerator_for(device)
         if workers is None:
-            workers = 0 if accelerator.device.type == "cpu" else min(_MOST_WORKERS, torch.get_num_threads())
+            here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's word for processes on this machine
+            workers = 0 if accelerator.device.type == "cpu" else max(1, usable_cores() // here)
         shown = progress if progress is not None and accelerator.is_main_process else SILENT
         return cls(accelerator=accelerator, progress=shown, workers=Workers(workers))
 
