@@ -95,6 +95,29 @@ def test_a_trial_is_remembered_by_network_shape_and_purpose(times):
     assert times["count"] == 5
 
 
+def test_a_trial_of_an_earlier_kind_is_measured_anew(times, monkeypatch):
+    trial(small_network(), IMAGES, training=True)
+    monkeypatch.setattr(precision, "_VERSION", precision._VERSION + 1)
+    trial(small_network(), IMAGES, training=True)
+    assert times["count"] == 2
+
+
+@pytest.mark.cuda
+def test_a_gpu_is_tried_at_the_batch_that_trains(times, monkeypatch):
+    """Of 16 images and of 20 it would say something else."""
+    on_gpu = IMAGES.cuda()
+    trial(small_network().cuda(), on_gpu, training=True)
+    trial(small_network().cuda(), on_gpu[:16], training=True)
+    assert times["count"] == 2
+
+
+@pytest.mark.cuda
+def test_a_trial_on_a_gpu_measures_both(monkeypatch):
+    found = trial(small_network().cuda().train(), IMAGES.cuda(), training=True)
+    assert 0 < found.f32_seconds < 1
+    assert 0 < found.bf16_seconds < 1
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"SQLite format 3\0" + bytes(900), b"\xff\xfe"])
 def test_a_damaged_memory_is_measured_anew(content, times):
     trial(small_network(), IMAGES, training=True)

@@ -9,9 +9,11 @@ measured every time.
 import copy
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
+from statistics import median
 from typing import Any, Literal
 
 import torch
@@ -22,6 +24,7 @@ from relish.core.cache import Cache
 from relish.core.errors import BadInput
 from relish.core.io import fingerprint
 from relish.core.runtime import is_out_of_memory, processor_name
+from relish.models.captured import on_cuda
 
 Precision = Literal["f32", "bf16"]
 AskedPrecision = Literal["f32", "auto"]
@@ -33,7 +36,7 @@ BOTH: tuple[Precision, ...] = ("f32", "bf16")
 SECONDS = 10.0
 """A trial takes no longer, short of one pass that is longer by itself."""
 IMAGES = 16
-"""Of a trial, at most; the ratio of the two times hardly depends on the batch."""
+"""Of a trial on a processor, at most; there the ratio of the two times hardly depends on the batch."""
 GAIN = 1.05
 """bf16 has to be so many times as fast to be used."""
 HOPELESS = 3.0
@@ -43,7 +46,9 @@ DIFFERENCE = 0.05
 
 _FIRST, _ROUNDS = 2, 3
 _FEWEST = 4
-_VERSION = 1
+_REPEATED = 5
+"""Passes of a round on a GPU, whose clock is read when it has finished all of them."""
+_VERSION = 2
 """Raise it when a trial measures something else than before."""
 
 
@@ -52,9 +57,9 @@ class Trial:
     """What came of a trial."""
 
     f32_seconds: float
-    """Shortest pass in f32; a pass is forward and backward where the network is to be trained."""
+    """Median pass in f32; a pass is forward and backward where the network is to be trained."""
     bf16_seconds: float
-    """Shortest pass in bf16."""
+    """Median pass in bf16."""
     difference: float | None
     """Largest difference between the probabilities of both, 0 (best) to 1; None where bf16 is too slow anyway."""
 
@@ -125,13 +130,11 @@ def trial(network: nn.Module, images: Tensor, *, training: bool) -> Trial:
 
     Args:
         network: on the device of the images, its modules in the modes that they will train in; left as it is.
-        images: (B, 3, S, S) float32, normalised; the first `IMAGES` are used.
+        images: (B, 3, S, S) float32, normalised; on a processor the first `IMAGES` are used, on a GPU all: the batch
+            that will be computed, since with a few images a GPU only waits to be told what to do.
         training: whether a pass goes backward too.
-
-    Returns:
-        Times of at most `IMAGES` images, never of B.
     """
-    twin, images = copy.deepcopy(network), images[:IMAGES]
+    twin, images = copy.deepcopy(network), images if images.device.type == "cuda" else images[:IMAGES]
     cache, key = Cache(), _cache_key(network, images, training)
     with torch.random.fork_rng():
         kept = [json.loads(entry) for _, entry in cache.recall("trial", [key])]
@@ -158,7 +161,9 @@ def _cache_key(network: nn.Module, images: Tensor, training: bool) -> bytes:
 
 
 def _timed(network: nn.Module, images: Tensor, training: bool) -> tuple[float, float]:
-    """Shortest pass in f32 and in bf16, in turn, over as many of the images as the time allows."""
+    """Median pass in f32 and in bf16, in turn, over as many of the images as the time allows."""
+    if images.device.type == "cuda":
+        return _timed_on_cuda(network, images, training)
     began = time.perf_counter()
     few = images[:_FIRST]
     for precision in BOTH:  # the first pass of each shape also chooses kernels
@@ -168,30 +173,53 @@ def _timed(network: nn.Module, images: Tensor, training: bool) -> tuple[float, f
     if bf16 > HOPELESS * f32:
         return f32, bf16
     images = images[: max(_FIRST, int(SECONDS / 4 / _ROUNDS / (max(f32, bf16) / len(few))))]
-    best: dict[Precision, float] = {}
-    for number in range(_ROUNDS + 1):
-        for precision in BOTH:
-            seconds = _pass(network, images, precision, training)
-            if number <= 1 or seconds < best[precision]:  # the very first is only kept until there is a second
-                best[precision] = seconds
-        if time.perf_counter() - began > SECONDS / 2:
-            break
-    return best["f32"], best["bf16"]
+    rounds: list[tuple[float, float]] = []
+    while len(rounds) <= _ROUNDS and (not rounds or time.perf_counter() - began <= SECONDS / 2):
+        rounds.append((_pass(network, images, "f32", training), _pass(network, images, "bf16", training)))
+    f32s, bf16s = zip(*(rounds[1:] or rounds), strict=True)  # the first of the larger shape, where it is not alone
+    return median(f32s), median(bf16s)
+
+
+def _timed_on_cuda(network: nn.Module, images: Tensor, training: bool) -> tuple[float, float]:
+    """The same by a GPU's own clock: of all the images, warmed up, and captured where a training would be."""
+
+    def ready(precision: Precision) -> Callable[[], Any]:
+        work = partial(_computed, network, images, precision, training)
+        work()
+        if training:
+            with suppress(RuntimeError):  # the training is launched kernel by kernel then too
+                return on_cuda(work)[1]
+        return work
+
+    works = [ready(precision) for precision in BOTH]
+    rounds: list[list[float]] = []
+    for _ in range(_ROUNDS):
+        found = []
+        for work in works:
+            began = _now(images.device)
+            for _ in range(_REPEATED):
+                work()
+            found.append((_now(images.device) - began) / _REPEATED)
+        rounds.append(found)
+    return median(one for one, _ in rounds), median(other for _, other in rounds)
 
 
 def _pass(network: nn.Module, images: Tensor, precision: Precision, training: bool) -> float:
+    began = time.perf_counter()
+    _computed(network, images, precision, training)
+    return time.perf_counter() - began
+
+
+def _computed(network: nn.Module, images: Tensor, precision: Precision, training: bool) -> None:
     network.zero_grad()
-    began = _now(images.device)
     with torch.set_grad_enabled(training), computing_in(precision, images.device):
         outputs: Tensor = network(images)
     if training and outputs.requires_grad:
         outputs.float().square().sum().backward()  # type: ignore[no-untyped-call]
-    return _now(images.device) - began
 
 
 def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    torch.cuda.synchronize(device)
     return time.perf_counter()
 
 

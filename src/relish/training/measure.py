@@ -169,8 +169,9 @@ def _tried(run: RunContext, setup: TrainingSetup) -> Precision:
     network = setup.target.network
     to_device(network, run.device)
     set_train_mode(network, setup.target, still_norms=setup.recipe.batch_norm == "still")
-    some = evenly_spaced(len(setup.train), min(IMAGES, setup.recipe.batch_size))
-    (batch,) = evaluation_batches(setup.train, setup.preprocessing, [some])
+    most = setup.recipe.batch_size if run.device.type == "cuda" else min(IMAGES, setup.recipe.batch_size)
+    some = evenly_spaced(len(setup.train), most)
+    (batch,) = evaluation_batches(setup.train, setup.preprocessing, [some], workers=run.workers)
     images = normalise(batch.images.to(run.device), setup.preprocessing)
     found, _ = in_smaller_parts(lambda count: trial(network, images[:count], training=True), len(images))
     write_json(run.folder.precision, found.as_json())
