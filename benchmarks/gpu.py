@@ -1,0 +1,264 @@
+"""Training on a GPU: relish beside plain loops and beside the step alone, in turn, on one machine.
+
+    python benchmarks/gpu.py PICTURES WORK [--rounds 1] [--more]
+
+Wall-clock seconds of whole commands on PICTURES, which holds `train/` and `test/` of class folders, with nothing
+cached; then training pictures per second, once it runs steadily, from JPEG files with a short side of 375 pixels, which
+are made from PICTURES in WORK: (a) the book's loop as written (no workers, f32, default layout, two waits a step), (b)
+a careful loop (a worker a core, pinned memory, bf16, channels last), (c) the same compiled, relish in f32 and with
+precision=auto; and (d) the step alone on one batch that stays on the device: f32, bf16 eager, compiled, in a CUDA
+graph. Random weights but for EfficientNet-Lite0. It is meant to take less than ten minutes, half of them for
+compiling; where there is no GPU, exit code 2.
+With --device cpu --tiny its loops are run on a few small pictures, to see that they work.
+"""
+
+import argparse
+import gc
+import json
+import os
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision import datasets, models, transforms
+
+from book_loop import embedded_network
+from measuring import earlier_rounds, finish, run, spread
+from relish.core.io import atomic_folder
+from relish.core.runtime import processor_name, usable_cores
+from relish.models.captured import on_cuda
+
+COMMANDS = {"auto": (), "probe": (), "book": ("--epochs", "5")}
+"""What each recipe is timed with."""
+CLASSES, GREY = 2, (0.5, 0.5, 0.5)
+
+
+class Scale(NamedTuple):
+    """How much is measured."""
+
+    networks: tuple[str, ...] = ("embedded", "resnet50")
+    pictures: int = 10_000
+    short: int = 375
+    """Pixels of a file's shorter side."""
+    side: int = 224
+    batches: tuple[int, ...] = (32, 128)
+    """The last one is that of the loops."""
+    warm: int = 5
+    """Steps before the clock starts."""
+    steps: int = 50
+    workers: int = usable_cores()
+
+
+TINY = Scale(networks=("shufflenet_v2_x0_5",), pictures=12, short=24, side=32, batches=(4,), warm=1, steps=1, workers=0)
+Row = dict[str, float]
+
+
+def network_of(name: str, device: torch.device) -> nn.Module:
+    network = embedded_network()[0] if name == "embedded" else getattr(models, name)()
+    return network.to(device)
+
+
+def photographs(pictures: Path, work: Path, scale: Scale) -> Path:
+    """So many JPEG files of the wanted size, from those of PICTURES by turns, made once."""
+    folder = work / f"photographs-{scale.pictures}-{scale.short}"
+    if folder.exists():
+        return folder
+    found = sorted(file for file in (pictures / "train").rglob("*") if file.is_file())
+
+    def make(number: int, part: str, root: Path) -> None:
+        with Image.open(found[number % len(found)]) as opened:
+            times = scale.short / min(opened.size)
+            size = (round(opened.width * times), round(opened.height * times))
+            opened.convert("RGB").resize(size).save(
+                root / part / "ab"[number % CLASSES] / f"{number:05}.jpg", quality=90
+            )
+
+    with atomic_folder(folder) as root, ThreadPoolExecutor(usable_cores()) as pool:
+        for part, count in (("train", scale.pictures), ("test", 8)):
+            for name in "ab":
+                (root / part / name).mkdir(parents=True)
+            list(pool.map(lambda number, part=part: make(number, part, root), range(count)))  # type: ignore[misc]
+    return folder
+
+
+def loaded(folder: Path, scale: Scale, workers: int) -> DataLoader:
+    steps = [transforms.RandomResizedCrop(scale.side), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+    split = datasets.ImageFolder(folder / "train", transforms.Compose([*steps, transforms.Normalize(GREY, GREY)]))
+    return DataLoader(
+        split, scale.batches[-1], shuffle=True, drop_last=True, num_workers=workers,
+        pin_memory=torch.cuda.is_available() and workers > 0,
+    )  # fmt: skip
+
+
+def stepping(
+    network: nn.Module, bf16: bool
+) -> Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+    """A training step by the book's recipe; gives loss and logits."""
+    optimiser = torch.optim.SGD(network.parameters(), lr=5e-5, weight_decay=1e-3)
+
+    def step(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        optimiser.zero_grad()
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+            logits = network(images)
+        loss = nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+        loss.backward()
+        optimiser.step()
+        return loss.detach(), logits.detach()
+
+    return step
+
+
+def finished(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def loop_speed(kind: str, name: str, folder: Path, scale: Scale, device: torch.device) -> float:
+    """Pictures per second from files, by a loop of a kind: `plain`, `careful` or `compiled`."""
+    careful = kind != "plain"
+    network = network_of(name, device).train()
+    if careful:
+        network.to(memory_format=torch.channels_last)
+    step = stepping(torch.compile(network) if kind == "compiled" else network, bf16=careful)  # type: ignore[arg-type]
+    batches: Iterator[Any] = iter(loaded(folder, scale, scale.workers if careful else 0))
+    layout = torch.channels_last if careful else torch.contiguous_format
+    began, seen = 0.0, 0
+    for number, (images, labels) in enumerate(batches):
+        if number == scale.warm:
+            began, seen = finished(device), 0
+        images = images.to(device, non_blocking=careful, memory_format=layout)
+        labels = labels.to(device, non_blocking=careful)
+        loss, logits = step(images, labels)
+        if not careful:  # as the book does
+            _ = loss.item(), int((logits.argmax(1) == labels).sum())
+        seen += len(labels)
+        if not careful and number == scale.warm + scale.steps // 4:
+            break
+    return seen / (finished(device) - began)
+
+
+def step_speed(kind: str, name: str, batch: int, scale: Scale, device: torch.device) -> float:
+    """Pictures per second of the step alone: `f32`, or in bf16 `eager`, `compiled` or `graph`."""
+    network = network_of(name, device).train().to(memory_format=torch.channels_last)
+    images = torch.randn(batch, 3, scale.side, scale.side, device=device).to(memory_format=torch.channels_last)
+    labels = torch.randint(CLASSES, (batch,), device=device)
+    step = stepping(torch.compile(network) if kind == "compiled" else network, bf16=kind != "f32")  # type: ignore[arg-type]
+
+    def work() -> Any:
+        return step(images, labels)
+
+    if kind == "graph":
+        _, work = on_cuda(work)
+    for _ in range(scale.warm):
+        work()
+    began = finished(device)
+    for _ in range(scale.steps):
+        work()
+    return scale.steps * batch / (finished(device) - began)
+
+
+def relish(name: str, folder: Path, work: Path, scale: Scale, precision: str) -> float:
+    """Pictures per second of `relish fit` by the book's recipe, from its first point of the curves to its last."""
+    batch = scale.batches[-1]
+    command = [sys.executable, "-m", "relish", "fit", str(folder), "--recipe", "book", "--epochs", "2", "--quiet"]
+    command += ["--source", name, *([] if name == "embedded" else ["--weights", "none"]), "--batch-size", str(batch)]
+    out = fresh(work)
+    run([*command, "--set", f"precision={precision}", "--out", str(out)])
+    events = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    points = [event for event in events if event["event"] == "train"]
+    images = scale.pictures * (points[-1]["at"] - points[0]["at"])
+    return float(images / (points[-1]["seconds"] - points[0]["seconds"]))
+
+
+def fresh(work: Path) -> Path:
+    """Where a run goes; its caches are empty."""
+    for place in (work / "out", work / "home"):
+        shutil.rmtree(place, ignore_errors=True)
+    os.environ["RELISH_HOME"] = str(work / "home")
+    return work / "out"
+
+
+def command_seconds(recipe: str, pictures: Path, work: Path) -> float:
+    """Wall-clock time of a whole `relish fit`."""
+    out, began = fresh(work), time.perf_counter()
+    run([sys.executable, "-m", "relish", "fit", str(pictures), "--recipe", recipe, *COMMANDS[recipe], "--quiet",
+         "--out", str(out)])  # fmt: skip
+    return time.perf_counter() - began
+
+
+def arms_of(pictures: Path, work: Path, scale: Scale, device: torch.device) -> dict[str, Callable[[], float]]:
+    """What is measured, by the words of its row; seconds where they begin with `relish fit`."""
+    folder, cuda = photographs(pictures, work, scale), device.type == "cuda"
+    arms: dict[str, Callable[[], float]] = {}
+    for recipe in COMMANDS if cuda else ():
+        told = " ".join(("relish fit --recipe", recipe, *COMMANDS[recipe]))
+        arms[told] = lambda recipe=recipe: command_seconds(recipe, pictures, work)  # type: ignore[misc]
+    for name in scale.networks:
+        for kind in ("plain", "careful", *(("compiled",) if cuda else ())):
+            arms[f"{name}, files, {kind} loop"] = lambda k=kind, n=name: loop_speed(k, n, folder, scale, device)  # type: ignore[misc]
+        for precision in ("f32", "auto") if cuda else ():
+            arms[f"{name}, files, relish, precision={precision}"] = (
+                lambda p=precision, n=name: relish(n, folder, work, scale, p)  # type: ignore[misc]
+            )
+        for batch in scale.batches:
+            for kind in ("f32", "eager", *(("compiled", "graph") if cuda else ())):
+                arms[f"{name}, step alone, batch {batch}, {kind}"] = (
+                    lambda k=kind, n=name, b=batch: step_speed(k, n, b, scale, device)  # type: ignore[misc]
+                )
+    return arms
+
+
+def table_of(rounds: list[Row], scale: Scale) -> list[list[str]]:
+    """Each row beside the eager bf16 step alone at the batch of the loops."""
+    table = [[f"training, {scale.side} px, batch {scale.batches[-1]}", "seconds", "pictures/s", "of the step alone"]]
+    for words in rounds[0]:
+        values = [row[words] for row in rounds]
+        if words.startswith("relish fit"):
+            table.append([words, spread(values), "", ""])
+            continue
+        alone = f"{words.partition(',')[0]}, step alone, batch {scale.batches[-1]}, eager"
+        share = statistics.median(row[words] / row[alone] for row in rounds)
+        table.append([words, "", spread(values), f"{share:.2f}"])
+    return table
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("pictures", type=Path)
+    ask.add_argument("work", type=Path)
+    ask.add_argument("--rounds", type=int, default=1)
+    ask.add_argument("--more", action="store_true")
+    ask.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    ask.add_argument("--tiny", action="store_true")
+    asked = ask.parse_args()
+    if asked.device == "cuda" and not torch.cuda.is_available():
+        print("gpu.py: this machine has no CUDA device; --device cpu --tiny only shows that it runs.", file=sys.stderr)
+        raise SystemExit(2)
+    scale, device = TINY if asked.tiny else Scale(), torch.device(asked.device)
+    rounds: list[Row] = earlier_rounds("gpu", asked.more)
+    arms = arms_of(asked.pictures, asked.work, scale, device)
+    for _ in range(asked.rounds):
+        rounds.append({})
+        for words, measure in arms.items():
+            rounds[-1][words] = measure()
+            print(f"{words}: {rounds[-1][words]:.4g}", flush=True)
+            gc.collect()  # networks and graphs of the arm before hold memory of the device
+            torch.cuda.empty_cache()
+    table = table_of(rounds, scale)
+    if device.type == "cuda":
+        on = f"{torch.cuda.get_device_name()}, {usable_cores()} cores of {processor_name()}"
+        finish("gpu", "python benchmarks/gpu.py PICTURES WORK", rounds, table, processor=on)
+
+
+if __name__ == "__main__":
+    main()
