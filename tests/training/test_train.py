@@ -242,6 +242,27 @@ def test_batches_carry_the_labels_of_their_pictures(pictures):
     assert [b.labels.tolist() for b in found] == [split.labels[np.array(b)].tolist() for b in batches]
 
 
+@pytest.mark.cuda
+def test_the_loop_waits_for_a_gpu_at_the_points_of_the_curve_alone(pictures, tiny_source, tmp_path, monkeypatch):
+    """Ten steps, five points: whatever else would wait is an error, but in the first step, which makes constants."""
+    recipe = named_recipe("book").with_settings({"epochs": 1, "batch_size": 2})
+    rates, read = loop.set_rates, loop._Sums.read
+
+    def starting(optimiser, recipe, step, steps):
+        torch.cuda.set_sync_debug_mode("error" if step else "default")
+        rates(optimiser, recipe, step, steps)
+
+    def reading(sums):
+        torch.cuda.set_sync_debug_mode("default")
+        return read(sums)
+
+    monkeypatch.setattr(loop, "set_rates", starting)
+    monkeypatch.setattr(loop._Sums, "read", reading)
+    run = Context.on("cuda", workers=0).in_run(RunFolder.create(tmp_path / "run", {}, recipe.as_dict()))
+    train(run, setup_for(pictures, recipe, tiny_source))
+    assert sum(event["event"] == "train" for event in run.folder.records()) == 5
+
+
 def test_sums_are_the_same_however_often_they_are_read(tmp_path):
     """On a GPU the host waits for them at the curve's points alone."""
     run, rng = run_in(tmp_path, named_recipe("book")), torch.Generator().manual_seed(0)

@@ -181,7 +181,7 @@ def _timed(network: nn.Module, images: Tensor, training: bool) -> tuple[float, f
 
 
 def _timed_on_cuda(network: nn.Module, images: Tensor, training: bool) -> tuple[float, float]:
-    """The same by a GPU's own clock: of all the images, warmed up, and captured where a training would be."""
+    """The same on a GPU, which is waited for: of all the images, warmed up, and captured where a training would be."""
 
     def ready(precision: Precision) -> Callable[[], Any]:
         work = partial(_computed, network, images, precision, training)
