@@ -253,7 +253,7 @@ def _read(
         positions = np.array(batch, dtype=np.int64) % len(split)
         images = tuple(map(stacked, zip(*islice(read, len(batch)), strict=True)))
         labels = torch.from_numpy(split.labels[positions])
-        if torch.cuda.is_initialized():  # a network is there already, then, not only a device
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # a network is there then, not only a device
             images, labels = tuple(one.pin_memory() for one in images), labels.pin_memory()
         yield ViewBatch(images, labels, torch.from_numpy(positions))
 
