@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from relish.core.errors import DataError
@@ -51,8 +51,10 @@ def pytest_unconfigure() -> None:
     gc.unfreeze()
 
 
-# A slow machine is no failure.
-settings.register_profile("relish", deadline=None)
+# A slow machine is no failure, and neither is chance: the same examples each time, new ones by `make torture`.
+settings.register_profile(
+    "relish", deadline=None, derandomize=not TORTURE, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("relish")
 
 

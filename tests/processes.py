@@ -8,12 +8,14 @@ process is a fresh one. `tests/cli/test_main.py` types commands into fresh ones 
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -27,6 +29,23 @@ LOADED = [
     *(f"relish.{name}" for name in ("cli.main", "tasks.fit", "tasks.evaluate", "tasks.check", "tasks.predict")),
 ]
 """With all that they import, and what they import as they go."""
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 300.0) -> None:
+    """Ask again and again until it holds; the limit is there for what will never hold."""
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.005)
+
+
+@contextmanager
+def held_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that nobody else is given meanwhile, and that a server which reuses addresses may take."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 class Forked:

@@ -2,7 +2,6 @@
 
 import io
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +16,14 @@ from relish.server.limits import Limits
 from relish.server.server import listening_socket, uvicorn_server
 
 CLASSES = ("blue", "red")
+HANG = 120.0
+"""Seconds after which whatever is waited for does not come any more."""
 
 
 class Tones:
     """Tells red pictures from blue ones by their mean colour; unsure of what is neither.
 
-    Where its decision calls any picture unknown, light ones are the strangest.
+    Where its decision calls any picture unknown, light ones are the strangest. While `may_answer` is clear, it waits.
     """
 
     name = "tones"
@@ -30,8 +31,9 @@ class Tones:
     value_range = None
     explains = False
 
-    def __init__(self, pause: float = 0.0, decision: Decision | None = None) -> None:
-        self.pause = pause
+    def __init__(self, decision: Decision | None = None) -> None:
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         self.decision = decision or Decision(unsure_below=0.7)
         self.batches: list[int] = []
         self.fails = False
@@ -41,7 +43,7 @@ class Tones:
 
     def predict(self, prepared: Sequence[np.ndarray]) -> list[Prediction]:
         self.batches.append(len(prepared))
-        time.sleep(self.pause)
+        assert self.may_answer.wait(HANG)
         if self.fails:
             raise RuntimeError("the secret inside")
         redness = np.array([(colour[0] - colour[2]) / 40 for colour in prepared])
@@ -80,11 +82,11 @@ def serving(
     address = f"http://127.0.0.1:{taken.getsockname()[1]}"
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        with httpx.Client(base_url=address, headers=headers, timeout=30, trust_env=False) as client:
+        with httpx.Client(base_url=address, headers=headers, timeout=HANG, trust_env=False) as client:
             yield client
     finally:
         running.should_exit = True
-        thread.join(20)
+        thread.join(HANG)
         taken.close()
         assert not thread.is_alive()
 

@@ -9,9 +9,8 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
@@ -24,7 +23,8 @@ from relish.server.app import create_app
 from relish.server.middleware import valid_root_path
 from tests.browser import watched_page
 from tests.commands import refused
-from tests.serving import BLUE, RED, Explaining, Tones, onnx_tones, serving
+from tests.processes import held_port, wait_until
+from tests.serving import BLUE, HANG, RED, Explaining, Tones, onnx_tones, serving
 
 PREFIX = "/relish"
 TOKEN = "0123456789abcdef-not-a-secret"  # noqa: S105
@@ -47,16 +47,16 @@ def own_proxy(folder: Path, upstream: int, strip: bool) -> Iterator[str]:
             path = self.path.removeprefix(PREFIX) if strip else self.path
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {k: v for k, v in self.headers.items() if k.lower() not in ("connection", "keep-alive", "expect")}
-            with closing(http.client.HTTPConnection("127.0.0.1", upstream, timeout=20)) as connection:
+            with closing(http.client.HTTPConnection("127.0.0.1", upstream, timeout=HANG)) as connection:
                 connection.request(self.command, path, body, {**headers, "X-Forwarded-Proto": "http"})
                 answer = connection.getresponse()
                 content = answer.read()
-            self.send_response(answer.status)
-            for name, value in answer.getheaders():
-                if name.lower() not in ("connection", "transfer-encoding", "date"):
-                    self.send_header(name, value)
-            self.end_headers()
             with suppress(ConnectionError):  # a browser that goes to another page waits for no answer
+                self.send_response(answer.status)
+                for name, value in answer.getheaders():
+                    if name.lower() not in ("connection", "transfer-encoding", "date"):
+                        self.send_header(name, value)
+                self.end_headers()
                 self.wfile.write(content)
 
         do_GET = do_HEAD = do_POST = do_DELETE = pass_on
@@ -72,7 +72,7 @@ def own_proxy(folder: Path, upstream: int, strip: bool) -> Iterator[str]:
     finally:
         proxy.shutdown()
         proxy.server_close()
-        thread.join(10)
+        thread.join()
 
 
 NGINX = """
@@ -111,44 +111,41 @@ http://127.0.0.1:{port} {{
 @contextmanager
 def nginx(folder: Path, upstream: int, strip: bool) -> Iterator[str]:
     program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx") or pytest.skip("needs nginx")
-    port = free_port()
-    words = {"folder": folder, "port": port, "prefix": PREFIX, "upstream": upstream, "tail": "/" if strip else ""}
-    (folder / "nginx.conf").write_text(NGINX.format(**words))
-    with running([program, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")], port):
-        yield f"http://127.0.0.1:{port}"
+    words = {"folder": folder, "prefix": PREFIX, "upstream": upstream, "tail": "/" if strip else ""}
+    command = [program, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
+    with held_port() as port:
+        (folder / "nginx.conf").write_text(NGINX.format(port=port, **words))
+        with running(command, port):
+            yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
 def caddy(folder: Path, upstream: int, strip: bool) -> Iterator[str]:
     program = shutil.which("caddy") or pytest.skip("needs Caddy")
-    port = free_port()
-    words = {"port": port, "prefix": PREFIX, "upstream": upstream, "handle": "handle_path" if strip else "handle"}
-    (folder / "Caddyfile").write_text(CADDY.format(**words))
-    with running([program, "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"], port):
-        yield f"http://127.0.0.1:{port}"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
+    words = {"prefix": PREFIX, "upstream": upstream, "handle": "handle_path" if strip else "handle"}
+    with held_port() as port:
+        (folder / "Caddyfile").write_text(CADDY.format(port=port, **words))
+        with running([program, "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"], port):
+            yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
 def running(command: list[str], port: int) -> Iterator[None]:
     """A program that listens at a port by the time the block begins, and ends with it."""
-    program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert program.poll() is None, command
-                time.sleep(0.05)
-        yield
-    finally:
-        program.terminate()
-        program.wait(20)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as program:
+
+        def listens() -> bool:
+            assert program.poll() is None, command
+            with suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), timeout=HANG).close()
+                return True
+            return False
+
+        try:
+            wait_until(listens)
+            yield
+        finally:
+            program.terminate()
 
 
 Proxy = Callable[[Path, int, bool], "contextmanager"]
@@ -164,7 +161,7 @@ def behind(
     with (
         serving(model or Tones(), token=token, root_path=root_path) as direct,
         proxy(folder, urlsplit(str(direct.base_url)).port, strip) as address,
-        httpx.Client(base_url=f"{address}{PREFIX}", headers=direct.headers, timeout=30, trust_env=False) as client,
+        httpx.Client(base_url=f"{address}{PREFIX}", headers=direct.headers, timeout=HANG, trust_env=False) as client,
     ):
         yield client
 
@@ -291,18 +288,16 @@ def test_a_client_that_waits_for_leave_to_send_gets_it_or_the_refusal_at_once(cl
 
     def asked(length: int) -> tuple[socket.socket, bytes]:
         head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n"
-        plain = socket.create_connection(("127.0.0.1", port), timeout=10)
+        plain = opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=HANG))
         plain.sendall(f"{head}Expect: 100-continue\r\nConnection: close\r\n\r\n".encode())
         return plain, plain.recv(65536)
 
-    plain, first = asked(len(body))
-    with plain:
+    with ExitStack() as opened:
+        plain, first = asked(len(body))
         assert first == b"HTTP/1.1 100 Continue\r\n\r\n"
         plain.sendall(body)
         assert plain.recv(65536).startswith(b"HTTP/1.1 200 ")
-    plain, first = asked(10**9)
-    plain.close()
-    assert first.startswith(b"HTTP/1.1 413 ")
+        assert asked(10**9)[1].startswith(b"HTTP/1.1 413 ")
 
 
 def test_an_offer_of_http_2_is_passed_over_in_silence(client, caplog):
