@@ -160,7 +160,7 @@ def test_several_processes_may_keep_at_once():
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join()
         assert worker.exitcode == 0
     wanted = [100 * n + i for n in range(3) for i in range(20)]
     assert found(*wanted) == set(wanted)

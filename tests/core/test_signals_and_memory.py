@@ -29,6 +29,7 @@ def test_a_signal_sets_the_flag_and_the_former_handlers_come_back(number):
 
 
 def test_a_signal_that_comes_twice_is_one_wish_but_ctrl_c_later_ends_at_once(monkeypatch):
+    monkeypatch.setattr(runtime, "AGAIN_SECONDS", 600.0)
     with StopFlag() as stop:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)  # `timeout` sends it to the process, then to its group

@@ -382,7 +382,7 @@ download(sys.argv[1], progress=Killing())
 
 
 def test_a_killed_download_goes_on_at_the_next_call(server):
-    killed = subprocess.run([sys.executable, "-c", KILLED, server.address], check=False, timeout=60)
+    killed = subprocess.run([sys.executable, "-c", KILLED, server.address], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert not kept_at(server.address).exists()
     assert download(server.address, sha1=SHA1).read_bytes() == CONTENT
@@ -416,7 +416,7 @@ def test_a_lock_is_let_go_of_when_its_holder_is_killed(tmp_path):
         "from relish.core.cache import one_at_a_time\n"
         "with one_at_a_time(Path(sys.argv[1]), 'x', Progress()): os.kill(os.getpid(), signal.SIGKILL)"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "lock")], check=False, timeout=60)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "lock")], check=False)
     with one_at_a_time(tmp_path / "lock", "x", Progress()) as alone:
         assert alone
 

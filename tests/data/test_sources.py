@@ -77,12 +77,16 @@ def test_an_address_is_downloaded_checked_and_unpacked(at_work):
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
-        Thread(target=server.serve_forever, args=(0.02,)).start()
+        thread = Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
         address = f"http://127.0.0.1:{server.server_port}/pets.zip"
-        found = find_dataset(address, sha256=sha("sha256", archive))
-        with pytest.raises(DownloadFailed, match="SHA-1 expected"):
-            find_dataset(address, sha1="0" * 40)
-        server.shutdown()
+        try:
+            found = find_dataset(address, sha256=sha("sha256", archive))
+            with pytest.raises(DownloadFailed, match="SHA-1 expected"):
+                find_dataset(address, sha1="0" * 40)
+        finally:
+            server.shutdown()
+            thread.join()
     assert (found.name, found.source, len(found)) == ("pets", address, len(PICTURES))
     assert len(find_dataset(address)) == len(PICTURES)  # the server is gone
 

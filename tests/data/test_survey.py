@@ -326,7 +326,7 @@ def test_two_processes_may_survey_at_once(root, home):
     both = [context.Process(target=survey_in_a_process, args=(root, results)) for _ in range(2)]
     for process in both:
         process.start()
-    prints = {results.get(timeout=120) for _ in both}
+    prints = {results.get(timeout=300) for _ in both}
     for process in both:
         process.join()
     results.close()
