@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+HANG = 120_000
+"""Milliseconds after which what a page waits for does not come any more."""
+
 
 @dataclass
 class Watched:
@@ -27,9 +30,10 @@ def watched_page(address: str, **context: Any) -> Iterator[Watched]:
     if chromium is None:
         pytest.skip("needs Chromium")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=HANG)
         try:
             page = browser.new_context(**context).new_page()
+            page.set_default_timeout(HANG)
             watched = Watched(page)
             page.on("console", lambda said: watched.complaints.append(said.text) if said.type == "error" else None)
             page.on("pageerror", lambda error: watched.complaints.append(str(error)))

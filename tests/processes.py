@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,6 +30,39 @@ LOADED = [
     *(f"relish.{name}" for name in ("cli.main", "tasks.fit", "tasks.evaluate", "tasks.check", "tasks.predict")),
 ]
 """With all that they import, and what they import as they go."""
+
+
+PAUSING = """
+import os, signal
+from relish.core.run_folder import RunFolder
+count, record = 0, RunFolder.record
+
+def record_and_wait(folder, **event):
+    global count
+    record(folder, **event)
+    count += 1
+    if count == 3:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+RunFolder.record = record_and_wait
+"""
+"""Code before which a command's own goes: it stops at the third event of its run, and waits there for `ended`."""
+
+
+def ended(process: Any, seconds: float = 300.0) -> tuple[int, str, str]:
+    """The exit code and the output of a process, which goes on where it waits; it has to end in words."""
+
+    def over() -> bool:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGCONT)
+        with suppress(subprocess.TimeoutExpired):
+            told.extend(process.communicate(timeout=0.05))
+        return bool(told)
+
+    told: list[str] = []
+    wait_until(over, seconds)
+    assert "Traceback" not in told[1], told[1]
+    return process.returncode, told[0] or "", told[1]
 
 
 def wait_until(holds: Callable[[], object], seconds: float = 300.0) -> None:

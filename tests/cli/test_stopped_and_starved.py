@@ -7,12 +7,12 @@ import ctypes
 import os
 import pty
 import resource
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import nn
 from relish.core.run_folder import RunFolder
 from tests.commands import Ended, done, files_below, refused, relish
 from tests.conftest import draw, draw_dataset
-from tests.processes import COMMAND, started
+from tests.processes import COMMAND, PAUSING, ended, started, wait_until
 
 pytestmark = pytest.mark.usefixtures("hears_sighup")
 
@@ -131,24 +131,25 @@ def test_heat_maps_that_memory_lacks_for_are_left_out_of_the_report(beside, monk
 # ---- processes of their own -----------------------------------------------------------------------------------------
 
 
-def typed(words, home: Path, before: Callable[[], object] = list):
+def typed(words, home: Path, before: Callable[[], object] = list, code: str = COMMAND):
     """The command line in a group of processes of its own."""
-    return started(COMMAND, *words, before=before, RELISH_HOME=home)
+    return started(code, *words, before=before, RELISH_HOME=home)
 
 
-def ended(process, seconds: float = 300) -> tuple[int, str]:
-    words = process.communicate(timeout=seconds)[1]
-    assert "Traceback" not in words
-    return process.returncode, words
+def paused(words, home: Path, run: Path, before: Callable[[], object] = list):
+    """The same of a command whose run is under way, and waits at its third event."""
+    process = typed(words, home, before, PAUSING + COMMAND)
+    wait_until(lambda: process.poll() is not None or events(run / "metrics.jsonl") >= 3)
+    assert process.poll() is None, process.communicate()
+    return process
 
 
-def wait_for(file: Path, process, lines: int = 3) -> None:
-    until = time.monotonic() + 300
-    while process.poll() is None and time.monotonic() < until:
-        if file.is_file() and len(file.read_text().splitlines()) >= lines:
-            return
-        time.sleep(0.002)
-    raise AssertionError(process.communicate())
+def events(file: Path) -> int:
+    return len(file.read_text().splitlines()) if file.is_file() else 0
+
+
+def is_gone(reader: int) -> bool:
+    return not Path(f"/proc/{reader}/exe").exists()
 
 
 def readers_of(process) -> list[int]:
@@ -165,17 +166,16 @@ def data(tmp_path):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(number, code, data, tiny_source, tmp_path):
     home, run = tmp_path / "home", tmp_path / "run"
-    process = typed(("fit", data, "--weights", tiny_source, *BOOK, "--workers", 2, "--out", run), home)
-    wait_for(run / "metrics.jsonl", process)
+    process = paused(("fit", data, "--weights", tiny_source, *BOOK, "--workers", 2, "--out", run), home, run)
     readers = readers_of(process)
     assert len(readers) == 2
     os.killpg(process.pid, number)
     os.killpg(process.pid, number)  # as `timeout` does
-    found, words = ended(process)
+    found, _, words = ended(process)
     assert found == code, words
     assert f"Resume with: relish fit --resume {run}" in words
-    assert not any(Path(f"/proc/{reader}").exists() for reader in readers)
-    found, words = ended(typed(("fit", "--resume", run), home))
+    wait_until(lambda: all(map(is_gone, readers)))
+    found, _, words = ended(typed(("fit", "--resume", run), home))
     assert (found, RunFolder(run).finished) == (0, True)
     assert "resuming from epoch" in words
 
@@ -184,14 +184,13 @@ def test_a_signal_to_the_whole_group_saves_and_says_how_to_go_on(number, code, d
 @pytest.mark.skipif(sys.platform != "linux", reason="the readers are found in /proc")
 def test_a_reader_that_the_system_kills_is_one_line(data, tiny_source, tmp_path):
     home, run = tmp_path / "home", tmp_path / "run"
-    process = typed(("fit", data, "--weights", tiny_source, *BOOK, "--workers", 2, "--out", run), home)
-    wait_for(run / "metrics.jsonl", process)
+    process = paused(("fit", data, "--weights", tiny_source, *BOOK, "--workers", 2, "--out", run), home, run)
     os.kill(readers_of(process)[0], signal.SIGKILL)
-    found, words = ended(process, 60)
+    found, _, words = ended(process)
     assert found == 1, words
     assert "was ended by SIGKILL" in words
     assert f"Resume with: relish fit --resume {run}" in words
-    assert "resuming from epoch" in ended(typed(("fit", "--resume", run), home))[1]
+    assert "resuming from epoch" in ended(typed(("fit", "--resume", run), home))[2]
 
 
 @pytest.mark.slow
@@ -200,17 +199,19 @@ def test_a_terminal_that_is_closed_leaves_its_run_saved(data, tiny_source, tmp_p
     home, run = tmp_path / "home", tmp_path / "run"
     terminal, theirs = pty.openpty()
     words = ("fit", data, "--weights", tiny_source, *BOOK, "--workers", 2, "--out", run)
-    process = typed(words, home, before=partial(_log_in, os.ttyname(theirs)))
-    reader = threading.Thread(target=lambda: list(iter(lambda: _read(terminal), b"")), daemon=True)
+    over = threading.Event()
+    reader = threading.Thread(target=_drain, args=(terminal, over))
     reader.start()
-    until = time.monotonic() + 300
-    while time.monotonic() < until and not ((run / "metrics.jsonl").is_file() and (run / "metrics.jsonl").read_text()):
-        time.sleep(0.01)
-    os.close(theirs)
-    os.close(terminal)  # the system sends SIGHUP
-    process.communicate(timeout=60)
-    assert process.returncode == 129
-    assert "resuming from epoch" in ended(typed(("fit", "--resume", run), home))[1]
+    try:
+        process = paused(words, home, run, partial(_log_in, os.ttyname(theirs)))
+    finally:
+        over.set()
+        reader.join()
+        os.close(theirs)
+        os.close(terminal)  # the system sends SIGHUP
+    found, _, _ = ended(process)
+    assert found == 129
+    assert "resuming from epoch" in ended(typed(("fit", "--resume", run), home))[2]
 
 
 def _log_in(terminal: str) -> None:
@@ -218,11 +219,11 @@ def _log_in(terminal: str) -> None:
     os.login_tty(os.open(terminal, os.O_RDWR))
 
 
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 4096)
-    except OSError:
-        return b""
+def _drain(terminal: int, over: threading.Event) -> None:
+    """Read what comes, so that nobody waits for a terminal that nobody reads."""
+    while not over.is_set():
+        if select.select([terminal], [], [], 0.05)[0]:
+            os.read(terminal, 4096)
 
 
 SMALL_SHM = """
@@ -252,7 +253,7 @@ def test_shared_memory_as_small_as_a_containers_is_enough(command, made, data, t
         "check": ("check", data, "--weights", tiny_source),
         "evaluate": ("evaluate", made / "run", data),
     }[command]
-    found, said = ended(typed((*words, "--workers", 2), tmp_path / "home", with_little_shared_memory))
+    found, _, said = ended(typed((*words, "--workers", 2), tmp_path / "home", with_little_shared_memory))
     assert found == 0, said
 
 
@@ -274,9 +275,14 @@ def test_what_ulimit_leaves_too_little_memory_is_one_line_whenever_it_lacks(tmp_
         fresh = [sys.executable, "-c", COMMAND, *map(str, words)]  # a forked one has these libraries already
         environment = {**os.environ, "RELISH_HOME": str(home), "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(
-            fresh, env=environment, preexec_fn=limited_to(gibibytes), stderr=subprocess.PIPE, text=True
+            fresh,
+            env=environment,
+            preexec_fn=limited_to(gibibytes),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        found, said = ended(process)
+        found, _, said = ended(process)
         assert found == 1, said
         assert "too little memory" in said
         assert len(said.partition("error: ")[2].splitlines()) <= 2

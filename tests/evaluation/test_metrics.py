@@ -231,8 +231,10 @@ def test_a_hundred_thousand_pictures_take_seconds(classes):
     chance = np.random.default_rng(0)
     labels = chance.integers(0, classes, 100_000)
     logits = (chance.normal(size=(100_000, classes)) + 2 * np.eye(classes)[labels]).astype(np.float32)
-    began = time.monotonic()
-    figures(logits, labels, [str(k) for k in range(classes)])
-    seconds = time.monotonic() - began
-    print(f"\n100,000 pictures of {classes} classes: {seconds:.1f} s")
-    assert seconds < 60
+    seconds = []
+    for count in (10_000, 100_000):
+        began = time.process_time()
+        figures(logits[:count], labels[:count], [str(k) for k in range(classes)])
+        seconds.append(time.process_time() - began)
+    print(f"\n100,000 pictures of {classes} classes: {seconds[1]:.1f} s")
+    assert seconds[1] < 40 * seconds[0], "ten times as many take about ten times as long, not a hundred times"

@@ -124,9 +124,17 @@ requests = st.tuples(
 
 @cache
 def client() -> TestClient:
-    """Of a server in this process; its threads end with it."""
+    """Of a server in this process, which ends with the tests of this file."""
     made = TestClient(create_app(Explaining(), LIMITS), base_url="http://127.0.0.1", raise_server_exceptions=True)
     return made.__enter__()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ended():
+    yield
+    if client.cache_info().currsize:
+        client().__exit__()
+        client.cache_clear()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from relish.server.limits import Limits
-from tests.serving import Explaining, serving
+from tests.serving import HANG, Explaining, serving
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ def try_out(operation, mode) -> None:
     )
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case):
-        response = case.call(timeout=20)
+        response = case.call(timeout=HANG)
         assert response.status_code < 500, response.text
         assert str(response.status_code) in operation.definition.raw["responses"] or response.status_code in (404, 405)
         if response.status_code >= 400:

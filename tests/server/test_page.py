@@ -38,11 +38,11 @@ def give(page, name: str, content: bytes, event: str) -> None:
 
 def said(page, words: str) -> None:
     """Wait until the page has told it where a screen reader hears it."""
-    page.locator("#said").filter(has_text=re.compile(words)).wait_for(timeout=10_000)
+    page.locator("#said").filter(has_text=re.compile(words)).wait_for()
 
 
 def complained(page) -> str:
-    page.locator("#problem:visible").wait_for(timeout=10_000)
+    page.locator("#problem:visible").wait_for()
     return page.locator("#problem").inner_text()
 
 
