@@ -6,6 +6,7 @@ Pictures are noise around a colour per class: a tiny network learns them in a fe
 import gc
 import json
 import os
+import random
 import shutil
 import signal
 import tarfile
@@ -68,6 +69,24 @@ def imports_stay() -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _imports_stay() -> None:
     imports_stay()
+
+
+def seed_all() -> None:
+    """Put every global generator where it always is, whatever was drawn before."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _module_begins_alike() -> None:
+    seed_all()
+
+
+@pytest.fixture(autouse=True)
+def _test_begins_alike() -> None:
+    """Also where a test draws without a seed, and whichever tests ran before."""
+    seed_all()
 
 
 @pytest.fixture(autouse=True)
