@@ -52,7 +52,7 @@ def pytest_unconfigure() -> None:
     gc.unfreeze()
 
 
-# A slow machine is no failure, and neither is chance: the same examples each time, new ones by `make torture`.
+# A slow machine is no failure, and neither is chance: the same examples each time, new ones under RELISH_TORTURE.
 settings.register_profile(
     "relish", deadline=None, derandomize=not TORTURE, suppress_health_check=[HealthCheck.too_slow]
 )
