@@ -20,7 +20,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,18 +28,18 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader
-from torchvision import datasets, models, transforms
+from torchvision import models
 
 from book_loop import embedded_network
 from measuring import earlier_rounds, finish, run, spread
+from pipeline import loader
 from relish.core.io import atomic_folder
 from relish.core.runtime import processor_name, usable_cores
 from relish.models.captured import on_cuda
 
 COMMANDS = {"auto": (), "probe": (), "book": ("--epochs", "5")}
 """What each recipe is timed with."""
-CLASSES, GREY = 2, (0.5, 0.5, 0.5)
+CLASSES = 2
 
 
 class Scale(NamedTuple):
@@ -90,15 +90,6 @@ def photographs(pictures: Path, work: Path, scale: Scale) -> Path:
     return folder
 
 
-def loaded(folder: Path, scale: Scale, workers: int) -> DataLoader:
-    steps = [transforms.RandomResizedCrop(scale.side), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
-    split = datasets.ImageFolder(folder / "train", transforms.Compose([*steps, transforms.Normalize(GREY, GREY)]))
-    return DataLoader(
-        split, scale.batches[-1], shuffle=True, drop_last=True, num_workers=workers,
-        pin_memory=torch.cuda.is_available() and workers > 0,
-    )  # fmt: skip
-
-
 def stepping(
     network: nn.Module, bf16: bool
 ) -> Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
@@ -130,7 +121,9 @@ def loop_speed(kind: str, name: str, folder: Path, scale: Scale, device: torch.d
     if careful:
         network.to(memory_format=torch.channels_last)
     step = stepping(torch.compile(network) if kind == "compiled" else network, bf16=careful)  # type: ignore[arg-type]
-    batches: Iterator[Any] = iter(loaded(folder, scale, scale.workers if careful else 0))
+    workers = scale.workers if careful else 0
+    pinned = torch.cuda.is_available() and workers > 0
+    batches = loader(folder, scale.batches[-1], scale.side, num_workers=workers, drop_last=True, pin_memory=pinned)
     layout = torch.channels_last if careful else torch.contiguous_format
     began, seen = 0.0, 0
     for number, (images, labels) in enumerate(batches):

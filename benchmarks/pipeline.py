@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from measuring import earlier_rounds, finish, spread
@@ -38,19 +38,24 @@ SMALLEST = named_recipe("auto").smallest_crop
 GREY = (0.5, 0.5, 0.5)
 
 
-def plain(pictures: Path, batch: int, workers: int, smallest: float) -> Iterator[Any]:
+def loader(pictures: Path, batch: int, side: int, smallest: float = CROP_AREA[0], **words: Any) -> DataLoader:
+    """Training batches as torch and torchvision make them; `words` go to the `DataLoader`."""
     folder = datasets.ImageFolder(
         pictures / "train",
         transforms.Compose(
             [
-                transforms.RandomResizedCrop(224, scale=(smallest, 1.0)),
+                transforms.RandomResizedCrop(side, scale=(smallest, 1.0)),
                 transforms.RandomHorizontalFlip(),
                 transforms.ToTensor(),
                 transforms.Normalize(GREY, GREY),
             ]
         ),
     )
-    yield from torch.utils.data.DataLoader(folder, batch, shuffle=True, num_workers=workers)
+    return DataLoader(folder, batch, shuffle=True, **words)
+
+
+def plain(pictures: Path, batch: int, workers: int, smallest: float) -> Iterator[Any]:
+    yield from loader(pictures, batch, 224, smallest, num_workers=workers)
 
 
 def ours(pictures: Path, batch: int, workers: int, smallest: float, scaled: bool = False) -> Iterator[Any]:

@@ -13,6 +13,7 @@ import pytest
 from relish.core import workers as module
 from relish.core.errors import ImageError, WorkerFailed
 from relish.core.workers import Workers
+from tests.processes import wait_until
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the processes of other systems are not signalled like this")
 
@@ -51,19 +52,15 @@ def miss(_: int) -> None:
     raise FileNotFoundError(2, "No such file or directory")
 
 
-def is_gone(pid: int, seconds: float = 120.0) -> bool:
-    """Whether a process ends within so many seconds; it may wait for its parent to hear of it."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        try:
-            os.kill(pid, 0)
-            with open(f"/proc/{pid}/stat") as stat:
-                if stat.read().rsplit(")", 1)[1].split()[0] == "Z":
-                    return True
-        except OSError:
-            return True
-        time.sleep(0.02)
-    return False
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, all threads of it; it may wait for its parent to hear of it."""
+    try:
+        os.kill(pid, 0)
+        with open(f"/proc/{pid}/stat") as stat:
+            state = stat.read().rsplit(")", 1)[1].split()
+        return state[0] == "Z" and int(state[17]) < 2  # the first thread may be a zombie before the others end
+    except OSError:
+        return True
 
 
 def pids(workers: Workers) -> set[int]:
@@ -126,7 +123,7 @@ def test_a_worker_that_is_killed_between_two_jobs_is_one_error_too():
     workers = Workers(2)
     victim = min(pids(workers))
     os.kill(victim, signal.SIGKILL)
-    assert is_gone(victim)
+    wait_until(lambda: is_gone(victim))
     with pytest.raises(WorkerFailed, match=f"process {victim}, which read pictures, was ended by SIGKILL"):
         list(workers.map(square, range(8)))
     assert list(workers.map(square, range(8))) == [n * n for n in range(8)]
@@ -139,7 +136,7 @@ def test_a_worker_that_says_nothing_is_given_up(monkeypatch):
     os.kill(stuck, signal.SIGSTOP)
     with pytest.raises(WorkerFailed, match=rf"process {stuck}, .* no sign of life for 0.3 s"):
         list(workers.map(square, range(10)))
-    assert is_gone(stuck)
+    wait_until(lambda: is_gone(stuck))
 
 
 def test_the_time_in_which_the_whole_group_is_stopped_does_not_count(monkeypatch):
@@ -195,7 +192,7 @@ def test_they_end_with_the_object():
     mine = pids(workers)
     del workers
     gc.collect()
-    assert all(map(is_gone, mine))
+    wait_until(lambda: all(map(is_gone, mine)))
 
 
 def test_they_end_with_a_main_process_that_is_killed():
@@ -212,4 +209,4 @@ def test_they_end_with_a_main_process_that_is_killed():
     os.waitpid(main, 0)
     os.close(reading), os.close(writing)
     assert len(mine) == 2
-    assert all(map(is_gone, mine))
+    wait_until(lambda: all(map(is_gone, mine)))

@@ -24,7 +24,7 @@ from relish.core.errors import LONGEST_LINE, RelishError, visible
 from tests.conftest import IN_MEMORY
 
 KEPT = Path(".hypothesis")
-CPU_SECONDS = 60
+CPU_SECONDS = 10
 """Of processor time that one example may take: a hang. Waiting for other programs does not count."""
 MEMORY = 400 * 2**20
 """Bytes by which one example may raise the process's memory."""

@@ -190,6 +190,7 @@ def test_a_body_that_does_not_say_its_size_is_refused_at_the_limit(client):
         yield b'--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
         while True:
             sent += 10_000
+            assert sent < 1_000_000_000
             yield bytes(10_000)
 
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
