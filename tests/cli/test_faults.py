@@ -2,7 +2,7 @@
 
 A fault is one call of a few functions that everything goes through (opening, renaming and forcing a file to disk,
 listing a folder, decoding, allocating, SQLite, the network) that raises what the system would. A first run counts the
-calls; then the command is run again from the same state for each position, and that call fails. That takes an hour, so
+calls; then the command is run again from the same state for each position, and that call fails. That takes hours, so
 CI takes a sixth of the pairs of command and fault, with two calls of each; `make torture` takes them all.
 """
 
@@ -230,6 +230,7 @@ PAIRS = [
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(4 * 3600 if TORTURE else 600)  # all calls of a pair that trains may take an hour
 @pytest.mark.parametrize(("command", "kind"), PAIRS)
 def test_a_fault_ends_in_words_and_finished_work_stays_whole(command: str, kind: str, place) -> None:
     """Whichever call it is that fails."""

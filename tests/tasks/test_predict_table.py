@@ -160,6 +160,7 @@ def test_where_no_picture_could_be_read_there_is_a_table_that_says_why_and_exit_
     ended = relish("predict", "run", "absent.png", "empty", "--out", "a.csv")
     assert ended.code == 2
     assert "2 could not be read" in ended.out
+    assert "no picture could be read" in ended.err
     assert [row["error"] for row in rows_of("a.csv")] == ["there is no such file", "there is no picture in this folder"]
 
 

@@ -66,6 +66,8 @@ def predict(
         print(jsonlib.dumps(written.as_json()) if json else written.sentence())
         pictures, unreadable = written.pictures, written.unreadable
     if pictures and pictures == unreadable:
+        if out is not None:
+            voice.warn(f"no picture could be read: the column error of {out} says why.")
         raise typer.Exit(2)
 
 
