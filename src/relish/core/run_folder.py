@@ -7,6 +7,7 @@
     dataset.json         every image's path, class, split and SHA-256
     check.json           findings of a first look at the images
     precision.json       with precision=auto, which one was chosen and why
+    engine.json          for many images on a processor, PyTorch or ONNX Runtime, by backbone and size
     plan.json            what the ladder does within its time
     stopwatch.json       how long a climb of the ladder has taken, over all of its starts
     environment.json     processor, threads, versions, command
@@ -50,6 +51,7 @@ class RunFolder:
         self.dataset = path / "dataset.json"
         self.check = path / "check.json"
         self.precision = path / "precision.json"
+        self.engine = path / "engine.json"
         self.stopwatch = path / "stopwatch.json"
         self.environment = path / "environment.json"
         self.metrics = path / "metrics.jsonl"

@@ -4,11 +4,13 @@ Features are stored under the hash of everything they depend on: the backbone's 
 content. So runs share them, and adding or moving one image costs one image.
 """
 
+import copy
 import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from relish.core.runtime import raise_if_no_memory, to_device
 from relish.data.dataset import Split
 from relish.data.loader import DecodedImages, View, ViewBatch, view_batches
 from relish.data.transforms import Preprocessing, normalise
+from relish.evaluation.engine import LIBRARIES, OnnxNetwork, faster
 from relish.evaluation.inference import forward_in_parts, images_at_once
 from relish.models.head import output_layer
 from relish.models.target import TargetModel
@@ -35,8 +38,6 @@ Positions = npt.NDArray[np.int64]
 
 _RULES = 1
 """Increase it when images are opened, scaled or normalised in another way than before."""
-_LIBRARIES = ("timm", "torchvision", "relish")
-"""The packages whose networks compute what their layers and tensors tell."""
 _KEEP_EVERY = 4
 """Batches between two writes: what a kill can cost."""
 _SMALL = 16
@@ -61,7 +62,8 @@ class Backbone:
                 f"{name} has {len(heads)} output layers; features are the inputs of a single one.",
                 hint="Take --recipe book or frozen, or another --source.",
             )
-        self.network, self.head, self.name = network, output_layer(network, heads[0]), name
+        self.network, self.head_name, self.name = network, heads[0], name
+        self.head = output_layer(network, heads[0])
         self.device, self.width = torch.device(device), self.head.weight.shape[1]
         to_device(network, self.device)
 
@@ -107,9 +109,18 @@ class Backbone:
             return False
         return True
 
+    def hastened(self, digest: Callable[[], str], side: int, images: int, context: Context) -> "Backbone":
+        """This one, or the same through ONNX Runtime where that computes so many images sooner; see `engine.faster`."""
+        found = faster(self.network.eval(), self.head_name, digest, side, images, context)
+        if found is None:
+            return self
+        other = copy.copy(self)
+        other.network = found
+        return other
+
     def digest(self) -> str:
-        """SHA-256 of the network's layers and of every tensor but the output layer's, with its name."""
-        digest = hashlib.sha256(str(self.network).encode())
+        """SHA-256 of the network's layers but the output layer, and of every tensor of theirs with its name."""
+        digest = hashlib.sha256(str(self.network).replace(str(self.head), "").encode())
         of_head = {id(tensor) for tensor in self.head.parameters()}
         for name, tensor in self.network.state_dict(keep_vars=True).items():
             if id(tensor) not in of_head:
@@ -122,7 +133,7 @@ class Backbone:
 
         Layers and tensors do not tell what such a class computes with them.
         """
-        if type(self.network).__module__.partition(".")[0] in _LIBRARIES:
+        if type(self.network).__module__.partition(".")[0] in LIBRARIES:
             return ""
         side = preprocessing.image_size
         noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, side, side), dtype=np.uint8))
@@ -160,6 +171,9 @@ def features_of(
     keys = [sha256[path] for path in split.paths]
     row_of = {key: row for row, key in enumerate(dict.fromkeys(keys))}
     digest, cache = backbone.digest(), Cache(context.progress)
+    sides = {view.preprocessing.image_size for view in views}
+    if len(sides) == 1:
+        backbone = backbone.hastened(lambda: digest, sides.pop(), len(keys) * len(views), context)
     tables = [_CachedFeatures(cache, _key(backbone, digest, v), row_of, backbone.width, context) for v in views]
     missing_of_view = [table.missing for table in tables]
     missing = set().union(*missing_of_view)
@@ -257,10 +271,11 @@ def _needed(batch: Sequence[int], keys: Sequence[str], missing: Sequence[set[str
 
 
 def _key(backbone: Backbone, digest: str, view: View) -> str:
+    engine = [version("onnxruntime")] if isinstance(backbone.network, OnnxNetwork) else []
     return fingerprint(
         [
             _RULES, digest, backbone.noise_digest(view.preprocessing), view.preprocessing.as_dict(), view.view,
-            backbone.device.type, torch.__version__,
+            backbone.device.type, torch.__version__, *engine,
         ]
     )  # fmt: skip
 

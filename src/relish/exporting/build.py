@@ -12,11 +12,9 @@ Source of the int8 form: Jacob et al. 2018, arXiv:1712.05877; ONNX Runtime's gui
 """
 
 import copy
-import logging
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from torch import nn
 from relish.core.errors import Failed
 from relish.core.runtime import raise_if_no_memory
 from relish.data.transforms import Preprocessing
+from relish.evaluation.engine import silent_export
 from relish.evaluation.prediction import Decision
 from relish.evaluation.unfamiliarity import SHORTEST, Unfamiliarity, WithFeatures
 from relish.exporting.onnx_classifier import IMAGE, LOGITS, PROBABILITIES, UNFAMILIARITY
@@ -74,7 +73,7 @@ def network_model(network: nn.Module, image_size: int, count: int, head: str | N
         plain = WithFeatures(plain, head).eval()
     example = torch.zeros(count, 3, image_size, image_size)
     try:
-        with _silent(), torch.inference_mode():
+        with silent_export(), torch.inference_mode():
             program = torch.onnx.export(
                 plain,
                 (example,),
@@ -93,20 +92,6 @@ def network_model(network: nn.Module, image_size: int, count: int, head: str | N
     if program is None:
         raise Failed("torch did not export this network to ONNX.", hint="Take another --source.")
     return _plain_onnx(program.model_proto, "torch exported", "Take another --source.")
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Silence the exporter's own deprecations and progress, which a user cannot act on."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
 
 
 def _plain_onnx(model: onnx.ModelProto, done: str, hint: str) -> onnx.ModelProto:

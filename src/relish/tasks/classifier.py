@@ -6,6 +6,7 @@ prepared in use as it was in training.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal, Unpack
@@ -36,6 +37,7 @@ from relish.data.transforms import (
     preprocessing_from,
     stacked,
 )
+from relish.evaluation.engine import possible
 from relish.evaluation.features import Backbone
 from relish.evaluation.figures import Figures, split_figures
 from relish.evaluation.grouped import columns_of
@@ -50,14 +52,13 @@ from relish.evaluation.inference import (
     read_ahead,
     split_logits,
 )
-from relish.evaluation.metrics import Proportion
 from relish.evaluation.prediction import Decision, decision_from, predictions, softmax
 from relish.evaluation.prediction import Prediction as Prediction
 from relish.evaluation.unfamiliarity import Scored, Unfamiliarity, parted, unfamiliarity_from
 from relish.models.head import head_names
 from relish.models.precision import AskedPrecision, Precision, checked_precision, fastest
 from relish.models.saved_model import OWN, load_model, read_header, says_how_to_build
-from relish.tasks.run_results import classifier_html
+from relish.tasks.run_results import accuracy_words, classifier_html
 
 
 class Classifier:
@@ -90,6 +91,7 @@ class Classifier:
         self._heads = heads
         self.unfamiliarity = unfamiliarity
         self._batch: int | None = None
+        self._answering = self.network  # or the same through ONNX Runtime, see `hasten`
         to_device(self.network, self._accelerator.device)
 
     @classmethod
@@ -157,7 +159,8 @@ class Classifier:
     @property
     def scored(self) -> nn.Module:
         """The network; where it has an unfamiliarity, with that as a column behind the logits: see `parted`."""
-        return self.network if self.unfamiliarity is None else Scored(self.network, self.heads[0], self.unfamiliarity)
+        network, unfamiliarity = self._answering, self.unfamiliarity
+        return network if unfamiliarity is None else Scored(network, self.heads[0], unfamiliarity)
 
     @property
     def classes_(self) -> npt.NDArray[np.str_]:
@@ -234,6 +237,12 @@ class Classifier:
         batches = [self._in_parts(batch, forward) for batch in self._opened_batches(images)]
         return np.concatenate(batches or [np.empty((0, backbone.width), dtype=np.float32)])
 
+    def hasten(self, images: int, context: Context) -> None:
+        """Use ONNX Runtime for what is `scored` from here on, where so many images are answered sooner so."""
+        if self._precision == "f32" and possible(self.network, images, context) and len(self.heads) == 1:
+            backbone, side = Backbone(self.network, self.heads, self.source), self.preprocessing.image_size
+            self._answering = backbone.hastened(backbone.digest, side, images, context).network
+
     def stream(self, images: Iterable[ImageSource | ImageError]) -> Iterator[Prediction]:
         """As `predict`, one by one, with two batches of preprocessed images in memory at most.
 
@@ -287,6 +296,7 @@ class Classifier:
         if seen:
             progress.warn(f"temperature and thresholds were chosen on {seen} of these pictures: expect less in use.")
         context = Context(accelerator=self._accelerator, progress=progress, workers=Workers(workers))
+        self.hasten(len(chosen), context)
         logits, strange = parted(split_logits(self.scored, chosen, self.preprocessing, context), len(self.classes))
         return split_figures(logits, chosen, surveyed.dataset, self.classes, self.decision, columns, strange)
 
@@ -347,19 +357,10 @@ class Classifier:
         """What `forward` returns for (B, 3, S, S) uint8 images, in parts that fit in the device's memory."""
         images = images.to(self._accelerator.device)
         if self._batch is None:
-            self._batch = batch_that_fits(self.network, images, forward)
+            plain = partial(batch_logits, self.network, preprocessing=self.preprocessing)  # shows its activations
+            self._batch = batch_that_fits(self.network, images, forward if self._answering is self.network else plain)
         rows, self._batch = forward_in_parts(images, forward, self._batch)
         return rows
-
-
-def accuracy_words(folder: RunFolder) -> str:
-    """A run's accuracy in words; `auto` saves a model before it is finished."""
-    if folder.model.is_file() and not folder.finished:
-        return f"not finished, its best model so far; resume with: {folder.resume_command}"
-    evaluation = folder.read_evaluation()
-    top1 = Proportion.from_json(evaluation["top1"])
-    words = top1.sentence() if top1.few else f"{top1.value:.4f} ({top1.correct} of {top1.count})"
-    return f"{evaluation['split']} accuracy {words}"
 
 
 def saved_path(model: str | Path | Classifier) -> Path:

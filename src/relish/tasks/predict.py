@@ -47,6 +47,8 @@ NamedImage = Path | io.BytesIO | ImageError
 _GO_ON = "Give the same command again to go on."
 _ROWS = 64
 """Of a table, between two writes; what a kill can cost."""
+_COUNTED = 10_000
+"""Images, at most, before the first is read: enough to choose what computes them."""
 
 
 def predict(
@@ -73,7 +75,9 @@ def predict(
         DataError: nothing is named.
     """
     names, left_out = _checked(paths), NoImages()
-    predictions = _loaded(run, device, precision).stream(images_named(names, nul=nul, left_out=left_out))
+    predictions = _loaded(run, device, precision, names, progress).stream(
+        images_named(names, nul=nul, left_out=left_out)
+    )
     return _and_then_told(predictions, left_out, progress)
 
 
@@ -95,13 +99,20 @@ def refuse_choice(run: str | Path, device: str, precision: str = "f32") -> None:
         raise BadInput(f"{run}: an exported file has its precision inside.", hint="Omit --precision.")
 
 
-def _loaded(run: str | Path, device: str, precision: str) -> "Classifier | OnnxClassifier":
+def _loaded(
+    run: str | Path, device: str, precision: str, names: Sequence[str], progress: Progress
+) -> "Classifier | OnnxClassifier":
     if Path(run).suffix == SUFFIX:
         refuse_choice(run, device, precision)
         return OnnxClassifier(run)
-    from relish.tasks.classifier import Classifier  # late: it brings torch with it
+    from relish.core.context import Context  # late: they bring torch with them
+    from relish.tasks.classifier import Classifier
 
-    return Classifier.load(run, device=device, precision=precision)
+    model = Classifier.load(run, device=device, precision=precision)
+    if "-" not in names:
+        # Of all the images, also where rows of a table are there: what is resumed computes as it began.
+        model.hasten(sum(1 for _ in islice(images_named(names), _COUNTED)), Context.on(device, progress))
+    return model
 
 
 @dataclass(frozen=True)
@@ -172,7 +183,7 @@ def predict_table(
     """
     names, target, progress = _checked(paths), Path(out), progress or Progress()
     left_out = NoImages()
-    model = _loaded(run, device, precision)
+    model = _loaded(run, device, precision, names, progress)
     table = table_for(target, model.classes)
     file = RunFolder(Path(run)).model if Path(run).is_dir() else Path(run)
     about = {"model": sha256_of_file(file), "pictures": fingerprint([names, nul]), "precision": precision}

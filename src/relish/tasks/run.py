@@ -36,8 +36,9 @@ from relish.evaluation.unfamiliarity import HEADER_KEY, MOST_IMAGES, fit_unfamil
 from relish.models.saved_model import rewrite_header
 from relish.models.summary import describe
 from relish.reporting.text import calibration_line, decision_lines, group_lines, unknown_lines
-from relish.tasks.classifier import Classifier, accuracy_words
+from relish.tasks.classifier import Classifier
 from relish.tasks.prepare import Prepared
+from relish.tasks.run_results import accuracy_words
 from relish.tasks.save import describe_run, draw_run, save_run, write_results
 from relish.tasks.user_code import own_network, save_source
 from relish.training.auto import climb
@@ -205,6 +206,7 @@ def _evaluate(run: RunContext, prepared: Prepared, learned: Split, decoded: Deco
     if prepared.nested:
         logits = read_held_out(run.folder.held_out).logits
     else:
+        model.hasten(len(final), run)
         rows = split_logits(model.scored, final, model.preprocessing, run, title="judging")
         logits, strange = parted(rows, len(model.classes))
     found = split_figures(logits, final, prepared.dataset, model.classes, model.decision, unfamiliarity=strange)

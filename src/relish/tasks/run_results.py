@@ -210,6 +210,16 @@ THUMBNAIL_SIDE = 128
 """Longest side in pixels."""
 
 
+def accuracy_words(folder: RunFolder) -> str:
+    """A run's accuracy in words; `auto` saves a model before it is finished."""
+    if folder.model.is_file() and not folder.finished:
+        return f"not finished, its best model so far; resume with: {folder.resume_command}"
+    evaluation = folder.read_evaluation()
+    top1 = Proportion.from_json(evaluation["top1"])
+    words = top1.sentence() if top1.few else f"{top1.value:.4f} ({top1.correct} of {top1.count})"
+    return f"{evaluation['split']} accuracy {words}"
+
+
 def classifier_html(path: Path | None, source: str, classes: tuple[str, ...], accuracy: str) -> str:
     """An HTML fragment about a classifier.
 

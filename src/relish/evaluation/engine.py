@@ -1,0 +1,235 @@
+"""A network through ONNX Runtime, where a trial finds that faster: on one processor, in f32, for enough images to pay.
+
+It is exported up to its output layer, so one file serves each head on the same backbone: a probe, its source, a saved
+model. The file is cached by the backbone's layers and tensors. The trial is two short passes of PyTorch, which show
+whether an export can pay, then passes of both, once the export answers as PyTorch does.
+"""
+
+import copy
+import io
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, cached_property
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from relish.core.cache import Cache
+from relish.core.context import Context, RunContext
+from relish.core.io import fingerprint, write_json
+from relish.core.progress import Progress
+from relish.core.run_folder import RunFolder, read_mapping
+from relish.core.runtime import free_memory, is_out_of_memory, processor_name
+from relish.models.head import output_layer
+
+LIBRARIES = ("timm", "torchvision", "relish")
+"""The packages whose networks compute what their layers and tensors tell; no others are exported here."""
+FEWEST = 320
+"""Images from which anything but PyTorch is thought of; loading a file takes as long as it saves for half of them."""
+SAVING, EXPORT_SECONDS = 0.3, 4.0
+"""Of a pass's time, what ONNX Runtime is expected to save, and what export and trial take: `benchmarks/engines.py`."""
+GAIN = 1.05
+"""It has to be so many times as fast to be used."""
+DIFFERENCE = 1e-5
+"""Of a feature or logit, at most; relative to the largest one where that is above 1."""
+IMAGES, FEW = 16, 4
+"""Of a trial, and of the first passes."""
+LARGEST, COPIES, WORKSPACE = 2**29, 8, 2**30
+"""Bytes of a network that is exported (an entry of SQLite holds less than 1 GB); how many times its bytes have to be
+free to copy, write and pack it; and bytes for passes."""
+
+_KIND, _INPUT, _OPSET, _ROUNDS, _RULES = "exported backbone", "images", 18, 2, 1
+_UNFIT = b""
+"""In place of a file: PyTorch is faster, or the export fails or answers otherwise."""
+
+
+class OnnxNetwork(nn.Module):
+    """A network's layers up to its output layer in ONNX Runtime, and its own output layer behind them."""
+
+    def __init__(self, network: nn.Module, head: str, file: bytes) -> None:
+        super().__init__()
+        self.output, self._head, self._file = output_layer(network, head), head, file
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """The output layer goes by the name that it has in the network."""
+        return self.output if target == self._head else super().get_submodule(target)
+
+    @cached_property
+    def _session(self) -> Any:
+        import onnxruntime  # late: a third of a second, and an extra
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        options.enable_cpu_mem_arena = False  # it would keep the largest pass's memory, for each batch size anew
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # reading needs the cores in between
+        return onnxruntime.InferenceSession(self._file, options, providers=["CPUExecutionProvider"])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) float32, normalised, to (B, K) logits."""
+        (features,) = self._session.run(None, {_INPUT: images.contiguous().numpy()})
+        inputs = torch.from_numpy(features).flatten(1)  # (B, D)
+        logits: Tensor = self.output(inputs if self.output.weight.dim() == 2 else inputs[:, :, None, None])
+        return logits.flatten(1)
+
+
+def faster(
+    network: nn.Module, head: str, digest: Callable[[], str], side: int, images: int, context: Context
+) -> OnnxNetwork | None:
+    """The network through ONNX Runtime, where so many images are answered sooner so; else None.
+
+    What a run began with is written into its `engine.json`, and decides when it is resumed.
+
+    Args:
+        network: in eval mode.
+        head: the name of its output layer.
+        digest: of its layers and tensors but the output layer's.
+        side: of the images, in pixels.
+    """
+    if not possible(network, images, context):
+        return None
+    folder = (context.within or context.folder) if isinstance(context, RunContext) else None
+    name = f"{digest()[:32]}-{side}"
+    began = _engines(folder).get(name)
+    if began == "torch":
+        return None
+    try:
+        file = _file(network, head, [name, processor_name()], side, images, context.progress, began is not None)
+    except Exception as error:
+        if is_out_of_memory(error):
+            return None
+        raise
+    if folder and began is None:
+        write_json(folder.engine, {**_engines(folder), name: "onnx" if file else "torch"})
+    return OnnxNetwork(network, head, file) if file else None
+
+
+def possible(network: nn.Module, images: int, context: Context) -> bool:
+    """Whether ONNX Runtime can be thought of for so many images; where only it is missing, that is said once."""
+    if images < FEWEST:
+        return False
+    tensors = [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    fit = (
+        context.device.type == "cpu"
+        and context.processes == 1
+        and size <= LARGEST
+        and all(tensor.dtype == torch.float32 for tensor in tensors)
+        and type(network).__module__.partition(".")[0] in LIBRARIES
+        and free_memory() > COPIES * size + WORKSPACE
+    )
+    if fit and not all(map(find_spec, ("onnx", "onnxruntime"))):
+        _say_missing(context.progress)
+        return False
+    return fit
+
+
+@cache
+def _say_missing(progress: Progress) -> None:
+    progress.say('engine  torch; ONNX Runtime may be faster here: pip install "relish-vision[export]"')
+
+
+def _engines(folder: RunFolder | None) -> dict[str, Any]:
+    """By backbone and size of the images, what the run computes with: `onnx` or `torch`."""
+    if folder is None or not folder.engine.is_file():
+        return {}
+    return read_mapping(folder.engine, hint="Delete it, and it is measured again.")
+
+
+def _file(
+    network: nn.Module, head: str, about: list[str], side: int, images: int, progress: Progress, wanted: bool
+) -> bytes:
+    """The exported backbone, from the cache or made now; `_UNFIT` where it is not worth it, or not as it should be.
+
+    Args:
+        about: what the file and the trial depend on, beside versions and threads.
+        wanted: whatever is faster here.
+    """
+    depends = [_RULES, torch.__version__, version("onnxruntime"), torch.get_num_threads(), *about]
+    key, store = bytes.fromhex(fingerprint(depends)), Cache(progress)
+    file = next((file for _, file in store.recall(_KIND, [key])), None)
+    if file is None or (wanted and not file):
+        some = _noise(side)
+        if not wanted and SAVING * images * _seconds(network, some[:FEW]) <= EXPORT_SECONDS:
+            return _UNFIT
+        file = _exported(network, head, some[:FEW])
+        file = file if file and _fit(network, OnnxNetwork(network, head, file), some, wanted) else _UNFIT
+        store.remember(_KIND, {key: file})
+    return file
+
+
+def _noise(side: int) -> Tensor:
+    """(B, 3, S, S) float32: neither the time nor the exactness of a pass depends on what images show."""
+    return torch.from_numpy(np.random.default_rng(0).normal(size=(IMAGES, 3, side, side)).astype(np.float32))
+
+
+@torch.inference_mode()
+def _seconds(network: nn.Module, images: Tensor) -> float:
+    """Of an image, in the second of two passes: the first one chooses kernels, too."""
+    network(images)
+    began = time.perf_counter()
+    network(images)
+    return (time.perf_counter() - began) / len(images)
+
+
+@torch.inference_mode()
+def _fit(network: nn.Module, found: OnnxNetwork, images: Tensor, wanted: bool) -> bool:
+    """Whether features and logits are PyTorch's, where a network computes more behind its output layer they are not;
+    and whether passes are faster."""
+    taken: list[Tensor] = []
+    hook = found.output.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0].flatten(1)))
+    try:
+        logits = [one(images) for one in (network, found)]
+    except Exception as error:  # of ONNX Runtime's many types
+        if is_out_of_memory(error):
+            raise
+        return False
+    finally:
+        hook.remove()
+    if len(taken) != 2 or not all(a.shape == b.shape and _near(a, b) for a, b in (taken, logits)):
+        return False
+    rounds = [(_seconds(network, images), _seconds(found, images)) for _ in range(0 if wanted else _ROUNDS)]
+    return wanted or min(one for one, _ in rounds) >= GAIN * min(other for _, other in rounds)
+
+
+def _near(a: Tensor, b: Tensor) -> bool:
+    return bool((a - b).abs().max() <= DIFFERENCE * max(1.0, float(a.abs().max())))
+
+
+def _exported(network: nn.Module, head: str, images: Tensor) -> bytes:
+    """The network without its output layer as an ONNX file; `_UNFIT` where torch cannot write one."""
+    plain, out = copy.deepcopy(network), io.BytesIO()
+    plain.set_submodule(head, nn.Identity())
+    try:
+        with silent_export(), torch.no_grad():
+            # Not by torch.export, whose own time, with that of its imports, is several times the saving of a probe.
+            torch.onnx.export(
+                plain, (images,), out, dynamo=False, opset_version=_OPSET,  # type: ignore[arg-type]
+                input_names=[_INPUT], output_names=["features"], dynamic_axes={_INPUT: {0: "images"}},
+            )  # fmt: skip
+    except Exception as error:  # the exporter raises whatever an architecture's code makes it raise
+        if is_out_of_memory(error):
+            raise
+        return _UNFIT
+    return out.getvalue()
+
+
+@contextmanager
+def silent_export() -> Iterator[None]:
+    """Silence the exporter's own deprecations and progress, which a user cannot act on."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
