@@ -1,5 +1,7 @@
 """ONNX Runtime computes what PyTorch computes, for a run from its begin to its end, and never for a few images."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from relish.data.transforms import book_preprocessing
 from relish.evaluation import engine
 from relish.evaluation.engine import OnnxNetwork
 from relish.evaluation.features import Backbone, features_of
+from relish.evaluation.inference import split_logits
 from relish.evaluation.unfamiliarity import Unfamiliarity
 from relish.models.source import load_source
 from relish.models.target import make_target
@@ -50,6 +53,7 @@ def measured(monkeypatch):
             return by_onnx if isinstance(network, OnnxNetwork) else by_torch
 
         monkeypatch.setattr(engine, "FEWEST", 1)
+        monkeypatch.setattr(engine, "TRIAL_IMAGES", 0)
         monkeypatch.setattr(engine, "_seconds", seconds_of)
 
     return measure
@@ -57,12 +61,13 @@ def measured(monkeypatch):
 
 @pytest.fixture
 def passes(monkeypatch) -> list[int]:
-    """The images of each pass through ONNX Runtime, but for trials."""
+    """The images of each pass through ONNX Runtime; 5 of a trial, and those of a first look omitted."""
     counts: list[int] = []
     forward = OnnxNetwork.forward
 
     def counted(self, images):
-        counts.append(len(images))
+        if len(images) > engine.FEW:
+            counts.append(len(images))
         return forward(self, images)
 
     monkeypatch.setattr(engine, "IMAGES", 5)
@@ -81,21 +86,49 @@ def test_features_are_those_of_torch_and_cached_apart(target, train, measured, p
     np.testing.assert_array_equal(features(target, train), by_torch)
 
 
-def test_answers_are_those_of_torch_and_one_file_serves_each_head(target, train, measured, passes, monkeypatch):
+def test_answers_are_those_of_torch_and_one_graph_serves_all_heads_and_weights(
+    target, train, measured, passes, monkeypatch
+):
     bank = np.random.default_rng(0).random((3, target.heads[0].weight.shape[1])).astype(np.float16)
     model = Classifier(target.network, target.classes, HOW, unfamiliarity=Unfamiliarity(bank, 1))
-    by_torch = model.predict(train.paths)
     measured(FASTER)
-    with torch.no_grad():
-        target.heads[0].weight.neg_()
-        features(target, train)
-        target.heads[0].weight.neg_()
+    features(target, train)
     monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: pytest.fail("exported again"))
+    with torch.no_grad():
+        for number, tensor in enumerate(target.network.parameters()):
+            tensor += 0.1 * np.sin(number)
+    by_torch = model.predict(train.paths)
     model.hasten(len(train), Context.on("cpu"))
     for one, other in zip(model.predict(train.paths), by_torch, strict=True):
         np.testing.assert_allclose(list(one.probabilities.values()), list(other.probabilities.values()), atol=1e-5)
         assert one.unfamiliarity == pytest.approx(other.unfamiliarity, abs=1e-5)
     assert passes == [5, 20, 20]
+
+
+def test_a_model_being_trained_is_evaluated_as_by_torch(target, train, measured, passes):
+    def logits(heads):
+        return split_logits(target.network, train, HOW, Context.on("cpu"), heads=heads)
+
+    by_torch = logits(())
+    measured(FASTER)
+    np.testing.assert_allclose(logits(target.head_names), by_torch, atol=1e-5)
+    assert passes == [5, 20]
+
+
+def test_what_a_graph_answers_otherwise_with_some_weights_torch_computes(
+    target, train, measured, passes, tmp_path, monkeypatch
+):
+    measured(FASTER)
+    features(target, train)
+    monkeypatch.setattr(engine, "_with_weights", lambda graph, _, put=engine._with_weights: put(graph, first))
+    first = copy.deepcopy(target.network)
+    with torch.no_grad():
+        next(target.network.parameters()).mul_(2)
+    found = features(target, train)
+    assert passes == [5, 20]
+    monkeypatch.setattr(engine, "FEWEST", 21)
+    monkeypatch.setenv("RELISH_HOME", str(tmp_path / "home"))
+    np.testing.assert_array_equal(found, features(target, train))
 
 
 @pytest.mark.parametrize(("began", "name"), [(FASTER, "onnx"), (SLOWER, "torch")])

@@ -1,16 +1,19 @@
 """A network through ONNX Runtime, where a trial finds that faster: on one processor, in f32, for enough images to pay.
 
-It is exported up to its output layer, so one file serves each head on the same backbone: a probe, its source, a saved
-model. The file is cached by the backbone's layers and tensors. The trial is two short passes of PyTorch, which show
-whether an export can pay, then passes of both, once the export answers as PyTorch does.
+A network is exported up to its output layer and without its weights, which are put in when it is used. So one graph
+serves each head and all weights of an architecture: a probe, its source, a model being fine-tuned, a saved one. The
+graph is cached, and so is the outcome of the trial. With each set of weights its answers are first held against
+PyTorch's for a few images.
 """
 
 import copy
+import hashlib
 import io
 import logging
+import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -32,30 +35,37 @@ from relish.models.head import output_layer
 LIBRARIES = ("timm", "torchvision", "relish")
 """The packages whose networks compute what their layers and tensors tell; no others are exported here."""
 FEWEST = 320
-"""Images from which anything but PyTorch is thought of; loading a file takes as long as it saves for half of them."""
-SAVING, EXPORT_SECONDS = 0.3, 4.0
-"""Of a pass's time, what ONNX Runtime is expected to save, and what export and trial take: `benchmarks/engines.py`."""
+"""Images from which anything but PyTorch is thought of."""
+SAVING, EXPORT_SECONDS, TRIAL_IMAGES = 0.35, 1.2, 64
+"""Of a pass's time, what ONNX Runtime is expected to save; what an export takes; and the images that PyTorch computes
+in the time of a trial: `benchmarks/engines.py`."""
 GAIN = 1.05
 """It has to be so many times as fast to be used."""
 DIFFERENCE = 1e-5
 """Of a feature or logit, at most; relative to the largest one where that is above 1."""
-IMAGES, FEW = 16, 4
-"""Of a trial, and of the first passes."""
+IMAGES, FEW = 8, 2
+"""Of a trial, and of other short passes."""
 LARGEST, COPIES, WORKSPACE = 2**29, 8, 2**30
-"""Bytes of a network that is exported (an entry of SQLite holds less than 1 GB); how many times its bytes have to be
-free to copy, write and pack it; and bytes for passes."""
+"""Bytes of a network that is exported (a graph with its weights must be below 2 GB); how many times its bytes have to
+be free to copy and pack it; and bytes for passes."""
 
-_KIND, _INPUT, _OPSET, _ROUNDS, _RULES = "exported backbone", "images", 18, 2, 1
+_KIND, _INPUT, _OPSET, _ROUNDS, _RULES = "exported graph", "images", 18, 2, 2
 _UNFIT = b""
-"""In place of a file: PyTorch is faster, or the export fails or answers otherwise."""
+"""In place of a graph: PyTorch is faster, or the export fails or answers otherwise."""
 
 
 class OnnxNetwork(nn.Module):
-    """A network's layers up to its output layer in ONNX Runtime, and its own output layer behind them."""
+    """A network's layers up to its output layer in ONNX Runtime, and its own output layer behind them.
 
-    def __init__(self, network: nn.Module, head: str, file: bytes) -> None:
+    Args:
+        network: its weights are copied as they are now.
+        head: the name of its output layer.
+        graph: as `_exported` makes it.
+    """
+
+    def __init__(self, network: nn.Module, head: str, graph: bytes) -> None:
         super().__init__()
-        self.output, self._head, self._file = output_layer(network, head), head, file
+        self.output, self._head, self._file = output_layer(network, head), head, _with_weights(graph, network)
 
     def get_submodule(self, target: str) -> nn.Module:
         """The output layer goes by the name that it has in the network."""
@@ -80,9 +90,7 @@ class OnnxNetwork(nn.Module):
         return logits.flatten(1)
 
 
-def faster(
-    network: nn.Module, head: str, digest: Callable[[], str], side: int, images: int, context: Context
-) -> OnnxNetwork | None:
+def faster(network: nn.Module, head: str, side: int, images: int, context: Context) -> OnnxNetwork | None:
     """The network through ONNX Runtime, where so many images are answered sooner so; else None.
 
     What a run began with is written into its `engine.json`, and decides when it is resumed.
@@ -90,25 +98,28 @@ def faster(
     Args:
         network: in eval mode.
         head: the name of its output layer.
-        digest: of its layers and tensors but the output layer's.
         side: of the images, in pixels.
     """
     if not possible(network, images, context):
         return None
     folder = (context.within or context.folder) if isinstance(context, RunContext) else None
-    name = f"{digest()[:32]}-{side}"
+    name = f"{_architecture(network, head)[:32]}-{side}"
     began = _engines(folder).get(name)
     if began == "torch":
         return None
+    some = _noise(side)
     try:
-        file = _file(network, head, [name, processor_name()], side, images, context.progress, began is not None)
+        graph = _graph(network, head, name, some, images, context.progress, began is not None)
+        found = OnnxNetwork(network, head, graph) if graph else None
+        if found and not _alike(network, found, some[:FEW]):
+            return None
     except Exception as error:
         if is_out_of_memory(error):
             return None
         raise
     if folder and began is None:
-        write_json(folder.engine, {**_engines(folder), name: "onnx" if file else "torch"})
-    return OnnxNetwork(network, head, file) if file else None
+        write_json(folder.engine, {**_engines(folder), name: "onnx" if found else "torch"})
+    return found
 
 
 def possible(network: nn.Module, images: int, context: Context) -> bool:
@@ -143,26 +154,39 @@ def _engines(folder: RunFolder | None) -> dict[str, Any]:
     return read_mapping(folder.engine, hint="Delete it, and it is measured again.")
 
 
-def _file(
-    network: nn.Module, head: str, about: list[str], side: int, images: int, progress: Progress, wanted: bool
+def _architecture(network: nn.Module, head: str) -> str:
+    """SHA-256 of the layers but the output layer, of the names and shapes of their tensors, and of the library."""
+    shapes = [(name, list(tensor.shape)) for name, tensor in network.state_dict().items() if _below(name, head)]
+    library = getattr(sys.modules[type(network).__module__.partition(".")[0]], "__version__", "")
+    layers = str(network).replace(str(output_layer(network, head)), "")
+    return hashlib.sha256(fingerprint([library, layers, shapes]).encode()).hexdigest()
+
+
+def _below(tensor: str, head: str) -> bool:
+    return not tensor.startswith(f"{head}.")
+
+
+def _graph(
+    network: nn.Module, head: str, name: str, some: Tensor, images: int, progress: Progress, wanted: bool
 ) -> bytes:
-    """The exported backbone, from the cache or made now; `_UNFIT` where it is not worth it, or not as it should be.
+    """The exported graph, from the cache or made now; `_UNFIT` where it is not worth it, or not as it should be.
 
     Args:
-        about: what the file and the trial depend on, beside versions and threads.
+        name: of the architecture and the images' size.
+        some: images for the trial.
         wanted: whatever is faster here.
     """
-    depends = [_RULES, torch.__version__, version("onnxruntime"), torch.get_num_threads(), *about]
+    depends = [_RULES, torch.__version__, version("onnxruntime"), torch.get_num_threads(), processor_name(), name]
     key, store = bytes.fromhex(fingerprint(depends)), Cache(progress)
-    file = next((file for _, file in store.recall(_KIND, [key])), None)
-    if file is None or (wanted and not file):
-        some = _noise(side)
-        if not wanted and SAVING * images * _seconds(network, some[:FEW]) <= EXPORT_SECONDS:
+    graph = next((graph for _, graph in store.recall(_KIND, [key])), None)
+    if graph is None or (wanted and not graph):
+        if not wanted and _seconds(network, some[:FEW]) * (SAVING * images - TRIAL_IMAGES) <= EXPORT_SECONDS:
             return _UNFIT
-        file = _exported(network, head, some[:FEW])
-        file = file if file and _fit(network, OnnxNetwork(network, head, file), some, wanted) else _UNFIT
-        store.remember(_KIND, {key: file})
-    return file
+        graph = _exported(network, head, some[:FEW])
+        if graph and not _fit(network, OnnxNetwork(network, head, graph), some, wanted):
+            graph = _UNFIT
+        store.remember(_KIND, {key: graph})
+    return graph
 
 
 def _noise(side: int) -> Tensor:
@@ -179,10 +203,17 @@ def _seconds(network: nn.Module, images: Tensor) -> float:
     return (time.perf_counter() - began) / len(images)
 
 
-@torch.inference_mode()
 def _fit(network: nn.Module, found: OnnxNetwork, images: Tensor, wanted: bool) -> bool:
-    """Whether features and logits are PyTorch's, where a network computes more behind its output layer they are not;
-    and whether passes are faster."""
+    """Whether answers are PyTorch's, and passes are faster."""
+    if not _alike(network, found, images):
+        return False
+    rounds = [(_seconds(network, images), _seconds(found, images)) for _ in range(0 if wanted else _ROUNDS)]
+    return wanted or min(one for one, _ in rounds) >= GAIN * min(other for _, other in rounds)
+
+
+@torch.inference_mode()
+def _alike(network: nn.Module, found: OnnxNetwork, images: Tensor) -> bool:
+    """Whether features and logits are PyTorch's; they are not where a network computes more behind its output layer."""
     taken: list[Tensor] = []
     hook = found.output.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0].flatten(1)))
     try:
@@ -193,10 +224,7 @@ def _fit(network: nn.Module, found: OnnxNetwork, images: Tensor, wanted: bool) -
         return False
     finally:
         hook.remove()
-    if len(taken) != 2 or not all(a.shape == b.shape and _near(a, b) for a, b in (taken, logits)):
-        return False
-    rounds = [(_seconds(network, images), _seconds(found, images)) for _ in range(0 if wanted else _ROUNDS)]
-    return wanted or min(one for one, _ in rounds) >= GAIN * min(other for _, other in rounds)
+    return len(taken) == 2 and all(a.shape == b.shape and _near(a, b) for a, b in (taken, logits))
 
 
 def _near(a: Tensor, b: Tensor) -> bool:
@@ -204,21 +232,39 @@ def _near(a: Tensor, b: Tensor) -> bool:
 
 
 def _exported(network: nn.Module, head: str, images: Tensor) -> bytes:
-    """The network without its output layer as an ONNX file; `_UNFIT` where torch cannot write one."""
+    """The network without its output layer as an ONNX graph without weights; `_UNFIT` where torch cannot write one."""
+    import onnx  # late: an extra
+
     plain, out = copy.deepcopy(network), io.BytesIO()
     plain.set_submodule(head, nn.Identity())
     try:
         with silent_export(), torch.no_grad():
             # Not by torch.export, whose own time, with that of its imports, is several times the saving of a probe.
+            # Weights stay what they are in the network: nothing is folded into them, as ONNX Runtime does later.
             torch.onnx.export(
                 plain, (images,), out, dynamo=False, opset_version=_OPSET,  # type: ignore[arg-type]
                 input_names=[_INPUT], output_names=["features"], dynamic_axes={_INPUT: {0: "images"}},
+                training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False,
             )  # fmt: skip
     except Exception as error:  # the exporter raises whatever an architecture's code makes it raise
         if is_out_of_memory(error):
             raise
         return _UNFIT
-    return out.getvalue()
+    model, weights = onnx.load_model_from_string(out.getvalue()), plain.state_dict()
+    if not all(tensor.name in weights for tensor in model.graph.initializer):
+        return _UNFIT
+    for tensor in model.graph.initializer:
+        tensor.ClearField("raw_data")
+    return bytes(model.SerializeToString())
+
+
+def _with_weights(graph: bytes, network: nn.Module) -> bytes:
+    import onnx  # late: an extra
+
+    model, weights = onnx.load_model_from_string(graph), network.state_dict()
+    for tensor in model.graph.initializer:
+        tensor.raw_data = weights[tensor.name].contiguous().numpy().tobytes()
+    return bytes(model.SerializeToString())
 
 
 @contextmanager

@@ -109,9 +109,9 @@ class Backbone:
             return False
         return True
 
-    def hastened(self, digest: Callable[[], str], side: int, images: int, context: Context) -> "Backbone":
+    def hastened(self, side: int, images: int, context: Context) -> "Backbone":
         """This one, or the same through ONNX Runtime where that computes so many images sooner; see `engine.faster`."""
-        found = faster(self.network.eval(), self.head_name, digest, side, images, context)
+        found = faster(self.network.eval(), self.head_name, side, images, context)
         if found is None:
             return self
         other = copy.copy(self)
@@ -173,7 +173,7 @@ def features_of(
     digest, cache = backbone.digest(), Cache(context.progress)
     sides = {view.preprocessing.image_size for view in views}
     if len(sides) == 1:
-        backbone = backbone.hastened(lambda: digest, sides.pop(), len(keys) * len(views), context)
+        backbone = backbone.hastened(sides.pop(), len(keys) * len(views), context)
     tables = [_CachedFeatures(cache, _key(backbone, digest, v), row_of, backbone.width, context) for v in views]
     missing_of_view = [table.missing for table in tables]
     missing = set().union(*missing_of_view)

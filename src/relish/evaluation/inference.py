@@ -8,7 +8,7 @@ reason in its place, so each image asked about has one answer.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +34,7 @@ from relish.data.dataset import Split
 from relish.data.image import MAX_PIXELS, NO_MEMORY, ImageSource, open_image, size_from_header
 from relish.data.loader import DecodedImages, evaluation_batches
 from relish.data.transforms import Preprocessing, evaluation_transform, normalise
+from relish.evaluation.engine import faster
 from relish.models.precision import Precision, computing_in
 
 BATCH_SIZE = 64
@@ -63,12 +64,14 @@ def split_logits(
     context: Context,
     *,
     title: str = "evaluating",
+    heads: Sequence[str] = (),
     decoded: DecodedImages | None = None,
 ) -> Logits:
     """Logits for every image of a split.
 
     Args:
         network: takes (B, 3, S, S) float32, gives (B, K) logits; left in eval mode, on the context's device.
+        heads: the names of its output layers; where there is one, ONNX Runtime is used if it is faster.
         decoded: holds images that were decoded for an earlier evaluation with the same preprocessing.
 
     Returns:
@@ -81,6 +84,8 @@ def split_logits(
     """
     network.eval()
     to_device(network, context.device)
+    if len(heads) == 1:
+        network = faster(network, heads[0], preprocessing.image_size, len(split), context) or network
     size = images_at_once(preprocessing.image_size)
     batches = [list(range(i, min(i + size, len(split)))) for i in range(0, len(split), size)]
     mine = batches[context.process :: context.processes]

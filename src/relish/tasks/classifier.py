@@ -240,8 +240,8 @@ class Classifier:
     def hasten(self, images: int, context: Context) -> None:
         """Use ONNX Runtime for what is `scored` from here on, where so many images are answered sooner so."""
         if self._precision == "f32" and possible(self.network, images, context) and len(self.heads) == 1:
-            backbone, side = Backbone(self.network, self.heads, self.source), self.preprocessing.image_size
-            self._answering = backbone.hastened(backbone.digest, side, images, context).network
+            backbone = Backbone(self.network, self.heads, self.source)
+            self._answering = backbone.hastened(self.preprocessing.image_size, images, context).network
 
     def stream(self, images: Iterable[ImageSource | ImageError]) -> Iterator[Prediction]:
         """As `predict`, one by one, with two batches of preprocessed images in memory at most.

@@ -182,8 +182,9 @@ def _held_out(run: RunContext, prepared: Prepared, setup: TrainingSetup, logits:
     split = setup.validation
     if logits is None:
         logits = split_logits(
-            setup.target.network, split, setup.preprocessing, run, title="held-out pictures", decoded=setup.decoded
-        )
+            setup.target.network, split, setup.preprocessing, run, title="held-out pictures",
+            heads=setup.target.head_names, decoded=setup.decoded,
+        )  # fmt: skip
     return HeldOut(split.labels, logits, tuple(prepared.survey.sha256[path] for path in split.paths))
 
 
@@ -334,8 +335,9 @@ def _say_before(run: RunContext, prepared: Prepared, setup: TrainingSetup) -> No
     source.network.cpu()  # it is not asked again
     split, name = setup.validation, setup.validation_name
     logits = split_logits(
-        setup.target.network, split, setup.preprocessing, run, title="scoring the source rows", decoded=setup.decoded
-    )
+        setup.target.network, split, setup.preprocessing, run, title="scoring the source rows",
+        heads=setup.target.head_names, decoded=setup.decoded,
+    )  # fmt: skip
     scores = score(softmax(logits), split.labels, prepared.dataset.classes)
     run.progress.say(f"before training, the head of source rows scores {name} {scores.sentence()}")
     run.record(event="before", epoch=0, batch=0, split=name, **scores.as_json()["top1"])

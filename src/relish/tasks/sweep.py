@@ -212,7 +212,7 @@ def _accuracy_cells(outcome: Outcome) -> list[str]:
 def _right(context: Context, best: Outcome, test: Split) -> npt.NDArray[np.bool_]:
     """(N,) bool over the test split: this one time."""
     model = Classifier.load(best.folder.path, device=context.device.type)
-    logits = split_logits(model.network, test, model.preprocessing, context, title="testing")
+    logits = split_logits(model.network, test, model.preprocessing, context, title="testing", heads=model.heads)
     right: npt.NDArray[np.bool_] = predicted_class(logits) == test.labels
     return right
 

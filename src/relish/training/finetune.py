@@ -120,7 +120,10 @@ def fine_tune(
 def _evaluated(run: RunContext, setup: TrainingSetup, split: Split, title: str, budget: Budget) -> Logits:
     """(n, K) float32; the pace learns how long it took."""
     began = time.monotonic()
-    found = split_logits(setup.target.network, split, setup.preprocessing, run, title=title, decoded=setup.decoded)
+    target = setup.target
+    found = split_logits(
+        target.network, split, setup.preprocessing, run, title=title, heads=target.head_names, decoded=setup.decoded
+    )
     budget.pace.took("evaluation", len(split), time.monotonic() - began)
     return found
 

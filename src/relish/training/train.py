@@ -409,8 +409,9 @@ def _evaluate(run: RunContext, setup: TrainingSetup, state: TrainingState, steps
     """Logits of the validation split after an epoch, and the accuracy recorded."""
     split, name, epoch = setup.validation, setup.validation_name, state.epoch + 1
     logits = split_logits(
-        setup.target.network, split, setup.preprocessing, run, title=f"scoring on {name}", decoded=setup.decoded
-    )
+        setup.target.network, split, setup.preprocessing, run, title=f"scoring on {name}",
+        heads=setup.target.head_names, decoded=setup.decoded,
+    )  # fmt: skip
     correct = int((logits.argmax(1) == split.labels).sum())
     run.progress.say(
         f"epoch {epoch}/{setup.recipe.passes}  {state.words}  {name} {correct / len(split):.4f}  "
