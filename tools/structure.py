@@ -23,13 +23,13 @@ from typing import Literal, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "relish"
 
-MODULES_MAX = 139
+MODULES_MAX = 140
 """Files other than `__init__.py`: as many as a newcomer can find the way among. It was 125 until whatever the world
 calls a dataset was to be read: which folders are splits, Hugging Face's and other programs' tables, names in zips,
 kinds of files, values deeper than 8 bits, and worker processes took eight more. Groups, series and their intervals,
 accuracy by column, what is unlike the images learned from, and the pace of a budget took another eight; three of these
-sixteen have since joined a neighbour. Steps captured on a GPU took one."""
-LINES_MAX = 32_800
+sixteen have since joined a neighbour. Steps captured on a GPU took one, features through ONNX Runtime another."""
+LINES_MAX = 33_100
 """Of all files together, blank lines and docstrings included. It was 25,000; the first took 4,600, the second 3,300."""
 LONGEST = 450
 """Lines of one module: about what can be read at one sitting."""
