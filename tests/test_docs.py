@@ -250,7 +250,9 @@ def test_every_field_of_a_recipe_is_documented_with_its_default():
     for name, told in rows.items():
         assert told == ("the model's" if name == "image_size" else told)
         default = getattr(Recipe(), name)
-        if default is not None:
+        if isinstance(default, bool):
+            assert told == str(default).lower(), name
+        elif default is not None:
             assert type(default)(told) == default, name
 
 

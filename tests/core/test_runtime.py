@@ -1,11 +1,13 @@
-"""A job's time is counted over all of its starts, whenever it is killed."""
+"""A job's time is counted over all of its starts, whenever it is killed; and what computes the same bits each time."""
 
 import time
 
 import pytest
+import torch
 
 from relish.core import runtime as stopwatch
-from relish.core.runtime import elapsed_before, keep_elapsed
+from relish.core.errors import RecipeError
+from relish.core.runtime import deterministic, elapsed_before, keep_elapsed
 from tests.processes import wait_until
 
 
@@ -27,3 +29,20 @@ def test_a_damaged_file_says_nothing(tmp_path, content):
     file = tmp_path / "stopwatch.json"
     file.write_bytes(content)
     assert elapsed_before(file) == 0
+
+
+def test_torch_computes_alike_each_time_where_wanted_and_only_then():
+    for wanted in (True, False):
+        with deterministic(wanted):
+            assert torch.are_deterministic_algorithms_enabled() is wanted
+        assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_what_torch_cannot_compute_alike_is_named():
+    words = "adaptive_max_pool2d_backward_cuda does not have a deterministic implementation, but you set"
+    with pytest.raises(RecipeError, match="adaptive_max_pool2d_backward_cuda cannot be") as told, deterministic(True):
+        raise RuntimeError(words)
+    assert told.value.hint == "Omit --deterministic."
+    assert not torch.are_deterministic_algorithms_enabled()
+    with pytest.raises(RuntimeError, match="another"), deterministic(True):
+        raise RuntimeError("another")

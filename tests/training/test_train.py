@@ -10,7 +10,7 @@ from torch import nn
 from relish.core.context import Context
 from relish.core.errors import Diverged, ImageError
 from relish.core.run_folder import RunFolder
-from relish.core.runtime import derive_seed
+from relish.core.runtime import derive_seed, deterministic
 from relish.core.workers import Workers
 from relish.data.folder import index_folder
 from relish.data.loader import balanced_batches, epoch_batches, evaluation_batches, training_batches
@@ -195,10 +195,17 @@ def test_a_network_that_can_train_on_one_picture_keeps_its_batches(pictures, tin
     assert not any("batches" in line for line in heard.lines)
 
 
-def test_a_run_with_a_joined_batch_is_resumed_to_the_same_weights(pictures, tiny_source, tmp_path, monkeypatch):
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def test_a_run_with_a_joined_batch_is_resumed_to_the_same_weights(device, pictures, tiny_source, tmp_path, monkeypatch):
+    """On a GPU where `--deterministic` is given."""
+
+    def trained(setup, folder):
+        with deterministic(device == "cuda"):
+            train(Context.on(device).in_run(folder), setup)
+
     recipe = named_recipe("book").with_settings({"epochs": 2, "batch_size": 10, "learning_rate": 1e-3})
     whole = setup_for(pictures, recipe, tiny_source)
-    train(run_in(tmp_path, recipe, "whole"), whole)
+    trained(whole, RunFolder.create(tmp_path / "whole", {}, recipe.as_dict()))
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     halted, original = setup_for(pictures, recipe, tiny_source), loop.set_rates
 
@@ -209,10 +216,10 @@ def test_a_run_with_a_joined_batch_is_resumed_to_the_same_weights(pictures, tiny
 
     monkeypatch.setattr(loop, "set_rates", halting)
     with pytest.raises(KeyboardInterrupt):
-        train(run_in(tmp_path, recipe, "halted"), halted)
+        trained(halted, RunFolder.create(tmp_path / "halted", {}, recipe.as_dict()))
     monkeypatch.setattr(loop, "set_rates", original)
     resumed = setup_for(pictures, recipe, tiny_source)
-    train(Context.on("cpu").in_run(RunFolder.open(tmp_path / "halted")), resumed)
+    trained(resumed, RunFolder.open(tmp_path / "halted"))
     for name, value in whole.target.network.state_dict().items():
         assert torch.equal(resumed.target.network.state_dict()[name], value), name
 

@@ -43,6 +43,7 @@ def fit(
     image_size: o.ImageSize = None,
     freeze: o.Freeze = None,
     head: o.HeadInit = None,
+    deterministic: o.Deterministic = None,
     mapping: o.Mappings = None,
     val_split: o.ValSplit = None,
     sha1: o.Sha1 = None,

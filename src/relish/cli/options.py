@@ -66,6 +66,10 @@ HeadInit = Annotated[
         show_default="the recipe's",
     ),
 ]
+Deterministic = Annotated[
+    bool | None,
+    Option("--deterministic", help="On a GPU, compute the same bits each time; slower.", show_default=False),
+]
 ValSplit = Annotated[
     float | None,
     Option(
@@ -177,7 +181,7 @@ def voice(quiet: bool = False) -> Progress:
     return Warnings() if quiet else Screen()
 
 
-FIELDS = ("epochs", "batch_size", "learning_rate", "image_size", "freeze", "head")
+FIELDS = ("epochs", "batch_size", "learning_rate", "image_size", "freeze", "head", "deterministic")
 """Fields of a recipe that have an option of their own."""
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from relish.core.errors import BadInput, Interruption, RelishError, TooLittleMemory, WriteFailed
+from relish.core.errors import BadInput, Interruption, RecipeError, RelishError, TooLittleMemory, WriteFailed
 from relish.core.io import write_json
 
 if TYPE_CHECKING:
@@ -66,6 +66,32 @@ def to_device(network: "nn.Module", device: "torch.device | str") -> None:
 
     network.to(device)
     network.to(memory_format=torch.channels_last)
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Within it, where wanted, a GPU computes the same bits each time; call it before anything is computed there.
+
+    Source: PyTorch's notes on reproducibility. cuBLAS needs a workspace of a fixed size for that, which it reads once.
+
+    Raises:
+        RecipeError: PyTorch has only a faster way for something.
+    """
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        what, found, _ = str(error).partition(" does not have a deterministic implementation")
+        if not found:
+            raise
+        raise RecipeError(f"{what} cannot be computed alike each time.", hint="Omit --deterministic.") from error
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def processor_name() -> str:

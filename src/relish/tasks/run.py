@@ -18,7 +18,7 @@ from relish.core.context import Context, RunContext
 from relish.core.errors import ModelError, TooLittleMemory, WorkerFailed, WriteFailed, stopped_by
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
-from relish.core.runtime import elapsed_before, give_memory_back, is_out_of_memory, keep_elapsed
+from relish.core.runtime import deterministic, elapsed_before, give_memory_back, is_out_of_memory, keep_elapsed
 from relish.data.dataset import NO_IMAGES, VALIDATION, Split, plural
 from relish.data.loader import DecodedImages, OpenedImages, View
 from relish.data.split import evenly_spaced
@@ -112,11 +112,13 @@ def train_and_evaluate(context: Context, prepared: Prepared, folder: RunFolder) 
 def _opened(context: Context, prepared: Prepared, folder: RunFolder) -> Iterator[RunContext]:
     """The run, its folder held for this process, its tracker told of its events; errors say how to resume."""
     try:
-        if not context.is_main:
-            yield context.in_run(folder, prepared.request.seed)
-            return
-        listeners = prepared.code.callbacks
-        with folder.locked(), ExitStack() as until_the_end:
+        with ExitStack() as until_the_end:
+            until_the_end.enter_context(deterministic(prepared.recipe.deterministic and context.device.type == "cuda"))
+            if not context.is_main:
+                yield context.in_run(folder, prepared.request.seed)
+                return
+            until_the_end.enter_context(folder.locked())
+            listeners = prepared.code.callbacks
             if prepared.request.track:
                 tracker = Tracker(prepared.request.track, folder.path, context.device.type)
                 until_the_end.callback(tracker.end)

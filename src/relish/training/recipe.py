@@ -93,6 +93,8 @@ class Recipe:
 
     precision: AskedPrecision = "f32"
     """What forward and backward passes compute in: f32, or whichever of f32 and bf16 a short trial finds faster."""
+    deterministic: bool = False
+    """Whether a GPU computes the same bits each time, as a processor does anyway; slower."""
 
     def __post_init__(self) -> None:
         rate = self.learning_rate
