@@ -1,6 +1,7 @@
 """The numbers of the book, step by step, against a plain PyTorch loop that shares no code with ours."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from relish.core.run_folder import RunFolder
 from relish.core.runtime import derive_seed, deterministic
 from relish.core.workers import Workers
 from relish.data.folder import index_folder
+from relish.data.kept import KeptImages, kept_side
 from relish.data.loader import balanced_batches, epoch_batches, evaluation_batches, training_batches
 from relish.data.transforms import book_preprocessing, normalise
 from relish.models.freeze import freeze
@@ -268,6 +270,20 @@ def test_the_loop_waits_for_a_gpu_at_the_points_of_the_curve_alone(pictures, tin
     run = Context.on("cuda", workers=0).in_run(RunFolder.create(tmp_path / "run", {}, recipe.as_dict()))
     train(run, setup_for(pictures, recipe, tiny_source))
     assert sum(event["event"] == "train" for event in run.folder.records()) == 5
+
+
+def test_a_training_on_kept_pictures_is_that_on_pictures_that_are_read(tiny_source, tmp_path):
+    """Pictures of the size that is kept, so that a pixel differs by a level at most."""
+    root = draw_dataset(tmp_path / "colours", train=7, test=4, size=(44, 44))
+    pictures, recipe = index_folder(root, name="colours", source=str(root)), named_recipe("book")
+    assert kept_side(book_preprocessing(32, MEAN, STD), recipe.smallest_crop) == 44
+    recipe = recipe.with_settings({"epochs": 2, "batch_size": 8})
+    losses = []
+    for name, kept in (("read", None), ("kept", KeptImages(pictures.splits["train"].paths, torch.device("cpu")))):
+        run = run_in(tmp_path, recipe, name)
+        train(run, replace(setup_for(pictures, recipe, tiny_source), kept=kept))
+        losses.append([event["loss"] for event in run.folder.records() if event["event"] == "train"])
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
 def test_sums_are_the_same_however_often_they_are_read(tmp_path):

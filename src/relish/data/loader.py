@@ -13,7 +13,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,10 @@ from relish.data.depth import ValueRange
 from relish.data.image import open_image
 from relish.data.transforms import (
     CROP_AREA,
+    Crop,
     Preprocessing,
     Transform,
+    drawn_crop,
     evaluation_transform,
     min_side,
     stacked,
@@ -38,6 +40,12 @@ from relish.data.transforms import (
     user_transform,
     view_transform,
 )
+
+if TYPE_CHECKING:
+    from relish.data.kept import KeptImages
+
+T = TypeVar("T")
+CPU = torch.device("cpu")
 
 
 class View(NamedTuple):
@@ -52,7 +60,7 @@ class Batch(NamedTuple):
     """Some images of a split."""
 
     images: Tensor
-    """(B, 3, S, S) uint8; of a user's own transform perhaps float32 from 0 to 1."""
+    """(B, 3, S, S) uint8; of a user's own transform perhaps float32 from 0 to 1. On a GPU, where they stay there."""
     labels: Tensor
     """(B,) int64."""
     positions: Tensor
@@ -125,6 +133,7 @@ def training_batches(
     scaled: bool = False,
     transform: Transform | None = None,
     opened: "OpenedImages | None" = None,
+    kept: "KeptImages | None" = None,
     workers: Workers | None = None,
 ) -> Iterator[Batch]:
     """Augmented images, batch by batch; the same (seed, epoch, turn) gives the same pixels.
@@ -135,6 +144,7 @@ def training_batches(
         scaled: decode large JPEG files no larger than crops need, see `open_image`; not with a `transform`.
         transform: of the user's own, instead of `training_transform`; see `user_transform`.
         opened: keeps images for the next epoch; not with a `transform`, which might change them, nor in workers.
+        kept: keeps images on the device, as many as there is room for; not with a `transform`.
         workers: None reads in this process, here as below.
 
     Raises:
@@ -148,10 +158,19 @@ def training_batches(
         pixels: Pixels = partial(_user_pixels, transform, preprocessing, seed, epoch)
     else:
         pixels = partial(_training_pixels, preprocessing, smallest, seed, epoch)
-    kept = opened is not None and transform is None and not workers.count
-    opening = opened.open if opened is not None and kept else open_image
+    done = 0
+    if kept is not None and transform is None:
+        for batch in kept.batches(
+            split, preprocessing, batches, seed=seed, epoch=epoch, smallest=smallest, min_side=side, workers=workers
+        ):
+            yield batch
+            done += 1
+    if done == len(batches):
+        return
+    from_opened = opened is not None and transform is None and not workers.count
+    opening = opened.open if opened is not None and from_opened else open_image
     opening = partial(opening, min_side=side, value_range=preprocessing.value_range)
-    yield from _single_view(_read(partial(_pixels_of, opening, pixels), split, batches, workers))
+    yield from _single_view(_read(partial(read_item, opening, pixels), split, batches[done:], workers))
 
 
 def evaluation_batches(
@@ -178,11 +197,11 @@ def view_batches(
         ImageError, TooLittleMemory, WorkerFailed: as `training_batches` does.
     """
     opening = partial(open_image, value_range=views[0].preprocessing.value_range)
-    pixels_of = partial(_pixels_of, opening, partial(_view_pixels, views))
+    pixels_of = partial(read_item, opening, partial(_view_pixels, views))
     return _read(pixels_of, split, batches, workers or Workers(), contents)
 
 
-class _Item(NamedTuple):
+class Item(NamedTuple):
     """What is needed to read an image, by whichever process."""
 
     path: Path
@@ -193,12 +212,18 @@ class _Item(NamedTuple):
 
 
 Opening = Callable[[Path], Image.Image]
-Pixels = Callable[[Image.Image, _Item], tuple[Tensor, ...]]
-Reading = Callable[[_Item], tuple[Tensor, ...]]
+Pixels = Callable[[Image.Image, Item], tuple[Tensor, ...]]
+Reading = Callable[[Item], tuple[Tensor, ...]]
 """To (3, S, S) of an opened image, or of one to be opened, in each view."""
 
 
-def _pixels_of(opening: Opening, pixels: Pixels, item: _Item) -> tuple[Tensor, ...]:
+def read_item(opening: Opening, pixels: Callable[[Image.Image, Item], T], item: Item) -> T:
+    """What is made of one image, in whichever process.
+
+    Raises:
+        ImageError: it can no longer be opened.
+        TooLittleMemory: for this image.
+    """
     try:
         return pixels(opening(item.path), item)
     except (ImageError, MemoryError) as error:
@@ -208,19 +233,28 @@ def _pixels_of(opening: Opening, pixels: Pixels, item: _Item) -> tuple[Tensor, .
 
 
 def _training_pixels(
-    preprocessing: Preprocessing, smallest: float, seed: int, epoch: int, image: Image.Image, item: _Item
+    preprocessing: Preprocessing, smallest: float, seed: int, epoch: int, image: Image.Image, item: Item
 ) -> tuple[Tensor, ...]:
-    return (training_transform(image, preprocessing, rng_for(seed, "picture", epoch, item.turn), smallest),)
+    return (training_transform(image, preprocessing, _rng_of(seed, epoch, item.turn), smallest),)
+
+
+def crop_of(seed: int, epoch: int, smallest: float, turn: int, height: int, width: int) -> Crop:
+    """What `training_batches` shows of an image of this height and width."""
+    return drawn_crop(height, width, _rng_of(seed, epoch, turn), smallest)
+
+
+def _rng_of(seed: int, epoch: int, turn: int) -> np.random.Generator:
+    return rng_for(seed, "picture", epoch, turn)
 
 
 def _user_pixels(
-    transform: Transform, preprocessing: Preprocessing, seed: int, epoch: int, image: Image.Image, item: _Item
+    transform: Transform, preprocessing: Preprocessing, seed: int, epoch: int, image: Image.Image, item: Item
 ) -> tuple[Tensor, ...]:
     with seeded(derive_seed(seed, "transform", epoch, item.turn)):
         return (user_transform(image, transform, preprocessing),)
 
 
-def _view_pixels(views: Sequence[View], image: Image.Image, item: _Item) -> tuple[Tensor, ...]:
+def _view_pixels(views: Sequence[View], image: Image.Image, item: Item) -> tuple[Tensor, ...]:
     return tuple(
         view_transform(image, preprocessing, view, rng_for(0, f"view/{item.content}", view))
         if view
@@ -238,10 +272,10 @@ def _single_view(batches: Iterator[ViewBatch]) -> Iterator[Batch]:
 def _read(
     pixels_of: Reading, split: Split, batches: Batches, workers: Workers, contents: Sequence[str] = ()
 ) -> Iterator[ViewBatch]:
-    def item(turn: int) -> _Item:
+    def item(turn: int) -> Item:
         position = turn % len(split)
         content = contents[position] if contents else ""
-        return _Item(split.paths[position], turn, content)
+        return Item(split.paths[position], turn, content)
 
     items = (item(turn) for batch in batches for turn in batch)
     read: Iterator[tuple[Tensor, ...]] = map(pixels_of, items)
@@ -262,20 +296,21 @@ Rows = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 """(S, S, 3)."""
 
 
-def _rows_of(pixels_of: Reading, item: _Item) -> tuple[Rows, ...]:
+def _rows_of(pixels_of: Reading, item: Item) -> tuple[Rows, ...]:
     return tuple(np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in pixels_of(item))
 
 
 # ---- images that are needed several times ----------------------------------------------------------------------------
 
 MEMORY_SHARE = 0.25
-"""Decoded images take at most this share of the free memory."""
+"""Decoded images take at most this share of the memory that is free, of the processor or of a GPU."""
 _UNKNOWN_SHARE = 2**30
 """Bytes, where the system does not tell how much is free."""
 
 
-def _bytes_allowed() -> int:
-    free = free_memory()
+def bytes_allowed(device: torch.device = CPU) -> int:
+    """Bytes that decoded images may take now."""
+    free: int = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
     return int(MEMORY_SHARE * free) if free < sys.maxsize else _UNKNOWN_SHARE
 
 
@@ -283,7 +318,7 @@ class OpenedImages:
     """Training images as they were opened, decoded once for all epochs as long as they fit into `MEMORY_SHARE`."""
 
     def __init__(self) -> None:
-        self._bytes_left = _bytes_allowed()
+        self._bytes_left = bytes_allowed()
         self._images: dict[tuple[Path, int | None, ValueRange | None], Image.Image] = {}
 
     def open(self, path: Path, *, min_side: int | None = None, value_range: ValueRange | None = None) -> Image.Image:
@@ -315,20 +350,23 @@ class OpenedImages:
 class DecodedImages:
     """Images by `evaluation_transform`, decoded once for several evaluations.
 
-    They stay in memory where they fit into `MEMORY_SHARE` of it, else in a nameless file, which ends with this object
-    or process. Where the disk has no room either, they are decoded again each time.
+    They stay on a GPU or in memory where they fit into `MEMORY_SHARE` of it, else in a nameless file, which ends with
+    this object or process. Where the disk has no room either, they are decoded again each time.
     """
 
-    def __init__(self, paths: Iterable[Path], preprocessing: Preprocessing, folder: Path) -> None:
+    def __init__(
+        self, paths: Iterable[Path], preprocessing: Preprocessing, folder: Path, device: torch.device = CPU
+    ) -> None:
         """
         Args:
             paths: of the N images to keep; others are decoded and not kept.
             folder: of the file, where one is needed.
+            device: that evaluates.
         """
         self.preprocessing = preprocessing
         self._row = {path: row for row, path in enumerate(dict.fromkeys(paths))}
         side = preprocessing.image_size
-        self._pixels = _uint8_array((len(self._row), side, side, 3), folder)  # (N, S, S, 3)
+        self._pixels = _room((len(self._row), side, side, 3), folder, device)  # (N, S, S, 3) uint8
         self._known = np.zeros(len(self._row), dtype=np.bool_)
 
     def batches(
@@ -343,7 +381,7 @@ class DecodedImages:
         fresh = evaluation_batches(split, preprocessing, unknown, workers=workers)
         for batch, rows, known in zip(batches, rows_of, is_known, strict=True):
             if known and self._pixels is not None:
-                images = torch.from_numpy(self._pixels[rows]).permute(0, 3, 1, 2)
+                images = self._pixels[torch.from_numpy(rows)].permute(0, 3, 1, 2)
                 yield Batch(images, torch.from_numpy(split.labels[list(batch)]), torch.tensor(batch))
             else:
                 decoded = next(fresh)
@@ -353,19 +391,23 @@ class DecodedImages:
     def _keep(self, rows: npt.NDArray[np.int64], images: Tensor) -> None:
         if self._pixels is not None:
             kept = rows >= 0
-            self._pixels[rows[kept]] = images.permute(0, 2, 3, 1).numpy()[kept]
+            images = images.permute(0, 2, 3, 1)[torch.from_numpy(kept)]
+            self._pixels[torch.from_numpy(rows[kept])] = images.to(self._pixels.device)
             self._known[rows[kept]] = True
 
 
-def _uint8_array(shape: tuple[int, ...], folder: Path) -> npt.NDArray[np.uint8] | None:
-    """An array in memory or in a file; None where neither has room."""
+def _room(shape: tuple[int, ...], folder: Path, device: torch.device) -> Tensor | None:
+    """Room for uint8 on a GPU, in memory or in a file; None where there is none."""
     size = math.prod(shape)
+    with suppress(torch.OutOfMemoryError):
+        if device.type == "cuda" and size <= bytes_allowed(device):
+            return torch.empty(shape, dtype=torch.uint8, device=device)
     with suppress(MemoryError):
-        if size <= _bytes_allowed():
-            return np.empty(shape, dtype=np.uint8)
+        if size <= bytes_allowed():
+            return torch.from_numpy(np.empty(shape, dtype=np.uint8))
     try:
         with TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, size)  # a disk that fills up later would kill the process
-            return np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
+            return torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="r+", shape=shape))
     except (OSError, AttributeError):  # no room; no such call on this system
         return None

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -116,9 +116,9 @@ def evaluation_transform(image: Image.Image, preprocessing: Preprocessing) -> Te
         # Cut first: an image a thousand times as long as wide is never scaled whole.
         side = max(1, round(min(image.size) * size / preprocessing.resize))
         left, top = (image.width - side) // 2, (image.height - side) // 2
-        return _pixels(image.crop((left, top, left + side, top + side)).resize((size, size), _filter(preprocessing)))
+        return _pixels(image.crop((left, top, left + side, top + side)).resize((size, size), resampling(preprocessing)))
     edge = round((preprocessing.resize - size) / 2)
-    scaled = image.resize((preprocessing.resize, preprocessing.resize), _filter(preprocessing))
+    scaled = image.resize((preprocessing.resize, preprocessing.resize), resampling(preprocessing))
     return _pixels(scaled.crop((edge, edge, edge + size, edge + size)))
 
 
@@ -126,7 +126,7 @@ def _letterboxed(image: Image.Image, preprocessing: Preprocessing) -> Image.Imag
     size, longer = preprocessing.image_size, max(image.size)
     width, height = (max(1, round(size * side / longer)) for side in image.size)
     square = Image.new("RGB", (size, size), tuple(round(255 * value) for value in preprocessing.mean))
-    scaled = image.resize((width, height), _filter(preprocessing))
+    scaled = image.resize((width, height), resampling(preprocessing))
     square.paste(scaled, ((size - width) // 2, (size - height) // 2))
     return square
 
@@ -142,10 +142,25 @@ def training_transform(
     Returns:
         (3, S, S) uint8.
     """
-    top, left, height, width = random_crop(image.height, image.width, rng, smallest)
+    top, left, height, width, flipped = drawn_crop(image.height, image.width, rng, smallest)
     size = preprocessing.image_size
-    cut = image.crop((left, top, left + width, top + height)).resize((size, size), _filter(preprocessing))
-    return _pixels(cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else cut)
+    cut = image.crop((left, top, left + width, top + height)).resize((size, size), resampling(preprocessing))
+    return _pixels(cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else cut)
+
+
+class Crop(NamedTuple):
+    """What a training image shows, in pixels of the image, and whether flipped."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flipped: bool
+
+
+def drawn_crop(height: int, width: int, rng: np.random.Generator, smallest: float) -> Crop:
+    """What is random in `training_transform`, of an image of this height and width."""
+    return Crop(*random_crop(height, width, rng, smallest), flipped=bool(rng.random() < 0.5))
 
 
 def min_side(preprocessing: Preprocessing, smallest: float) -> int:
@@ -205,7 +220,7 @@ def user_transform(image: Image.Image, transform: Transform, preprocessing: Prep
     made, size = transform(image), preprocessing.image_size
     if isinstance(made, Image.Image):
         made = made.convert("RGB")
-        return _pixels(made if made.size == (size, size) else made.resize((size, size), _filter(preprocessing)))
+        return _pixels(made if made.size == (size, size) else made.resize((size, size), resampling(preprocessing)))
     if not isinstance(made, Tensor) or made.ndim != 3 or made.shape[0] != 3:
         what = f"{type(made).__name__} {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
         raise DataError(
@@ -259,7 +274,8 @@ def denormalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     return (images.cpu() * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
 
 
-def _filter(preprocessing: Preprocessing) -> Image.Resampling:
+def resampling(preprocessing: Preprocessing) -> Image.Resampling:
+    """Pillow's name of the filter."""
     return Image.Resampling.BICUBIC if preprocessing.interpolation == "bicubic" else Image.Resampling.BILINEAR
 
 

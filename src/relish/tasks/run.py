@@ -20,6 +20,7 @@ from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import deterministic, elapsed_before, give_memory_back, is_out_of_memory, keep_elapsed
 from relish.data.dataset import NO_IMAGES, VALIDATION, Split, plural
+from relish.data.kept import kept_on
 from relish.data.loader import DecodedImages, OpenedImages, View
 from relish.data.split import evenly_spaced
 from relish.data.transforms import Preprocessing
@@ -79,6 +80,8 @@ def train_and_evaluate(context: Context, prepared: Prepared, folder: RunFolder) 
     """
     with _opened(context, prepared, folder) as run:
         setup, stage = _setup(run, prepared), folder
+        if not prepared.recipe.deterministic:  # whether they fit may be another matter when the run is resumed
+            setup = replace(setup, kept=kept_on(run.device, setup.train.paths, run.progress))
 
         def save(preprocessing: Preprocessing, held: HeldOut | None) -> None:
             if run.is_main:
@@ -158,7 +161,9 @@ def _setup(run: RunContext, prepared: Prepared) -> TrainingSetup:
         opened=OpenedImages(),
     )
     if prepared.recipe.method == "train":
-        return replace(setup, decoded=DecodedImages(setup.validation.paths, prepared.preprocessing, run.folder.path))
+        return replace(
+            setup, decoded=DecodedImages(setup.validation.paths, setup.preprocessing, run.folder.path, run.device)
+        )
     train, validation = setup.train, NO_IMAGES
     if prepared.final_name != VALIDATION and VALIDATION in splits:
         validation = splits[VALIDATION]

@@ -242,7 +242,7 @@ def decoded_for(run: RunContext, setup: TrainingSetup, masks: Sequence[npt.NDArr
     paths = [path for path, out in zip(setup.train.paths, np.any(masks, axis=0), strict=True) if out]
     more = compared(setup.train).paths if len(masks) > 1 else ()
     run.folder.stages.mkdir(parents=True, exist_ok=True)
-    return DecodedImages((*paths, *more), setup.preprocessing, run.folder.stages)
+    return DecodedImages((*paths, *more), setup.preprocessing, run.folder.stages, run.device)
 
 
 def _end(stage: RunContext, diverged: str | None) -> None:

@@ -20,6 +20,7 @@ from relish.core.context import RunContext
 from relish.core.errors import Diverged, RecipeError, Stopped, TooLittleMemory
 from relish.core.runtime import StopFlag, derive_seed, in_smaller_parts, is_out_of_memory, to_device
 from relish.data.dataset import NO_IMAGES, VALIDATION, Split
+from relish.data.kept import KeptImages
 from relish.data.loader import Batch, DecodedImages, OpenedImages, balanced_batches, epoch_batches, training_batches
 from relish.data.transforms import Preprocessing, Transform, normalise
 from relish.evaluation.inference import Logits, split_logits
@@ -70,6 +71,8 @@ class TrainingSetup:
     """Whether to end now, even in mid-epoch; asked after each step with its images and seconds. None: at the end."""
     opened: OpenedImages | None = None
     """Images of `train` that were opened before."""
+    kept: KeptImages | None = None
+    """Images of `train` that stay on a GPU."""
     decoded: DecodedImages | None = None
     """Images of `validation` that are evaluated more than once."""
     nested: bool = False
@@ -331,7 +334,8 @@ def _augmented(run: RunContext, setup: TrainingSetup, epoch: int, batches: list[
     share = [batch[run.process :: run.processes] or batch[:1] for batch in batches]
     return training_batches(
         setup.train, setup.preprocessing, share, seed=run.seed, epoch=epoch, smallest=setup.recipe.smallest_crop,
-        scaled=setup.recipe.decoding == "scaled", transform=setup.transform, opened=setup.opened, workers=run.workers,
+        scaled=setup.recipe.decoding == "scaled", transform=setup.transform, opened=setup.opened, kept=setup.kept,
+        workers=run.workers,
     )  # fmt: skip
 
 
