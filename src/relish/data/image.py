@@ -56,6 +56,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """The transposition that undoes each value of the EXIF tag `Orientation`. Source: Exif 2.32, table 6."""
+_ON_ITS_SIDE = range(5, 9)
+"""Values of an image whose width becomes its height."""
 
 _PILLOW = r"PIL\."
 
@@ -179,6 +181,31 @@ def size_from_header(source: Path | str | bytes) -> tuple[int, int] | None:
         source: a path, or the bytes of a file.
     """
     return _by_header(source, lambda image: image.size)
+
+
+def jpeg_sizes(content: bytes, min_side: int | None = None) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Height and width of a plain JPEG file: as `open_image` gives it, and wholly decoded; None for any other file.
+
+    Plain is what every decoder sees alike: grey, or colours as luma and chroma; the orientation, if any, in Exif data.
+
+    Args:
+        content: the bytes of a file.
+        min_side: see `open_image`.
+    """
+
+    def sizes(image: ImageFile) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        if not isinstance(image, JpegImageFile):
+            return None
+        turn, (width, height) = _orientation(image), image.size
+        rgb = image.info.get("adobe_transform") == 0 or [layer[0] for layer in image.layer] == [*b"RGB"]
+        if not (image.mode == "L" or (image.mode == "RGB" and not rgb)) or (turn != 1 and "exif" not in image.info):
+            return None
+        if min_side is not None:
+            image.draft(image.mode, (min_side, min_side))
+        whole, opened = (height, width), (image.height, image.width)
+        return (opened[::-1], whole[::-1]) if turn in _ON_ITS_SIDE else (opened, whole)
+
+    return _by_header(content, sizes)
 
 
 def _by_header(source: Path | str | bytes, read: Callable[[ImageFile], Result]) -> Result | None:

@@ -21,8 +21,9 @@ from relish.core.progress import SILENT, Progress
 from relish.core.runtime import is_out_of_memory
 from relish.core.workers import Workers
 from relish.data.dataset import Split
+from relish.data.gpu_decoding import GpuDecoding
 from relish.data.image import open_image
-from relish.data.loader import Batch, Batches, Item, bytes_allowed, crop_of, read_item
+from relish.data.loader import Batch, Batches, Item, bytes_allowed, crop_of, moved, read_item
 from relish.data.transforms import CROP_AREA, Crop, Interpolation, Preprocessing, resampling
 
 Numbers = npt.NDArray[np.int64]
@@ -40,7 +41,9 @@ class Square(NamedTuple):
 
 def kept_on(device: torch.device, paths: Iterable[Path], progress: Progress = SILENT) -> "KeptImages | None":
     """Room for these images, where they train on a GPU; a processor has `OpenedImages`."""
-    return KeptImages(paths, device, progress) if device.type == "cuda" else None
+    if device.type != "cuda":
+        return None
+    return KeptImages(paths, device, progress, GpuDecoding(device, progress))
 
 
 def kept_side(preprocessing: Preprocessing, smallest: float) -> int:
@@ -56,17 +59,25 @@ class KeptImages:
     since it takes another part of them in each epoch.
     """
 
-    def __init__(self, paths: Iterable[Path], device: torch.device, progress: Progress = SILENT) -> None:
+    def __init__(
+        self,
+        paths: Iterable[Path],
+        device: torch.device,
+        progress: Progress = SILENT,
+        decoding: GpuDecoding | None = None,
+    ) -> None:
         """
         Args:
             paths: of the N images that a run trains on.
             progress: told how many stay, once they do.
+            decoding: of images for which there is no room.
         """
         self._row = {path: row for row, path in enumerate(dict.fromkeys(paths))}
         self._device, self._progress = device, progress
         self._squares: Tensor | None = None
         self._sizes = np.zeros((len(self._row), 2), dtype=np.int64)
         """(N, 2) height and width of each, 0 as long as it is not here."""
+        self._decoding = decoding
         self._kind: tuple[object, ...] = ()
         """K, and what else the pixels depend on."""
 
@@ -82,7 +93,7 @@ class KeptImages:
         min_side: int | None,
         workers: Workers,
     ) -> Iterator[Batch]:
-        """As `training_batches`, on the device; they end where there is too little memory for more.
+        """As `training_batches`, on the device; they end where they have to be read.
 
         Args:
             min_side: see `open_image`.
@@ -96,8 +107,13 @@ class KeptImages:
             resampling(preprocessing),
             preprocessing.value_range,
         )
-        squares = self._squares_of(side, filtering, scale, min_side)
-        if squares is None or (rows < 0).any():
+        squares = self._squares_of(side, filtering, scale, min_side) if (rows >= 0).all() else None
+        if squares is None:
+            if self._decoding is not None:
+                yield from self._decoding.batches(
+                    split, preprocessing, batches, seed=seed, epoch=epoch, smallest=smallest, min_side=min_side,
+                    workers=workers,
+                )  # fmt: skip
             return
         opening = partial(open_image, min_side=min_side, value_range=scale)
         reading = partial(read_item, opening, partial(_squashed, side, filtering))
@@ -115,7 +131,7 @@ class KeptImages:
                 self._squares = None  # for as long as images of this kind are asked for
                 self._progress.warn(f"{self._device}: memory is short, so pictures are read again in each epoch.")
                 return
-            yield Batch(images, _moved(split.labels[positions], self._device), torch.from_numpy(positions))
+            yield Batch(images, moved(split.labels[positions], self._device), torch.from_numpy(positions))
 
     def _squares_of(self, side: int, *others: object) -> Tensor | None:
         """(N, K, K, 3) uint8 on the device; None where there is too little memory.
@@ -158,13 +174,13 @@ class KeptImages:
             found[row] = square
         if found:
             new, pixels = np.array(list(found)), np.stack([square.pixels for square in found.values()])
-            squares.index_copy_(0, _moved(new, self._device), _moved(pixels, self._device))
+            squares.index_copy_(0, moved(new, self._device), moved(pixels, self._device))
             self._sizes[new] = [(square.height, square.width) for square in found.values()]
 
     def _shown(self, squares: Tensor, rows: Numbers, crops: Sequence[Crop], preprocessing: Preprocessing) -> Tensor:
         """(B, 3, S, S) uint8: a crop of each of these images."""
         boxes, flipped = _boxes(crops, self._sizes[rows], len(squares[0])), np.array([one.flipped for one in crops])
-        where, boxed, turned = (_moved(array, self._device) for array in (rows, boxes, flipped))
+        where, boxed, turned = (moved(array, self._device) for array in (rows, boxes, flipped))
         images = squares.index_select(0, where)
         return crop_and_resize(images, boxed, turned, preprocessing.image_size, preprocessing.interpolation)
 
@@ -181,12 +197,6 @@ def _boxes(crops: Sequence[Crop], sizes: Numbers, side: int) -> npt.NDArray[np.f
     """
     boxes = np.array([(crop.left, crop.top, crop.left + crop.width, crop.top + crop.height) for crop in crops])
     return (boxes * (side / sizes[:, [1, 0, 1, 0]])).astype(np.float32)
-
-
-def _moved(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
-    """On the device; the host does not wait for the copy."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 # ---- cutting and scaling a batch -------------------------------------------------------------------------------------

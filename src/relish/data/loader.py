@@ -144,7 +144,7 @@ def training_batches(
         scaled: decode large JPEG files no larger than crops need, see `open_image`; not with a `transform`.
         transform: of the user's own, instead of `training_transform`; see `user_transform`.
         opened: keeps images for the next epoch; not with a `transform`, which might change them, nor in workers.
-        kept: keeps images on the device, as many as there is room for; not with a `transform`.
+        kept: keeps images on the device where there is room, or decodes them there; not with a `transform`.
         workers: None reads in this process, here as below.
 
     Raises:
@@ -157,7 +157,7 @@ def training_batches(
     if transform is not None:
         pixels: Pixels = partial(_user_pixels, transform, preprocessing, seed, epoch)
     else:
-        pixels = partial(_training_pixels, preprocessing, smallest, seed, epoch)
+        pixels = partial(training_pixels, preprocessing, smallest, seed, epoch)
     done = 0
     if kept is not None and transform is None:
         for batch in kept.batches(
@@ -232,9 +232,10 @@ def read_item(opening: Opening, pixels: Callable[[Image.Image, Item], T], item: 
         raise
 
 
-def _training_pixels(
+def training_pixels(
     preprocessing: Preprocessing, smallest: float, seed: int, epoch: int, image: Image.Image, item: Item
 ) -> tuple[Tensor, ...]:
+    """(3, S, S) uint8 of an opened image in training."""
     return (training_transform(image, preprocessing, _rng_of(seed, epoch, item.turn), smallest),)
 
 
@@ -261,6 +262,12 @@ def _view_pixels(views: Sequence[View], image: Image.Image, item: Item) -> tuple
         else evaluation_transform(image, preprocessing)
         for preprocessing, view in views
     )
+
+
+def moved(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
+    """On the device; the host does not wait for the copy."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def _single_view(batches: Iterator[ViewBatch]) -> Iterator[Batch]:
