@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 import structure
-from structure import Package, broken_limits, find_circles, read_package, room_imports
+from structure import Package, broken_limits, find_circles, read_package, reading_lengths, room_imports
+
+
+@pytest.fixture(scope="module")
+def relish_package() -> Package:
+    return read_package()
 
 
 def package_of(folder: Path, files: dict[str, str]) -> Package:
@@ -96,6 +101,7 @@ def test_each_broken_limit_is_a_sentence_that_names_the_module(tmp_path, monkeyp
     monkeypatch.setattr(structure, "MODULES_MAX", 3)
     monkeypatch.setattr(structure, "LINES_MAX", 100)
     monkeypatch.setattr(structure, "MAY_BE_SHORT", ("p.cli.", "p.registry"))
+    monkeypatch.setattr(structure, "READINGS", {"book": (("loop", "steps"), 120), "auto": (("loop",), 60)})
     files = {
         "a/long.py": "\n" * 451,
         "a/short.py": "\n" * 59,
@@ -103,15 +109,18 @@ def test_each_broken_limit_is_a_sentence_that_names_the_module(tmp_path, monkeyp
         "a/longest.py": "\n" * 450,
         "cli/fit.py": "",
         "registry.py": "",
+        "training/loop.py": "\n" * 60,
+        "training/steps.py": "\n" * 61,
         "one.py": long_enough("import p.two"),
         "two.py": long_enough("import p.one"),
     }
     assert broken_limits(package_of(tmp_path, files), {"book": ["f"] * 6, "auto": ["f"] * 7}) == [
-        "8 modules, at most 3.",
-        "1,140 lines, at most 100.",
+        "10 modules, at most 3.",
+        "1,261 lines, at most 100.",
         "p.a.long has 451 lines, at most 450.",
         "p.a.short has 59 lines, at least 60.",
         "these import one another: p.one, p.two.",
+        "recipe book takes reading 121 lines, at most 120.",
         "recipe auto takes 7 calls to a gradient step, at most 6.",
     ]
 
@@ -121,8 +130,16 @@ def test_the_rooms_of_the_contract_are_the_folders_of_the_package():
     assert ordered == sorted(path.parent.name for path in structure.PACKAGE.glob("*/__init__.py"))
 
 
-def test_no_module_of_relish_is_in_an_import_circle():
-    assert find_circles(read_package()) == []
+def test_no_module_of_relish_is_in_an_import_circle(relish_package):
+    assert find_circles(relish_package) == []
+
+
+@pytest.mark.parametrize(("recipe", "files", "lines"), [("book", 3, 1000), ("auto", 8, 2000)])
+def test_changing_a_recipe_takes_reading_a_few_files(relish_package, recipe, files, lines):
+    names, _ = structure.READINGS[recipe]
+    assert {f"relish.training.{name}" for name in names} <= relish_package.modules.keys()
+    assert len(names) <= files
+    assert reading_lengths(relish_package)[recipe] <= lines
 
 
 def test_every_file_that_a_docstring_or_comment_names_is_there():

@@ -281,13 +281,13 @@ def test_a_budget_is_kept_and_cut_short_where_the_machine_is_slower_than_it_seem
     colours, tiny_source, tmp_path, monkeypatch
 ):
     """Training is made slow after it was measured; the run has to end in time all the same."""
-    add, clock = loop._Sums.add, clock_of(monkeypatch)
+    add, clock = loop.Sums.add, clock_of(monkeypatch)
 
     def slow(*arguments):
         clock.now += 0.5
         add(*arguments)
 
-    monkeypatch.setattr(loop._Sums, "add", slow)
+    monkeypatch.setattr(loop.Sums, "add", slow)
     monkeypatch.setattr("relish.tasks.prepare.SMALLEST_BUDGET", 1)
     settings = {**SMALL, "epochs": 1000}
     heard = Heard()

@@ -5,15 +5,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from relish.core.context import Context
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import Split
 from relish.evaluation.metrics import Proportion
 from relish.training import auto, finetune, measure
-from relish.training.budget import COEFFICIENTS, COMPARED, decided, joint_epochs_for, plan_fine_tuning
+from relish.training.budget import COEFFICIENTS, COMPARED, joint_epochs_for, plan_fine_tuning
+from relish.training.checkpoint import decided
 from relish.training.measure import Budget, Pace
-from relish.training.recipe import Recipe
+from relish.training.recipe import named_recipe
 from relish.training.train import TrainingSetup
 
 
@@ -117,13 +119,13 @@ LOADS = {
 
 
 @pytest.mark.parametrize("load", LOADS)
-def test_a_climb_ends_within_a_tenth_of_its_budget_and_uses_it(clock_of, tmp_path, load):
+def test_a_climb_ends_within_a_tenth_of_its_budget_and_uses_it(clock_of, tmp_path, monkeypatch, load):
     """The ladder's own order and decisions from the probe on, with passes that only take time."""
     clock = clock_of(LOADS[load])
     budget = Budget(seconds=900, evaluated=EVALUATED)
     run = Context.on("cpu").in_run(RunFolder(tmp_path), 0)
 
-    def measured():
+    def measured(*_):
         budget.pace.measured(clock.work(32 * FORWARD) / 32)
 
     clock.work(100.0)  # the probe
@@ -136,43 +138,46 @@ def test_a_climb_ends_within_a_tenth_of_its_budget_and_uses_it(clock_of, tmp_pat
     budget.pace.step = plan.step
     masks = [np.arange(IMAGES) % plan.folds == fold for fold in range(plan.folds)] if plan.folds > 1 else []
     masks = masks or [np.arange(IMAGES) % 5 == 0]
-    tried, rates = [], (1e-3, 2e-4)[: plan.rates]
-
-    def epochs_of(name, choices):
-        measured()
-        return auto._affordable(run, plan, budget, IMAGES, name, choices)
+    every = Split(tuple(map(Path, map(str, range(IMAGES)))), np.zeros(IMAGES, dtype=np.int64))
+    setup = TrainingSetup(
+        target=SimpleNamespace(network=torch.nn.Identity()), recipe=named_recipe("auto"), preprocessing=None,
+        train=every, validation=every.take([]),
+    )  # fmt: skip
 
     def evaluated(count):
         budget.pace.took("evaluation", count, clock.work(0.9 * count * FORWARD))
 
-    for _, fold, rate, ahead, epochs in auto._trainings(run, masks, rates, tried, epochs_of):
-        ended = budget.ending(plan.ahead(budget, IMAGES, ahead, epochs)[1], len(ahead.held))
-        held = ahead.held[0]
-        trained(clock, ended, epochs, IMAGES - held, lambda held=held, fold=fold: evaluated(0 if fold else held))
+    def fine_tuned(_, part, *__):
+        held = len(part.validation)
+        trained(clock, part, lambda: evaluated(held if part.every_epoch else 0))
         known = [evaluated(held) or 1 for _ in COEFFICIENTS if budget.fits(held)]
-        model = SimpleNamespace(best_loss=1.0, learning_rate=rate, accuracy=Proportion(1, 2))
-        tried.append((fold, model if known else None))
-    models = len({fold for fold, _ in tried})
-    if models > 1 and budget.fits((models + 1) * COMPARED):
-        for _ in range(models + 1):
-            evaluated(COMPARED)
-        every = Split(tuple(map(Path, map(str, range(IMAGES)))), np.zeros(IMAGES, dtype=np.int64))
-        setup = TrainingSetup(
-            target=None, recipe=Recipe(epochs=joint_epochs_for(plan.epochs)), preprocessing=None, train=every,
-            validation=every.take([]),
-        )  # fmt: skip
-        joint = finetune._within(run, setup, budget, COMPARED)
-        if joint.recipe.passes:
-            trained(clock, joint.ended, joint.recipe.passes, IMAGES, lambda: None)
-            evaluated(COMPARED)
+        model = SimpleNamespace(
+            best_loss=1.0, learning_rate=part.recipe.rate, accuracy=Proportion(1, 2), probe={}, tuned={}
+        )
+        return model if known else None
+
+    compared = []
+
+    def worse_together(*_):
+        evaluated(COMPARED)
+        compared.append(1)
+        return np.zeros((COMPARED, 2)) if len(compared) <= len(models) else np.full((COMPARED, 2), [0.0, 9.0])
+
+    monkeypatch.setattr(auto, "measured_again", measured)
+    monkeypatch.setattr(auto, "fine_tune", fine_tuned)
+    monkeypatch.setattr(finetune, "_evaluated", worse_together)
+    monkeypatch.setattr(finetune, "train", lambda _, part: trained(clock, part, lambda: None))
+    found = SimpleNamespace(fit=lambda _: SimpleNamespace(logits=lambda _: None), plain=np.zeros((IMAGES, 1)))
+    models = auto._fine_tuned(run, setup, budget, plan, masks, found, {})
+    finetune.join(run, setup, models, 1.0, {}, budget, joint_epochs_for(plan.epochs))
     clock.work(EVALUATED * FORWARD + measure.ENDING)
     assert clock.now < 1.1 * 900
-    assert tried, "there is time for a model"
+    assert models, "there is time for a model"
 
 
-def trained(clock, ended, epochs, images, scored):
-    for _ in range(epochs):
-        for _ in range(images // 32):
-            if ended(32, clock.work(32 * STEP)):
+def trained(clock, part, scored):
+    for _ in range(part.recipe.passes):
+        for _ in range(len(part.train) // 32):
+            if part.ended(32, clock.work(32 * STEP)):
                 return
         scored()

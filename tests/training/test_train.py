@@ -79,7 +79,7 @@ def plain_loop(network, head, setup, recipe, *, head_rate, weight_decay):
 @pytest.fixture
 def steps(monkeypatch):
     """The network's tensors after each step of our loop."""
-    seen, original = [], loop._Sums.add
+    seen, original = [], loop.Sums.add
 
     def watched(*arguments):
         seen.append({name: value.clone() for name, value in watched.network.state_dict().items()})
@@ -89,7 +89,7 @@ def steps(monkeypatch):
         watched.network = target.network
         return make_optimiser(target, recipe)
 
-    monkeypatch.setattr(loop._Sums, "add", watched)
+    monkeypatch.setattr(loop.Sums, "add", watched)
     monkeypatch.setattr(loop, "make_optimiser", made)
     return seen
 
@@ -255,7 +255,7 @@ def test_batches_carry_the_labels_of_their_pictures(pictures):
 def test_the_loop_waits_for_a_gpu_at_the_points_of_the_curve_alone(pictures, tiny_source, tmp_path, monkeypatch):
     """Ten steps, five points: whatever else would wait is an error, but in the first step, which makes constants."""
     recipe = named_recipe("book").with_settings({"epochs": 1, "batch_size": 2})
-    rates, read = loop.set_rates, loop._Sums.read
+    rates, read = loop.set_rates, loop.Sums.read
 
     def starting(optimiser, recipe, step, steps):
         torch.cuda.set_sync_debug_mode("error" if step else "default")
@@ -266,7 +266,7 @@ def test_the_loop_waits_for_a_gpu_at_the_points_of_the_curve_alone(pictures, tin
         return read(sums)
 
     monkeypatch.setattr(loop, "set_rates", starting)
-    monkeypatch.setattr(loop._Sums, "read", reading)
+    monkeypatch.setattr(loop.Sums, "read", reading)
     run = Context.on("cuda", workers=0).in_run(RunFolder.create(tmp_path / "run", {}, recipe.as_dict()))
     train(run, setup_for(pictures, recipe, tiny_source))
     assert sum(event["event"] == "train" for event in run.folder.records()) == 5
@@ -290,7 +290,7 @@ def test_sums_are_the_same_however_often_they_are_read(tmp_path):
     """On a GPU the host waits for them at the curve's points alone."""
     run, rng = run_in(tmp_path, named_recipe("book")), torch.Generator().manual_seed(0)
     often, once = TrainingState(loss=0.1, seen=1), TrainingState(loss=0.1, seen=1)
-    reading, waiting = loop._Sums(run, often), loop._Sums(run, once)
+    reading, waiting = loop.Sums(run, often), loop.Sums(run, once)
     for _ in range(50):
         logits, labels = torch.randn(3, 2, generator=rng), torch.randint(2, (3,), generator=rng)
         for sums in (reading, waiting):

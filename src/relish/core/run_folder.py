@@ -52,6 +52,7 @@ class RunFolder:
         self.check = path / "check.json"
         self.precision = path / "precision.json"
         self.engine = path / "engine.json"
+        self.plan = path / "plan.json"
         self.stopwatch = path / "stopwatch.json"
         self.environment = path / "environment.json"
         self.metrics = path / "metrics.jsonl"

@@ -10,9 +10,9 @@ arXiv:2109.01903; averaging models of one origin: Wortsman et al. 2022, arXiv:22
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -29,19 +29,19 @@ from relish.training.budget import (
     COEFFICIENTS,
     FineTuningPlan,
     Trainings,
+    affordable_epochs,
     candidate_rates,
-    decided,
     folds_for,
     joint_epochs_for,
     measured_again,
     planned_fine_tuning,
     planned_probe,
 )
-from relish.training.checkpoint import State, state_of
+from relish.training.checkpoint import State, decided, state_of
 from relish.training.finetune import HELD_OUT, FineTuned, decoded_for, fine_tune, join, set_head
 from relish.training.linear_probe import CrossValidated
 from relish.training.measure import Budget, run_precision
-from relish.training.probe_stage import held_out_masks, probe_figures, probe_stage
+from relish.training.probe_stage import held_out_masks, probe_stage
 from relish.training.scenes import accuracy_of, chosen_by
 from relish.training.train import TrainingSetup
 
@@ -49,11 +49,6 @@ Keep = Callable[[Preprocessing, HeldOut], None]
 """Called whenever the network has become the best so far, to save it; with its preprocessing, and what it, or the
 models it was made from, predict of images they were not trained on."""
 Mask = npt.NDArray[np.bool_]
-Tried = tuple[int, FineTuned | None]
-"""A fold, and what became of a training without it; None where it did not come to an end."""
-EpochsOf = Callable[[str, Sequence[Trainings]], tuple[Trainings, int]]
-"""What there is time for from a stage on, of several choices, the first of which is wanted most; and the epochs."""
-Ended = Callable[[int, float], bool]
 
 
 def climb(
@@ -98,15 +93,20 @@ def _probe_rung(
     setup, found, held_out, folds = probe_stage(run, setup, planned_probe(run, setup, budget), budget)
     set_head(setup.target, found.fit())
     accuracy = accuracy_of(setup, held_out)
-    where = f"in {'nested ' * setup.nested}cross-validation"
-    where = "on the validation split" if chosen_by(setup, setup.train).any() else where
+    where = "in nested cross-validation" if setup.nested else "in cross-validation"
+    if chosen_by(setup, setup.train).any():
+        where = "on the validation split"
     run.progress.say(
         f"rung    probe: {accuracy.sentence()} {where}; "
         f"strength {found.strength:.2g}, pictures {setup.preprocessing.framing_words}"
     )
-    if not _kept_before(run):  # a run that is resumed may have a better one by now
-        keep(setup.preprocessing, held_out)
-    _record_rung(run, budget, "probe", **probe_figures(setup, found, accuracy, folds))
+    if not any(event.get("rung") == "average" and event["kept"] for event in run.folder.records()):
+        keep(setup.preprocessing, held_out)  # a run that is resumed may have a better one by now
+    nested = {"nested_folds": folds} if folds else {}
+    _record_rung(
+        run, budget, "probe", **accuracy.as_json(), **nested, loss=found.loss, strength=found.strength,
+        framing=setup.preprocessing.framing_words, views=found.views,
+    )  # fmt: skip
     return setup, found, accuracy
 
 
@@ -134,28 +134,101 @@ def _fine_tuned(
     run: RunContext, setup: TrainingSetup, budget: Budget, plan: FineTuningPlan, masks: Sequence[Mask],
     found: CrossValidated, probe: State,
 ) -> list[FineTuned]:  # fmt: skip
-    """One model of each fold, the best of its rates; none where time was too short, or one fold has none.
+    """One model of each fold that there is time for; none where one of them did not come to an end.
+
+    The first fold's model is trained at every rate, and the better one sets the rate of the others.
 
     Args:
         probe: the network with the probe of all images.
     """
-    tried: list[Tried] = []
+    held = [int(mask.sum()) for mask in masks]
     fitted_without = cache(lambda fold: found.fit(masks[fold]))  # the first fold's, at every rate
-
-    def epochs_of(name: str, choices: Sequence[Trainings]) -> tuple[Trainings, int]:
-        setup.target.network.load_state_dict(probe)
-        measured_again(run, setup, budget)
-        return _affordable(run, plan, budget, len(setup.train), name, choices)
-
     rates = candidate_rates(setup.recipe.learning_rate, plan.rates)
-    for name, fold, rate, ahead, epochs in _trainings(run, masks, rates, tried, epochs_of):
-        _, after = plan.ahead(budget, len(setup.train), ahead, epochs)
-        ended = budget.ending(after, len(ahead.held)) if budget.limited else None
-        part, fitted = _without(setup, masks[fold], epochs, rate, ended), fitted_without(fold)
-        part = replace(part, every_epoch=fold == 0)  # whose curves stand for the run's
-        logits = fitted.logits(found.plain[masks[fold]])
-        tried.append((fold, fine_tune(run.stage(name), part, probe, fitted, logits, budget)))
-    return _chosen_of_each_fold(run, tried)
+    models: list[FineTuned] = []
+    for fold, out in enumerate(masks):
+        tried: list[FineTuned | None] = []
+        for number, rate in enumerate(rates):
+            name = f"fine-tuning-{fold + 1}" + "-slower" * number
+            setup.target.network.load_state_dict(probe)  # whose pace is measured
+            epochs, ended = _time_for(run, setup, budget, plan, name, _choices(held, fold, number, len(rates)))
+            if not epochs:
+                break
+            fitted = fitted_without(fold)
+            part = replace(
+                setup, recipe=replace(setup.recipe, epochs=epochs, learning_rate=rate), ended=ended,
+                train=setup.train.take(np.flatnonzero(~out)), validation=setup.train.take(np.flatnonzero(out)),
+                validation_name=HELD_OUT, every_epoch=fold == 0,  # whose curves stand for the run's
+            )  # fmt: skip
+            tried.append(fine_tune(run.stage(name), part, probe, fitted, fitted.logits(found.plain[out]), budget))
+        if not tried:  # for want of time
+            break
+        best = min(filter(None, tried), key=lambda model: model.best_loss, default=None)
+        if best is None:
+            models = []
+            break
+        models.append(best)
+        if len(tried) > 1:
+            run.progress.say(f"rate    {best.learning_rate:g} is the better one here")
+        which = f"model {fold + 1} of {len(masks)}" if len(masks) > 1 else "model"
+        right = f"{best.accuracy.correct} of {best.accuracy.count} held-out pictures right"
+        run.progress.say(f"tuned   {which}: {right}")
+        rates = (best.learning_rate,)
+    if not models:
+        run.progress.warn("fine-tuning is omitted.")
+    return models
+
+
+def _choices(held: list[int], fold: int, number: int, rates: int) -> list[Trainings]:
+    """What may be trained from a fold's model at the rate of this number on, first what is wanted most.
+
+    Args:
+        held: images that are held out from each fold's model.
+        rates: that the fold's model is trained at.
+    """
+    if fold:
+        return [Trainings(held=held[fold:end], scored=0, models=end) for end in range(len(held), fold, -1)]
+    left = rates - number
+    wanted = Trainings(held=[held[0]] * left + held[1:], scored=left, models=len(held))
+    fewer = [Trainings(held=held[:end], scored=1, models=end) for end in (len(held), 1)]
+    return [wanted] if number else [wanted, *fewer]
+
+
+def _time_for(
+    run: RunContext, setup: TrainingSetup, budget: Budget, plan: FineTuningPlan, name: str, choices: Sequence[Trainings]
+) -> tuple[int, Callable[[int, float], bool] | None]:
+    """For how many epochs a model is trained now, and what ends it before.
+
+    A choice that leaves half of the planned epochs comes before the next one. The first model of all is trained for
+    fewer, too.
+
+    Args:
+        setup: with all the images; its network has to give numbers.
+        name: of the model's stage.
+        choices: what may be trained from this stage on, first what is wanted most.
+
+    Returns:
+        Epochs, 0 where there is no time for a training that is worth it; and what `TrainingSetup.ended` is then.
+    """
+    if not budget.limited:
+        return plan.epochs, None
+    measured_again(run, setup, budget)
+    images, forward, step = len(setup.train), budget.forwards(1), budget.pace.step
+    seconds = [
+        partial(ahead.seconds, images=images, evaluated=budget.evaluated, forward=forward, step=step)
+        for ahead in choices
+    ]
+    affordable = [affordable_epochs(plan.epochs, budget.left, one) for one in seconds]
+    enough = [epochs for epochs in affordable if 2 * epochs >= plan.epochs]
+    fewest = affordable[-1] if name == "fine-tuning-1" else 0
+    epochs = decided(run, name, lambda: enough[0] if enough else fewest)
+    if not epochs:
+        run.progress.say("time    too short to train more")
+        return 0, None
+    if epochs < plan.epochs:
+        run.progress.say(f"time    {epochs} epoch{'s' * (epochs != 1)} instead of {plan.epochs}: it has become short")
+    chosen = next((number for number, most in enumerate(affordable) if most >= epochs), -1)
+    _, after = seconds[chosen](epochs)
+    return epochs, budget.ending(after, len(choices[chosen].held))
 
 
 def _average_rung(
@@ -166,8 +239,7 @@ def _average_rung(
     coefficient, verdict = _chosen(models)
     words = "fine-tuned" if coefficient == 1 else f"average of probe and fine-tuned, {coefficient:g} of the way"
     run.progress.say(f"rung    {words}: {verdict.sentence()}")
-    joint = _without(setup, None, joint_epochs_for(plan.epochs), models[0].learning_rate, None)
-    kept = verdict.better and join(run, joint, models, coefficient, probe, budget)
+    kept = verdict.better and join(run, setup, models, coefficient, probe, budget, joint_epochs_for(plan.epochs))
     if verdict.better and not kept:
         why = (
             "there is no time to compare the models' average with them"
@@ -176,7 +248,10 @@ def _average_rung(
         )
         run.progress.warn(f"{why}, so the probe is kept after all.")
     if kept:
-        keep(setup.preprocessing, _tuned_held_out(setup, models, coefficient))
+        labels = np.concatenate([model.held_out.labels for model in models])
+        logits = np.concatenate([model.logits[coefficient] for model in models])
+        contents = tuple(setup.sha256[path] for model in models for path in model.held_out.paths)
+        keep(setup.preprocessing, HeldOut(labels, logits, contents))
     figures = {
         "probe_correct": verdict.right_before, "share": coefficient, "gain": verdict.gain, "error": verdict.error,
         "kept": bool(kept), "curves": models[0].stage, "learning_rate": models[0].learning_rate,
@@ -184,108 +259,6 @@ def _average_rung(
     _record_rung(run, budget, "average", **Proportion(verdict.right, verdict.count).as_json(), **figures)
     run.progress.say(f"won     {words if kept else 'probe'}")
     return bool(kept)
-
-
-def _trainings(
-    run: RunContext, masks: Sequence[Mask], rates: Sequence[float], tried: Sequence[Tried], epochs_of: EpochsOf
-) -> Iterator[tuple[str, int, float, Trainings, int]]:
-    """Stage, fold and learning rate of each training, what is still to be trained from it on, and for how many epochs.
-
-    The first fold's model is trained at every rate, and the better one sets the rate of the others. What there is no
-    time for any more is omitted.
-
-    Args:
-        tried: grows by what became of each training before the next one is asked for.
-    """
-    held: list[int] = [int(mask.sum()) for mask in masks]
-    count = len(masks)
-    for number, rate in enumerate(rates if count else ()):
-        left = len(rates) - number
-        choices = [Trainings(held=[held[0]] * left + held[1:], scored=left, models=count)]
-        if number == 0:
-            choices += [Trainings(held=held, scored=1, models=count), Trainings(held=held[:1], scored=1, models=1)]
-        name = "fine-tuning-1" + "-slower" * number
-        ahead, epochs = epochs_of(name, choices)
-        if not epochs:
-            break
-        yield name, 0, rate, ahead, epochs
-    best = _best(tried, 0)
-    if best is None:
-        return
-    if len(tried) > 1:
-        run.progress.say(f"rate    {best.learning_rate:g} is the better one here")
-    run.progress.say(_tuned_words(best, 1, count))
-    for fold in range(1, count):
-        name = f"fine-tuning-{fold + 1}"
-        choices = [Trainings(held=held[fold:end], scored=0, models=end) for end in range(count, fold, -1)]
-        ahead, epochs = epochs_of(name, choices)
-        if not epochs:
-            return
-        yield name, fold, best.learning_rate, ahead, epochs
-        if (model := tried[-1][1]) is None:
-            return
-        run.progress.say(_tuned_words(model, fold + 1, count))
-
-
-def _affordable(
-    run: RunContext, plan: FineTuningPlan, budget: Budget, images: int, name: str, choices: Sequence[Trainings]
-) -> tuple[Trainings, int]:
-    """What to train from this stage on, and for how many epochs; 0 where there is no time for the stage any more.
-
-    A choice that leaves half of the planned epochs comes before the next one. The first model of all is trained for
-    fewer, too.
-    """
-    if not budget.limited:
-        return choices[0], plan.epochs
-    affordable = [plan.epochs_now(budget, images, ahead) for ahead in choices]
-    enough = [epochs for epochs in affordable if 2 * epochs >= plan.epochs]
-    fewest = affordable[-1] if name == "fine-tuning-1" else 0
-    epochs = decided(run, name, lambda: enough[0] if enough else fewest)
-    if 0 < epochs < plan.epochs:
-        run.progress.say(f"time    {epochs} epoch{'s' * (epochs != 1)} instead of {plan.epochs}: it has become short")
-    elif not epochs:
-        run.progress.say("time    too short to train more")
-    fitting = (ahead for ahead, most in zip(choices, affordable, strict=True) if most >= epochs)
-    return next(fitting, choices[-1]), epochs
-
-
-def _chosen_of_each_fold(run: RunContext, tried: Sequence[Tried]) -> list[FineTuned]:
-    """One model of each fold that was trained without; none where one of these has none."""
-    folds = sorted({fold for fold, _ in tried})
-    models = [model for fold in folds if (model := _best(tried, fold)) is not None]
-    if not models or len(models) < len(folds):
-        run.progress.warn("fine-tuning is omitted.")
-        return []
-    return models
-
-
-def _best(tried: Sequence[Tried], fold: int) -> FineTuned | None:
-    """The fold's model with the smallest loss on what was held out; None where none was trained to its end."""
-    models = (model for which, model in tried if which == fold and model is not None)
-    return min(models, key=lambda model: model.best_loss, default=None)
-
-
-def _tuned_words(model: FineTuned, number: int, models: int) -> str:
-    which = f"tuned   model {number} of {models}" if models > 1 else "tuned   model"
-    return f"{which}: {model.accuracy.correct} of {model.accuracy.count} held-out pictures right"
-
-
-def _without(setup: TrainingSetup, out: Mask | None, epochs: int, rate: float, ended: Ended | None) -> TrainingSetup:
-    """Training on all images but those held out, which it is validated on."""
-    recipe = replace(setup.recipe, epochs=epochs, learning_rate=rate)
-    out = np.zeros(len(setup.train), dtype=np.bool_) if out is None else out
-    return replace(
-        setup, recipe=recipe, train=setup.train.take(np.flatnonzero(~out)), ended=ended,
-        validation=setup.train.take(np.flatnonzero(out)), validation_name=HELD_OUT,
-    )  # fmt: skip
-
-
-def _tuned_held_out(setup: TrainingSetup, models: Sequence[FineTuned], coefficient: float) -> HeldOut:
-    return HeldOut(
-        np.concatenate([model.held_out.labels for model in models]),
-        np.concatenate([model.logits[coefficient] for model in models]),
-        tuple(setup.sha256[path] for model in models for path in model.held_out.paths),
-    )
 
 
 def _chosen(models: Sequence[FineTuned]) -> tuple[float, Verdict]:
@@ -300,12 +273,6 @@ def _chosen(models: Sequence[FineTuned]) -> tuple[float, Verdict]:
     fit = [coefficient for coefficient in known if correct[coefficient] >= correct[0.0]] or known
     best = min(fit, key=lambda coefficient: float(tempered_losses(mixed[coefficient], labels).mean()))
     return best, compare_losses(mixed[best], mixed[0.0], labels)
-
-
-def _kept_before(run: RunContext) -> bool:
-    """Whether an earlier start kept a model above the probe."""
-    events = run.folder.records()
-    return any(event["event"] == "rung" and event["rung"] == "average" and event["kept"] for event in events)
 
 
 def _record_rung(run: RunContext, budget: Budget, rung: str, **figures: Any) -> None:

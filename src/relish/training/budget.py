@@ -4,18 +4,16 @@ A plan is kept in the run folder because it depends on the clock: a run that is 
 """
 
 import math
-import shutil
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Any
 
 from relish.core.context import RunContext
-from relish.core.io import write_json
-from relish.core.run_folder import read_mapping, withdrawn_by
 from relish.evaluation.features import Backbone
 from relish.models.freeze import half_frozen
+from relish.training.checkpoint import kept_plan
 from relish.training.measure import AGAIN, ROUGHLY, SECONDS, Budget, forward_seconds, solving_seconds, step_seconds
 from relish.training.train import TrainingSetup
 
@@ -139,21 +137,6 @@ class FineTuningPlan:
     step: float = 0.0
     """Seconds to read an image and train on it, as it was measured."""
 
-    def ahead(self, budget: Budget, images: int, trainings: "Trainings", epochs: int) -> tuple[float, float]:
-        """Seconds of the trainings still to come, and of all that comes after them, at the pace of now.
-
-        Args:
-            images: to train on, held-out ones included.
-            epochs: of each training.
-        """
-        forward, step = budget.forwards(1), budget.pace.step
-        return trainings.seconds(epochs, images=images, evaluated=budget.evaluated, forward=forward, step=step)
-
-    def epochs_now(self, budget: Budget, images: int, trainings: "Trainings") -> int:
-        """Epochs of each training still to come that there is time for now, as many as planned at most."""
-        fitting = (n for n in range(self.epochs, 0, -1) if sum(self.ahead(budget, images, trainings, n)) <= budget.left)
-        return next(fitting, 0) if budget.limited else self.epochs
-
 
 @dataclass(frozen=True, kw_only=True)
 class Trainings:
@@ -267,12 +250,11 @@ def plan_fine_tuning(
         held = images / models if models > 1 else held_alone
         wanted = epochs_for(round(images - held), batch_size, classes) if epochs is None else epochs
         trainings = Trainings(held=[held] * (models + tried - 1), scored=tried, models=models)
-        costs = partial(trainings.seconds, images=images, evaluated=evaluated, forward=forward, step=steps[still])
-        seconds = [sum(costs(count)) for count in range(1, wanted + 1)]
-        affordable = sum(one <= left for one in seconds)
+        seconds = partial(trainings.seconds, images=images, evaluated=evaluated, forward=forward, step=steps[still])
+        affordable = affordable_epochs(wanted, left, seconds)
         if affordable:
             best = FineTuningPlan(
-                folds=models, epochs=affordable, rates=tried, half_still=still, seconds=seconds[affordable - 1],
+                folds=models, epochs=affordable, rates=tried, half_still=still, seconds=sum(seconds(affordable)),
                 step=steps[still],
             )  # fmt: skip
         if affordable >= max(1, math.ceil(wanted / 2)):
@@ -280,10 +262,17 @@ def plan_fine_tuning(
     return best
 
 
+def affordable_epochs(most: int, left: float, seconds: Callable[[int], tuple[float, float]]) -> int:
+    """The most epochs, `most` at most, that what is left suffices for; 0: none.
+
+    Args:
+        left: seconds.
+        seconds: of so many epochs, and of what comes after them.
+    """
+    return bisect_right(range(1, most + 1), left, key=lambda epochs: sum(seconds(epochs)))
+
+
 # ---- plans of a run: measured, said, and kept in its folder ---------------------------------------------------------
-
-
-REPLAN = "Delete it, and the run is planned afresh."
 
 
 def planned_probe(run: RunContext, setup: TrainingSetup, budget: Budget) -> ProbePlan:
@@ -291,8 +280,11 @@ def planned_probe(run: RunContext, setup: TrainingSetup, budget: Budget) -> Prob
     classes = len(setup.target.classes)
 
     def made() -> ProbePlan:
-        backbone, lasting = Backbone.of(setup.target, run.device), _lasting(budget)
-        sides = _sizes(setup, backbone, budget)
+        backbone = Backbone.of(setup.target, run.device)
+        lasting = SECONDS if budget.limited else ROUGHLY  # what nothing hangs on but words takes a tenth
+        sides = [setup.preprocessing.image_size]
+        if budget.limited and setup.recipe.image_size is None:
+            sides += [side for side in SIZES if side < sides[0] and backbone.accepts(side)]
         measured = forward_seconds(backbone, setup.train, setup.preprocessing, sides, lasting=lasting)
         return plan_probe(
             images=len(setup.train), evaluated=budget.evaluated, classes=classes,
@@ -300,7 +292,7 @@ def planned_probe(run: RunContext, setup: TrainingSetup, budget: Budget) -> Prob
             solving=solving_seconds(backbone.width, classes, lasting), budget=budget.left, nested=setup.nested,
         )  # fmt: skip
 
-    plan = ProbePlan(**_kept_plan(run, "probe", ProbePlan, made))
+    plan = kept_plan(run, "probe", ProbePlan, made)
     budget.pace.measured(plan.forward)
     fewer = f" of {len(setup.train)}" if plan.images < len(setup.train) else ""
     choices = ["framings compared"] * plan.framings + [f"{plan.views} views"] * (plan.views > 1)
@@ -330,8 +322,9 @@ def planned_fine_tuning(
 
     def made() -> FineTuningPlan:
         measured_again(run, setup, budget)
-        step, half = step_seconds(run, setup, _lasting(budget)) / run.processes, None
-        if math.isfinite(budget.seconds) and recipe.freeze == "early":
+        step = step_seconds(run, setup, SECONDS if budget.limited else ROUGHLY) / run.processes
+        half = None
+        if budget.limited and recipe.freeze == "early":
             with half_frozen(setup.target):
                 half = step_seconds(run, setup) / run.processes
         return plan_fine_tuning(
@@ -341,7 +334,7 @@ def planned_fine_tuning(
             left=budget.left,
         )  # fmt: skip
 
-    plan = FineTuningPlan(**_kept_plan(run, "fine-tuning", FineTuningPlan, made))
+    plan = kept_plan(run, "fine-tuning", FineTuningPlan, made)
     budget.pace.step = plan.step
     if not plan.folds:
         run.progress.say("plan    fine-tuning: no time for it")
@@ -359,74 +352,11 @@ def planned_fine_tuning(
 
 
 def measured_again(run: RunContext, setup: TrainingSetup, budget: Budget) -> None:
-    """The pace of now, where there is a budget; the network has to give numbers."""
+    """The pace of now is measured, where there is a budget; the network has to give numbers."""
     if budget.limited:
         size, backbone = setup.preprocessing.image_size, Backbone.of(setup.target, run.device)
         found = forward_seconds(backbone, setup.train, setup.preprocessing, [size], most=AGAIN)
         budget.pace.measured(found[size] / run.processes)
-
-
-def _lasting(budget: Budget) -> float:
-    """Seconds that short passes are measured for: what nothing hangs on but words takes a tenth."""
-    return SECONDS if budget.limited else ROUGHLY
-
-
-def decided(run: RunContext, name: str, made: Callable[[], int]) -> int:
-    """What was decided under this name, or is now: a run that is resumed does what it began.
-
-    Args:
-        made: called in all processes; the first one's counts.
-    """
-    file = run.folder.path / "plan.json"
-
-    def plans() -> dict[str, Any]:
-        return read_mapping(file, hint=REPLAN) if file.is_file() else {}
-
-    def kept(value: int) -> int:
-        former = plans()
-        write_json(file, {**former, "decided": {**former.get("decided", {}), name: value}})
-        return value
-
-    known: int | None = run.from_main(lambda: plans().get("decided", {}).get(name))
-    if known is None:
-        value = made()
-        known = run.from_main(lambda: kept(value))
-    return known
-
-
-def _sizes(setup: TrainingSetup, backbone: Backbone, budget: Budget) -> list[int]:
-    """Sides that the network takes: the wanted one, and smaller ones where the user has not asked for it."""
-    wanted = setup.preprocessing.image_size
-    if setup.recipe.image_size is not None or not math.isfinite(budget.seconds):
-        return [wanted]
-    return [wanted, *(side for side in SIZES if side < wanted and backbone.accepts(side))]
-
-
-def _kept_plan(
-    run: RunContext, name: str, kind: type[ProbePlan] | type[FineTuningPlan], made: Callable[[], Any]
-) -> dict[str, Any]:
-    """The plan kept under this name, or one made and kept now: the first process's, in all of them.
-
-    What was trained by a plan that is gone, or was another version's, is trained anew, and its figures are withdrawn.
-    """
-    file = run.folder.path / "plan.json"
-
-    def kept() -> dict[str, Any]:
-        plans = read_mapping(file, hint=REPLAN) if file.is_file() else {}
-        if plans.get(name, {}).keys() != {field.name for field in fields(kind)}:
-            before = plans if name != "probe" else {}  # what comes after the probe rests on it
-            if before:
-                former = before.get("decided", {}).items()
-                before = {**before, "decided": {key: n for key, n in former if not key.startswith(name)}}
-            shutil.rmtree(run.folder.stages, ignore_errors=True)
-            if any(withdrawn_by(name, event) for event in run.folder.records()):
-                run.record(event="planned", epoch=0, batch=0, plan=name)
-            plans = {**before, name: asdict(made())}
-            write_json(file, plans)
-        found: dict[str, Any] = plans[name]
-        return found
-
-    return run.from_main(kept)
 
 
 def _told(seconds: float) -> str:

@@ -1,16 +1,16 @@
-"""What a run keeps of a network on its way: checkpoints, scalars for a tracker, and arithmetic on state dicts.
+"""What a run keeps on its way: checkpoints, stages, plans, scalars for a tracker; and arithmetic on state dicts.
 
 A checkpoint holds tensors and plain numbers only, so that it is read back without unpickling anything else. Nothing of
 the random generators is kept, since every draw of a run is a function of the seed, epoch and image.
 """
 
-import dataclasses
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -18,9 +18,14 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType
 from torch import Tensor, nn
 
-from relish.core.errors import BadInput, RunError, nearest
-from relish.core.io import atomic_path
+from relish.core.context import RunContext
+from relish.core.errors import BadInput, Diverged, RunError, nearest
+from relish.core.io import atomic_path, write_json
+from relish.core.run_folder import read_mapping, withdrawn_by
 from relish.core.runtime import raise_if_no_memory
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass
@@ -61,7 +66,7 @@ def save_checkpoint(path: Path, network: nn.Module, optimiser: torch.optim.Optim
     content = {
         "network": network.state_dict(),
         "optimiser": optimiser.state_dict(),
-        "state": dataclasses.asdict(state),
+        "state": asdict(state),
     }
     # Given a name, torch writes by itself, and a full disk is an error without a reason.
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -108,6 +113,86 @@ def _readable(path: Path) -> Iterator[None]:
         raise RunError(
             f"{path} cannot be resumed from ({reason}).", hint="Delete that file, and the run starts over."
         ) from error
+
+
+# ---- stages, plans and decisions ------------------------------------------------------------------------------------
+
+Plan = TypeVar("Plan", bound="DataclassInstance")
+
+
+@contextmanager
+def stage_once(stage: RunContext, network: nn.Module) -> Iterator[bool]:
+    """Whether a training within the run is over already, and then the network is loaded; else it is over afterwards.
+
+    A training that its deadline cut short is over too: it does not go on when the run is resumed.
+
+    Raises:
+        Diverged: the work within did, now or before the run was resumed.
+    """
+    file, hint = stage.folder.path / "ended.json", f"Delete {stage.folder.path}, and it starts over."
+    former = stage.from_main(lambda: read_mapping(file, hint=hint) if file.is_file() else None)
+    if former is not None:
+        if former.get("diverged"):
+            raise Diverged(former["diverged"])
+        load_network(stage.folder.checkpoint, network)
+    try:
+        yield former is not None
+    except Diverged as error:
+        if stage.is_main:
+            write_json(file, {"diverged": error.message})
+        raise
+    if former is None and stage.is_main:
+        write_json(file, {"diverged": None})
+
+
+def decided(run: RunContext, name: str, made: Callable[[], int]) -> int:
+    """What was decided under this name, or is now: a run that is resumed does what it began.
+
+    Args:
+        made: called in all processes; the first one's counts.
+    """
+
+    def kept(value: int) -> int:
+        plans = _plans(run)
+        write_json(run.folder.plan, {**plans, "decided": {**plans.get("decided", {}), name: value}})
+        return value
+
+    known: int | None = run.from_main(lambda: _plans(run).get("decided", {}).get(name))
+    if known is None:
+        value = made()
+        known = run.from_main(lambda: kept(value))
+    return known
+
+
+def kept_plan(run: RunContext, name: str, kind: type[Plan], made: Callable[[], Plan]) -> Plan:
+    """The plan kept under this name, or one made and kept now: the first process's, in all of them.
+
+    What was trained by a plan that is gone, or was another version's, is trained anew, and its figures are withdrawn.
+    """
+
+    def kept() -> dict[str, Any]:
+        plans = _plans(run)
+        if plans.get(name, {}).keys() != {field.name for field in fields(kind)}:
+            shutil.rmtree(run.folder.stages, ignore_errors=True)
+            if any(withdrawn_by(name, event) for event in run.folder.records()):
+                run.record(event="planned", epoch=0, batch=0, plan=name)
+            still = {key: value for key, value in plans.get("decided", {}).items() if not key.startswith(name)}
+            before = {**plans, "decided": still} if name != "probe" else {}  # what comes after the probe rests on it
+            plans = {**before, name: asdict(made())}
+            write_json(run.folder.plan, plans)
+        found: dict[str, Any] = plans[name]
+        return found
+
+    return kind(**run.from_main(kept))
+
+
+def _plans(run: RunContext) -> dict[str, Any]:
+    """What the run's plans are, by name, and what was `decided`."""
+    file = run.folder.plan
+    return read_mapping(file, hint="Delete it, and the run is planned afresh.") if file.is_file() else {}
+
+
+# ---- a tracker ------------------------------------------------------------------------------------------------------
 
 
 TENSORBOARD = "tensorboard"
@@ -183,6 +268,9 @@ def scalars_of(event: Mapping[str, Any]) -> dict[str, float]:
         case "judged":
             return {f"judged/{event['split']} accuracy": event["correct"] / event["count"]}
     return {}
+
+
+# ---- state dicts ----------------------------------------------------------------------------------------------------
 
 
 State = dict[str, Tensor]

@@ -11,20 +11,17 @@ each of its rounds (McMahan et al. 2017, arXiv:1602.05629).
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from relish.core.context import RunContext
 from relish.core.errors import Diverged
-from relish.core.io import write_json
-from relish.core.run_folder import RunFolder, read_mapping
-from relish.data.dataset import Split
+from relish.data.dataset import NO_IMAGES, Split
 from relish.data.loader import DecodedImages
 from relish.data.split import evenly_spaced
 from relish.evaluation.inference import Logits, split_logits
@@ -32,16 +29,14 @@ from relish.evaluation.metrics import Proportion
 from relish.evaluation.prediction import softmax
 from relish.evaluation.significance import tempered_losses
 from relish.models.target import TargetModel
-from relish.training.budget import COEFFICIENTS, COMPARED, decided
-from relish.training.checkpoint import State, between, load_network, mean_of, state_of
+from relish.training.budget import COEFFICIENTS, COMPARED, affordable_epochs
+from relish.training.checkpoint import State, between, decided, mean_of, stage_once, state_of
 from relish.training.linear_probe import Probe
 from relish.training.measure import Budget
 from relish.training.train import TrainingSetup, train
 
 HELD_OUT = "held-out"
 """What the images are called that a model of the ladder is evaluated on in training."""
-_ENDED = "ended.json"
-"""In a stage's folder, once it is over."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,29 +123,6 @@ def _evaluated(run: RunContext, setup: TrainingSetup, split: Split, title: str, 
     return found
 
 
-@contextmanager
-def stage_once(stage: RunContext, network: nn.Module) -> Iterator[bool]:
-    """Whether a training within the run is over already, and then the network is loaded; else it is over afterwards.
-
-    A training that its deadline cut short is over too: it does not go on when the run is resumed.
-
-    Raises:
-        Diverged: the work within did, now or before the run was resumed.
-    """
-    over, diverged = stage.from_main(lambda: _end_of(stage.folder))
-    if diverged:
-        raise Diverged(diverged)
-    if over:
-        load_network(stage.folder.checkpoint, network)
-    try:
-        yield over
-    except Diverged as error:
-        _end(stage, error.message)
-        raise
-    if not over:
-        _end(stage, None)
-
-
 @torch.no_grad()
 def set_head(target: TargetModel, probe: Probe) -> None:
     """Make a probe the network's output layer."""
@@ -167,6 +139,7 @@ def join(
     coefficient: float,
     probe: State,
     budget: Budget,
+    epochs: int,
 ) -> bool | None:
     """Load the model that the fine-tuned ones make together; False where it is worse than they are, None where there is
     no time to find out, or to mend it.
@@ -176,9 +149,10 @@ def join(
     though not one that knows these images by heart. Where it is worse, it trains on all images.
 
     Args:
-        setup: on all the images, for an average that is worse than its models.
+        setup: with all the images.
         coefficient: between the probe (0) and the fine-tuned model (1), as it was chosen.
         probe: the network with the probe that was fitted to all the images.
+        epochs: over all the images, for an average that is worse than its models; fewer where time is short.
 
     Raises:
         Stopped, ImageError: as the loop does.
@@ -200,32 +174,25 @@ def join(
     average = mean_of([model.tuned for model in models])
     if loss(between(probe, average, coefficient)) <= theirs:
         return True
+    ended = None
     if budget.limited:
-        setup = _within(run, setup, budget, len(some))
-    if not setup.recipe.passes:
+        each, after = budget.pace.step * len(setup.train), budget.forwards(len(some) + budget.evaluated)
+        affordable = partial(affordable_epochs, epochs, budget.left, lambda number: (number * each, after))
+        epochs = decided(run, "fine-tuning-all", affordable)
+        ended = budget.ending(after, 1)
+    if not epochs:
         return None
-    run.progress.say(f"average worse than its models: it learns from all pictures, {_epochs(setup)}")
+    run.progress.say(f"average worse than its models: it learns from all pictures, {epochs} epoch{'s' * (epochs != 1)}")
     network.load_state_dict(average)
+    recipe = replace(setup.recipe, epochs=epochs, learning_rate=models[0].learning_rate)
     stage = run.stage("fine-tuning-all")
     try:
         with stage_once(stage, network) as over:
             if not over:
-                train(stage, setup)
+                train(stage, replace(setup, recipe=recipe, validation=NO_IMAGES, ended=ended))
     except Diverged:
         return False
     return loss(between(probe, state_of(network), coefficient)) <= theirs
-
-
-def _within(run: RunContext, setup: TrainingSetup, budget: Budget, compared: int) -> TrainingSetup:
-    """Training on all images for as many epochs as there is time for, before so many images are compared once more."""
-    after, step = budget.forwards(compared + budget.evaluated), budget.pace.step * len(setup.train)
-    most = setup.recipe.passes
-
-    def made() -> int:
-        return max(0, min(most, int((budget.left - after) / max(step, 1e-9))))
-
-    recipe = replace(setup.recipe, epochs=decided(run, "fine-tuning-all", made))
-    return replace(setup, recipe=recipe, ended=budget.ending(after, 1))
 
 
 def compared(train: Split) -> Split:
@@ -243,20 +210,3 @@ def decoded_for(run: RunContext, setup: TrainingSetup, masks: Sequence[npt.NDArr
     more = compared(setup.train).paths if len(masks) > 1 else ()
     run.folder.stages.mkdir(parents=True, exist_ok=True)
     return DecodedImages((*paths, *more), setup.preprocessing, run.folder.stages, run.device)
-
-
-def _end(stage: RunContext, diverged: str | None) -> None:
-    if stage.is_main:
-        write_json(stage.folder.path / _ENDED, {"diverged": diverged})
-
-
-def _end_of(folder: RunFolder) -> tuple[bool, str | None]:
-    """Whether a stage is over, and with what words it diverged, if it did."""
-    file = folder.path / _ENDED
-    if not file.is_file():
-        return False, None
-    return True, read_mapping(file, hint=f"Delete {folder.path}, and it starts over.").get("diverged")
-
-
-def _epochs(setup: TrainingSetup) -> str:
-    return "1 epoch" if setup.recipe.passes == 1 else f"{setup.recipe.passes} epochs"

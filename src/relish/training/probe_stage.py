@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +23,11 @@ from relish.data.survey import Survey
 from relish.data.transforms import Preprocessing, book_preprocessing
 from relish.evaluation.features import Backbone, Features, features_of
 from relish.evaluation.held_out import HeldOut
-from relish.evaluation.metrics import Proportion
 from relish.evaluation.prediction import softmax
 from relish.evaluation.series import Series
 from relish.evaluation.significance import compare_losses
-from relish.training.budget import FEWEST, FRAMINGS, HELD_SHARE, OUTER_FOLDS, ProbePlan, decided, framed_on
+from relish.training.budget import FEWEST, FRAMINGS, HELD_SHARE, OUTER_FOLDS, ProbePlan, framed_on
+from relish.training.checkpoint import decided
 from relish.training.linear_probe import STRENGTHS, CrossValidated, cross_validate
 from relish.training.measure import Budget
 from relish.training.recipe import Recipe
@@ -156,18 +155,6 @@ def held_out_masks(run: RunContext, setup: TrainingSetup, models: int) -> list[n
     return [mask for mask in masks if mask.any()]
 
 
-def probe_figures(setup: TrainingSetup, found: CrossValidated, accuracy: Proportion, folds: int) -> dict[str, Any]:
-    """The probe's figures for `metrics.jsonl`, on images held out; `folds` as `probe_stage` returns them."""
-    return {
-        **accuracy.as_json(),
-        **({"nested_folds": folds} if folds else {}),
-        "loss": found.loss,
-        "strength": found.strength,
-        "framing": setup.preprocessing.framing_words,
-        "views": found.views,
-    }
-
-
 class _Probing:
     """A backbone, and the run that its features are computed in."""
 
@@ -205,7 +192,7 @@ class _Probing:
             return
         before, self._looked = self.setup, frozenset(split.paths)
         self.setup, self.series = keep_series_together(self.setup, split, features)
-        if self.series is not None and not _any_held(self.folds(split)):
+        if self.series is not None and not (self.folds(split) >= 0).any():
             self.setup, self.series = before, None
             self.run.progress.warn("series of one scene are divided: kept together, nothing could be held out.")
 
@@ -214,7 +201,7 @@ class _Probing:
     ) -> CrossValidated:
         """The probe on these features, (V * N, D): every view of every image."""
         folds = self.folds(split)
-        if not _any_held(folds):
+        if not (folds >= 0).any():
             raise DataError(
                 "no class has two different pictures to learn from, besides those held back to measure on.",
                 hint="Copies of a picture count as one, so do those of a group. Add others, or take --recipe book.",
@@ -241,11 +228,8 @@ class _Probing:
 
     def worth(self, choice: str, images: int, solved: int) -> bool:
         """Whether a choice that takes so many more passes and solutions leaves time for what comes after the probe."""
-
-        def made() -> bool:
-            return self._fits(images, solved, CHOICES_LEAVE * self.budget.seconds)
-
-        return not self.budget.limited or bool(decided(self.run, choice, made))
+        fits = partial(self._fits, images, solved, CHOICES_LEAVE * self.budget.seconds)
+        return not self.budget.limited or bool(decided(self.run, choice, fits))
 
     def affordable(self, train: Split, view: View) -> Split:
         """As many of the images as there is time for, at the pace that shows while their features are computed."""
@@ -316,7 +300,7 @@ def _framed(probing: _Probing, train: Split) -> tuple[Preprocessing, CrossValida
     compared = FRAMINGS * len(some)
     if not plan.framings or not probing.worth("framings", compared + len(train) - len(some), compared):
         return book, None
-    if _nearly_square(some, probing.setup.sizes) or not _any_held(probing.folds(some)):
+    if _nearly_square(some, probing.setup.sizes) or not (probing.folds(some) >= 0).any():
         return book, None
     best, probe, standing, tried = book, None, None, framings(book)
     views = [View(preprocessing) for preprocessing in tried]
@@ -366,14 +350,10 @@ def _say_of_scenes(probing: _Probing, train: Split, preprocessing: Preprocessing
         warn_of_shared_scenes(run, setup, train, found.plain, final, others)
     own = chosen_by(setup, train)
     rest = train.take(np.flatnonzero(~own))
-    if own.any() and _any_held(probing.folds(rest)):
+    if own.any() and (probing.folds(rest) >= 0).any():
         crossed = probing.cross_validated(rest, found.plain[~own], (found.strength,))
         apart = accuracy_on(setup, rest.take(np.flatnonzero(crossed.held)), crossed.logits)
         warn_where_apart(run, apart, accuracy_on(setup, train.take(np.flatnonzero(found.held)), found.logits))
-
-
-def _any_held(folds: npt.NDArray[np.int64]) -> bool:
-    return bool((folds >= 0).any())
 
 
 def _nearly_square(split: Split, sizes: Mapping[Path, tuple[int, int]]) -> bool:

@@ -6,7 +6,7 @@ equal recipes, seeds, images and weights are the same run.
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -221,19 +221,16 @@ def _shown(got: object) -> str:
     )
 
 
-_BOOK = Recipe()
-
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         # Dive into Deep Learning, section 14.2, PyTorch tab.
-        _BOOK,
+        Recipe(),
         # The same section's comparison: one rate for all layers, nothing pretrained.
-        replace(_BOOK, name="book-scratch", start="random", head="library", learning_rate=5e-4, head_multiplier=1.0),
+        Recipe(name="book-scratch", start="random", head="library", learning_rate=5e-4, head_multiplier=1.0),
         # Its MXNet tab: gradients are averaged over the batch, and the head's biases begin at zero.
-        replace(_BOOK, name="book-mxnet", head="xavier-zero", learning_rate=0.01, loss="mean"),
-        replace(
-            _BOOK,
+        Recipe(name="book-mxnet", head="xavier-zero", learning_rate=0.01, loss="mean"),
+        Recipe(
             name="book-mxnet-scratch",
             start="random",
             head="library",
@@ -242,14 +239,13 @@ RECIPES: Mapping[str, Recipe] = {
             loss="mean",
         ),
         # Its exercise 3: only the head learns.
-        replace(_BOOK, name="frozen", freeze="backbone"),
+        Recipe(name="frozen", freeze="backbone"),
         # Its exercise 4: the head begins with the source model's own rows.
-        replace(_BOOK, name="source-head", head="source"),
+        Recipe(name="source-head", head="source"),
         # The probe alone: nothing of the loop's numbers is read.
-        replace(_BOOK, name="probe", method="probe", freeze="backbone"),
+        Recipe(name="probe", method="probe", freeze="backbone"),
         # The ladder. The numbers are those of its fine-tuning, most of them measured (docs/ladder.md).
-        replace(
-            _BOOK,
+        Recipe(
             name="auto",
             method="ladder",
             freeze="early",
@@ -270,8 +266,7 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         # Step 1. Rates of ImageNet training scaled to small batches: 0.1 for 256 images, linearly down with the
         # batch (Goyal et al. 2017, arXiv:1706.02677), momentum and decay as He et al. 2016 (arXiv:1512.03385).
-        replace(
-            _BOOK,
+        Recipe(
             name="pretrain",
             start="random",
             head="library",

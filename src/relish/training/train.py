@@ -6,7 +6,6 @@ image at weight 0, because all processes meet when gradients are added up.
 
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -17,19 +16,20 @@ import torch
 from torch import Tensor, nn
 
 from relish.core.context import RunContext
-from relish.core.errors import Diverged, RecipeError, Stopped, TooLittleMemory
-from relish.core.runtime import StopFlag, derive_seed, in_smaller_parts, is_out_of_memory, to_device
+from relish.core.errors import Diverged, RecipeError, Stopped
+from relish.core.runtime import StopFlag, derive_seed, to_device
 from relish.data.dataset import NO_IMAGES, VALIDATION, Split
 from relish.data.kept import KeptImages
 from relish.data.loader import Batch, DecodedImages, OpenedImages, balanced_batches, epoch_batches, training_batches
 from relish.data.transforms import Preprocessing, Transform, normalise
 from relish.evaluation.inference import Logits, split_logits
-from relish.models.captured import WORTH, Captured
+from relish.models.captured import WORTH
 from relish.models.freeze import set_train_mode, smallest_batch
 from relish.models.precision import Precision, computing_in
 from relish.models.saved_model import OWN
 from relish.models.target import TargetModel
 from relish.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from relish.training.gradients import CountedPass, Gradients, Sums, is_padding
 from relish.training.optim import Loss, base_rate, batch_loss, losses_of, make_optimiser, set_rates
 from relish.training.recipe import Recipe, balance_of
 
@@ -108,8 +108,12 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
     steps = len(_batches(run, setup, 0, smallest))  # of one epoch
     _say_resumed(run, setup, state, steps)
     evaluated: Logits | None = None
-    gradients = _Gradients(run, setup, model, setup.loss or balance.losses, capture=_captures(run, setup, steps))
-    sums = _Sums(run, state)
+    gradients = Gradients(
+        run, network, _pass_of(run, setup, model, setup.loss or balance.losses), batch_size=recipe.batch_size,
+        full=min(recipe.batch_size, len(setup.train)), divisible=setup.loss is None and run.processes == 1,
+        capture=_captures(run, setup, steps),
+    )  # fmt: skip
+    sums = Sums(run, state)
     saved_at = time.monotonic()
 
     def read() -> None:
@@ -175,97 +179,19 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
     return evaluated
 
 
-class _Gradients:
-    """One pass through the network and back: of a batch at once or, where memory lacks, in parts.
+def _pass_of(run: RunContext, setup: TrainingSetup, model: nn.Module, loss: Loss) -> CountedPass:
+    """Forward and backward through the network, as the recipe wants it."""
 
-    On a GPU full batches are computed by a CUDA graph; a smaller last one, and what cannot be captured, is not.
-
-    A batch has no parts where it makes a difference: to norms that use its statistics, to a loss of the user's own, to
-    processes that add up their gradients.
-    """
-
-    def __init__(self, run: RunContext, setup: TrainingSetup, model: nn.Module, loss: Loss, *, capture: bool) -> None:
-        self.run, self.setup, self.model, self.loss = run, setup, model, loss
-        self._capture = capture
-        self._captured: Captured | None = None
-        self._size = sys.maxsize
-        """Images that there was memory for."""
-
-    def __call__(self, batch: Batch, count: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Give the parameters their gradients.
-
-        Args:
-            batch: b images, this process's share; of padding where the batch has too few images for all processes.
-            count: images in the whole batch, over all processes.
-            seed: of dropout.
-
-        Returns:
-            (b,) losses, 0 for padding, and (b, K) logits.
-
-        Raises:
-            TooLittleMemory: parameters and running statistics are as they were.
-        """
-        if self._capture and (replayed := self._replayed(batch, count, seed)):
-            return replayed
-        network = self.setup.target.network
-        by_batch = _norms_by_batch(network)
-        statistics = [one.clone() for one in network.buffers()] if by_batch else []
-        divisible = not (by_batch or self.setup.loss or self.run.processes > 1)
-        size = min(self._size, len(batch.labels)) if divisible else len(batch.labels)
-
-        def passed(size: int) -> tuple[Tensor, Tensor]:
-            network.zero_grad()
-            torch.manual_seed(seed)
-            parts = (slice(start, start + size) for start in range(0, len(batch.labels), size))
-            found = [self._part(batch.images[part], batch.labels[part], count) for part in parts]
-            losses, logits = zip(*found, strict=True)
-            return torch.cat(losses), torch.cat(logits)
-
-        try:
-            found, fitting = in_smaller_parts(passed, size, smallest=1 if divisible else size)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-        else:
-            if fitting < size:
-                self._size = fitting
-                self.run.progress.warn(
-                    f"{self.run.device}: memory is short, so batches are computed in parts of {fitting} pictures; "
-                    "each step is the same."
-                )
-            return found
-        network.zero_grad()
-        for one, before in zip(network.buffers(), statistics, strict=False):
-            one.copy_(before)
-        raise _too_little_memory(self.run, self.setup, 1 if divisible else self.setup.recipe.batch_size)
-
-    def _replayed(self, batch: Batch, count: int, seed: int) -> tuple[Tensor, Tensor] | None:
-        """As `__call__`, by the graph of full batches; None for another batch, or where none can be captured."""
-        images, labels = batch.images, batch.labels
-        if len(labels) != min(self.setup.recipe.batch_size, len(self.setup.train)):
-            return None
-        if self._captured is None or not self._captured.fits(images):
-            self._captured = None  # and its memory
-            try:
-                self._captured = Captured(
-                    self.setup.target.network, lambda some, theirs: self._part(some, theirs, count), images, labels
-                )
-            except Exception as error:  # whatever a network does that a graph cannot hold
-                self._capture, reason = False, (str(error).splitlines() or [type(error).__name__])[0]
-                self.run.record(event="eager", epoch=0, batch=0, reason=reason)
-                self.run.progress.say(f"graph   none, so each step is launched kernel by kernel: {reason}")
-                return None
-        return self._captured(images, labels, seed)
-
-    def _part(self, images: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        run, device = self.run, self.run.device
-        with computing_in(self.setup.precision, device):
-            logits = self.model(normalise(images, self.setup.preprocessing))  # (b, K)
-        losses = losses_of(self.loss, logits.float(), labels)  # (b,)
-        losses = losses * (0.0 if _is_padding(run, count) else 1.0)
+    def passed(images: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        with computing_in(setup.precision, run.device):
+            logits = model(normalise(images, setup.preprocessing))  # (b, K)
+        losses = losses_of(loss, logits.float(), labels)  # (b,)
+        losses = losses * (0.0 if is_padding(run, count) else 1.0)
         # Not `accelerator.backward`: scaling or accumulation asked for in the environment is no recipe's.
-        batch_loss(losses, self.setup.recipe, count, run.processes).backward()  # type: ignore[no-untyped-call]
+        batch_loss(losses, setup.recipe, count, run.processes).backward()  # type: ignore[no-untyped-call]
         return losses.detach(), logits.detach()
+
+    return passed
 
 
 def _captures(run: RunContext, setup: TrainingSetup, steps: int) -> bool:
@@ -273,25 +199,6 @@ def _captures(run: RunContext, setup: TrainingSetup, steps: int) -> bool:
     own = setup.loss is not None or setup.target.source.description.library == OWN
     enough = steps * setup.recipe.passes >= WORTH
     return run.device.type == "cuda" and run.processes == 1 and enough and not own
-
-
-def _norms_by_batch(network: nn.Module) -> bool:
-    return any(isinstance(one, nn.modules.batchnorm._BatchNorm) and one.training for one in network.modules())
-
-
-def _is_padding(run: RunContext, count: int) -> bool:
-    """Whether a batch has no image for this process."""
-    return count <= run.process
-
-
-def _too_little_memory(run: RunContext, setup: TrainingSetup, count: int) -> TooLittleMemory:
-    what = "one picture" if count == 1 else f"batches of {count} pictures"
-    parts = setup.loss is None and run.processes == 1 and setup.recipe.batch_norm != "still"
-    larger = f"half the --batch-size,{' --set batch_norm=still, which computes a batch in parts,' * parts} or a"
-    return TooLittleMemory(
-        f"{run.device}: too little memory for {what} of {setup.preprocessing.image_size} pixels.",
-        hint=f"Fit again with {'a' if count == 1 else larger} smaller --image-size.",
-    )
 
 
 @contextmanager
@@ -343,38 +250,6 @@ def _on(batch: Batch, device: torch.device) -> Batch:
     """The batch on the device; the host does not wait for the copy."""
     images, labels = (one.to(device, non_blocking=device.type == "cuda") for one in (batch.images, batch.labels))
     return batch._replace(images=images, labels=labels)
-
-
-class _Sums:
-    """An epoch's summed loss and number predicted correctly, on the device: only who reads them waits for it.
-
-    Added up in float64, step by step, so that it makes no difference how often they are read.
-    """
-
-    def __init__(self, run: RunContext, state: TrainingState) -> None:
-        self.run, self.state = run, state
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin with what the state holds."""
-        run, state = self.run, self.state
-        own = [state.loss, state.correct] if run.is_main else [0.0, 0.0]
-        dtype = torch.float32 if run.device.type == "mps" else torch.float64  # Metal has no float64
-        self._totals, self._seen = torch.tensor(own, dtype=dtype, device=run.device), state.seen
-
-    def add(self, losses: Tensor, logits: Tensor, labels: Tensor, count: int) -> None:
-        """Count this process's share of a batch of `count` images, as it was before the step."""
-        correct = logits.argmax(1) == labels if not _is_padding(self.run, count) else labels.new_zeros(1)
-        self._totals += torch.stack([losses.sum().to(self._totals), correct.sum().to(self._totals)])
-        self._seen += count
-
-    def read(self) -> float:
-        """Bring the state up to date, over all processes, which all have to call this; returns the summed loss."""
-        totals = self.run.accelerator.reduce(self._totals) if self.run.processes > 1 else self._totals
-        self.state.loss, correct = totals.tolist()
-        if math.isfinite(self.state.loss):
-            self.state.correct, self.state.seen = int(correct), self._seen
-        return self.state.loss
 
 
 def _is_point(number: int, steps: int) -> bool:
