@@ -28,6 +28,7 @@ import torch
 from relish.cli import main as app
 from relish.data.drawn.datasets import SUBJECTS, draw_classes, draw_hotdogs
 from relish.tasks import demo as demo_task
+from relish.tasks import sources as sources_task
 from relish.training.recipe import RECIPES, Recipe
 from tests.conftest import TORTURE, draw
 from tests.gluon_files import write_gluon
@@ -43,6 +44,7 @@ SMALLER = {
     "pretrain": "--image-size 64 --epochs 1",
     "compare": "--image-size 64 --epochs 1",
     "sweep": "--image-size 64 --epochs 1 --points 2",
+    "sources": "--image-size 64",
 }
 """Put at the end of a command, where they win over the same options before; never behind `--resume`."""
 
@@ -183,6 +185,7 @@ def in_a_shell(command: str) -> int:
 def test_the_commands_of_this_document_do_what_it_says(document, photos, page, monkeypatch, capfd):
     monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setattr(sys, "stdin", sys.stdin)
+    monkeypatch.setattr(sources_task, "LASTING", 0.0)
     monkeypatch.setattr(demo_task, "TRAIN_PICTURES", 4)
     monkeypatch.setattr(demo_task, "TEST_PICTURES", 2)
     monkeypatch.setattr(demo_task, "NUMBERS", {"image_size": 64, "batch_size": 16, "epochs": 1})

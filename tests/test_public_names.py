@@ -39,7 +39,7 @@ def test_no_room_bears_a_public_name():
     assert not {module.name for module in pkgutil.iter_modules(relish.__path__)} & set(relish.__all__)
 
 
-COMMANDS = "card check compare convert decide demo evaluate export fit predict pretrain report serve show sweep"
+COMMANDS = "card check compare convert decide demo evaluate export fit predict pretrain report serve show sources sweep"
 
 
 @pytest.mark.parametrize("command", COMMANDS.split())

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from relish.tasks.report import report as report
     from relish.tasks.save import card as card
     from relish.tasks.serve import serve as serve
+    from relish.tasks.sources import sources as sources
     from relish.tasks.sweep import sweep as sweep
     from relish.training.recipe import Recipe as Recipe
 
@@ -62,6 +63,7 @@ _HOMES = {
     "serve": "relish.tasks.serve",
     "show": "relish.tasks.inspect",
     "source_model": "relish.models.own_module",
+    "sources": "relish.tasks.sources",
     "sweep": "relish.tasks.sweep",
     "target_model": "relish.models.own_module",
 }
@@ -88,6 +90,7 @@ __all__ = [
     "serve",
     "show",
     "source_model",
+    "sources",
     "sweep",
     "target_model",
 ]

@@ -13,7 +13,9 @@ from relish.reporting.plots import (
     comparison,
     coverage_curve,
     learning_rates,
+    pareto_front,
     reliability_diagram,
+    source_models,
     training_curves,
 )
 from relish.reporting.svg import write_svg
@@ -53,6 +55,7 @@ def test_a_training_that_went_wrong_or_just_began_can_be_drawn(tmp_path, curves)
 def test_plots_of_nothing_are_left_out():
     assert (training_curves((), "test"), comparison({"x": ()}, "test")) == (None, None)
     assert (learning_rates({}), coverage_curve([]), reliability_diagram([], [])) == (None, None, None)
+    assert source_models({}) is None
 
 
 def test_a_loss_above_the_chart_is_told():
@@ -106,3 +109,12 @@ def test_bins_are_those_of_their_definition():
     ]
     bins = [(one.confidence, one.accuracy) for one in reliability(found, labels)]
     np.testing.assert_allclose(bins, wanted)
+
+
+def test_a_source_that_is_beaten_in_both_is_not_on_the_front():
+    points = {"slow": (9.0, 0.8), "quick": (1.0, 0.7), "best": (5.0, 0.9), "beaten": (4.0, 0.6)}
+    assert pareto_front(points) == ["quick", "best"]
+    chart = source_models({name: (ms, Proportion(round(100 * right), 100)) for name, (ms, right) in points.items()})
+    assert labels(chart)[:-1] == list(points)
+    assert "quick: 70.0% at 1 ms; best: 90.0% at 5 ms" in chart.summary
+    assert [line.dashed for line in chart.lines] == [True, False, False, False, False]

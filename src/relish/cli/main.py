@@ -22,7 +22,7 @@ INTERRUPTED = 130
 
 COMMANDS = (
     *("demo", "show", "check", "fit", "evaluate", "decide", "report", "predict", "export", "serve"),
-    *("compare", "sweep", "models", "pretrain", "convert", "card"),
+    *("compare", "sweep", "sources", "models", "pretrain", "convert", "card"),
 )
 """A module of this room each, in the order of `relish --help`."""
 for name in COMMANDS:

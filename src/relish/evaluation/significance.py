@@ -159,14 +159,14 @@ def compare_losses(
     gains = tempered_losses(simpler, labels) - tempered_losses(probabilities, labels)
     return Verdict(
         gain=float(gains.mean()),
-        error=_standard_error(gains, groups),
+        error=standard_error(gains, groups),
         right=int((probabilities.argmax(1) == labels).sum()),
         right_before=int((simpler.argmax(1) == labels).sum()),
         count=len(labels),
     )
 
 
-def _standard_error(gains: npt.NDArray[np.float64], groups: Labels | None) -> float:
+def standard_error(gains: npt.NDArray[np.float64], groups: Labels | None) -> float:
     """Of the mean of (N,) numbers, over images or over groups of them; infinite of a single one."""
     apart = gains - gains.mean()
     if groups is not None:

@@ -17,7 +17,7 @@ from relish.core.errors import DownloadFailed, ModelError, nearest
 from relish.core.io import relish_home, sha256_of_file
 from relish.core.progress import Progress
 from relish.core.runtime import raise_if_no_memory
-from relish.data.download import TIMEOUT, download
+from relish.data.download import TIMEOUT, download, kept_at
 from relish.models.gluon.loading import gluon_description
 from relish.models.registry import ZooName, imagenet_labels, pad_quickly
 from relish.models.saved_model import DataConfig, ModelDescription
@@ -55,6 +55,24 @@ def load_from_hub(name: ZooName, progress: Progress) -> tuple[nn.Module, ModelDe
     network, path, tag = load(name, description, progress)
     sha256 = sha256_of_file(path)
     return network.eval(), description, f"{name.library}'s weights {tag} (SHA-256 {sha256[:12]}…)", sha256
+
+
+def kept_file(name: ZooName) -> Path | None:
+    """The file of the published weights, where relish or huggingface_hub has fetched it before; no network.
+
+    Raises:
+        ModelError: no weights of that tag.
+    """
+    record = _timm_record(name) if name.library == "timm" else _torchvision_weights(name)
+    if name.library == "timm" and record.hf_hub_id:
+        return _kept_from_hub(name, record)
+    place = kept_at(record.url, _kept(name)) if record is not None and record.url else None
+    return place if place is not None and place.is_file() else None
+
+
+def published_licence(name: ZooName) -> str | None:
+    """Of the published weights, as timm's records state it; other libraries state none."""
+    return _timm_record(name).license if name.library == "timm" else None
 
 
 # torchvision
@@ -174,21 +192,35 @@ def _load_timm(name: ZooName, description: ModelDescription, progress: Progress)
     return network, path, record.tag or "of no tag"
 
 
-def _fetch_from_hub(name: ZooName, record: Any, progress: Progress) -> Path:
-    from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
-
+def _place_on_hub(record: Any) -> tuple[str, str, str | None]:
+    """Repository, file and revision of a timm record."""
     repo, _, revision = record.hf_hub_id.partition("@")
-    file = record.hf_hub_filename or "model.safetensors"
-    cache = _kept(name)
-    kept = try_to_load_from_cache(repo, file, cache_dir=cache, revision=revision or None)
-    if isinstance(kept, str):
-        return Path(kept)
-    address = hf_hub_url(repo, file, revision=revision or None)
+    return repo, record.hf_hub_filename or "model.safetensors", revision or None
+
+
+def _kept_from_hub(name: ZooName, record: Any) -> Path | None:
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    repo, file, revision = _place_on_hub(record)
+    for cache in (_kept(name), constants.HF_HUB_CACHE):
+        kept = try_to_load_from_cache(repo, file, cache_dir=cache, revision=revision)
+        if isinstance(kept, str):
+            return Path(kept)
+    return None
+
+
+def _fetch_from_hub(name: ZooName, record: Any, progress: Progress) -> Path:
+    from huggingface_hub import constants, hf_hub_download, hf_hub_url
+
+    if (kept := _kept_from_hub(name, record)) is not None:
+        return kept
+    repo, file, revision = _place_on_hub(record)
+    address = hf_hub_url(repo, file, revision=revision)
     try:
         # Left alone, their client tries for half a minute before it says that there is no network.
         httpx.head(constants.ENDPOINT, timeout=TIMEOUT)
         progress.say(f"fetching {address}")
-        return Path(hf_hub_download(repo, file, cache_dir=cache, revision=revision or None, etag_timeout=10))
+        return Path(hf_hub_download(repo, file, cache_dir=_kept(name), revision=revision, etag_timeout=10))
     # Every way a hub can fail, under their own names or the transport's.
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0][:120] or type(error).__name__

@@ -11,6 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import nn
+
 from relish.models.freeze import frozen_modules
 from relish.models.gluon.networks import SPECS
 from relish.models.head import head_words, match_words
@@ -54,6 +57,20 @@ def describe_source(source: SourceModel) -> list[str]:
         f"size     {len(source.network.state_dict())} tensors, {total:,} parameters",
         f"input    {source.data_config.words()}",
     ]
+
+
+def multiply_accumulates(network: nn.Module, side: int) -> int:
+    """Of one square image, in matrix products, convolutions and attention, as torch's counter finds them.
+
+    Args:
+        network: on the CPU.
+        side: of the image, in pixels.
+    """
+    from torch.utils.flop_counter import FlopCounterMode  # late: 0.4 s
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(torch.zeros(1, 3, side, side))
+    return int(counter.get_total_flops()) // 2
 
 
 def _backbone(target: TargetModel, rates: Mapping[str, float]) -> list[str]:

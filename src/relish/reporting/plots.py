@@ -1,4 +1,5 @@
-"""The plots of a run, a comparison and a sweep: which lines, points and bars stand in them, and what they say.
+"""The plots of a run, a comparison, a sweep and a trial of sources: which lines, points and bars stand in them, and
+what they say.
 
 Each function takes figures as the files of a run hold them and returns a `Chart`, or None where there is nothing to
 draw. The report shows charts inside its page; `svg.write_svg` writes one to a file.
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any, Literal
 
-from relish.evaluation.metrics import CurvePoint, Curves, SweepPoint
+from relish.evaluation.metrics import CurvePoint, Curves, Proportion, SweepPoint
 from relish.reporting.svg import COLOURS, Axis, Chart, Key, Point, even_axis, log_axis
 
 LOSS_CEILING = 2.5
@@ -96,6 +97,48 @@ def learning_rates(points_by_recipe: Mapping[str, Sequence[SweepPoint]]) -> Char
     if len(lows) < len(everything):
         chart.keys.append(Key("diverged", "soft", marker="cross", line=False))
     return chart
+
+
+def source_models(found: Mapping[str, tuple[float, Proportion]]) -> Chart | None:
+    """Accuracy against the milliseconds that an image takes, with 95% intervals; a dashed line joins the sources that
+    no other one beats in both.
+
+    Args:
+        found: by name, milliseconds above 0 and the accuracy.
+    """
+    if not found:
+        return None
+    floor = max(0.0, math.floor(min(accuracy.interval[0] for _, accuracy in found.values()) * 20) / 20)
+    x = log_axis("milliseconds a picture", [float(f"{ms:.2g}") for ms, _ in found.values()])
+    y = even_axis("cross-validated accuracy", floor, 1.0, percent=True)
+    front = pareto_front({name: (ms, accuracy.value) for name, (ms, accuracy) in found.items()})
+    steps = "; ".join(f"{name}: {found[name][1].value:.1%} at {found[name][0]:.3g} ms" for name in front)
+    summary = (
+        f"Higher is better, and so is further left. The dashed line joins the sources that none beats in both: {steps}."
+    )
+    chart = Chart("sources", "Accuracy against time, by source model", summary, x, y)
+    chart.add_line([(found[name][0], found[name][1].value) for name in front], "soft", dashed=True)
+    for (name, (ms, accuracy)), colour, marker in zip(
+        found.items(), cycle(COLOURS), cycle(POINT_MARKERS), strict=False
+    ):
+        chart.add_error_bar(ms, *accuracy.interval, colour)
+        chart.add_dot((ms, accuracy.value), colour, f"{name}, {ms:.3g} ms: {accuracy.sentence()}", marker=marker)
+        chart.keys.append(Key(name, colour, marker=marker, line=False))
+    chart.keys.append(Key("none beats these in both", "soft", dashed=True))
+    return chart
+
+
+def pareto_front(found: Mapping[str, Point]) -> list[str]:
+    """The names that no other one is both quicker and more accurate than, the quickest first.
+
+    Args:
+        found: by name, (time, accuracy); of equals the first name stands for all.
+    """
+    front: list[str] = []
+    for name in sorted(found, key=lambda name: (found[name][0], -found[name][1])):
+        if not front or found[name][1] > found[front[-1]][1]:
+            front.append(name)
+    return front
 
 
 def reliability_diagram(bins: Sequence[Mapping[str, Any]], before: Sequence[Point]) -> Chart | None:
