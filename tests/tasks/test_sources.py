@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from scipy.stats import sem
 from timm.models import get_pretrained_cfg
@@ -22,7 +23,7 @@ from relish.models.summary import multiply_accumulates
 from relish.tasks import sources as module
 from relish.training.linear_probe import cross_validate
 from tests.commands import relish as typed
-from tests.conftest import SQUARE, Heard, draw, read_json
+from tests.conftest import SQUARE, Heard, draw, read_json, same_tensors
 
 CLASSES = ("dark", "grey", "light")
 EACH = 8
@@ -212,6 +213,20 @@ def test_weights_to_fetch_are_told_with_their_size_and_asked_for_once(answer, im
     assert len(questions) == 1
     assert told.value.hint.count("cannot be fetched") == (2 if answer else 0)
     assert ("--yes fetches it" in told.value.hint) == (not answer)
+
+
+def test_weights_that_huggingface_hub_has_fetched_are_used(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    one = candidate("timm/test_resnet")
+    assert megabytes_to_fetch(one) > 0
+    tensors = load_source("timm/test_resnet", "none", seed=4).network.state_dict()
+    folder = tmp_path / "models--timm--test_resnet.r160_in1k"
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("abc")
+    safetensors.torch.save_file(tensors, folder / "snapshots" / "abc" / "model.safetensors")
+    assert megabytes_to_fetch(one) is None
+    assert same_tensors(load_source(one.source).network.state_dict(), tensors)
 
 
 def test_offline_nothing_is_fetched_or_asked_for(images, tmp_path, monkeypatch):
