@@ -41,6 +41,10 @@ def test_every_value_lies_on_its_logarithmic_axis(rates):
     assert all(0 <= axis.fraction(rate) <= 1 for rate in rates)
 
 
+def test_an_axis_within_a_decade_has_more_than_one_tick():
+    assert [label for _, label in log_axis("", [37, 66]).ticks] == ["50", "100"]
+
+
 def test_marks_stand_where_their_values_are():
     bins = [{"low": 0.8, "high": 1.0, "count": 4, "confidence": 0.9, "accuracy": 0.5}]
     chart = reliability_diagram(bins, before=[(0.25, 0.75)])

@@ -202,10 +202,14 @@ def even_axis(
 
 
 def log_axis(label: str, values: Sequence[float]) -> Axis:
-    """An axis over these values, all above 0, with a tick at each power of ten, or at some of them."""
+    """An axis over these values, all above 0, with a tick at each power of ten; within a decade at 1, 2 and 5, or at
+    some of the values."""
     low, high = min(values) / 1.6, max(values) * 1.6
     powers = [10.0**n for n in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
-    marked = [power for power in powers if low <= power <= high] or sorted(set(values))[:3]
+    marked = [power for power in powers if low <= power <= high]
+    if len(marked) < 2:
+        rounded = [power * n for power in powers for n in (1, 2, 5) if low <= power * n <= high]
+        marked = rounded if len(rounded) > 1 else sorted(set(values))[:3]
     return Axis(label, low, high, tuple((value, f"{value:g}".replace("e-0", "e-")) for value in marked), log=True)
 
 
