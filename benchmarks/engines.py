@@ -24,7 +24,7 @@ from relish.data.loader import View
 from relish.data.sources import find_dataset
 from relish.data.split import evenly_spaced
 from relish.data.transforms import book_preprocessing
-from relish.evaluation import engine
+from relish.evaluation import onnx_network
 from relish.evaluation.features import Backbone, features_of
 from relish.models.source import load_source
 from relish.models.target import make_target
@@ -47,12 +47,12 @@ def main(home: Path) -> None:
     how = book_preprocessing(asked.image_size, source.data_config.mean, source.data_config.std)
     backbone = Backbone.of(make_target(source, ("one", "other"), seed=0))
     sha256, context = {path: sha256_of_file(path) for path in split.paths}, Context.on("cpu")
-    fewest, other = engine.FEWEST, home / "exported"
+    fewest, other = onnx_network.FEWEST, home / "exported"
 
     def timed(arm: str) -> tuple[float, float, np.ndarray]:
         os.environ["RELISH_HOME"] = str(home / "now")
         shutil.rmtree(home / "now", ignore_errors=True)
-        engine.FEWEST = len(split) + 1 if arm == ARMS[0] else fewest
+        onnx_network.FEWEST = len(split) + 1 if arm == ARMS[0] else fewest
         if arm == ARMS[2]:
             shutil.copytree(other, home / "now")
         clock, processor = time.perf_counter(), time.process_time()
@@ -60,7 +60,7 @@ def main(home: Path) -> None:
         return time.perf_counter() - clock, time.process_time() - processor, found
 
     os.environ["RELISH_HOME"] = str(other)
-    engine.EXPORT_SECONDS = 0.0  # where the rule would not export, what that costs is shown
+    onnx_network.EXPORT_SECONDS = 0.0  # where the rule would not export, what that costs is shown
     backbone.hastened(asked.image_size, len(split), context)
     rounds = [{arm: timed(arm) for arm in ARMS} for _ in range(asked.rounds)]
     table = [["", "s", "s of the processor", "times as fast"]]

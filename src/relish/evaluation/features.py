@@ -28,8 +28,8 @@ from relish.core.runtime import raise_if_no_memory, to_device
 from relish.data.dataset import Split
 from relish.data.loader import DecodedImages, View, ViewBatch, view_batches
 from relish.data.transforms import Preprocessing, normalise
-from relish.evaluation.engine import LIBRARIES, OnnxNetwork, faster
 from relish.evaluation.inference import forward_in_parts, images_at_once
+from relish.evaluation.onnx_network import LIBRARIES, OnnxNetwork, faster
 from relish.models.head import output_layer
 from relish.models.target import TargetModel
 
@@ -110,7 +110,7 @@ class Backbone:
         return True
 
     def hastened(self, side: int, images: int, context: Context) -> "Backbone":
-        """This one, or the same through ONNX Runtime where that computes so many images sooner; see `engine.faster`."""
+        """This one, or the same through ONNX Runtime where that computes so many images sooner: see `faster`."""
         found = faster(self.network.eval(), self.head_name, side, images, context)
         if found is None:
             return self

@@ -34,7 +34,7 @@ from relish.data.dataset import Split
 from relish.data.image import MAX_PIXELS, NO_MEMORY, ImageSource, open_image, size_from_header
 from relish.data.loader import DecodedImages, evaluation_batches
 from relish.data.transforms import Preprocessing, evaluation_transform, normalise
-from relish.evaluation.engine import faster
+from relish.evaluation.onnx_network import faster
 from relish.models.precision import Precision, computing_in
 
 BATCH_SIZE = 64

@@ -28,7 +28,7 @@ from torch import nn
 from relish.core.errors import Failed
 from relish.core.runtime import raise_if_no_memory
 from relish.data.transforms import Preprocessing
-from relish.evaluation.engine import silent_export
+from relish.evaluation.onnx_network import silent_export
 from relish.evaluation.prediction import Decision
 from relish.evaluation.unfamiliarity import SHORTEST, Unfamiliarity, WithFeatures
 from relish.exporting.onnx_classifier import IMAGE, LOGITS, PROBABILITIES, UNFAMILIARITY

@@ -37,7 +37,6 @@ from relish.data.transforms import (
     preprocessing_from,
     stacked,
 )
-from relish.evaluation.engine import possible
 from relish.evaluation.features import Backbone
 from relish.evaluation.figures import Figures, split_figures
 from relish.evaluation.grouped import columns_of
@@ -52,6 +51,7 @@ from relish.evaluation.inference import (
     read_ahead,
     split_logits,
 )
+from relish.evaluation.onnx_network import possible
 from relish.evaluation.prediction import Decision, decision_from, predictions, softmax
 from relish.evaluation.prediction import Prediction as Prediction
 from relish.evaluation.unfamiliarity import Scored, Unfamiliarity, parted, unfamiliarity_from

@@ -12,10 +12,10 @@ from relish.core.run_folder import RunFolder
 from relish.data.folder import index_folder
 from relish.data.loader import View
 from relish.data.transforms import book_preprocessing
-from relish.evaluation import engine
-from relish.evaluation.engine import OnnxNetwork
+from relish.evaluation import onnx_network
 from relish.evaluation.features import Backbone, features_of
 from relish.evaluation.inference import split_logits
+from relish.evaluation.onnx_network import OnnxNetwork
 from relish.evaluation.unfamiliarity import Unfamiliarity
 from relish.models.source import load_source
 from relish.models.target import make_target
@@ -52,9 +52,9 @@ def measured(monkeypatch):
             by_torch, by_onnx = seconds or pytest.fail("measured again")
             return by_onnx if isinstance(network, OnnxNetwork) else by_torch
 
-        monkeypatch.setattr(engine, "FEWEST", 1)
-        monkeypatch.setattr(engine, "TRIAL_IMAGES", 0)
-        monkeypatch.setattr(engine, "_seconds", seconds_of)
+        monkeypatch.setattr(onnx_network, "FEWEST", 1)
+        monkeypatch.setattr(onnx_network, "TRIAL_IMAGES", 0)
+        monkeypatch.setattr(onnx_network, "_seconds", seconds_of)
 
     return measure
 
@@ -66,11 +66,11 @@ def passes(monkeypatch) -> list[int]:
     forward = OnnxNetwork.forward
 
     def counted(self, images):
-        if len(images) > engine.FEW:
+        if len(images) > onnx_network.FEW:
             counts.append(len(images))
         return forward(self, images)
 
-    monkeypatch.setattr(engine, "IMAGES", 5)
+    monkeypatch.setattr(onnx_network, "IMAGES", 5)
     monkeypatch.setattr(OnnxNetwork, "forward", counted)
     return counts
 
@@ -82,7 +82,7 @@ def test_features_are_those_of_torch_and_cached_apart(target, train, measured, p
     np.testing.assert_allclose(found, by_torch, atol=1e-5)
     np.testing.assert_array_equal(features(target, train), found)
     assert passes == [5, 20]  # the second time they were there
-    monkeypatch.setattr(engine, "FEWEST", 21)
+    monkeypatch.setattr(onnx_network, "FEWEST", 21)
     np.testing.assert_array_equal(features(target, train), by_torch)
 
 
@@ -120,13 +120,15 @@ def test_what_a_graph_answers_otherwise_with_some_weights_torch_computes(
 ):
     measured(FASTER)
     features(target, train)
-    monkeypatch.setattr(engine, "_with_weights", lambda graph, _, put=engine._with_weights: put(graph, first))
+    monkeypatch.setattr(
+        onnx_network, "_with_weights", lambda graph, _, put=onnx_network._with_weights: put(graph, first)
+    )
     first = copy.deepcopy(target.network)
     with torch.no_grad():
         next(target.network.parameters()).mul_(2)
     found = features(target, train)
     assert passes == [5, 20]
-    monkeypatch.setattr(engine, "FEWEST", 21)
+    monkeypatch.setattr(onnx_network, "FEWEST", 21)
     monkeypatch.setenv("RELISH_HOME", str(tmp_path / "home"))
     np.testing.assert_array_equal(found, features(target, train))
 
@@ -153,13 +155,13 @@ def test_for_few_images_and_for_short_passes_nothing_is_exported(target, train, 
     measured(AT_ONCE)
     features(target, train.take(np.arange(10)))
     measured(None)
-    monkeypatch.setattr(engine, "FEWEST", 21)
+    monkeypatch.setattr(onnx_network, "FEWEST", 21)
     features(target, train)
 
 
 def test_without_onnx_runtime_torch_computes_and_that_is_said_once(target, train, measured, passes, monkeypatch):
     measured(FASTER)
-    monkeypatch.setattr(engine, "find_spec", lambda _: None)
+    monkeypatch.setattr(onnx_network, "find_spec", lambda _: None)
     heard = Heard()
     for count in (10, 20):
         features(target, train.take(np.arange(count)), Context.on("cpu", heard))
