@@ -145,6 +145,7 @@ def test_nvjpeg_decodes_as_pillow_but_for_a_few_levels(split):
     device, heard = torch.device("cuda"), Heard()
     found = epoch_of(split, KeptImages((), device, heard, GpuDecoding(device, heard)))
     assert "decoded training pictures by nvJPEG" in heard.lines[0]
+    assert heard.lines[-1].startswith("decoded 2 by Pillow")
     for one, other in zip(found, epoch_of(split), strict=True):
         assert one.images.is_cuda
         assert float((one.images.cpu().float() - other.images.float()).abs().mean()) < 3

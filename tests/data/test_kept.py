@@ -162,6 +162,17 @@ def test_where_memory_runs_out_the_other_batches_are_read(split, monkeypatch):
     assert furthest(epoch_of(split, staying, 1), epoch_of(split, epoch=1)) == 0
     assert len(calls) == 2
     assert (len(heard.lines), len(heard.warnings)) == (1, 1)
+    assert not staying.release()
+
+
+def test_what_stays_can_be_released_in_mid_epoch(split):
+    staying = KeptImages(split.paths, CPU, heard := Heard())
+    found = []
+    for batch in training_batches(split, HOW, BATCHES, seed=4, epoch=0, kept=staying):
+        found.append(batch)
+        assert staying.release() is (len(found) == 1)
+    assert furthest(found[1:], epoch_of(split)[1:]) == 0
+    assert len(heard.warnings) == 1
 
 
 def test_a_transform_of_the_users_own_is_given_images_that_are_read(split):

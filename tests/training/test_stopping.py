@@ -11,6 +11,7 @@ from torch import nn
 import relish
 from relish.core.errors import Stopped, TooLittleMemory, WorkerFailed
 from relish.core.run_folder import RunFolder
+from relish.data.kept import KeptImages
 from relish.models.freeze import set_train_mode
 from relish.training import train as loop
 from relish.training.recipe import named_recipe
@@ -118,6 +119,25 @@ def trained(setup, run, monkeypatch, room=None):
             patch.setattr(loop, "normalise", starving(loop.normalise, room))
         train(run, setup)
     return setup.target.network.state_dict()
+
+
+def test_pictures_that_stay_give_way_to_a_batch(pictures, tiny_source, tmp_path, monkeypatch):  # noqa: F811
+    """Before a batch has parts, and where it can have none: norms are as after one pass."""
+    recipe = named_recipe("book").with_settings({"batch_size": 8, "epochs": 1})
+    setup = setup_for(pictures, recipe, tiny_source)
+    kept = KeptImages(setup.train.paths, torch.device("cpu"), heard := Heard())
+    real = loop.batch_loss
+
+    def starving(*given):
+        if kept._squares is not None:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+        return real(*given)
+
+    monkeypatch.setattr(loop, "batch_loss", starving)
+    found = trained(replace(setup, kept=kept), replace(run_in(tmp_path, recipe, "kept"), progress=heard), monkeypatch)
+    assert len(heard.warnings) == 1
+    assert "memory is short, so pictures are read again" in heard.warnings[0]
+    assert int(found["bn1.num_batches_tracked"]) == 3
 
 
 @pytest.mark.parametrize("room", [1, 3, 5])

@@ -107,8 +107,7 @@ class KeptImages:
             resampling(preprocessing),
             preprocessing.value_range,
         )
-        squares = self._squares_of(side, filtering, scale, min_side) if (rows >= 0).all() else None
-        if squares is None:
+        if (rows < 0).any() or self._squares_of(side, filtering, scale, min_side) is None:
             if self._decoding is not None:
                 yield from self._decoding.batches(
                     split, preprocessing, batches, seed=seed, epoch=epoch, smallest=smallest, min_side=min_side,
@@ -119,19 +118,28 @@ class KeptImages:
         reading = partial(read_item, opening, partial(_squashed, side, filtering))
         read = self._read(split, rows, batches, reading, workers)
         for batch in batches:
+            if self._squares is None:  # released
+                return
             positions = np.array(batch, dtype=np.int64) % len(split)
             try:
-                self._keep(squares, rows[positions], read)
+                self._keep(self._squares, rows[positions], read)
                 sizes = self._sizes[rows[positions]].tolist()
                 crops = [crop_of(seed, epoch, smallest, turn, *size) for turn, size in zip(batch, sizes, strict=True)]
-                images = self._shown(squares, rows[positions], crops, preprocessing)
+                images = self._shown(self._squares, rows[positions], crops, preprocessing)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                self._squares = None  # for as long as images of this kind are asked for
-                self._progress.warn(f"{self._device}: memory is short, so pictures are read again in each epoch.")
+                self.release()
                 return
             yield Batch(images, moved(split.labels[positions], self._device), torch.from_numpy(positions))
+
+    def release(self) -> bool:
+        """Free the memory for what needs it more; images are read from here on. Returns whether there was any."""
+        if self._squares is None:
+            return False
+        self._squares = None  # for as long as images of this kind are asked for
+        self._progress.warn(f"{self._device}: memory is short, so pictures are read again in each epoch.")
+        return True
 
     def _squares_of(self, side: int, *others: object) -> Tensor | None:
         """(N, K, K, 3) uint8 on the device; None where there is too little memory.

@@ -5,6 +5,8 @@ A path that exists takes precedence over a registered name; a warning says so, s
 
 import os
 import re
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -98,6 +100,17 @@ class Reading:
 
 AS_FOUND = Reading()
 """Nothing is said."""
+
+
+def as_options(given: Mapping[str, Any]) -> str:
+    """Arguments that say how a dataset is read as a command line has them, each behind a blank."""
+    words = {
+        name: ",".join(f"{key}={one}" for key, one in value.items()) if isinstance(value, Mapping) else str(value)
+        for name, value in given.items()
+        if value is not None
+    }
+    return "".join(f" --{name.replace('_', '-')} {shlex.quote(word)}" for name, word in words.items())
+
 
 # ---- files that are no dataset --------------------------------------------------------------------------------------
 

@@ -173,7 +173,7 @@ def features_of(
     digest, cache = backbone.digest(), Cache(context.progress)
     sides = {view.preprocessing.image_size for view in views}
     if len(sides) == 1:
-        backbone = backbone.hastened(sides.pop(), len(keys) * len(views), context)
+        backbone = backbone.hastened(sides.pop(), len(keys), context)
     tables = [_CachedFeatures(cache, _key(backbone, digest, v), row_of, backbone.width, context) for v in views]
     missing_of_view = [table.missing for table in tables]
     missing = set().union(*missing_of_view)
@@ -275,7 +275,8 @@ def _key(backbone: Backbone, digest: str, view: View) -> str:
     return fingerprint(
         [
             _RULES, digest, backbone.noise_digest(view.preprocessing), view.preprocessing.as_dict(), view.view,
-            backbone.device.type, torch.__version__, *engine,
+            torch.cuda.get_device_name() if backbone.device.type == "cuda" else backbone.device.type,
+            torch.__version__, *engine,
         ]
     )  # fmt: skip
 

@@ -100,44 +100,46 @@ def faster(network: nn.Module, head: str, side: int, images: int, context: Conte
         head: the name of its output layer.
         side: of the images, in pixels.
     """
-    if not possible(network, images, context):
+    if not _asked_for(images, context):
         return None
     folder = (context.within or context.folder) if isinstance(context, RunContext) else None
     name = f"{_architecture(network, head)[:32]}-{side}"
     began = _engines(folder).get(name)
     if began == "torch":
         return None
-    some = _noise(side)
-    try:
-        graph = _graph(network, head, name, some, images, context.progress, began is not None)
-        found = OnnxNetwork(network, head, graph) if graph else None
-        if found and not _alike(network, found, some[:FEW]):
-            return None
-    except Exception as error:
-        if is_out_of_memory(error):
-            return None
-        raise
+    found: OnnxNetwork | None = None
+    if _possible(network, context.progress):
+        some = _noise(side)
+        try:
+            graph = _graph(network, head, name, some, images, context.progress, began is not None)
+            found = OnnxNetwork(network, head, graph) if graph else None
+            if found and not _alike(network, found, some[:FEW]):
+                return None
+        except Exception as error:
+            if is_out_of_memory(error):
+                return None
+            raise
     if folder and began is None:
         write_json(folder.engine, {**_engines(folder), name: "onnx" if found else "torch"})
     return found
 
 
-def possible(network: nn.Module, images: int, context: Context) -> bool:
-    """Whether ONNX Runtime can be thought of for so many images; where only it is missing, that is said once."""
-    if images < FEWEST:
-        return False
+def _asked_for(images: int, context: Context) -> bool:
+    return images >= FEWEST and context.device.type == "cpu" and context.processes == 1
+
+
+def _possible(network: nn.Module, progress: Progress) -> bool:
+    """Whether ONNX Runtime can be thought of; where only it is missing, that is said once."""
     tensors = [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     fit = (
-        context.device.type == "cpu"
-        and context.processes == 1
-        and size <= LARGEST
+        size <= LARGEST
         and all(tensor.dtype == torch.float32 for tensor in tensors)
         and type(network).__module__.partition(".")[0] in LIBRARIES
         and free_memory() > COPIES * size + WORKSPACE
     )
     if fit and not all(map(find_spec, ("onnx", "onnxruntime"))):
-        _say_missing(context.progress)
+        _say_missing(progress)
         return False
     return fit
 
@@ -157,7 +159,7 @@ def _engines(folder: RunFolder | None) -> dict[str, Any]:
 def _architecture(network: nn.Module, head: str) -> str:
     """SHA-256 of the layers but the output layer, of the names and shapes of their tensors, and of the library."""
     shapes = [(name, list(tensor.shape)) for name, tensor in network.state_dict().items() if _below(name, head)]
-    library = getattr(sys.modules[type(network).__module__.partition(".")[0]], "__version__", "")
+    library = getattr(sys.modules.get(type(network).__module__.partition(".")[0]), "__version__", "")
     layers = str(network).replace(str(output_layer(network, head)), "")
     return hashlib.sha256(fingerprint([library, layers, shapes]).encode()).hexdigest()
 

@@ -51,7 +51,6 @@ from relish.evaluation.inference import (
     read_ahead,
     split_logits,
 )
-from relish.evaluation.onnx_network import possible
 from relish.evaluation.prediction import Decision, decision_from, predictions, softmax
 from relish.evaluation.prediction import Prediction as Prediction
 from relish.evaluation.unfamiliarity import Scored, Unfamiliarity, parted, unfamiliarity_from
@@ -239,7 +238,7 @@ class Classifier:
 
     def hasten(self, images: int, context: Context) -> None:
         """Use ONNX Runtime for what is `scored` from here on, where so many images are answered sooner so."""
-        if self._precision == "f32" and possible(self.network, images, context) and len(self.heads) == 1:
+        if self._precision == "f32" and len(self.heads) == 1:
             backbone = Backbone(self.network, self.heads, self.source)
             self._answering = backbone.hastened(self.preprocessing.image_size, images, context).network
 

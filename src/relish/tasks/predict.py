@@ -109,9 +109,10 @@ def _loaded(
     from relish.tasks.classifier import Classifier
 
     model = Classifier.load(run, device=device, precision=precision)
-    if "-" not in names:
+    context = Context.on(device, progress)
+    if "-" not in names and precision == "f32" and context.device.type == "cpu":
         # Of all the images, also where rows of a table are there: what is resumed computes as it began.
-        model.hasten(sum(1 for _ in islice(images_named(names), _COUNTED)), Context.on(device, progress))
+        model.hasten(sum(1 for _ in islice(images_named(names), _COUNTED)), context)
     return model
 
 

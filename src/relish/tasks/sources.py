@@ -22,12 +22,12 @@ from relish.core.context import Context
 from relish.core.errors import DataError, DownloadFailed, ModelError, RecipeError, TooLittleMemory, WriteFailed
 from relish.core.io import fingerprint, write_json, write_text
 from relish.core.progress import Progress
-from relish.core.runtime import give_memory_back, keep_freed_memory, processor_name
+from relish.core.runtime import give_memory_back, is_out_of_memory, keep_freed_memory, processor_name
 from relish.data.dataset import NO_IMAGES, TRAIN, Split, check_trainable, plural
 from relish.data.depth import AskedRange, range_option
 from relish.data.groups import is_group, units_of
 from relish.data.loader import View
-from relish.data.sources import DataSource, ReadingOptions, data_name
+from relish.data.sources import DataSource, ReadingOptions, as_options, data_name
 from relish.data.split import stratified_folds, stratified_sample, usable_folds
 from relish.data.survey import Survey
 from relish.data.transforms import Preprocessing, book_preprocessing
@@ -127,6 +127,8 @@ class SourceTrials:
     machine: str
     """What the times were measured on."""
     folder: Path
+    reading: str = ""
+    """Options that `fit` needs to read the same data."""
 
     @property
     def advised(self) -> Trial:
@@ -151,7 +153,7 @@ class SourceTrials:
             f"accuracy of a probe, cross-validated on {held:,} of {self.images:,} training pictures; times are of one "
             f"picture, read and computed, on {self.machine}; export is estimated, four bytes a parameter",
             *(f"omitted  {words}" for words in _in_words(self.omitted)),
-            f"{advised.name} is {why}. Next: relish fit {shlex.quote(self.data)} {advised.options}",
+            f"{advised.name} is {why}. Next: relish fit {shlex.quote(self.data)}{self.reading} {advised.options}",
         ]
 
     def as_json(self) -> dict[str, Any]:
@@ -241,9 +243,12 @@ def sources(
     for one in to_try:
         try:
             key, trial = _tried(context, pool, recipe, one)
-        except FAILURES as error:
-            omitted.append((one.name, error.message, None))
-            context.progress.warn(f"{one.name} is omitted: {error.message}")
+        except Exception as error:
+            if not (isinstance(error, FAILURES) or is_out_of_memory(error)):
+                raise
+            reason = error.message if isinstance(error, FAILURES) else "too little memory."
+            omitted.append((one.name, reason, None))
+            context.progress.warn(f"{one.name} is omitted: {reason}")
             continue
         keys.append(key)
         trials.append(trial)
@@ -255,7 +260,10 @@ def sources(
     trials.sort(key=lambda trial: (-trial.accuracy.value, trial.forward_ms))
     identity = fingerprint(sorted(keys))
     folder = study_folder(Path(runs), f"{looked.dataset.name}-sources", identity)
-    found = SourceTrials(request.data, tuple(trials), tuple(omitted), len(pool.split), _machine(context), folder)
+    found = SourceTrials(
+        request.data, tuple(trials), tuple(omitted), len(pool.split), _machine(context), folder,
+        as_options({**reading, "value_range": range_option(value_range)}),
+    )  # fmt: skip
     _write(found, identity)
     return found
 
@@ -374,14 +382,10 @@ def _tried(context: Context, pool: _Pool, recipe: Recipe, one: Candidate) -> tup
     """
     with context.accelerator.main_process_first():
         source = load_source(one.source, one.weights, progress=context.progress)
-    classes = pool.looked.dataset.classes
-    target = make_target(source, classes, head_init="zeros", seed=0)
-    config = source.data_config
-    size = recipe.image_size or config.input_size[1]
+    target = make_target(source, pool.looked.dataset.classes, head_init="zeros", seed=0)
+    config, size = source.data_config, recipe.image_size or source.data_config.input_size[1]
     how = book_preprocessing(size, config.mean, config.std, pool.looked.value_range)
     check_network(target, recipe, size, len(pool.split))
-    file_bytes = 4 * sum(tensor.numel() for tensor in target.network.state_dict().values())
-    macs = multiply_accumulates(target.network, size)
     backbone = Backbone.of(target, context.device)
     digest = backbone.digest()
     (features,) = features_of(
@@ -400,8 +404,10 @@ def _tried(context: Context, pool: _Pool, recipe: Recipe, one: Candidate) -> tup
     trial = Trial(
         name=one.name, options=one.options + (f" --image-size {size}" if recipe.image_size else ""),
         family=one.family, top1=one.top1, licence=licence_of(one), image_size=size,
-        parameters=sum(parameter.numel() for parameter in target.network.parameters()), macs=macs,
-        file_bytes=file_bytes, forward_ms=_predict_ms(context, backbone, pool.split, how),
+        parameters=sum(parameter.numel() for parameter in target.network.parameters()),
+        macs=multiply_accumulates(target.network, size),
+        file_bytes=4 * sum(tensor.numel() for tensor in target.network.state_dict().values()),
+        forward_ms=_predict_ms(context, backbone, pool.split, how),
         step_ms=1000 * step_seconds(context, setup, LASTING),
         right=tuple(right.tolist()), groups=None if groups is None else tuple(groups.tolist()),
     )  # fmt: skip

@@ -33,7 +33,7 @@ class Gradients:
 
     def __init__(
         self, run: RunContext, network: nn.Module, work: CountedPass, *, batch_size: int, full: int, divisible: bool,
-        capture: bool,
+        capture: bool, release: Callable[[], bool],
     ) -> None:  # fmt: skip
         """
         Args:
@@ -42,10 +42,11 @@ class Gradients:
             full: images of a full batch, which alone are captured.
             divisible: whether loss and processes allow a batch to have parts.
             capture: whether full batches are captured.
+            release: frees memory of the device that training can do without; whether there was any.
         """
         self.run, self.network, self.work = run, network, work
         self.batch_size, self.full, self.divisible = batch_size, full, divisible
-        self._capture = capture
+        self._capture, self._release = capture, release
         self._captured: Captured | None = None
         self._size = sys.maxsize
         """Images that there was memory for."""
@@ -69,6 +70,12 @@ class Gradients:
         network = self.network
         by_batch = _norms_by_batch(network)
         statistics = [one.clone() for one in network.buffers()] if by_batch else []
+
+        def restored() -> None:
+            network.zero_grad()
+            for one, before in zip(network.buffers(), statistics, strict=False):
+                one.copy_(before)
+
         divisible = self.divisible and not by_batch
         size = min(self._size, len(batch.labels)) if divisible else len(batch.labels)
 
@@ -80,8 +87,17 @@ class Gradients:
             losses, logits = zip(*found, strict=True)
             return torch.cat(losses), torch.cat(logits)
 
+        def with_room(size: int) -> tuple[Tensor, Tensor]:
+            try:
+                return passed(size)
+            except Exception as error:
+                if not (is_out_of_memory(error) and self._release()):
+                    raise
+            restored()
+            return passed(size)
+
         try:
-            found, fitting = in_smaller_parts(passed, size, smallest=1 if divisible else size)
+            found, fitting = in_smaller_parts(with_room, size, smallest=1 if divisible else size)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -93,9 +109,7 @@ class Gradients:
                     "each step is the same."
                 )
             return found
-        network.zero_grad()
-        for one, before in zip(network.buffers(), statistics, strict=False):
-            one.copy_(before)
+        restored()
         raise self._too_little_memory(1 if divisible else self.batch_size, batch.images.shape[-1])
 
     def _replayed(self, batch: Batch, count: int, seed: int) -> tuple[Tensor, Tensor] | None:
@@ -110,6 +124,8 @@ class Gradients:
                     self.network, lambda some, theirs: self.work(some, theirs, count), images, labels
                 )
             except Exception as error:  # whatever a network does that a graph cannot hold
+                if is_out_of_memory(error) and self._release():
+                    return None  # this batch is no graph, the next one may be
                 self._capture, reason = False, (str(error).splitlines() or [type(error).__name__])[0]
                 self.run.record(event="eager", epoch=0, batch=0, reason=reason)
                 self.run.progress.say(f"graph   none, so each step is launched kernel by kernel: {reason}")

@@ -105,7 +105,7 @@ def step_seconds(context: Context, setup: TrainingSetup, lasting: float = SECOND
     def stepped(count: int) -> None:
         batches = training_batches(
             setup.train, setup.preprocessing, [evenly_spaced(len(setup.train), count)], seed=0, epoch=0,
-            smallest=recipe.smallest_crop, scaled=recipe.decoding == "scaled", kept=setup.kept,
+            smallest=recipe.smallest_crop, scaled=recipe.decoding == "scaled",
         )  # fmt: skip
         for batch in batches:
             with computing_in(setup.precision, device):

@@ -112,6 +112,8 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
         run, network, _pass_of(run, setup, model, setup.loss or balance.losses), batch_size=recipe.batch_size,
         full=min(recipe.batch_size, len(setup.train)), divisible=setup.loss is None and run.processes == 1,
         capture=_captures(run, setup, steps),
+        # One of several processes would compute its gradients twice, and the others would wait.
+        release=setup.kept.release if setup.kept and run.processes == 1 else lambda: False,
     )  # fmt: skip
     sums = Sums(run, state)
     saved_at = time.monotonic()
