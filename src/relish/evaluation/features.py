@@ -29,7 +29,7 @@ from relish.data.dataset import Split
 from relish.data.loader import DecodedImages, View, ViewBatch, view_batches
 from relish.data.transforms import Preprocessing, normalise
 from relish.evaluation.inference import forward_in_parts, images_at_once
-from relish.evaluation.onnx_network import LIBRARIES, OnnxNetwork, faster
+from relish.evaluation.onnx_network import LIBRARIES, OnnxNetwork, faster, library_of
 from relish.models.head import output_layer
 from relish.models.target import TargetModel
 
@@ -133,7 +133,7 @@ class Backbone:
 
         Layers and tensors do not tell what such a class computes with them.
         """
-        if type(self.network).__module__.partition(".")[0] in LIBRARIES:
+        if library_of(self.network) in LIBRARIES:
             return ""
         side = preprocessing.image_size
         noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, side, side), dtype=np.uint8))

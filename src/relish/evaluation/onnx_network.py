@@ -7,7 +7,6 @@ PyTorch's for a few images.
 """
 
 import copy
-import hashlib
 import io
 import logging
 import sys
@@ -109,11 +108,10 @@ def faster(network: nn.Module, head: str, side: int, images: int, context: Conte
         return None
     found: OnnxNetwork | None = None
     if _possible(network, context.progress):
-        some = _noise(side)
         try:
-            graph = _graph(network, head, name, some, images, context.progress, began is not None)
+            graph = _graph(network, head, name, side, images, context.progress, began is not None)
             found = OnnxNetwork(network, head, graph) if graph else None
-            if found and not _alike(network, found, some[:FEW]):
+            if found and not _alike(network, found, _noise(side, FEW)):
                 return None
         except Exception as error:
             if is_out_of_memory(error):
@@ -122,6 +120,11 @@ def faster(network: nn.Module, head: str, side: int, images: int, context: Conte
     if folder and began is None:
         write_json(folder.engine, {**_engines(folder), name: "onnx" if found else "torch"})
     return found
+
+
+def library_of(network: nn.Module) -> str:
+    """The package that the network's class is of."""
+    return type(network).__module__.partition(".")[0]
 
 
 def _asked_for(images: int, context: Context) -> bool:
@@ -135,7 +138,7 @@ def _possible(network: nn.Module, progress: Progress) -> bool:
     fit = (
         size <= LARGEST
         and all(tensor.dtype == torch.float32 for tensor in tensors)
-        and type(network).__module__.partition(".")[0] in LIBRARIES
+        and library_of(network) in LIBRARIES
         and free_memory() > COPIES * size + WORKSPACE
     )
     if fit and not all(map(find_spec, ("onnx", "onnxruntime"))):
@@ -158,30 +161,26 @@ def _engines(folder: RunFolder | None) -> dict[str, Any]:
 
 def _architecture(network: nn.Module, head: str) -> str:
     """SHA-256 of the layers but the output layer, of the names and shapes of their tensors, and of the library."""
-    shapes = [(name, list(tensor.shape)) for name, tensor in network.state_dict().items() if _below(name, head)]
-    library = getattr(sys.modules.get(type(network).__module__.partition(".")[0]), "__version__", "")
+    tensors = network.state_dict().items()
+    shapes = [(name, list(tensor.shape)) for name, tensor in tensors if not name.startswith(f"{head}.")]
+    version_of_library = getattr(sys.modules.get(library_of(network)), "__version__", "")
     layers = str(network).replace(str(output_layer(network, head)), "")
-    return hashlib.sha256(fingerprint([library, layers, shapes]).encode()).hexdigest()
+    return fingerprint([version_of_library, layers, shapes])
 
 
-def _below(tensor: str, head: str) -> bool:
-    return not tensor.startswith(f"{head}.")
-
-
-def _graph(
-    network: nn.Module, head: str, name: str, some: Tensor, images: int, progress: Progress, wanted: bool
-) -> bytes:
+def _graph(network: nn.Module, head: str, name: str, side: int, images: int, progress: Progress, wanted: bool) -> bytes:
     """The exported graph, from the cache or made now; `_UNFIT` where it is not worth it, or not as it should be.
 
     Args:
         name: of the architecture and the images' size.
-        some: images for the trial.
+        side: of the images, in pixels.
         wanted: whatever is faster here.
     """
     depends = [_RULES, torch.__version__, version("onnxruntime"), torch.get_num_threads(), processor_name(), name]
     key, store = bytes.fromhex(fingerprint(depends)), Cache(progress)
     graph = next((graph for _, graph in store.recall(_KIND, [key])), None)
     if graph is None or (wanted and not graph):
+        some = _noise(side, IMAGES)
         if not wanted and _seconds(network, some[:FEW]) * (SAVING * images - TRIAL_IMAGES) <= EXPORT_SECONDS:
             return _UNFIT
         graph = _exported(network, head, some[:FEW])
@@ -191,9 +190,9 @@ def _graph(
     return graph
 
 
-def _noise(side: int) -> Tensor:
+def _noise(side: int, count: int) -> Tensor:
     """(B, 3, S, S) float32: neither the time nor the exactness of a pass depends on what images show."""
-    return torch.from_numpy(np.random.default_rng(0).normal(size=(IMAGES, 3, side, side)).astype(np.float32))
+    return torch.from_numpy(np.random.default_rng(0).normal(size=(count, 3, side, side)).astype(np.float32))
 
 
 @torch.inference_mode()
