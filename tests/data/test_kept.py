@@ -38,9 +38,8 @@ def split(tmp_path) -> Split:
 @pytest.fixture
 def opened(monkeypatch) -> list:
     """The paths of images as they are opened."""
-    found, real = [], kept.open_image
-    for module in (kept, loader):
-        monkeypatch.setattr(module, "open_image", lambda path, **more: found.append(path) or real(path, **more))
+    found, real = [], loader.open_image
+    monkeypatch.setattr(loader, "open_image", lambda path, **more: found.append(path) or real(path, **more))
     return found
 
 

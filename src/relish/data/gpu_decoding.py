@@ -22,10 +22,8 @@ from torch.nn import functional
 
 from relish.core.progress import Progress
 from relish.core.runtime import in_smaller_parts, is_out_of_memory
-from relish.core.workers import Workers
-from relish.data.dataset import Split
-from relish.data.image import jpeg_sizes, open_image
-from relish.data.loader import Batch, Batches, Item, crop_of, moved, read_item, training_pixels
+from relish.data.image import jpeg_sizes
+from relish.data.loader import Batch, Item, Shown, moved, read_item, training_pixels
 from relish.data.transforms import Crop, Preprocessing
 
 Decode = Callable[[list[bytes]], list[Tensor]]
@@ -71,40 +69,26 @@ class GpuDecoding:
         self._by_pillow: dict[Path, None] = {}
         self._stream: torch.cuda.Stream | None = None
 
-    def batches(
-        self,
-        split: Split,
-        preprocessing: Preprocessing,
-        batches: Batches,
-        *,
-        seed: int,
-        epoch: int,
-        smallest: float,
-        min_side: int | None,
-        workers: Workers,
-    ) -> Iterator[Batch]:
+    def batches(self, shown: Shown) -> Iterator[Batch]:
         """As `training_batches`, on the device; they end where it cannot decode.
-
-        Args:
-            min_side: see `open_image`.
 
         Raises:
             ImageError, TooLittleMemory, WorkerFailed: as `training_batches` does.
         """
         if not self._can_decode():
             return
-        opening = partial(open_image, min_side=min_side, value_range=preprocessing.value_range)
-        pillow = partial(read_item, opening, partial(training_pixels, preprocessing, smallest, seed, epoch))
-        items = (Item(split.paths[turn % len(split)], turn, "") for batch in batches for turn in batch)
-        read, known = workers.map(partial(_sent, pillow, min_side), items), len(self._by_pillow)
-        for batch in batches:
+        split, how = shown.split, shown.preprocessing
+        pixels = partial(training_pixels, how, shown.smallest, shown.seed, shown.epoch)
+        pillow = partial(read_item, shown.opening(), pixels)
+        items = (Item(split.paths[turn % len(split)], turn, "") for batch in shown.batches for turn in batch)
+        read, known = shown.workers.map(partial(_sent, pillow, shown.min_side), items), len(self._by_pillow)
+        for batch in shown.batches:
             sent = list(islice(read, len(batch)))
-            crops = [crop_of(seed, epoch, smallest, one.item.turn, *one.opened) if one.file else None for one in sent]
-            images = self._images(sent, crops, preprocessing, pillow)
+            crops = [shown.crop(one.item.turn, *one.opened) if one.file else None for one in sent]
+            images = self._images(sent, crops, how, pillow)
             if images is None:
                 return
-            positions = np.array(batch, dtype=np.int64) % len(split)
-            yield Batch(images, moved(split.labels[positions], self._device), torch.from_numpy(positions))
+            yield shown.batch(images, batch, self._device)
         if len(self._by_pillow) > known:
             self._progress.say(f"decoded {len(self._by_pillow):,} by Pillow, such as {next(iter(self._by_pillow))}")
 

@@ -19,11 +19,8 @@ from torch import Tensor
 
 from relish.core.progress import SILENT, Progress
 from relish.core.runtime import is_out_of_memory
-from relish.core.workers import Workers
-from relish.data.dataset import Split
 from relish.data.gpu_decoding import GpuDecoding
-from relish.data.image import open_image
-from relish.data.loader import Batch, Batches, Item, bytes_allowed, crop_of, moved, read_item
+from relish.data.loader import Batch, Item, Shown, bytes_allowed, moved, read_item
 from relish.data.transforms import CROP_AREA, Crop, Interpolation, Preprocessing, resampling
 
 Numbers = npt.NDArray[np.int64]
@@ -81,57 +78,34 @@ class KeptImages:
         self._kind: tuple[object, ...] = ()
         """K, and what else the pixels depend on."""
 
-    def batches(
-        self,
-        split: Split,
-        preprocessing: Preprocessing,
-        batches: Batches,
-        *,
-        seed: int,
-        epoch: int,
-        smallest: float,
-        min_side: int | None,
-        workers: Workers,
-    ) -> Iterator[Batch]:
+    def batches(self, shown: Shown) -> Iterator[Batch]:
         """As `training_batches`, on the device; they end where they have to be read.
-
-        Args:
-            min_side: see `open_image`.
 
         Raises:
             ImageError, TooLittleMemory, WorkerFailed: as `training_batches` does.
         """
-        rows = np.array([self._row.get(path, -1) for path in split.paths])
-        side, filtering, scale = (
-            kept_side(preprocessing, smallest),
-            resampling(preprocessing),
-            preprocessing.value_range,
-        )
-        if (rows < 0).any() or self._squares_of(side, filtering, scale, min_side) is None:
+        rows, how = np.array([self._row.get(path, -1) for path in shown.split.paths]), shown.preprocessing
+        side, filtering = kept_side(how, shown.smallest), resampling(how)
+        if (rows < 0).any() or self._squares_of(side, filtering, how.value_range, shown.min_side) is None:
             if self._decoding is not None:
-                yield from self._decoding.batches(
-                    split, preprocessing, batches, seed=seed, epoch=epoch, smallest=smallest, min_side=min_side,
-                    workers=workers,
-                )  # fmt: skip
+                yield from self._decoding.batches(shown)
             return
-        opening = partial(open_image, min_side=min_side, value_range=scale)
-        reading = partial(read_item, opening, partial(_squashed, side, filtering))
-        read = self._read(split, rows, batches, reading, workers)
-        for batch in batches:
+        read = self._read(shown, rows, partial(read_item, shown.opening(), partial(_squashed, side, filtering)))
+        for batch in shown.batches:
             if self._squares is None:  # released
                 return
-            positions = np.array(batch, dtype=np.int64) % len(split)
+            there = rows[np.array(batch, dtype=np.int64) % len(rows)]
             try:
-                self._keep(self._squares, rows[positions], read)
-                sizes = self._sizes[rows[positions]].tolist()
-                crops = [crop_of(seed, epoch, smallest, turn, *size) for turn, size in zip(batch, sizes, strict=True)]
-                images = self._shown(self._squares, rows[positions], crops, preprocessing)
+                self._keep(self._squares, there, read)
+                sizes = self._sizes[there].tolist()
+                crops = [shown.crop(turn, *size) for turn, size in zip(batch, sizes, strict=True)]
+                images = self._shown(self._squares, there, crops, how)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 self.release()
                 return
-            yield Batch(images, moved(split.labels[positions], self._device), torch.from_numpy(positions))
+            yield shown.batch(images, batch, self._device)
 
     def release(self) -> bool:
         """Free the memory for what needs it more; images are read from here on. Returns whether there was any."""
@@ -162,13 +136,12 @@ class KeptImages:
                     raise
         return self._squares
 
-    def _read(
-        self, split: Split, rows: Numbers, batches: Batches, reading: Callable[[Item], Square], workers: Workers
-    ) -> Iterator[tuple[int, Square]]:
+    def _read(self, shown: Shown, rows: Numbers, reading: Callable[[Item], Square]) -> Iterator[tuple[int, Square]]:
         """The row and the square of each image that is not here yet, in the order in which batches need them."""
-        positions = dict.fromkeys(turn % len(split) for batch in batches for turn in batch)
-        missing = {int(rows[p]): split.paths[p] for p in positions if not self._is_here(rows[p])}
-        return zip(missing, workers.map(reading, (Item(path, 0, "") for path in missing.values())), strict=True)
+        positions = dict.fromkeys(turn % len(rows) for batch in shown.batches for turn in batch)
+        missing = {int(rows[p]): shown.split.paths[p] for p in positions if not self._is_here(rows[p])}
+        items = (Item(path, 0, "") for path in missing.values())
+        return zip(missing, shown.workers.map(reading, items), strict=True)
 
     def _is_here(self, row: int) -> bool:
         return bool(self._sizes[row, 0])

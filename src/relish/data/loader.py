@@ -160,9 +160,8 @@ def training_batches(
         pixels = partial(training_pixels, preprocessing, smallest, seed, epoch)
     done = 0
     if kept is not None and transform is None:
-        for batch in kept.batches(
-            split, preprocessing, batches, seed=seed, epoch=epoch, smallest=smallest, min_side=side, workers=workers
-        ):
+        shown = Shown(split, preprocessing, batches, seed, epoch, smallest, side, workers)
+        for batch in kept.batches(shown):
             yield batch
             done += 1
     if done == len(batches):
@@ -239,9 +238,31 @@ def training_pixels(
     return (training_transform(image, preprocessing, _rng_of(seed, epoch, item.turn), smallest),)
 
 
-def crop_of(seed: int, epoch: int, smallest: float, turn: int, height: int, width: int) -> Crop:
-    """What `training_batches` shows of an image of this height and width."""
-    return drawn_crop(height, width, _rng_of(seed, epoch, turn), smallest)
+class Shown(NamedTuple):
+    """What `training_batches` shows, for whatever else makes these batches; each field as there."""
+
+    split: Split
+    preprocessing: Preprocessing
+    batches: Batches
+    seed: int
+    epoch: int
+    smallest: float
+    min_side: int | None
+    """See `open_image`."""
+    workers: Workers
+
+    def crop(self, turn: int, height: int, width: int) -> Crop:
+        """What is shown of an image of this height and width."""
+        return drawn_crop(height, width, _rng_of(self.seed, self.epoch, turn), self.smallest)
+
+    def opening(self) -> Opening:
+        """How an image is opened."""
+        return partial(open_image, min_side=self.min_side, value_range=self.preprocessing.value_range)
+
+    def batch(self, images: Tensor, turns: Sequence[int], device: torch.device) -> Batch:
+        """These images with their labels, on the device."""
+        positions = np.array(turns, dtype=np.int64) % len(self.split)
+        return Batch(images, moved(self.split.labels[positions], device), torch.from_numpy(positions))
 
 
 def _rng_of(seed: int, epoch: int, turn: int) -> np.random.Generator:
