@@ -29,7 +29,7 @@ from relish.models.precision import Precision, computing_in
 from relish.models.saved_model import OWN
 from relish.models.target import TargetModel
 from relish.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
-from relish.training.gradients import CountedPass, Gradients, Sums, is_padding
+from relish.training.gradients import Gradients, Sums, is_padding
 from relish.training.optim import Loss, base_rate, batch_loss, losses_of, make_optimiser, set_rates
 from relish.training.recipe import Recipe, balance_of
 
@@ -108,13 +108,7 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
     steps = len(_batches(run, setup, 0, smallest))  # of one epoch
     _say_resumed(run, setup, state, steps)
     evaluated: Logits | None = None
-    gradients = Gradients(
-        run, network, _pass_of(run, setup, model, setup.loss or balance.losses), batch_size=recipe.batch_size,
-        full=min(recipe.batch_size, len(setup.train)), divisible=setup.loss is None and run.processes == 1,
-        capture=_captures(run, setup, steps),
-        # One of several processes would compute its gradients twice, and the others would wait.
-        release=setup.kept.release if setup.kept and run.processes == 1 else lambda: False,
-    )  # fmt: skip
+    gradients = _gradients(run, setup, model, setup.loss or balance.losses, capture=_captures(run, setup, steps))
     sums = Sums(run, state)
     saved_at = time.monotonic()
 
@@ -181,7 +175,7 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
     return evaluated
 
 
-def _pass_of(run: RunContext, setup: TrainingSetup, model: nn.Module, loss: Loss) -> CountedPass:
+def _gradients(run: RunContext, setup: TrainingSetup, model: nn.Module, loss: Loss, *, capture: bool) -> Gradients:
     """Forward and backward through the network, as the recipe wants it."""
 
     def passed(images: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -193,7 +187,13 @@ def _pass_of(run: RunContext, setup: TrainingSetup, model: nn.Module, loss: Loss
         batch_loss(losses, setup.recipe, count, run.processes).backward()  # type: ignore[no-untyped-call]
         return losses.detach(), logits.detach()
 
-    return passed
+    alone, size = run.processes == 1, setup.recipe.batch_size
+    return Gradients(
+        run, setup.target.network, passed, batch_size=size, full=min(size, len(setup.train)),
+        divisible=setup.loss is None and alone, capture=capture,
+        # One of several processes would compute its gradients twice, and the others would wait.
+        release=setup.kept.release if setup.kept and alone else lambda: False,
+    )  # fmt: skip
 
 
 def _captures(run: RunContext, setup: TrainingSetup, steps: int) -> bool:
