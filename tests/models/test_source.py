@@ -1,24 +1,18 @@
-"""Source models by name: the embedded one on real pictures, the libraries' names, their hubs near and unreachable."""
+"""Source models by name: the embedded one on real pictures, the libraries' names and what their weights are like."""
 
 import copy
-import functools
 import hashlib
-import http.server
 import io
 import os
-import threading
-import time
 import zipfile
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from PIL import Image
 
-from relish.core.errors import DownloadFailed, ModelError
+from relish.core.errors import ModelError
 from relish.models import hub, registry
 from relish.models.own_module import source_model
 from relish.models.registry import imagenet_labels, names_of_rows
@@ -251,108 +245,6 @@ def test_who_decided_each_part_of_the_input_is_told():
         "input_size": "user", "mean": "weights", "std": "default", "interpolation": "default",
     }  # fmt: skip
     assert "size as you asked, mean from the weights, std by default" in config.words()
-
-
-@pytest.fixture
-def hub_server(tmp_path, monkeypatch):
-    """A server in place of torchvision's, with one file of ResNet-18 weights under its name with a hash."""
-    monkeypatch.setenv("RELISH_HOME", str(tmp_path / "home"))
-    folder = tmp_path / "hub"
-    folder.mkdir()
-    handler = functools.partial(QuietHandler, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield folder, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
-def publish(hub_server, monkeypatch, *, name=None):
-    folder, address = hub_server
-    tensors = load_source("resnet18", "none", seed=5).network.state_dict()
-    torch.save(tensors, folder / "w.pth")
-    digest = hashlib.sha256((folder / "w.pth").read_bytes()).hexdigest()
-    name = name or f"resnet18-{digest[:8]}.pth"
-    (folder / "w.pth").rename(folder / name)
-    published = hub._torchvision_weights(registry.parse_name("resnet18"))
-    monkeypatch.setattr(published.value, "url", f"{address}/{name}")
-    return tensors, digest, folder / name
-
-
-def test_torchvisions_weights_are_fetched_hashed_kept_and_told(hub_server, monkeypatch):
-    tensors, digest, file = publish(hub_server, monkeypatch)
-    source = load_source("resnet18")
-    assert same_tensors(source.network.state_dict(), tensors)
-    assert (source.sha256, source.name) == (digest, "torchvision/resnet18")
-    assert "IMAGENET1K_V1" in source.origin
-    assert digest[:12] in source.origin
-    assert source.labels == imagenet_labels()
-    file.unlink()
-    assert same_tensors(load_source("resnet18").network.state_dict(), tensors)  # from the cache
-
-
-def test_weights_that_do_not_have_the_hash_in_their_name_are_refused_and_not_kept(hub_server, monkeypatch):
-    publish(hub_server, monkeypatch, name="resnet18-00000000.pth")
-    for _ in range(2):
-        with pytest.raises(DownloadFailed, match="sent another file"):
-            load_source("resnet18")
-
-
-def test_a_hub_that_lacks_the_file_is_told_with_what_to_type_instead(hub_server, monkeypatch):
-    publish(hub_server, monkeypatch)[2].unlink()
-    with pytest.raises(DownloadFailed, match=r"--source embedded.*--weights FILE.*--weights none"):
-        load_source("resnet18")
-
-
-def test_a_hub_that_cannot_be_reached_is_told_soon(tmp_path, monkeypatch):
-    """Its client, which tries for half a minute, is not even asked, and nobody waits to try again."""
-    monkeypatch.setenv("RELISH_HOME", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: pytest.fail("asked"))
-    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"waits for {seconds} s"))
-    with pytest.raises(DownloadFailed, match=r"--source embedded.*--weights FILE.*--weights none"):
-        load_source("timm/resnet10t")
-
-
-@pytest.fixture
-def timms_hub(tmp_path, monkeypatch):
-    """timm's hub, answered by a function that hands out one local file."""
-    tensors = load_source("timm/resnet10t", "none", seed=6).network.state_dict()
-    safetensors.torch.save_file(tensors, tmp_path / "model.safetensors")
-    monkeypatch.setenv("RELISH_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(httpx, "head", lambda *args, **kwargs: None)
-    asked = []
-
-    def answer(repo, file, **kwargs):
-        asked.append((repo, file, kwargs["cache_dir"]))
-        return str(tmp_path / file)
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", answer)
-    return tensors, asked
-
-
-def test_timms_weights_come_from_its_hub_by_tag(timms_hub, tmp_path):
-    tensors, asked = timms_hub
-    source = load_source("timm/resnet10t")
-    assert asked == [("timm/resnet10t.c3_in1k", "model.safetensors", tmp_path / "home" / "weights" / "timm")]
-    assert same_tensors(source.network.state_dict(), tensors)
-    assert "c3_in1k" in source.origin
-    assert source.sha256 == hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
-    assert source.data_config.origin["mean"] == "weights"
-    assert source.labels == imagenet_labels()
-
-
-def test_another_file_in_its_place_is_refused(timms_hub, tmp_path):
-    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
-    with pytest.raises(ModelError, match=r"does not hold the weights of timm/resnet10t"):
-        load_source("timm/resnet10t")
 
 
 def test_names_are_listed_with_their_library_tags_and_size():

@@ -25,6 +25,7 @@ from relish.tasks import sources as module
 from relish.training.linear_probe import cross_validate
 from tests.commands import relish as typed
 from tests.conftest import SQUARE, Heard, draw, read_json, same_tensors
+from tests.hub_mirror import point_hub_at
 
 CLASSES = ("dark", "grey", "light")
 EACH = 8
@@ -207,7 +208,7 @@ def test_where_nothing_can_be_tried_each_reason_is_told(images, tmp_path):
 @pytest.mark.parametrize("answer", [False, True])
 def test_weights_to_fetch_are_told_with_their_size_and_asked_for_once(answer, images, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    point_hub_at("http://127.0.0.1:9", monkeypatch)
     questions, heard = [], Heard()
     with pytest.raises(ModelError) as told:
         tried(

@@ -14,6 +14,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote
+from urllib.request import proxy_bypass_environment
 
 import httpx
 
@@ -33,8 +34,7 @@ TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses after which a request is repeated (RFC 9110, RFC 6585)."""
 
-
-_SPACE_HINT = "Free some space, or set RELISH_HOME to a folder on another disk, then again"
+SPACE_HINT = "Free some space, or set RELISH_HOME to a folder on another disk, then again"
 
 
 def download(
@@ -93,6 +93,15 @@ def shown(url: httpx.URL | str) -> str:
     return str(httpx.URL(url).copy_with(username=None, password=None, query=None, fragment=None))
 
 
+def proxy_words(address: httpx.URL | str) -> str:
+    """A sentence on the proxy that the environment names for an address, with a blank behind it; else empty."""
+    url = httpx.URL(address)
+    for name in (f"{url.scheme}_proxy", f"{url.scheme}_proxy".upper(), "all_proxy", "ALL_PROXY"):
+        if os.environ.get(name) and not proxy_bypass_environment(f"{url.host}:{url.port or ''}"):
+            return f"Is {name}, the proxy that was asked, right? "  # its value may hold a password
+    return ""
+
+
 def size_words(count: int) -> str:
     """A number of bytes in a readable unit, such as `38.3 MB`."""
     for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
@@ -109,7 +118,7 @@ def require_space(path: Path, needed: int, folder: Path, purpose: str) -> None:
     """
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise WriteFailed(f"{path}: {purpose}, and {size_words(free)} are free there.", hint=f"{_SPACE_HINT}.")
+        raise WriteFailed(f"{path}: {purpose}, and {size_words(free)} are free there.", hint=f"{SPACE_HINT}.")
 
 
 @dataclass(frozen=True)
@@ -288,15 +297,17 @@ class _Fetch:
             self.progress.say(f"to be sure of the same file elsewhere: --sha256 {sha256_of_file(self.place)}")
 
     def _cannot_write(self, error: OSError) -> WriteFailed:
-        return cannot_write(self.place, error, f"{_SPACE_HINT}; what has come is kept.")
+        return cannot_write(self.place, error, f"{SPACE_HINT}; what has come is kept.")
 
     def _failed(self, reason: str, tries: int = 1) -> DownloadFailed:
         after = f" ({tries} tries)" if tries > 1 else ""
         here = f"; the {size_words(self.partial.size)} that came are kept" if self.partial.size else ""
         stale = f" The file there now will not do: {self.stale}." if self.stale else ""
+        proxy = "" if self.reached else proxy_words(self.url)
+        by_hand = f"Or save the file by hand as {self.place} and give the same command again."
         return DownloadFailed(
             f"{self.place.name} is missing and could not be downloaded from {shown(self.url)}: {reason}{after}.{stale}",
-            hint=f"Try again later{here}. Or save the file by hand as {self.place} and give the same command again.",
+            hint=f"{proxy}Try again later{here}. {by_hand}",
         )
 
 

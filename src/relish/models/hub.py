@@ -1,23 +1,36 @@
 """Published weights: which ones a name stands for, fetched once from its library's hub, checked and cached.
 
 Files are kept under `relish_home()/weights`. torchvision's names carry the start of their SHA-256, which is checked;
-timm's come as safetensors through huggingface_hub. Older formats are read as plain tensors only.
+timm's come as safetensors through huggingface_hub, whose settings hold: HF_ENDPOINT, HF_TOKEN or the token of
+`hf auth login`, HF_HUB_OFFLINE, the proxies of the environment. Older formats are read as plain tensors only.
 """
 
 import re
+import time
 from collections.abc import Mapping
+from http.client import responses
 from pathlib import Path
 from typing import Any
 
-import httpx
 import torch
 from torch import nn
 
-from relish.core.errors import DownloadFailed, ModelError, nearest
-from relish.core.io import relish_home, sha256_of_file
+from relish.core.errors import DownloadFailed, ModelError, RelishError, nearest
+from relish.core.io import cannot_write, relish_home, sha256_of_file
 from relish.core.progress import Progress
 from relish.core.runtime import raise_if_no_memory
-from relish.data.download import TIMEOUT, download, kept_at
+from relish.data.download import (
+    FIRST_PAUSE,
+    SPACE_HINT,
+    TRANSIENT_STATUSES,
+    TRIES,
+    download,
+    kept_at,
+    proxy_words,
+    require_space,
+    shown,
+    size_words,
+)
 from relish.models.gluon.loading import gluon_description
 from relish.models.registry import ZooName, imagenet_labels, pad_quickly
 from relish.models.saved_model import DataConfig, ModelDescription
@@ -58,7 +71,7 @@ def load_from_hub(name: ZooName, progress: Progress) -> tuple[nn.Module, ModelDe
 
 
 def kept_file(name: ZooName) -> Path | None:
-    """The file of the published weights, where relish or huggingface_hub has fetched it before; no network.
+    """The file of the published weights, where relish or its library's hub has fetched it before; no network.
 
     Raises:
         ModelError: no weights of that tag.
@@ -66,8 +79,7 @@ def kept_file(name: ZooName) -> Path | None:
     record = _timm_record(name) if name.library == "timm" else _torchvision_weights(name)
     if name.library == "timm" and record.hf_hub_id:
         return _kept_from_hub(name, record)
-    place = kept_at(record.url, _kept(name)) if record is not None and record.url else None
-    return place if place is not None and place.is_file() else None
+    return _kept_from(record.url, name) if record is not None and record.url else None
 
 
 def published_licence(name: ZooName) -> str | None:
@@ -210,24 +222,115 @@ def _kept_from_hub(name: ZooName, record: Any) -> Path | None:
 
 
 def _fetch_from_hub(name: ZooName, record: Any, progress: Progress) -> Path:
-    from huggingface_hub import constants, hf_hub_download, hf_hub_url
+    """Bring a file here once, by huggingface_hub's own client.
 
+    The client resumes what was dropped and waits as long as the hub asks for; what ends it all the same, such as a 503
+    in place of the file, is tried again.
+    """
     if (kept := _kept_from_hub(name, record)) is not None:
         return kept
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return _receive(name, record, progress)
+        except RelishError:
+            raise
+        # Every way a hub can fail, under their own names or the transport's.
+        except Exception as error:
+            if tries == TRIES or not _may_pass(error):
+                raise _failed(name, record, error) from error
+            progress.say(f"{_reason(error)}; trying again")
+        time.sleep(FIRST_PAUSE * 2 ** (tries - 1))
+
+
+def _receive(name: ZooName, record: Any, progress: Progress) -> Path:
+    """One try to fetch a file, and the check of it."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
     repo, file, revision = _place_on_hub(record)
-    address = hf_hub_url(repo, file, revision=revision)
+    address, folder = hf_hub_url(repo, file, revision=revision), _kept(name)
+    _require_online(name, address)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         # Left alone, their client tries for half a minute before it says that there is no network.
-        httpx.head(constants.ENDPOINT, timeout=TIMEOUT)
-        progress.say(f"fetching {address}")
-        return Path(hf_hub_download(repo, file, cache_dir=_kept(name), revision=revision, etag_timeout=10))
-    # Every way a hub can fail, under their own names or the transport's.
+        size = get_hf_file_metadata(address, timeout=10).size or 0
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
-        raise DownloadFailed(
-            f"{name}: its weights cannot be fetched from {address} ({reason}).",
-            hint=f"Try again with a network. {_instead(name)}",
-        ) from error
+        if _status(error) not in TRANSIENT_STATUSES:
+            raise _failed(name, record, error) from error
+        size = 0  # not known yet; their client waits until it is
+    require_space(folder, size, folder, f"{size_words(size)} of {name} are to come")
+    progress.say(f"fetching {shown(address)}")
+    path = Path(hf_hub_download(repo, file, cache_dir=folder, revision=revision, etag_timeout=10))
+    said = path.readlink().name if path.is_symlink() else ""  # the hub's SHA-256 of a large file, which they only store
+    if re.fullmatch(r"[0-9a-f]{64}", said) and (found := sha256_of_file(path)) != said:
+        path.resolve().unlink()
+        path.unlink()
+        raise _another_file(name, address, found, said)
+    return path
+
+
+def _response(error: BaseException | None) -> Any:
+    """The hub's answer behind an error of its client, in whichever library of requests; None where there was none."""
+    while error is not None:
+        if (response := getattr(error, "response", None)) is not None:
+            return response
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _status(error: BaseException) -> int | None:
+    response = _response(error)
+    return None if response is None else int(response.status_code)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another try may succeed: a connection was dropped, or the hub is busy and their client has not waited."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if isinstance(error, LocalEntryNotFoundError) or _is_of_disk(error):
+        return False
+    status = _status(error)
+    return status is None or status in TRANSIENT_STATUSES - {408, 429}
+
+
+def _is_of_disk(error: Exception) -> bool:
+    return isinstance(error, OSError) and bool(error.errno) and not isinstance(error, ConnectionError | TimeoutError)
+
+
+def _reason(error: Exception) -> str:
+    """Why a try failed, in a few words, without the token that was sent."""
+    if (status := _status(error)) is not None:
+        return f"the hub answered {status} {responses.get(status, '')}".strip()
+    cause = error.__cause__ or error
+    words = (str(cause).splitlines() or [""])[0][:120] or type(cause).__name__
+    return re.sub(r"Bearer .*", "Bearer …", words)
+
+
+_DENIED = {401: "is not valid", 403: "has no access"}
+"""What a hub says of a token by its answer."""
+
+
+def _failed(name: ZooName, record: Any, error: Exception) -> RelishError:
+    """What could not be fetched, from where, why, and what to do next."""
+    from huggingface_hub import constants, get_token, hf_hub_url
+
+    if isinstance(error, OSError) and _is_of_disk(error):
+        return cannot_write(_kept(name), error, f"{SPACE_HINT}.")
+    repo, file, revision = _place_on_hub(record)
+    address, status, token = hf_hub_url(repo, file, revision=revision), _status(error), get_token()
+    why = advice = ""
+    if status in (401, 403):
+        why = f": the token that is set {_DENIED[status]}" if token else ": it needs a token, and none is set"
+        advice = f"Ask for access at {shown(constants.ENDPOINT)}/{repo}; then hf auth login, or set HF_TOKEN. "
+    elif status == 404:
+        why, advice = f": there is no {file}", "It may have moved. "
+    else:
+        advice = f"{proxy_words(address)}Try again {'with a network' if status is None else 'later'}. "
+    return DownloadFailed(
+        f"{name}: its weights cannot be fetched from {shown(address)} ({_reason(error)}){why}.",
+        hint=f"{advice}{_instead(name)}",
+    )
 
 
 # Fetching
@@ -235,20 +338,50 @@ def _fetch_from_hub(name: ZooName, record: Any, progress: Progress) -> Path:
 
 def _fetch(name: ZooName, address: str, progress: Progress) -> Path:
     """Bring a file here once; the start of its SHA-256 is checked where its name carries one."""
+    if (kept := _kept_from(address, name)) is None:
+        _require_online(name, address)
     try:
-        path = download(address, folder=_kept(name), progress=progress)
+        path = kept or download(address, folder=_kept(name), progress=progress)
     except DownloadFailed as error:
         raise DownloadFailed(f"{name}: {error.message}", hint=f"{error.hint}\n  {_instead(name)}") from error
-    said = re.search(r"-([0-9a-f]{8,})\.\w+$", address)
-    found = sha256_of_file(path)
-    if said and not found.startswith(said[1]):
+    found, said = sha256_of_file(path), _said_sha256(address)
+    if not found.startswith(said):
         # Not a file that a user made: it came from the address just now, and would be found again.
         path.unlink()
-        raise DownloadFailed(
-            f"{name}: {address} sent another file: its SHA-256 starts {found[:8]}, not {said[1][:8]}.",
-            hint="Something on the way may have answered in its place; try again, or give --weights FILE.",
-        )
+        raise _another_file(name, address, found, said)
     return path
+
+
+def _kept_from(address: str, name: ZooName) -> Path | None:
+    """A file fetched from this address before, by relish or by torch.hub; no network."""
+    place = kept_at(address, _kept(name))
+    if place.is_file():
+        return place
+    theirs, said = Path(torch.hub.get_dir(), "checkpoints", address.rsplit("/", 1)[-1]), _said_sha256(address)
+    return theirs if said and theirs.is_file() and sha256_of_file(theirs).startswith(said) else None
+
+
+def _said_sha256(address: str) -> str:
+    """The start of a file's SHA-256 where its name carries that, as torch.hub has it; else empty."""
+    said = re.search(r"-([0-9a-f]{8,})\.\w+$", address)
+    return said[1] if said else ""
+
+
+def _require_online(name: ZooName, address: str) -> None:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise DownloadFailed(
+            f"{name}: its weights are not on this machine, and HF_HUB_OFFLINE is set ({shown(address)}).",
+            hint=f"Unset it to fetch them. {_instead(name)}",
+        )
+
+
+def _another_file(name: ZooName, address: str, found: str, said: str) -> DownloadFailed:
+    return DownloadFailed(
+        f"{name}: {shown(address)} sent another file: its SHA-256 starts {found[:8]}, not {said[:8]}.",
+        hint="Something on the way may have answered in its place; try again, or give --weights FILE.",
+    )
 
 
 def _kept(name: ZooName) -> Path:
