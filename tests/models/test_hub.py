@@ -287,7 +287,7 @@ def test_fit_takes_gated_weights_from_the_hub_that_the_environment_names(mirror,
     else:
         env[where] = TOKEN
     pictures = draw_dataset(tmp_path / "pictures", train=4, test=2)
-    words = ["fit", pictures, "--source=timm/test_vit", "--recipe=probe", f"--runs={tmp_path / 'runs'}"]
+    words = ["fit", pictures, "--source=timm/test_vit", "--recipe=probe", f"--out={tmp_path / 'runs' / 'one'}"]
     ended = subprocess.run(
         [sys.executable, "-m", "relish", *map(str, words)], env=env, cwd=tmp_path, capture_output=True, text=True
     )
