@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from PIL import Image
 
 from relish.core.errors import ModelError
 from relish.models import hub, registry
+from relish.models import source as source_module
+from relish.models.hub import default_description
 from relish.models.own_module import source_model
 from relish.models.registry import imagenet_labels, names_of_rows
 from relish.models.saved_model import DataConfig
@@ -22,6 +25,7 @@ from relish.models.summary import list_models
 from tests.conftest import TORTURE, same_tensors
 
 SHARED = Path(os.environ.get("RELISH_SHARED", Path(__file__).parents[3] / "shared"))
+DINO = "timm/vit_small_patch14_reg4_dinov2.lvd142m"
 WEIGHTS = SHARED / "weights" / "mobilenetv2_100.imagenet.safetensors"
 
 
@@ -193,13 +197,27 @@ def test_an_unknown_name_is_met_with_the_nearest(text, words):
     [
         ("timm/resnet18.a1_in2k", 'did you mean "a1_in1k"'),
         ("resnet50.V9", "It has: IMAGENET1K_V1, IMAGENET1K_V2"),
-        ("timm/vit_base_patch14_dinov2", "without a classifier"),
         ("timm/seresnet18", "no published weights"),
     ],
 )
 def test_weights_that_are_not_published_are_refused_before_any_network(text, words):
     with pytest.raises(ModelError, match=words):
         load_source(text)
+
+
+def test_a_network_without_a_classifier_gives_features_and_its_file_may_have_a_head(tmp_path, monkeypatch):
+    """A tiny one under the name of DINOv2."""
+    small = {"img_size": 28, "depth": 1, "embed_dim": 32, "num_heads": 2}
+    known = replace(default_description(registry.parse_name(DINO)), model_args=small)
+    monkeypatch.setattr(source_module, "default_description", lambda _: known)
+    source = load_source(DINO, "none")
+    assert (source.num_classes, source.labels, source.heads) == (0, None, ())
+    with torch.inference_mode():
+        assert source.network(torch.zeros(1, 3, 28, 28)).shape == (1, 32)
+    file = tmp_path / "w.safetensors"
+    for outputs in (0, 7):
+        safetensors.torch.save_file(replace(known, num_classes=outputs).build().state_dict(), file)
+        assert load_source(DINO, file).num_classes == outputs
 
 
 def test_random_weights_follow_the_seed_have_no_labels_and_leave_the_global_state():

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from relish.core.errors import RecipeError
-from relish.models.saved_model import load_model, save_model
-from relish.models.source import load_source
+from relish.models.saved_model import DataConfig, ModelDescription, load_model, save_model
+from relish.models.source import SourceModel, load_source
 from relish.models.summary import describe, describe_source
 from relish.models.target import make_target
 from tests.conftest import TORTURE, same_tensors
@@ -187,3 +187,63 @@ def test_a_source_is_told_with_its_head_its_size_and_who_chose_its_input():
     told = "\n".join(describe_source(load_source()))
     for words in ("classifier: 1280 → 1000", "4,652,008 parameters", "224 × 224, mean 0.5", "from the weights"):
         assert words in told
+
+
+# ---- networks that are published without a classifier ---------------------------------------------------------------
+
+TINY_VIT = {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 64, "num_heads": 2}
+
+
+def headless(architecture="vit_small_patch14_reg4_dinov2"):
+    config = DataConfig.from_weights({"input_size": (3, 32, 32)})
+    description = ModelDescription(
+        library="timm", architecture=architecture, model_args=TINY_VIT, num_classes=0, data_config=config
+    )
+    return SourceModel(description.build(seed=1), description, description.network_name, "made here", None)
+
+
+@pytest.mark.parametrize("architecture", ["vit_small_patch14_reg4_dinov2", "vit_base_patch16_siglip_224"])
+def test_a_network_without_a_classifier_gets_one_on_the_features_that_it_gives(architecture):
+    """timm says which: DINOv2's class token, the embedding that SigLIP's attention pools."""
+    source = headless(architecture)
+    target = make_target(source, list(ROWS), seed=0)
+    assert {key.rpartition(".")[0] for key in target.new} == set(target.head_names) == {"head"}
+    assert set(target.copied) == set(source.network.state_dict())
+    bound = (6 / (64 + 3)) ** 0.5  # Xavier-uniform
+    assert 0.9 * bound < target.network.head.weight.abs().max() <= bound
+    pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(target.network(pictures), target.network.head(source.network(pictures)))
+
+
+def test_without_a_classifier_there_are_no_source_rows_to_start_from():
+    with pytest.raises(RecipeError, match="published without a classifier"):
+        make_target(headless(), list(ROWS), head_init="source", mapping=ROWS, seed=0)
+
+
+def test_the_figure_says_that_the_head_is_added():
+    source = headless()
+    lines = describe(make_target(source, ["a", "b"], seed=0))
+    assert any("gives features" in line and "added" in line and "head: 64 → 2" in line for line in lines)
+    assert "head     none: gives features" in describe_source(source)
+
+
+def test_a_transformer_is_made_for_another_size_by_resampling_its_position_embedding_alone():
+    source = headless()
+    smaller = source.at_size(16)
+    before, after = source.network.state_dict(), smaller.network.state_dict()
+    assert {name for name in before if before[name].shape != after[name].shape} == {"pos_embed"}
+    assert all(torch.equal(before[name], after[name]) for name in before if name != "pos_embed")
+    torch.testing.assert_close(  # a linear interpolation keeps what is the same everywhere
+        after["pos_embed"].mean(1), before["pos_embed"].mean(1), atol=0.02, rtol=0
+    )
+    target = make_target(smaller, ["a", "b"], seed=0)
+    with torch.inference_mode():
+        assert target.network(torch.zeros(1, 3, 16, 16)).shape == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["timm/test_resnet", "timm/test_vit"])
+def test_a_network_that_takes_any_size_stays_as_it_is(name):
+    source = random_source(name)
+    assert source.at_size(64) is source
+    assert source.at_size(None) is source

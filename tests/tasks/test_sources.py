@@ -17,7 +17,9 @@ import relish
 from relish.core.errors import ModelError
 from relish.data.sources import as_options
 from relish.evaluation import features
-from relish.models.candidates import CANDIDATES, candidate, licence_of, megabytes_to_fetch
+from relish.models.candidates import CANDIDATES, ON_REQUEST, candidate, licence_of, megabytes_to_fetch, restrictive
+from relish.models.hub import default_description
+from relish.models.registry import hollow_network, parse_name
 from relish.models.saved_model import ModelDescription, save_model
 from relish.models.source import load_source
 from relish.models.summary import multiply_accumulates
@@ -279,26 +281,50 @@ def test_the_command_prints_one_json_document(once, images, tiny_source, other_s
 # ---- the table of candidates ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("row", [row for row in CANDIDATES if row.name.startswith("timm/")], ids=lambda row: row.name)
+HEADLESS = ("DINOv2", "DINOv3", "SigLIP 2")
+TABLE = (*CANDIDATES, *ON_REQUEST)
+
+
+@pytest.mark.parametrize("row", [row for row in TABLE if row.name.startswith("timm/")], ids=lambda row: row.name)
 def test_a_row_of_the_table_is_what_timm_says(row):
     record = get_pretrained_cfg(row.name.removeprefix("timm/"))
     assert record.license == row.licence
-    assert record.num_classes == 1000
-    assert row.top1_side >= record.input_size[1]
+    assert record.num_classes == (0 if row.family in HEADLESS else 1000)
+    assert row.top1 is None or row.top1_side >= (row.image_size or record.input_size[1])
+
+
+@pytest.mark.parametrize("row", [row for row in TABLE if row.family in HEADLESS], ids=lambda row: row.name)
+def test_the_size_of_a_network_without_a_classifier_is_that_of_its_weights(row):
+    known = default_description(parse_name(row.name))
+    network = hollow_network(known.library, known.architecture, known.model_args, 0)
+    assert round(sum(parameter.numel() for parameter in network.parameters()) / 1e6, 2) == row.parameters
+
+
+def test_what_its_licence_restricts_is_shown_and_tried_only_where_it_is_named(images, tmp_path, monkeypatch):
+    assert not any(restrictive(row.licence) for row in CANDIDATES)
+    assert all(restrictive(row.licence) for row in ON_REQUEST)
+    assert [restrictive(licence) for licence in ("cc-by-nc-4.0", "mit", None)] == [True, False, False]
+    assert candidate(ON_REQUEST[0].name) is ON_REQUEST[0]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(module, "CANDIDATES", CANDIDATES[-1:])
+    with pytest.raises(ModelError) as told:
+        relish.sources(images, image_size=32, runs=tmp_path, group_by="none")
+    assert f"{ON_REQUEST[0].name}: not tried unless named: its licence is dinov3-license" in told.value.hint
 
 
 def test_the_table_is_documented():
     page = (Path(__file__).parents[2] / "docs" / "source-models.md").read_text(encoding="utf-8")
-    for row in CANDIDATES:
-        words = f"| {row.use} | {row.top1:.1f} | {row.top1_side} | {row.parameters:.2f} M | {row.licence}"
+    for row in TABLE:
+        accuracy = f"{row.top1:.1f} | {row.top1_side}" if row.top1 else "– | –"
+        words = f"| {row.use} | {accuracy} | {row.parameters:.2f} M | {row.licence}"
         assert any(line.startswith(f"| `{row.name}`") and words.lower() in line.lower() for line in page.splitlines())
 
 
 def test_each_use_has_several_candidates_and_the_embedded_one_is_there():
     assert {use: sum(row.use == use for row in CANDIDATES) for use in ("processor", "middle", "best")} == {
         "processor": 5,
-        "middle": 3,
-        "best": 4,
+        "middle": 4,
+        "best": 6,
     }
     assert megabytes_to_fetch(candidate("embedded")) is None
 

@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote
-from urllib.request import proxy_bypass_environment
+from urllib.request import proxy_bypass
 
 import httpx
 
@@ -97,7 +97,7 @@ def proxy_words(address: httpx.URL | str) -> str:
     """A sentence on the proxy that the environment names for an address, with a blank behind it; else empty."""
     url = httpx.URL(address)
     for name in (f"{url.scheme}_proxy", f"{url.scheme}_proxy".upper(), "all_proxy", "ALL_PROXY"):
-        if os.environ.get(name) and not proxy_bypass_environment(f"{url.host}:{url.port or ''}"):
+        if os.environ.get(name) and not proxy_bypass(f"{url.host}:{url.port or ''}"):
             return f"Is {name}, the proxy that was asked, right? "  # its value may hold a password
     return ""
 

@@ -104,7 +104,8 @@ def last_feature_map(network: nn.Module, image_size: int) -> FeatureMap | None:
         for hook in hooks:
             hook.remove()
     pairs = zip(reversed(outputs.items()), reversed(gradients), strict=True)
-    maps = (_map_of(name, network.get_submodule(name), output, gradient) for (name, output), gradient in pairs)
+    prefix: Any = getattr(network, "num_prefix_tokens", None)  # as timm's transformers say
+    maps = (_map_of(name, network.get_submodule(name), output, gradient, prefix) for (name, output), gradient in pairs)
     return next((layer for layer in maps if layer is not None), None)
 
 
@@ -168,14 +169,16 @@ def overlay(pixels: npt.NDArray[np.uint8], heat: npt.NDArray[np.floating[Any]]) 
     return Image.fromarray(np.round(grey * (1 - cover) + colours * cover).astype(np.uint8))
 
 
-def _map_of(name: str, module: nn.Module, output: Tensor, gradient: Tensor | None) -> FeatureMap | None:
+def _map_of(
+    name: str, module: nn.Module, output: Tensor, gradient: Tensor | None, prefix: int | None
+) -> FeatureMap | None:
     if gradient is None or not bool(gradient.isfinite().all()):
         return None
     if output.ndim == 4:
         return _grid_of(name, output, gradient)
     # The input of an attention layer: after it, only the class token affects the logits.
     if output.ndim == 3 and isinstance(module, nn.LayerNorm):
-        return _tokens_of(name, output, gradient)
+        return _tokens_of(name, output, gradient, range(_MOST_PREFIX) if prefix is None else (prefix,))
     return None
 
 
@@ -186,10 +189,10 @@ def _grid_of(name: str, output: Tensor, gradient: Tensor) -> FeatureMap | None:
     return FeatureMap(name, layout, second) if fits else None
 
 
-def _tokens_of(name: str, output: Tensor, gradient: Tensor) -> FeatureMap | None:
+def _tokens_of(name: str, output: Tensor, gradient: Tensor, prefixes: Sequence[int]) -> FeatureMap | None:
     tokens = output.shape[1]
-    for prefix in range(min(_MOST_PREFIX, tokens)):
-        side = math.isqrt(tokens - prefix)
+    for prefix in prefixes:
+        side = math.isqrt(max(tokens - prefix, 0))
         if side > 1 and side * side == tokens - prefix:
             return FeatureMap(name, "tokens", side, prefix) if bool(gradient[:, prefix:].any()) else None
     return None

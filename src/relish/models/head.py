@@ -21,11 +21,13 @@ OutputLayer = nn.Linear | nn.Conv2d
 
 
 def head_names(network: nn.Module, num_classes: int) -> tuple[str, ...]:
-    """The output layer's module name; two for networks distilled with a second head, such as DeiT.
+    """The output layer's module name; two for networks distilled with a second head, such as DeiT; none for 0 classes.
 
     Raises:
         ModelError: no layer has one output per class.
     """
+    if num_classes == 0:
+        return ()
     recorded = _recorded(network)
     modules = dict(network.named_modules())
     if recorded and all(name in modules and _gives(modules[name], num_classes) for name in recorded):
@@ -141,7 +143,7 @@ Unmatched = Literal["random", "mean"]
 @torch.no_grad()
 def initialise_head(
     layer: OutputLayer,
-    source: OutputLayer,
+    source: OutputLayer | None,
     rows: Sequence[int | None],
     *,
     head_init: HeadInit,
@@ -152,7 +154,7 @@ def initialise_head(
 
     Args:
         layer: (K, D) weight, or (K, D, 1, 1); changed in place.
-        source: the source's layer, (S, D), and its bias, (S,).
+        source: the source's layer, (S, D), and its bias, (S,); None where it has none, and so no rows.
         rows: for each of the K classes, the source row it starts from; read only with `head_init="source"`.
         head_init: `xavier`: Xavier-uniform weight (Glorot and Bengio 2010, http://proceedings.mlr.press/v9/glorot10a.html)
             and torch's own initial bias, as in the book's PyTorch tab; `xavier-zero`: the same weight and a bias of
@@ -172,7 +174,7 @@ def initialise_head(
             nn.init.xavier_uniform_(layer.weight)
     if head_init in ("zeros", "xavier-zero") and layer.bias is not None:
         layer.bias.zero_()
-    if head_init == "source":
+    if head_init == "source" and source is not None:
         _copy_rows(layer.weight, source.weight, rows, unmatched)
         if layer.bias is not None and source.bias is not None:
             _copy_rows(layer.bias, source.bias, rows, unmatched)

@@ -41,7 +41,7 @@ def default_description(name: ZooName) -> ModelDescription:
     """What the published weights of this name are like, or the architecture itself where it has none; no network.
 
     Raises:
-        ModelError: no weights of that tag, or the network is published without a classifier.
+        ModelError: no weights of that tag.
     """
     if name.library == "gluon":
         return gluon_description(name.architecture)
@@ -154,12 +154,7 @@ def _timm_record(name: ZooName) -> Any:
 
 def _timm_description(name: ZooName) -> ModelDescription:
     record: Mapping[str, Any] = _timm_record(name).to_dict()
-    outputs = record["num_classes"]
-    if not outputs:
-        raise ModelError(
-            f"{name} is published without a classifier, as features only.",
-            hint="Choose a name or a tag with one: relish models NAME lists them.",
-        )
+    outputs = record["num_classes"]  # 0 where the network is published without a classifier
     if record.get("interpolation") not in ("bilinear", "bicubic"):
         record = {**record, "interpolation": None}
     return ModelDescription(

@@ -34,7 +34,8 @@ def source_model(name: str | None = None, weights: str | Path | None = None) -> 
 
     Returns:
         The network: (B, 3, H, W) float32, normalised with its mean and std, to (B, K) float32 logits. Beside its
-        parameters lie `labels` (one name per output, or None) and `data_config` (size, mean, std, interpolation).
+        parameters lie `labels` (one name per output, or None) and `data_config` (size, mean, std, interpolation). One
+        that is published without a classifier gives (B, D) float32 features.
 
     Raises:
         ModelError: an unknown name, a file that cannot be read or is of another network.

@@ -102,7 +102,7 @@ def build_network(
         library: `timm`, `torchvision` or `gluon`.
         architecture: the name in that library, without a tag.
         model_args: further arguments of the library's own constructor, as JSON can hold them.
-        num_classes: outputs of the last layer.
+        num_classes: outputs of the last layer; 0, which timm alone takes, is a network without one, of features.
         seed: of the initial weights; the global random state is left as it was.
 
     Raises:
@@ -141,7 +141,8 @@ def check_buildable(library: str, architecture: str, model_args: Mapping[str, An
     refused = sorted(_REFUSED_ARGUMENTS & set(model_args))
     if refused:
         raise ModelError(f"model_args may not set {', '.join(refused)}.", hint="They say how a network is built, only.")
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or not 1 <= num_classes <= 1_000_000:
+    fewest = 0 if library == "timm" else 1
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or not fewest <= num_classes <= 1_000_000:
         raise ModelError(f"num_classes must be a whole number from 1 to 1000000, got {num_classes!r}.")
 
 

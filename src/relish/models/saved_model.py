@@ -145,7 +145,7 @@ class ModelDescription:
     model_args: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of the library's constructor, as JSON holds them."""
     num_classes: int
-    """Outputs of the last layer."""
+    """Outputs of the last layer; 0 of a network of timm's that is published without one, which gives features."""
     labels: tuple[str, ...] | None = None
     """One class name per output, in their order, each as `class_name` has it; None where nobody knows."""
     data_config: DataConfig = field(default_factory=DataConfig)

@@ -4,6 +4,7 @@ A `SourceModel` holds the network with its own head, its labels and its data con
 loaded or refused; nothing is ever replaced by something else that would have worked.
 """
 
+import copy
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ class SourceModel:
     """A network trained before, with everything needed to feed it and to read its answers."""
 
     network: nn.Module
-    """In eval mode, on the CPU, float32, with its own output layer."""
+    """In eval mode, on the CPU, float32, with its own output layer; (B, D) features where it is published without."""
     description: ModelDescription
     """How it is built and fed, and what its outputs are."""
     name: str
@@ -41,7 +42,7 @@ class SourceModel:
 
     @property
     def num_classes(self) -> int:
-        """Outputs of its head."""
+        """Outputs of its head; 0 without one."""
         return self.description.num_classes
 
     @property
@@ -61,8 +62,28 @@ class SourceModel:
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """The output layer's module name; two where the architecture has two."""
+        """The output layer's module name; two where the architecture has two, none where it is published without."""
         return self.description.heads or head_names(self.network, self.num_classes)
+
+    def at_size(self, side: int | None) -> "SourceModel":
+        """The same for square images of another side, in pixels, where it takes one size only and timm can change that.
+
+        So a vision transformer is fed smaller images than it was trained on: its position embedding is interpolated to
+        the new grid of patches (Dosovitskiy et al. 2021, arXiv:2010.11929, section 3.2). Others stay as they are.
+        """
+        known = self.description
+        made_for = getattr(getattr(self.network, "patch_embed", None), "img_size", None)
+        any_size = known.library != "timm" or getattr(self.network, "dynamic_img_size", False)
+        if side is None or any_size or made_for in (None, (side, side)) or not hasattr(self.network, "set_input_size"):
+            return self
+        network: Any = copy.deepcopy(self.network)
+        try:
+            description = replace(known, model_args={**known.model_args, "img_size": side})
+            network.set_input_size(img_size=side)
+            # Others than position embeddings, such as the windows of a Swin, may come out otherwise than when built.
+            return replace(self, network=network, description=description) if description.is_of(network) else self
+        except (ModelError, RuntimeError, ValueError, TypeError, AssertionError):
+            return self  # that it does not take such images is said where sizes are checked
 
 
 def load_source(
@@ -183,8 +204,9 @@ def _fill_named(path: Path, known: ModelDescription) -> tuple[nn.Module, ModelDe
 
 
 def _outputs_of(known: ModelDescription, given: Mapping[str, tuple[int, ...]]) -> int:
-    """How many outputs a file's head has, which need not be as many as the published weights'."""
-    for name in head_names(known.build(), known.num_classes):
+    """How many outputs a file's head has, which need not be as many as the published weights'; 0 without a head."""
+    headed = known if known.num_classes else replace(known, num_classes=1)
+    for name in head_names(headed.build(), headed.num_classes):
         for tensor in (f"{name}.bias", f"{name}.weight"):
             if given.get(tensor):
                 return given[tensor][0]

@@ -23,6 +23,8 @@ from relish.models.target import TargetModel
 
 _LEFT, _ARROW, _RIGHT = 30, 20, 30
 """Columns of the figure, in characters."""
+_NO_HEAD = "none: gives features"
+"""In place of the output layer, where a network is published without one."""
 
 
 def describe(target: TargetModel, rates: Mapping[str, float] | None = None, *, start: str = "") -> list[str]:
@@ -37,10 +39,9 @@ def describe(target: TargetModel, rates: Mapping[str, float] | None = None, *, s
     lines = [_row(source.description.network_name, "", "target model", "")]
     for name in target.head_names:
         note = f"new, {start}" if start else _start(target)
-        arrow = "replaced" if start or target.new else "kept"
-        lines.append(
-            _row(head_words(source.network, name), arrow, head_words(target.network, name), note + _rate(rates, "head"))
-        )
+        arrow = ("replaced" if start or target.new else "kept") if source.heads else "added"
+        left = head_words(source.network, name) if source.heads else _NO_HEAD
+        lines.append(_row(left, arrow, head_words(target.network, name), note + _rate(rates, "head")))
     lines.append(_row("─" * (_LEFT - 2), "", "─" * (_RIGHT - 2), ""))
     return [*lines, *_backbone(target, rates), *_matches(target)]
 
@@ -48,7 +49,7 @@ def describe(target: TargetModel, rates: Mapping[str, float] | None = None, *, s
 def describe_source(source: SourceModel) -> list[str]:
     """A source model by itself: weights, head, size, data configuration."""
     total = sum(parameter.numel() for parameter in source.network.parameters())
-    heads = ", ".join(head_words(source.network, name) for name in source.heads)
+    heads = ", ".join(head_words(source.network, name) for name in source.heads) or _NO_HEAD
     network = source.description.network_name
     return [
         f"source   {source.name}" + (f" ({network})" if source.name != network else ""),

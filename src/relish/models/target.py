@@ -98,12 +98,18 @@ def make_target(
         The target in eval mode; every tensor but the output layer's is bitwise the source's.
 
     Raises:
-        RecipeError: no classes, a class twice, a mapping that cannot be followed, settings that contradict.
+        RecipeError: no classes, a class twice, a mapping that cannot be followed, settings that contradict, source rows
+            of a source that is published without a classifier.
         ModelError: the architecture's output layer cannot be found or exchanged.
     """
     names = tuple(map(class_name, classes))
     mapping = {class_name(name): row for name, row in (mapping or {}).items()}
     _check(names, head_init, mapping, random_weights)
+    if head_init == "source" and not source.heads:
+        raise RecipeError(
+            f"{source.name} is published without a classifier: it has no rows that a class could start from.",
+            hint="Leave out --recipe source-head and head=source, or take a --source with a classifier.",
+        )
     matches: dict[str, list[Match]] = {name: [] for name in names}
     if head_init == "source":
         matches = match_classes(names, source.labels, source.num_classes, mapping)
@@ -114,7 +120,7 @@ def make_target(
     for place, head in enumerate(heads):
         initialise_head(
             output_layer(network, head),
-            output_layer(source.network, head),
+            output_layer(source.network, head) if source.heads else None,
             rows,
             head_init="library" if random_weights else head_init,
             unmatched=unmatched,
@@ -165,8 +171,10 @@ def _built(source: SourceModel, num_classes: int, seed: int, random_weights: boo
 
 
 def _heads(source: SourceModel, network: nn.Module, num_classes: int) -> tuple[str, ...]:
-    heads = source.heads
-    if source.description.library != OWN and head_names(network, num_classes) != heads:
+    if source.description.library == OWN:
+        return source.heads
+    heads = head_names(network, num_classes)
+    if source.heads and source.heads != heads:
         raise ModelError(
             f"{source.description.network_name}: its output layer is not the same one for {num_classes} classes.",
             hint="relish cannot take this architecture as a source; choose another.",
@@ -180,6 +188,8 @@ def _copy(source: SourceModel, network: nn.Module, heads: Sequence[str]) -> tupl
     given = source.network.state_dict()
     copied = [name for name in given if not _belongs(name, heads)]
     wanted = network.state_dict()
+    if lacking := [name for name in wanted if name not in given and not _belongs(name, heads)]:
+        raise ModelError(f"{source.description.network_name}: its weights have no {lacking[0]}.")
     for name in copied:
         if name not in wanted or wanted[name].shape != given[name].shape:
             raise ModelError(f"{source.description.network_name}: {name} changes with the number of classes.")

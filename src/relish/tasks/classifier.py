@@ -123,7 +123,7 @@ class Classifier:
                 hint="Give the folder that relish fit made, or its model.safetensors.",
             )
         loaded, description, extra = load_model(file, network)
-        if description.labels is None:
+        if not description.labels:
             raise ModelError(f"{file} does not name its classes.", hint="A model saved by relish does.")
         data = description.data_config
         preprocessing = preprocessing_from(extra, book_preprocessing(data.input_size[1], data.mean, data.std))

@@ -162,7 +162,8 @@ def convert(
     model = load_source(source, file, progress=progress)
     total = sum(parameter.numel() for parameter in model.network.parameters())
     arguments = "".join(f", {key} {value}" for key, value in model.description.model_args.items())
-    progress.say(f"read    {file}: {model.name}{arguments}, {model.num_classes} classes, {total:,} parameters")
+    classes = f"{model.num_classes} classes" if model.heads else "no classifier"
+    progress.say(f"read    {file}: {model.name}{arguments}, {classes}, {total:,} parameters")
     if model.description.library == "gluon" and model.labels is not None:
         progress.say(
             "labels  ImageNet's, in ImageNet's order: a claim, since the file has none. "

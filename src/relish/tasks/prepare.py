@@ -301,7 +301,7 @@ def _source(request: Request, recipe: Recipe, code: UserCode, progress: Progress
     # A run from random weights takes the source model's design only: there is no need to fetch its weights.
     weights = request.weights or ("none" if recipe.start == "random" else None)
     source = code.source or load_source(request.source, weights, progress=progress)
-    return source.with_user(mean=code.mean, std=code.std)
+    return source.at_size(recipe.image_size).with_user(mean=code.mean, std=code.std)
 
 
 def _preprocessing(recipe: Recipe, source: SourceModel, looked: Survey) -> Preprocessing:

@@ -36,8 +36,7 @@ from relish.evaluation.grouped import Bools, Ints, group_numbers, proportion
 from relish.evaluation.metrics import Proportion
 from relish.evaluation.series import find_series
 from relish.evaluation.significance import standard_error
-from relish.models.candidates import CANDIDATES, Candidate, candidate, licence_of, megabytes_to_fetch
-from relish.models.source import load_source
+from relish.models.candidates import CANDIDATES, ON_REQUEST, Candidate, candidate, licence_of, megabytes_to_fetch
 from relish.models.summary import multiply_accumulates
 from relish.models.target import make_target
 from relish.reporting import plots
@@ -283,7 +282,8 @@ def _at_hand(context: Context, chosen: Sequence[Candidate], fetch: Consent) -> t
     from huggingface_hub import constants  # late: half a second
 
     to_try: list[Candidate] = []
-    omitted: list[Omitted] = []
+    left = ON_REQUEST if chosen is CANDIDATES else ()
+    omitted: list[Omitted] = [(one.name, f"not tried unless named: its licence is {one.licence}", None) for one in left]
     sizes: dict[str, float] = {}
     for one in chosen:
         try:
@@ -381,9 +381,9 @@ def _tried(context: Context, pool: _Pool, recipe: Recipe, one: Candidate) -> tup
         DataError: no image can be held out from its class.
     """
     with context.accelerator.main_process_first():
-        source = load_source(one.source, one.weights, progress=context.progress)
+        source, size = one.load(recipe.image_size, context.progress)
     target = make_target(source, pool.looked.dataset.classes, head_init="zeros", seed=0)
-    config, size = source.data_config, recipe.image_size or source.data_config.input_size[1]
+    config = source.data_config
     how = book_preprocessing(size, config.mean, config.std, pool.looked.value_range)
     check_network(target, recipe, size, len(pool.split))
     backbone = Backbone.of(target, context.device)
@@ -402,7 +402,7 @@ def _tried(context: Context, pool: _Pool, recipe: Recipe, one: Candidate) -> tup
     groups = pool.groups(held)
     setup = TrainingSetup(target=target, recipe=recipe, preprocessing=how, train=pool.split, validation=NO_IMAGES)
     trial = Trial(
-        name=one.name, options=one.options + (f" --image-size {size}" if recipe.image_size else ""),
+        name=one.name, options=one.options + (f" --image-size {size}" if recipe.image_size or one.image_size else ""),
         family=one.family, top1=one.top1, licence=licence_of(one), image_size=size,
         parameters=sum(parameter.numel() for parameter in target.network.parameters()),
         macs=multiply_accumulates(target.network, size),
