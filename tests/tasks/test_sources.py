@@ -1,5 +1,6 @@
 """`sources`: candidates compared on the same training images, nothing computed twice, each failure named."""
 
+import html
 import json
 import os
 from dataclasses import replace
@@ -14,17 +15,32 @@ from scipy.stats import sem
 from timm.models import get_pretrained_cfg
 
 import relish
-from relish.core.errors import ModelError
+from relish.core.context import Context
+from relish.core.errors import ModelError, RunError
 from relish.data.sources import as_options
 from relish.evaluation import features
-from relish.models.candidates import CANDIDATES, ON_REQUEST, candidate, licence_of, megabytes_to_fetch, restrictive
+from relish.models.candidates import (
+    CANDIDATES,
+    FREE_LICENCES,
+    ON_REQUEST,
+    candidate,
+    licence_of,
+    megabytes_to_fetch,
+    restrictive,
+)
 from relish.models.hub import default_description
 from relish.models.registry import hollow_network, parse_name
 from relish.models.saved_model import ModelDescription, save_model
 from relish.models.source import load_source
 from relish.models.summary import multiply_accumulates
 from relish.tasks import sources as module
+from relish.tasks.prepare import Request
+from relish.tasks.source_search import Search
+from relish.tasks.sources import find_source
+from relish.tasks.user_code import NOTHING
 from relish.training.linear_probe import cross_validate
+from relish.training.recipe import named_recipe
+from tests.commands import refused
 from tests.commands import relish as typed
 from tests.conftest import SQUARE, Heard, draw, read_json, same_tensors
 from tests.hub_mirror import point_hub_at
@@ -276,6 +292,141 @@ def test_the_command_prints_one_json_document(once, images, tiny_source, other_s
     ended = typed("sources", images, f"--candidates={tiny_source},{other_source}", *options)
     assert ended.code == 0, ended.err
     assert json.loads(ended.out)["sources"] == found.as_json()["sources"]
+
+
+# ---- a source that `fit` takes by itself ----------------------------------------------------------------------------
+
+
+def fitted(images, candidates, out, **more):
+    more = {"recipe": "probe", "image_size": 32, "unknown": "none", "group_by": "none"} | more
+    return relish.fit(images, source="auto", candidates=candidates, out=out, **more)
+
+
+@pytest.fixture(scope="module")
+def taken_by_fit(images, tiny_source, other_source, tmp_path_factory, home_of_module):
+    """The run of a fit that looked for its source among two, and what was said."""
+    out, heard = tmp_path_factory.mktemp("auto") / "run", Heard()
+    fitted(images, [tiny_source, other_source], out, progress=heard)
+    return out, heard
+
+
+def test_fit_takes_the_quickest_within_a_standard_error_of_the_best_and_keeps_the_table(taken_by_fit, tiny_source):
+    out, heard = taken_by_fit
+    found, request = read_json(out / "sources.json"), read_json(out / "request.json")
+    near = [row for row in found["sources"] if -row["from_best"] <= (row["from_best_error"] or 0)]
+    assert found["taken"] == min(near, key=lambda row: row["forward_ms"])["name"]
+    assert (request["source"], request["weights"]) == (None, found["taken"])
+    assert any(found["why"] in line for line in heard.lines)
+    assert {row["name"] for row in found["sources"]} >= {str(tiny_source)}
+
+
+def test_report_and_card_show_which_source_was_taken_from_which_and_why(taken_by_fit):
+    out, _ = taken_by_fit
+    found = read_json(out / "sources.json")
+    page, card = relish.report(out).read_text(), (out / "README.md").read_text()
+    section = page[page.index('id="sources"') : page.index('id="climb"')]
+    assert section.count("✓ taken") == 1
+    assert card.count("## Which source model it began with") == 1
+    for row in found["sources"]:
+        assert f"{row['forward_ms']:.3g} ms" in section
+        assert f"{row['forward_ms']:.3g} ms" in card
+        assert Path(row["name"]).name in section
+    for sentence in (found["why"], found["larger"]):
+        assert sentence in html.unescape(section)
+    assert str(out.parent) not in card
+    assert not any(row["name"] in card for row in found["sources"])  # where a file lay is not told
+
+
+def test_a_run_is_resumed_with_the_source_that_it_began_with(taken_by_fit, tiny_source, other_source, monkeypatch):
+    out, _ = taken_by_fit
+    monkeypatch.setattr("relish.tasks.fit.find_source", lambda *_: pytest.fail("looked for again"))
+    assert fitted(None, [tiny_source, other_source], None, resume=out, recipe=None, image_size=None).path == out
+    with pytest.raises(RunError, match="begun with another source"):
+        relish.fit(resume=out, source="auto", max_megabytes=3)
+
+
+@pytest.mark.usefixtures("untimed")
+def test_fit_killed_in_its_search_goes_on_without_computing_a_feature_twice(
+    images, tiny_source, other_source, tmp_path, monkeypatch
+):
+    def searched(found):
+        monkeypatch.setattr("relish.tasks.fit.prepare", lambda *_, **__: pytest.fail("the search is over"))
+        with pytest.raises(found):
+            fitted(images, [tiny_source, other_source], tmp_path / "run")
+
+    with monkeypatch.context() as patch:
+        first = counted(patch, stop_after=24 + 16)
+        searched(KeyboardInterrupt)
+    second = counted(monkeypatch)
+    searched(pytest.fail.Exception)
+    assert (sum(first), sum(second)) == (24 + 16, 24 - 16)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("limit", ["max_megabytes", "max_milliseconds"])
+def test_what_is_above_a_limit_is_named_with_what_exceeded_and_not_tried(
+    limit, images, tiny_source, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "forward_seconds", lambda *_, **__: {32: 0.005})
+    seen = counted(monkeypatch)
+    with pytest.raises(ModelError, match="no source can be taken") as told:
+        fitted(images, [tiny_source], tmp_path / "run", **{limit: 0.5})
+    above = "MB, above --max-megabytes 0.5" if limit == "max_megabytes" else "5 ms, above --max-milliseconds 0.5"
+    assert above in told.value.hint
+    assert str(tiny_source) in told.value.hint
+    assert seen == []
+
+
+def test_a_source_that_is_above_its_time_when_measured_again_is_not_taken(images, tiny_source, tmp_path, monkeypatch):
+    times = iter([0.001, 0.005])
+    monkeypatch.setattr(module, "forward_seconds", lambda *_, **__: {32: next(times)})
+    monkeypatch.setattr(module, "step_seconds", lambda *_: 0.002)
+    with pytest.raises(ModelError) as told:
+        fitted(images, [tiny_source], tmp_path / "run", max_milliseconds=3)
+    assert "5 ms, above --max-milliseconds 3" in told.value.hint
+
+
+def test_within_a_budget_a_candidate_that_would_not_finish_is_dropped(images, tiny_source, other_source, monkeypatch):
+    """24 pictures of a second each do not fit into a quarter of a minute; of a millisecond they do."""
+    monkeypatch.setattr(module, "step_seconds", lambda *_: 0.002)
+    monkeypatch.setattr(module, "forward_seconds", lambda backbone, *_, **__: {32: times[backbone.name]})
+    times = {load_source(weights=path).name: seconds for path, seconds in ((tiny_source, 1.0), (other_source, 0.001))}
+    request = Request(data=str(images), group_by="none", budget=60)
+    recipe = named_recipe("auto").with_settings({"image_size": 32})
+    search = Search(candidates=[tiny_source, other_source])
+    found = find_source(Context.on("cpu"), request, recipe, NOTHING, search)
+    assert found.record["taken"] == str(other_source)
+    assert [row["reason"] for row in found.record["omitted"]] == ["24 pictures would take 24 s, and 15 s are left."]
+    alone = find_source(Context.on("cpu"), request, recipe, NOTHING, Search(candidates=[tiny_source]))
+    assert alone.record["taken"] == str(tiny_source)
+    assert "no time to compare" in alone.record["why"]
+
+
+def test_nothing_is_taken_by_itself_whose_licence_is_not_known_to_forbid_nothing():
+    among, _ = Search().chosen()
+    assert among[0].name == "embedded"
+    assert all(licence_of(one) in FREE_LICENCES for one in among)
+
+
+def test_a_row_that_is_far_above_the_megabytes_is_not_even_fetched():
+    among, above = Search(megabytes=30).chosen()
+    assert "timm/convnext_base.fb_in22k_ft_in1k" in {name for name, *_ in above}
+    assert {one.name for one in among} >= {"embedded", "lite2"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["compare", "DATA", "--source=auto"], "--source auto is for relish fit"),
+        (["sweep", "DATA", "--vary=lr=1e-4,1e-3", "--source=auto"], "--source auto is for relish fit"),
+        (["fit", "DATA", "--source=auto", "--weights=none"], "--weights names one"),
+        (["fit", "DATA", "--source=auto", "--recipe=book-scratch"], "takes no weights of one"),
+        (["fit", "DATA", "--max-megabytes=3"], "only --source auto looks for a source"),
+        (["fit", "DATA", "--source=auto", "--max-milliseconds=0"], "--max-milliseconds must be above 0"),
+    ],
+)
+def test_what_makes_no_sense_of_a_search_is_refused(words, told, images):
+    assert told in refused(*[str(images) if word == "DATA" else word for word in words])
 
 
 # ---- the table of candidates ----------------------------------------------------------------------------------------

@@ -17,8 +17,23 @@ def fit(
         str | None,
         Argument(metavar="DATA", help="Folder, archive, address or table of pictures, or a name such as hotdog."),
     ] = None,
-    source: o.Source = None,
+    source: Annotated[
+        str | None,
+        Option(
+            help="Source model: embedded, lite2, torchvision/NAME, timm/NAME, gluon/NAME or NAME; auto tries several.",
+            show_default="embedded",
+        ),
+    ] = None,
     weights: o.Weights = None,
+    candidates: o.Candidates = None,
+    max_megabytes: Annotated[
+        float | None, Option(help="With --source auto: of the exported file, at most.", show_default=False)
+    ] = None,
+    max_milliseconds: Annotated[
+        float | None,
+        Option(help="With --source auto: to predict a picture on this machine, at most.", show_default=False),
+    ] = None,
+    yes: o.Yes = False,
     recipe: Annotated[
         str | None,
         Option(
@@ -66,7 +81,7 @@ def fit(
     quiet: o.Quiet = False,
 ) -> None:
     """Fine-tune a source model on labelled pictures, into a run folder."""
-    given = o.arguments(locals())
+    given = o.with_consent(o.arguments(locals()))
     from relish.tasks.fit import fit as run
 
     run(**given)

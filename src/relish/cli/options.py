@@ -1,11 +1,12 @@
 """The command line's app, and the arguments and options that several commands share, each written once."""
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Option, Typer
+from typer import Argument, Option, Typer, confirm
 
 from relish.core.errors import RecipeError
 from relish.core.progress import Progress, Screen, Warnings
@@ -32,6 +33,15 @@ Source = Annotated[
         help="Source model: embedded, lite2, torchvision/NAME, timm/NAME, gluon/NAME or NAME.", show_default="embedded"
     ),
 ]
+Candidates = Annotated[
+    str | None,
+    Option(
+        metavar="NAME,FILE,…",
+        help="To try: source models, files of weights, run folders, or NAME=FILE.",
+        show_default="a table of good ones",
+    ),
+]
+Yes = Annotated[bool, Option("--yes", help="Fetch weights that are not on this machine without asking.")]
 Weights = Annotated[
     str | None, Option(help="Weights file, run folder, or none for random.", show_default="the source's own")
 ]
@@ -209,6 +219,18 @@ def arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     if "budget" in given:
         found["budget"] = seconds("--budget", given["budget"])
     return {name: value for name, value in found.items() if name not in ("quiet", "json")}
+
+
+def with_consent(given: dict[str, Any], *, asks: bool = True) -> dict[str, Any]:
+    """`candidates` as a list, and `--yes` as `fetch`: without it a terminal is asked, and nothing else.
+
+    Args:
+        asks: whether anything may be asked.
+    """
+    asking = asks and sys.stdin.isatty() and (lambda question: confirm(question, err=True))
+    named = None if given["candidates"] is None else names(given["candidates"])
+    kept = {name: value for name, value in given.items() if name != "yes"}
+    return {**kept, "candidates": named, "fetch": given["yes"] or asking}
 
 
 def recipe_settings(words: list[str] | None, fields: Mapping[str, object]) -> dict[str, object]:

@@ -1,11 +1,9 @@
 """`relish sources DATA`: which source model suits these pictures."""
 
 import json as jsonlib
-import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from relish.cli import options as o
@@ -17,15 +15,8 @@ from relish.cli import options as o
 )
 def sources(
     data: o.Data,
-    candidates: Annotated[
-        str | None,
-        Option(
-            metavar="NAME,FILE,…",
-            help="Source models, files of weights, run folders, or NAME=FILE.",
-            show_default="a table of good ones",
-        ),
-    ] = None,
-    yes: Annotated[bool, Option("--yes", help="Fetch weights that are not on this machine without asking.")] = False,
+    candidates: o.Candidates = None,
+    yes: o.Yes = False,
     image_size: o.ImageSize = None,
     split_names: o.SplitNames = None,
     root: o.Root = None,
@@ -40,10 +31,7 @@ def sources(
     json: o.Json = False,
 ) -> None:
     """Try source models on at most 1,000 training pictures: accuracy, size and time of each, the best first."""
-    given = o.arguments(locals())
-    given["candidates"] = None if candidates is None else o.names(candidates)
-    asks = sys.stdin.isatty() and not json
-    given["fetch"] = given.pop("yes") or (asks and (lambda question: typer.confirm(question, err=True)))
+    given = o.with_consent(o.arguments(locals()), asks=not json)
     from relish.tasks.sources import sources as run
 
     found = run(**given)

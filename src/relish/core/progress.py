@@ -113,6 +113,13 @@ class Muted(Progress):
             yield shown
 
 
+class Bars(Muted):
+    """Another progress's bars alone, for work whose lines and warnings were said before."""
+
+    def warn(self, line: str) -> None:
+        pass
+
+
 class Warnings(Progress):
     """Warnings on standard error and nothing else: what is omitted is always reported."""
 

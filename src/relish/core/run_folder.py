@@ -3,6 +3,7 @@
     request.json         what was asked for: data, source model, seed, and the run's identity
     recipe.yaml          every setting of the training
     classes.json         class names, in the order of the outputs
+    sources.json         with --source auto, which source models were tried, which was taken and why
     source.safetensors   the module that was handed in, where one was, as it was then
     dataset.json         every image's path, class, split and SHA-256
     check.json           findings of a first look at the images
@@ -58,6 +59,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.stages = path / "stages"
         self.source = path / "source.safetensors"
+        self.sources = path / "sources.json"
         self.checkpoint = path / "checkpoints" / "latest.pt"
         self.curves = path / "curves.svg"
         self.model = path / "model.safetensors"
@@ -165,6 +167,10 @@ class RunFolder:
         if not self.finished:
             raise RunError(f"{self.path} is not finished.", hint=f"Resume it: {self.resume_command}")
         return read_mapping(self.evaluation)
+
+    def read_sources(self) -> dict[str, Any] | None:
+        """The search for a source model; None where there was none."""
+        return read_mapping(self.sources) if self.sources.is_file() else None
 
     def read_check(self) -> dict[str, Any] | None:
         """The `findings` of the check before training and the count of `pictures`; None where there was none."""

@@ -194,6 +194,16 @@ def features_of(
     return [table.rows[[row_of[key] for key in keys]] for table in tables]
 
 
+def features_to_compute(
+    backbone: Backbone, split: Split, view: View, sha256: Mapping[Path, str], context: Context
+) -> int:
+    """How many of the images `features_of` would compute, since the cache lacks them."""
+    row_of = {key: row for row, key in enumerate(dict.fromkeys(sha256[path] for path in split.paths))}
+    quick = backbone.hastened(view.preprocessing.image_size, len(split), context)
+    name = _key(quick, backbone.digest(), view)
+    return len(_CachedFeatures(Cache(context.progress), name, row_of, backbone.width, context).missing)
+
+
 class _CachedFeatures:
     """The features of one view: rows read from the cache, and the keys that it lacks."""
 

@@ -24,11 +24,13 @@ from relish.evaluation.held_out import Gap, gap_of
 from relish.evaluation.metrics import Proportion, Scores
 from relish.evaluation.prediction import UNLIKE
 from relish.models.saved_model import OWN, read_header
-from relish.reporting.text import group_lines, three_digits
+from relish.reporting.text import SOURCE_HEADINGS, group_lines, source_rows, source_sentence, three_digits
 
 MOST_CLASSES = 50
 """Rows of the per-class table: with more classes, those of lowest F1."""
 MOST_FINDINGS = 10
+FILES = (".safetensors", ".pth", ".pt", ".params")
+"""Endings of files of weights."""
 
 TASK = "image-classification"
 UNKNOWN = "unknown"
@@ -65,6 +67,7 @@ def model_card(folder: RunFolder, evaluation: Mapping[str, Any], licence: str | 
         ("Each class", _per_class(evaluation)),
         ("What its probabilities are worth", _calibration(evaluation)),
         ("What it learned from", _training_data(dataset)),
+        ("Which source model it began with", _sources(folder.read_sources())),
         ("What a check of the pictures found", _findings(folder.read_check())),
         ("Limits", _limits(folder, evaluation)),
         ("Use it", _use(name, header)),
@@ -230,6 +233,22 @@ def _training_data(dataset: Mapping[str, Any]) -> list[str]:
         return [*lines, f"{len(classes):,} classes; dataset.json has every picture of each."]
     rows = [[name, *(f"{counts[split][name]:,}" for split in splits)] for name in classes]
     return [*lines, "", *markdown_table(["class", *splits], rows, right=range(1, len(splits) + 1))]
+
+
+def _sources(search: Mapping[str, Any] | None) -> list[str]:
+    if search is None:
+        return []
+    files = [one["name"] for one in (*search["sources"], *search["omitted"]) if PurePath(one["name"]).suffix in FILES]
+
+    def told(text: str) -> str:
+        """Without the folders that files lay in, as in `source_text`."""
+        for file in sorted(files, key=len, reverse=True):
+            text = text.replace(file, PurePath(file).name)
+        return text
+
+    rows = [[told(row[0]), *row[1:]] for row in source_rows(search)]
+    table = markdown_table(SOURCE_HEADINGS, rows, right=(1, 3, 4, 5)) if rows else []
+    return [plain(told(source_sentence(search))), *(["", *table] if table else [])]
 
 
 def _findings(check: Mapping[str, Any] | None) -> list[str]:

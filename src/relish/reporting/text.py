@@ -1,8 +1,9 @@
 """Figures as a person reads them in a terminal: plain tables, an evaluation, how a model decides."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from io import StringIO
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -201,3 +202,37 @@ def _coverage_table(figures: Figures) -> str:
         for low, high in [Proportion(right, point.count, point.count / effect).interval]
     ]
     return text_table(["answered", "accuracy", "95% interval", "unsure below"], rows, right=(0, 1, 2, 3))
+
+
+SOURCE_HEADINGS = ("source", "accuracy", "95% interval", "from the best", "predict", "file", "licence")
+"""Of a table of source models that were tried."""
+
+
+def source_rows(search: Mapping[str, Any]) -> list[list[str]]:
+    """A row for each source model that a search tried to the end, the most accurate first; `search` is sources.json."""
+    rows = []
+    for place, one in enumerate(search["sources"]):
+        low, high = one["accuracy"]["interval"]
+        error = "not known" if one["from_best_error"] is None else f"{one['from_best_error']:.4f}"
+        rows.append(
+            [
+                one["name"],
+                f"{one['accuracy']['value']:.4f}",
+                f"{low:.3f}–{high:.3f}",
+                f"{one['from_best']:+.4f} ± {error}" if place else "",
+                f"{one['forward_ms']:.3g} ms",
+                f"{one['file_bytes'] / 1e6:.1f} MB",
+                one["licence"] or "not stated",
+            ]
+        )
+    return rows
+
+
+def source_sentence(search: Mapping[str, Any]) -> str:
+    """Which source model was taken from which, why, and what a larger one would have cost."""
+    words = [search["why"], search["larger"]]
+    if search["sources"]:
+        words.append(f"Each was a probe's source, cross-validated on some of {search['images']:,} training pictures.")
+    if omitted := search["omitted"]:
+        words.append(f"Not tried to the end: {', '.join(one['name'] for one in omitted)}.")
+    return " ".join(filter(None, words))

@@ -15,7 +15,8 @@ from typing import Any, Unpack
 from torch import nn
 
 from relish.core.context import Context, Listener
-from relish.core.errors import RunError
+from relish.core.errors import RecipeError, RunError
+from relish.core.io import write_json
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import keep_freed_memory
@@ -25,6 +26,8 @@ from relish.data.transforms import Transform
 from relish.tasks.classifier import Classifier
 from relish.tasks.prepare import Prepared, Request, prepare
 from relish.tasks.run import introduce, new_folder, train_and_evaluate
+from relish.tasks.source_search import AUTO, Consent, FoundSource, Search
+from relish.tasks.sources import find_source
 from relish.tasks.user_code import UserCode, own_network, resumed_code, user_code
 from relish.training.optim import Loss
 from relish.training.recipe import Recipe, named_recipe, recipe_from_dict
@@ -37,6 +40,10 @@ def fit(
     *,
     source: str | nn.Module | None = None,
     weights: str | Path | None = None,
+    candidates: Sequence[str | Path] | None = None,
+    max_megabytes: float | None = None,
+    max_milliseconds: float | None = None,
+    fetch: Consent = False,
     recipe: str | Recipe | None = None,
     settings: Mapping[str, Any] | None = None,
     mapping: Mapping[str, str | int] | None = None,
@@ -73,8 +80,12 @@ def fit(
             or (path, label, split), a data frame with these columns. With `resume` it may be omitted.
         source: name of the source model; None takes the one that `weights` describes, else the embedded one. Or an
             `nn.Module` from (B, 3, H, W) float32 to (B, S) logits, which is copied: one from `target_model` keeps its
-            output layer, and its classes are matched by name; any other gets a new one.
+            output layer, and its classes are matched by name; any other gets a new one. "auto" tries several on up to
+            1,000 training pictures: of those within a standard error of the most accurate, the quickest is taken.
         weights: weights file, run folder, or "none" for random.
+        candidates, fetch: with source "auto", what is tried and whether weights may be fetched, as in `sources`.
+        max_megabytes, max_milliseconds: with source "auto", the most that the exported file may take, and a picture's
+            prediction on this machine.
         recipe: a name or a `Recipe`; None takes the default.
         settings: recipe fields to change, such as `{"epochs": 3}`.
         mapping: class name to source class, for a head that begins with source rows.
@@ -124,9 +135,10 @@ def fit(
     module = source if isinstance(source, nn.Module) else None
     code = user_code(data, module, head, transform, loss, callbacks, mean, std)
     settings = {**(settings or {}), **({} if image_size is None else {"image_size": image_size})}
+    search = Search(candidates=candidates, megabytes=max_megabytes, milliseconds=max_milliseconds, fetch=fetch)
     given: dict[str, Any] = {
         "data": None if data is None else data_name(data),
-        "source": None if module is not None else source,
+        "source": None if module is not None or source == AUTO else source,
         "weights": weights and str(weights),
         "mapping": mapping and {name: str(row) for name, row in mapping.items()},
         "seed": seed,
@@ -144,8 +156,11 @@ def fit(
         "track": track,
     }
     asked = {key: value for key, value in given.items() if value is not None}
+    found: FoundSource | None = None
     if resume is not None:
         begun = RunFolder.open(Path(resume))
+        if source == AUTO or search.asked():
+            _check_search(begun, search)
         request, chosen = _resumed(begun, asked, recipe, settings, out, code)
         code = resumed_code(begun, request.python, code, module)
         if begun.finished:
@@ -160,10 +175,21 @@ def fit(
         chosen = named.with_settings(settings)
         if out is not None:
             RunFolder.refuse_existing(Path(out))  # now, not after every picture has been read
-    prepared = prepare(context, request, chosen, code)
+        if source == AUTO:
+            _check_auto(request, chosen)
+            found = find_source(context, request, chosen, code, search)
+            request = replace(request, source=found.candidate.source, weights=found.candidate.weights)
+            if chosen.image_size is None and found.candidate.image_size is not None:
+                chosen = chosen.with_settings({"image_size": found.candidate.image_size})
+        elif search.asked():
+            words = ", ".join(f"--{name.replace('_', '-')}" for name in search.asked())
+            raise RecipeError(f"{words}: only --source auto looks for a source.", hint="Add it, or omit them.")
+    prepared = prepare(context, request, chosen, code, again=found is not None)
     introduce(prepared, context.progress)
     if folder is None:
         folder = new_folder(context, prepared, None if out is None else Path(out))
+        if found is not None and context.is_main:
+            _keep_search(folder, chosen, found)
         say(f"run     {folder.path}")
     else:
         _check_same(folder, prepared)
@@ -174,6 +200,29 @@ def fit(
     classifier = train_and_evaluate(context, prepared, folder)
     say(f"next    {_next(folder, code)}")
     return classifier
+
+
+def _check_auto(request: Request, recipe: Recipe) -> None:
+    if request.weights is not None or recipe.start == "random":
+        what = "--weights names one" if request.weights is not None else f"recipe {recipe.name} takes no weights of one"
+        raise RecipeError(f"--source auto looks for a source model, and {what}.", hint="Omit one of the two.")
+
+
+def _check_search(folder: RunFolder, search: Search) -> None:
+    """A run to resume has its source: what is given again has to agree with how that was found."""
+    kept = folder.read_sources()
+    if kept is None or any(kept["asked"].get(name) != value for name, value in search.asked().items()):
+        raise RunError(
+            f"{folder.path} was begun with another source than such a search finds.",
+            hint="Omit --source auto and its limits to resume it, or start a new run without --resume.",
+        )
+
+
+def _keep_search(folder: RunFolder, recipe: Recipe, found: FoundSource) -> None:
+    """What the search found; its time is part of the climb's, and of its budget."""
+    write_json(folder.sources, found.record)
+    if recipe.method != "train":
+        write_json(folder.stopwatch, {"seconds": found.seconds})
 
 
 def _next(folder: RunFolder, code: UserCode) -> str:

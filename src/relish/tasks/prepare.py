@@ -19,7 +19,7 @@ from relish.checks.run_checks import brief_findings
 from relish.core.context import Context
 from relish.core.errors import DataError, RecipeError
 from relish.core.io import fingerprint
-from relish.core.progress import Progress
+from relish.core.progress import Bars, Progress
 from relish.core.runtime import derive_seed
 from relish.data.dataset import (
     CROSS_VALIDATION,
@@ -104,6 +104,11 @@ class Request(Reading):
         for name in ("source", "weights"):
             if getattr(self, name) == "":
                 raise RecipeError(f"--{name} is empty.", hint="Leave it away, or say which.")
+        if self.source == "auto":
+            raise RecipeError(
+                "--source auto is for relish fit: every other command takes one source model.",
+                hint="relish sources DATA says which one suits the pictures.",
+            )
         if self.val_split is not None and not 0 < self.val_split < 1:
             raise RecipeError(f"--val-split must be between 0 and 1, got {self.val_split}.")
         if self.budget is not None and not SMALLEST_BUDGET <= self.budget < math.inf:
@@ -190,16 +195,20 @@ class Prepared:
         return self.dataset.splits[split_of(self.final_name)]
 
 
-def prepare(context: Context, request: Request, recipe: Recipe, code: UserCode = NOTHING) -> Prepared:
+def prepare(
+    context: Context, request: Request, recipe: Recipe, code: UserCode = NOTHING, *, again: bool = False
+) -> Prepared:
     """Find and look over the pictures, load the source model, make the target model.
 
     Args:
         code: what was handed in; `request.python` describes it.
+        again: whether what is to be said of the pictures was said before.
 
     Raises:
         DataError, ModelError, RecipeError, DownloadFailed: as the parts do.
     """
-    looked = prepare_data(context, request, [recipe], code)
+    quiet = replace(context, progress=Bars(context.progress)) if again else context
+    looked = prepare_data(quiet, request, [recipe], code)
     with context.accelerator.main_process_first():
         return prepare_run(request, recipe, looked, context.progress, code)
 

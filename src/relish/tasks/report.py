@@ -27,7 +27,7 @@ from relish.models.saved_model import read_header
 from relish.reporting import plots, run_page
 from relish.reporting.page import percent, percent_interval, render
 from relish.reporting.run_page import Confusion, Example, Thumbnail
-from relish.reporting.text import group_lines
+from relish.reporting.text import SOURCE_HEADINGS, group_lines, source_rows, source_sentence
 from relish.tasks.classifier import Classifier, reloaded, saved_path
 from relish.tasks.report_examples import Examples, changed_fields, fit_command, runs_beside, thumbnails
 from relish.tasks.run_results import FinishedRun, RunImages, read_run
@@ -108,6 +108,7 @@ def _page(context: Context, run: FinishedRun, saved: str | Path | Classifier) ->
         "figures": run_page.figure_rows(evaluation),
         "other_runs": other_runs,
         "other_runs_omitted": other_runs_omitted,
+        "sources": _sources(folder),
         "rungs": rungs_of(folder),
         "curves": plots.training_curves(curves, scored_on),
         **findings_of(folder, run.images),
@@ -165,6 +166,18 @@ def _before(run: FinishedRun) -> list[tuple[float, float]]:
         return []
     bins = reliability(run.predictions.untempered, run.predictions.labels)
     return [(one.confidence, one.accuracy) for one in bins]
+
+
+def _sources(folder: RunFolder) -> dict[str, Any] | None:
+    """The search for a source model, as a table; None where there was none."""
+    found = folder.read_sources()
+    if found is None:
+        return None
+    return {
+        "sentence": source_sentence(found),
+        "headings": SOURCE_HEADINGS,
+        "rows": [(row, row[0] == found["taken"]) for row in source_rows(found)],
+    }
 
 
 def _commands(run: FinishedRun) -> list[tuple[str, str]]:

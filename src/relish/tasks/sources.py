@@ -7,14 +7,13 @@ Features and finished trials are cached: a trial that was killed goes on where i
 
 import json
 import math
-import shlex
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Unpack
 
-import numpy as np
 import torch
 
 from relish.core.cache import Cache
@@ -31,20 +30,20 @@ from relish.data.sources import DataSource, ReadingOptions, as_options, data_nam
 from relish.data.split import stratified_folds, stratified_sample, usable_folds
 from relish.data.survey import Survey
 from relish.data.transforms import Preprocessing, book_preprocessing
-from relish.evaluation.features import Backbone, Features, features_of
-from relish.evaluation.grouped import Bools, Ints, group_numbers, proportion
-from relish.evaluation.metrics import Proportion
+from relish.evaluation.features import Backbone, Features, features_of, features_to_compute
+from relish.evaluation.grouped import Bools, Ints, group_numbers
 from relish.evaluation.series import find_series
-from relish.evaluation.significance import standard_error
 from relish.models.candidates import CANDIDATES, ON_REQUEST, Candidate, candidate, licence_of, megabytes_to_fetch
 from relish.models.summary import multiply_accumulates
 from relish.models.target import make_target
 from relish.reporting import plots
 from relish.reporting.svg import write_svg
-from relish.reporting.text import text_table
 from relish.tasks.experiments import looked_over, study_folder
-from relish.tasks.prepare import Request
+from relish.tasks.prepare import Request, prepare_data
 from relish.tasks.run import RUNS
+from relish.tasks.source_search import Bounds, Consent, FoundSource, Search
+from relish.tasks.source_trials import Omitted, SourceTrials, Trial, omitted_as_json, omitted_in_words
+from relish.tasks.user_code import UserCode
 from relish.training.linear_probe import cross_validate
 from relish.training.measure import check_network, forward_seconds, step_seconds
 from relish.training.probe_stage import FOLDS
@@ -60,137 +59,6 @@ FAILURES = (ModelError, RecipeError, DownloadFailed, WriteFailed, TooLittleMemor
 """What ends the trial of one candidate, and not the others'."""
 _KIND, _RULES = "trial of a source", 1
 """Of the cache's entries; raise the number when a trial measures otherwise than before."""
-
-Omitted = tuple[str, str, float | None]
-"""A candidate that was not tried to the end, the reason, and the megabytes that would have to be fetched."""
-Consent = bool | Callable[[str], bool]
-"""Whether weights may be fetched; or a function that is asked so, with the question."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """What came of one candidate."""
-
-    name: str
-    options: str
-    """What has `fit` take it."""
-    family: str
-    top1: float | None
-    licence: str | None
-    image_size: int
-    """Side of the network's square, in pixels."""
-    parameters: int
-    """Learnable ones, with an output layer for the user's classes."""
-    macs: int
-    """Multiply-accumulates of one image."""
-    file_bytes: int
-    """Of the exported file, estimated: four for each parameter and statistic."""
-    forward_ms: float
-    """Milliseconds to read an image and predict its class, on this machine."""
-    step_ms: float
-    """Milliseconds to read an image and train on it."""
-    right: tuple[bool, ...]
-    """Of each image held out, by a probe that was not trained on it."""
-    groups: tuple[int, ...] | None
-    """Of each of these images; None where no groups are known."""
-
-    @property
-    def accuracy(self) -> Proportion:
-        """Cross-validated, with its interval by group."""
-        return proportion(*self._arrays)
-
-    def behind(self, best: "Trial") -> tuple[float, float]:
-        """The mean of the paired differences in accuracy from the best, 0 or below, and its standard error.
-
-        The error is over images, or over their groups; infinite of a single one.
-        """
-        right, groups = self._arrays
-        gaps = right.astype(np.float64) - np.asarray(best.right)
-        return float(gaps.mean()), standard_error(gaps, groups)
-
-    @property
-    def _arrays(self) -> tuple[Bools, Ints | None]:
-        return np.array(self.right), None if self.groups is None else np.array(self.groups, dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class SourceTrials:
-    """What `sources` found."""
-
-    data: str
-    trials: tuple[Trial, ...]
-    """The most accurate first; of equals the quicker one."""
-    omitted: tuple[Omitted, ...]
-    images: int
-    """That features were computed of."""
-    machine: str
-    """What the times were measured on."""
-    folder: Path
-    reading: str = ""
-    """Options that `fit` needs to read the same data."""
-
-    @property
-    def advised(self) -> Trial:
-        """Of those that are at most a standard error behind the best, the one that predicts soonest."""
-        best = self.trials[0]
-        near = [one for one in self.trials if one is best or -one.behind(best)[0] <= one.behind(best)[1]]
-        return min(near, key=lambda one: one.forward_ms)
-
-    def table(self) -> str:
-        """One row a source."""
-        headings = ["source", "licence", "parameters", "MACs", "predict", "step", "export", "accuracy", "95% interval"]
-        rows = [self._row(trial) for trial in self.trials]
-        return text_table([*headings, "from the best"], rows, right=(2, 3, 4, 5, 6, 7, 9))
-
-    def lines(self) -> list[str]:
-        """The table, what it rests on, what was omitted and why, and what to type next."""
-        advised, best = self.advised, self.trials[0]
-        held = len(best.right)
-        why = "the most accurate" if advised is best else "the quickest within a standard error of the best"
-        return [
-            self.table(),
-            f"accuracy of a probe, cross-validated on {held:,} of {self.images:,} training pictures; times are of one "
-            f"picture, read and computed, on {self.machine}; export is estimated, four bytes a parameter",
-            *(f"omitted  {words}" for words in _in_words(self.omitted)),
-            f"{advised.name} is {why}. Next: relish fit {shlex.quote(self.data)}{self.reading} {advised.options}",
-        ]
-
-    def as_json(self) -> dict[str, Any]:
-        """Every figure of the table, best first, and what was omitted."""
-        return {
-            "images": self.images,
-            "held_out": len(self.trials[0].right),
-            "machine": self.machine,
-            "advised": self.advised.name,
-            "sources": [self._figures(trial) for trial in self.trials],
-            "omitted": [{"name": name, "reason": why, "megabytes": size} for name, why, size in self.omitted],
-        }
-
-    def _figures(self, trial: Trial) -> dict[str, Any]:
-        difference, error = trial.behind(self.trials[0])
-        plain = {name: value for name, value in asdict(trial).items() if name not in ("right", "groups")}
-        return {
-            **plain,
-            "accuracy": trial.accuracy.as_json(),
-            "from_best": difference,
-            "from_best_error": error if math.isfinite(error) else None,
-        }
-
-    def _row(self, trial: Trial) -> list[str]:
-        accuracy, best = trial.accuracy, self.trials[0]
-        (low, high), (difference, error) = accuracy.interval, trial.behind(best)
-        return [
-            trial.name,
-            trial.licence or "not stated",
-            f"{trial.parameters / 1e6:.1f} M",
-            f"{trial.macs / 1e9:.2f} G",
-            f"{trial.forward_ms:.3g} ms",
-            f"{trial.step_ms:.3g} ms",
-            f"{trial.file_bytes / 1e6:.1f} MB",
-            f"{accuracy.correct} of {accuracy.count}" if accuracy.few else f"{accuracy.value:.4f}",
-            f"{low:.3f}–{high:.3f}",
-            "" if trial is best else f"{difference:+.4f} ± {error:.4f}",
-        ]
 
 
 def sources(
@@ -238,25 +106,11 @@ def sources(
     check_trainable(looked.dataset)
     pool = _Pool(context, looked, seed, seeks_series(request.group_by, looked.dataset))
     context.progress.say(f"images   {len(pool.split):,} of {len(looked.dataset.splits[TRAIN]):,} training pictures")
-    keys, trials = [], []
-    for one in to_try:
-        try:
-            key, trial = _tried(context, pool, recipe, one)
-        except Exception as error:
-            if not (isinstance(error, FAILURES) or is_out_of_memory(error)):
-                raise
-            reason = error.message if isinstance(error, FAILURES) else "too little memory."
-            omitted.append((one.name, reason, None))
-            context.progress.warn(f"{one.name} is omitted: {reason}")
-            continue
-        keys.append(key)
-        trials.append(trial)
-        give_memory_back()
+    keys, trials = _trials(context, pool, recipe, to_try, omitted)
     if not trials:
-        raise ModelError("none of the candidates could be tried.", hint="\n  ".join(_in_words(omitted)))
+        raise ModelError("none of the candidates could be tried.", hint="\n  ".join(omitted_in_words(omitted)))
     if not context.is_main:
         return None
-    trials.sort(key=lambda trial: (-trial.accuracy.value, trial.forward_ms))
     identity = fingerprint(sorted(keys))
     folder = study_folder(Path(runs), f"{looked.dataset.name}-sources", identity)
     found = SourceTrials(
@@ -267,11 +121,86 @@ def sources(
     return found
 
 
+def _trials(
+    context: Context,
+    pool: "_Pool",
+    recipe: Recipe,
+    to_try: Sequence[Candidate],
+    omitted: list[Omitted],
+    bounds: Bounds | None = None,
+) -> tuple[list[str], list[Trial]]:
+    """The identities and the trials of those that come to an end, the most accurate first; others go to `omitted`."""
+    found: list[tuple[str, Trial]] = []
+    for one in to_try:
+        try:
+            found.append(_tried(context, pool, recipe, one, bounds))
+        except Exception as error:
+            if not (isinstance(error, FAILURES) or is_out_of_memory(error)):
+                raise
+            reason = error.message if isinstance(error, FAILURES) else "too little memory."
+            omitted.append((one.name, reason, None))
+            context.progress.warn(f"{one.name} is omitted: {reason}")
+        give_memory_back()
+    found.sort(key=lambda pair: (-pair[1].accuracy.value, pair[1].forward_ms))
+    return [key for key, _ in found], [trial for _, trial in found]
+
+
 def _write(found: SourceTrials, identity: str) -> None:
     write_text(found.folder / "sources.txt", "\n".join(found.lines()) + "\n")
     write_json(found.folder / "study.json", {"identity": identity, **found.as_json()})
     if chart := plots.source_models({one.name: (one.forward_ms, one.accuracy) for one in found.trials}):
         write_svg(chart, found.folder / "sources.svg")
+
+
+# ---- one that `fit` takes by itself ---------------------------------------------------------------------------------
+
+SHARE = 0.25
+"""Of a budget, what looking for a source may take."""
+
+
+def find_source(context: Context, request: Request, recipe: Recipe, code: UserCode, search: Search) -> FoundSource:
+    """Look for the source that suits a run's training images: the rule is that of `SourceTrials.advised`.
+
+    Args:
+        request: without a source. Of its budget, the search takes a share.
+
+    Raises:
+        ModelError: none is within the limits, or could be tried; each is named with its reason.
+    """
+    among, above = search.chosen()
+    to_try, omitted = _at_hand(context, among, search.fetch)
+    omitted = [*above, *omitted]
+    looked = prepare_data(context, request, [recipe], code)
+    check_trainable(looked.dataset)
+    began, say = time.monotonic(), context.progress.say
+    share = SHARE * (request.budget or math.inf)
+    bounds = Bounds(search=search, ends=began + share)
+    pool = _Pool(context, looked, request.seed, seeks_series(request.group_by, looked.dataset))
+    within = f", at most {share:.0f} s, {SHARE:g} of the budget" if request.budget else ""
+    say(f"search  for a source: {plural(len(to_try), 'candidate')} on {len(pool.split):,} training pictures{within}")
+    sized = named_recipe("auto").with_settings({"image_size": recipe.image_size} if recipe.image_size else {})
+    _, trials = _trials(context, pool, sized, to_try, omitted, bounds)
+    record = context.from_main(lambda: _record(context, trials, omitted, len(pool.split), bounds))
+    one = next(one for one in to_try if one.name == record["taken"])
+    seconds = context.from_main(lambda: time.monotonic() - began)
+    say(f"taken   {record['why']} {record['larger']}".rstrip())
+    return FoundSource(candidate=one, seconds=seconds, record={**record, "asked": search.asked(), "seconds": seconds})
+
+
+def _record(
+    context: Context, trials: Sequence[Trial], omitted: Sequence[Omitted], images: int, bounds: Bounds
+) -> dict[str, Any]:
+    if trials:
+        found = SourceTrials("", tuple(trials), tuple(omitted), images, _machine(context))
+        context.progress.say(found.table())
+        if doubt := bounds.doubt(found.advised.name):
+            context.progress.warn(doubt)
+        return {**found.as_json(), "taken": found.advised.name, "why": found.why, "larger": found.larger}
+    if not bounds.late:
+        raise ModelError("no source can be taken.", hint="\n  ".join(omitted_in_words(omitted)))
+    taken = min(bounds.late, key=lambda one: bounds.measured[one.name][0]).name
+    why = f"{taken} is the quickest; there was no time to compare any."
+    return {"sources": [], "omitted": omitted_as_json(omitted), "images": 0, "taken": taken, "why": why, "larger": ""}
 
 
 # ---- which can be tried ---------------------------------------------------------------------------------------------
@@ -308,14 +237,6 @@ def _may_fetch(context: Context, sizes: dict[str, float], fetch: Consent) -> boo
     named = ", ".join(f"{name} ({size:.0f} MB)" for name, size in sizes.items())
     context.progress.say(f"to fetch: {named}; about {sum(sizes.values()):,.0f} MB in all")
     return fetch is True or context.from_main(lambda: fetch("Fetch them?"))
-
-
-def _in_words(omitted: Sequence[Omitted]) -> list[str]:
-    """A line for each reason, with the candidates that it holds for."""
-    named: dict[str, list[str]] = {}
-    for name, why, size in omitted:
-        named.setdefault(why, []).append(name if size is None else f"{name} ({size:.0f} MB)")
-    return [f"{', '.join(names)}: {why}" for why, names in named.items()]
 
 
 # ---- a trial --------------------------------------------------------------------------------------------------------
@@ -373,8 +294,12 @@ class _Pool:
         return [images, self.units, self.seed, list(looked.dataset.classes)]
 
 
-def _tried(context: Context, pool: _Pool, recipe: Recipe, one: Candidate) -> tuple[str, Trial]:
-    """The trial of one candidate, from the cache or made now, and its identity.
+def _tried(
+    context: Context, pool: _Pool, recipe: Recipe, one: Candidate, bounds: Bounds | None = None
+) -> tuple[str, Trial]:
+    """The identity of the trial of one candidate, and the trial, from the cache or made now.
+
+    Within bounds, its time is measured now, before its features are computed and afterwards.
 
     Raises:
         ModelError, RecipeError, DownloadFailed, WriteFailed, TooLittleMemory: it cannot be tried.
@@ -388,6 +313,15 @@ def _tried(context: Context, pool: _Pool, recipe: Recipe, one: Candidate) -> tup
     check_network(target, recipe, size, len(pool.split))
     backbone = Backbone.of(target, context.device)
     digest = backbone.digest()
+    file_bytes = 4 * sum(tensor.numel() for tensor in target.network.state_dict().values())
+
+    def measured() -> float:
+        return context.from_main(lambda: _predict_ms(context, backbone, pool.split, how))
+
+    if bounds is not None:
+        bounds.check(one, file_bytes, before := measured())
+        missing = features_to_compute(backbone, pool.split, View(how), pool.looked.sha256, context)
+        bounds.check_time(one, before, missing, context.from_main(lambda: bounds.ends - time.monotonic()))
     (features,) = features_of(
         backbone, pool.split, [View(how)], pool.looked.sha256, context, title=f"features ({one.name})"
     )
@@ -396,6 +330,9 @@ def _tried(context: Context, pool: _Pool, recipe: Recipe, one: Candidate) -> tup
     key = fingerprint([_RULES, digest, how.as_dict(), pool.identity(), machine, asdict(one)])
     if (known := context.from_main(lambda: _recalled(context, key))) is not None:
         context.progress.say(f"kept     {one.name}")
+        if bounds is not None:
+            known = replace(known, forward_ms=measured())
+            bounds.check(one, file_bytes, known.forward_ms)
         return key, known
     context.progress.say(f"trying   {one.name}")
     right, held = _held_out(pool, backbone, features)
@@ -406,13 +343,14 @@ def _tried(context: Context, pool: _Pool, recipe: Recipe, one: Candidate) -> tup
         family=one.family, top1=one.top1, licence=licence_of(one), image_size=size,
         parameters=sum(parameter.numel() for parameter in target.network.parameters()),
         macs=multiply_accumulates(target.network, size),
-        file_bytes=4 * sum(tensor.numel() for tensor in target.network.state_dict().values()),
-        forward_ms=_predict_ms(context, backbone, pool.split, how),
+        file_bytes=file_bytes, forward_ms=measured(),
         step_ms=1000 * step_seconds(context, setup, LASTING),
         right=tuple(right.tolist()), groups=None if groups is None else tuple(groups.tolist()),
     )  # fmt: skip
     if context.is_main:
         Cache(context.progress).remember(_KIND, {bytes.fromhex(key): json.dumps(asdict(trial)).encode()})
+    if bounds is not None:
+        bounds.check(one, file_bytes, trial.forward_ms)
     return key, trial
 
 
