@@ -232,7 +232,7 @@ def source_sentence(search: Mapping[str, Any]) -> str:
     """Which source model was taken from which, why, and what a larger one would have cost."""
     words = [search["why"], search["larger"]]
     if search["sources"]:
-        words.append(f"Each was a probe's source, cross-validated on some of {search['images']:,} training pictures.")
+        words.append(f"Accuracies are of a probe, cross-validated on {search['held_out']:,} training pictures.")
     if omitted := search["omitted"]:
         words.append(f"Not tried to the end: {', '.join(one['name'] for one in omitted)}.")
     return " ".join(filter(None, words))
