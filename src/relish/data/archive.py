@@ -73,7 +73,7 @@ def extract(archive: Path, *, zip_encoding: str | None = None, progress: Progres
             is a link or a device, or shares its name with another; names the archive and the member.
         WriteFailed: no space, no permission; nothing stays behind.
     """
-    unpack = partial(_unpack, archive, zip_encoding=zip_encoding, progress=progress)
+    unpack = partial(unpack_into, archive, zip_encoding=zip_encoding, progress=progress)
     return unpacked_once(archive, unpack, progress, variant=zip_encoding or "", instead=_AS_IT_IS)
 
 
@@ -240,7 +240,7 @@ class _Limits:
         (self.files if member.kind == "file" else self.folders).add(path)
 
 
-def _unpack(archive: Path, folder: Path, *, zip_encoding: str | None, progress: Progress) -> str:
+def unpack_into(archive: Path, folder: Path, *, zip_encoding: str | None, progress: Progress) -> str:
     """Fill the folder; what is to be said of the names."""
     limits = _Limits(archive, zip_encoding)
     title = f"unpacking {archive.name}"

@@ -22,7 +22,8 @@ from relish.data.folder import index_folder
 from relish.data.groups import checked_group_by, with_groups
 from relish.data.hugging_face import tables_in
 from relish.data.image_files import HEAD_BYTES, is_image_head, kind_of
-from relish.data.split_names import SplitNames, checked_split_names
+from relish.data.set_aside import split_file, with_set_aside
+from relish.data.split_names import NONE, SplitNames, checked_split_names
 from relish.data.table import NoLabels, index_table, index_tables, table_of
 from relish.data.table_files import TABLE_SUFFIXES, ColumnNames, checked_columns
 from relish.data.zip_names import checked_encoding
@@ -284,6 +285,9 @@ def _indexed(folder: Path, name: str, source: str, reading: Reading, learnable: 
             hint="Omit them, or give the table.",
         )
     told = reading.split_names
+    if told is None and split_file(folder).is_file():  # of `relish teach`, to which every folder is a class
+        own: dict[str, Any] = {"name": name, "source": source, "split_names": NONE, "learnable": learnable}
+        return with_set_aside(index_folder(folder, **own))
     given: dict[str, Any] = {"name": name, "source": source, "split_names": told, "learnable": learnable}
     tables = tables_in(folder.absolute(), told)
     if tables is None:

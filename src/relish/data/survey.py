@@ -232,7 +232,7 @@ def survey(
             or a split all its images, or images deeper than 8 bits are not on one scale.
     """
     paths = list(dict.fromkeys(path for split in dataset.splits.values() for path in split.paths))
-    outcomes = _examine_all(paths, progress, "reading pictures")
+    outcomes = examine(paths, progress, "reading pictures")
     used = {path: outcome.used for path, outcome in outcomes.items() if outcome.used}
     problem = None
     if value_range == "found":
@@ -247,7 +247,7 @@ def survey(
         dataset = dataset.with_splits(dataset.splits, f"{words}: each is read at what its own file can hold.")
     if used:
         known = {path: outcomes[path] for path in used}
-        outcomes |= _examine_all(list(used), progress, "scaling pictures", Scaling(value_range, known))
+        outcomes |= examine(list(used), progress, "scaling pictures", Scaling(value_range, known))
     reasons = {path: outcome.reason for path, outcome in outcomes.items() if outcome.reason}
     unreadable = tuple((dataset.label(path), reason) for path, reason in reasons.items())
     listed = first_few([f"{label} ({reason})" for label, reason in unreadable])
@@ -279,10 +279,13 @@ class Scaling(NamedTuple):
     """Of the first look."""
 
 
-def _examine_all(
+def examine(
     paths: Sequence[Path], progress: Progress, title: str, scaling: Scaling | None = None
 ) -> dict[Path, Outcome]:
-    """Every path with the outcome of reading it; without a `scaling`, of deep images the values alone."""
+    """Every path with the outcome of reading it; without a `scaling`, of deep images the values alone.
+
+    Files that have not changed since an earlier survey come from the cache.
+    """
     if scaling is not None:
         known = scaling.known
         paths = [p for p in paths if not known[p].facts or known[p].value_range != scaling.value_range]

@@ -1,0 +1,1 @@
+"""`relish teach`: a local page for people without a shell."""
