@@ -223,15 +223,22 @@ def usable_cores() -> int:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within `with`, torch computes in one thread. Entered once for many steps: each change makes threads anew."""
+    """Within `with`, torch computes in one thread. Entered once for many steps: each change makes threads anew.
+
+    One at a time: of two at once, the second would put back the one thread that it found.
+    """
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    with _ONE_THREAD:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+_ONE_THREAD = threading.RLock()
 
 
 # ---- random numbers -------------------------------------------------------------------------------------------------

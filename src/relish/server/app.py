@@ -191,7 +191,7 @@ def create_app(model: Model, limits: Limits | None = None, token: str | None = N
         redoc_url=None,
         redirect_slashes=False,  # `RootPath` takes them off; a redirect would lose the prefix, and often the body
     )
-    _add_refusals(app)
+    add_refusals(app)
     _add_routes(app, service, BearerToken(token))
     add_pages(app)
     _answer_head(app)
@@ -302,7 +302,9 @@ def _none_readable(rows: list[Prediction]) -> Refusal:
     return Refusal(422, reason, predictions=[row.as_json() for row in rows])
 
 
-def _add_refusals(app: FastAPI) -> None:
+def add_refusals(app: FastAPI) -> None:
+    """Answer every error with the JSON of a `Refusal`."""
+
     @app.exception_handler(Refusal)
     async def refusal_response(_: Request, refusal: Refusal) -> Response:
         return refusal.response()

@@ -42,7 +42,7 @@ SECURITY_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-"""On every response, page or not."""
+"""On every response, page or not, that does not bring its own."""
 
 SHORTEST_TOKEN = 16
 """Characters; `openssl rand -hex 16` gives 32."""
@@ -249,8 +249,9 @@ class _Response:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            ours = {**SECURITY_HEADERS, "x-request-id": self.request}
-            message["headers"] = [*message["headers"], *((k.encode(), v.encode()) for k, v in ours.items())]
+            ours, given = {**SECURITY_HEADERS, "x-request-id": self.request}, {name for name, _ in message["headers"]}
+            added = ((name.encode(), value.encode()) for name, value in ours.items() if name.encode() not in given)
+            message["headers"] = [*message["headers"], *added]
         await self._send(message)
 
 

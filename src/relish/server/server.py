@@ -133,7 +133,9 @@ def uvicorn_server(app: FastAPI, limits: Limits) -> uvicorn.Server:
         proxy_headers=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
-    return uvicorn.Server(config)
+    server = uvicorn.Server(config)
+    app.state.ending = lambda: server.should_exit  # what sends events without end asks it
+    return server
 
 
 def listening_socket(host: str, port: int) -> socket.socket:

@@ -66,7 +66,7 @@ def serve(
         from relish.server.server import run
     except ImportError as error:
         raise Failed(f"{error.name} is not installed.", hint="pip install 'relish-vision[serve]'") from error
-    token, prefix = valid_token(_token(token_file), host), valid_root_path(root_path)
+    token, prefix = valid_token(read_token(token_file), host), valid_root_path(root_path)
     served = load_served(Path(model), threads=threads, device=device)
     app = create_app(served, limits, token, prefix)
 
@@ -137,7 +137,12 @@ class ServedClassifier:
         return overlay(np.asarray(prepared.permute(1, 2, 0)), heat[0])
 
 
-def _token(file: str | Path | None) -> str | None:
+def read_token(file: str | Path | None) -> str | None:
+    """The token of a file, or of RELISH_TOKEN where none is named; None where there is neither.
+
+    Raises:
+        BadInput: the file cannot be read.
+    """
     if file is None:
         return os.environ.get(TOKEN_VARIABLE) or None
     try:

@@ -28,9 +28,9 @@ _PATIENCE = 2
 """The path ends after this many strengths in a row that are worse than the best: weaker ones overfit more."""
 _MEMORY, _STEPS = 20, 1000
 """L-BFGS: steps it remembers, and steps at most (Nocedal and Wright 2006, Numerical Optimization, section 7.2)."""
-_GRADIENT, _GAIN, _ROUGH_GAIN = 1e-6, 1e-8, 1e-6
+_GRADIENT, _GAIN, ROUGH_GAIN = 1e-6, 1e-8, 1e-6
 """L-BFGS stops once every element of the gradient is at most `_GRADIENT`, or a step lowers the loss by less than
-`_GAIN` nats, the resolution of sums in float32. `_ROUGH_GAIN` is enough to compare strengths."""
+`_GAIN` nats, the resolution of sums in float32. `ROUGH_GAIN` is enough to compare strengths."""
 
 
 Given = ParamSpec("Given")
@@ -40,7 +40,7 @@ _SMALL = 1_000_000
 time. 40 images of 1,280 features, beside other work: 103 s of two cores with two threads, 16 s with one."""
 
 
-def _in_few_threads(solve: Callable[Given, Solved]) -> Callable[Given, Solved]:
+def in_few_threads(solve: Callable[Given, Solved]) -> Callable[Given, Solved]:
     """A function of features, its first argument, that takes one thread where they are few."""
 
     @wraps(solve)
@@ -195,8 +195,14 @@ class Problem:
         """(n, K) float32 logits of some images."""
         return torch.addmm(at[:, -1].float(), self.features[rows], at[:, :-1].float().T)
 
+    def probe(self, at: Tensor, strength: float) -> Probe:
+        """A solution as a probe of features as they come: mean and scale go into its weight and bias."""
+        weight = at[:, :-1].numpy() / self.scale
+        offset = at[:, -1].numpy() - weight @ self.mean
+        return Probe(weight.astype(np.float32), offset.astype(np.float32), strength)
 
-@_in_few_threads
+
+@in_few_threads
 def fit_probe(
     features: Floats,
     labels: Labels,
@@ -216,13 +222,10 @@ def fit_probe(
             two classes twice that, since it has one row of weights for them and this has two.
     """
     problem = Problem(features, labels, classes, bias=bias, balance=balance)
-    at = problem.solve(strength)
-    weight = at[:, :-1].numpy() / problem.scale  # for the features as they come: mean and scale go into the probe
-    offset = at[:, -1].numpy() - weight @ problem.mean
-    return Probe(weight.astype(np.float32), offset.astype(np.float32), strength)
+    return problem.probe(problem.solve(strength), strength)
 
 
-@_in_few_threads
+@in_few_threads
 def cross_validate(
     features: Floats,
     labels: Labels,
@@ -257,7 +260,7 @@ def cross_validate(
     for strength in strengths:
         logits = torch.zeros(count, classes)
         for number, out in enumerate(folds):
-            places[number] = at = problem.solve(strength, places[number], ~out.repeat(views), _ROUGH_GAIN)
+            places[number] = at = problem.solve(strength, places[number], ~out.repeat(views), ROUGH_GAIN)
             logits[out] = problem.scores(at, out.nonzero().squeeze(1))
         held_out = logits[torch.from_numpy(held)]
         loss = float(problem.balance.losses(held_out.double(), own).mean())
