@@ -28,7 +28,7 @@ def teach(
 
     The folder is an ordinary one: what the page does is there for relish fit, and what you do there is on the page.
     """
+    given = o.arguments(locals())
     from relish.teaching.serving import teach as run
 
-    where = {"host": host, "token_file": token_file, "open_page": open_page}
-    run(folder, source, port, weights=weights, device=device, progress=o.voice(), **where)
+    run(**given)

@@ -64,7 +64,7 @@ class Status:
     reason: str = ""
     needs: tuple[tuple[str, int], ...] = ()
     """Classes that have too few images, and how many more they need."""
-    needs_classes: int = 0
+    needs_classes: int = 2
 
 
 class Learner:

@@ -288,14 +288,19 @@ class Library:
     ) -> None:
         details: dict[str, Any] = {"kind": kind, "count": count, "from": start, "to": to}
         self.journal.perform(details | ({"batch": batch} if batch else {}), operations)
-        self.revision += 1 - self.refresh()
+        self._changed()
+
+    def _changed(self) -> None:
+        """Read the folder again after a change, which counts where it moved no file, too."""
+        if not self.refresh():
+            self.revision += 1
 
     def _reversed(self, state: str, words: str) -> Step:
         with self._changing():
             steps = self.journal.reverse(state)
             if not steps:
                 raise Conflict(f"there is nothing to {words}.")
-            self.revision += 1 - self.refresh()
+            self._changed()
             count = sum(step.details["count"] for step in steps)
             return replace(steps[0], details={**steps[0].details, "count": count})
 

@@ -84,12 +84,14 @@ class Solved:
     @cached_property
     def predicted(self) -> Labels:
         """(N,) int64."""
-        return self.logits.argmax(1).astype(np.int64)
+        likeliest: Labels = self.logits.argmax(1).astype(np.int64)
+        return likeliest
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
         """(N,) bool."""
-        return self.predicted == self.examples.labels
+        right: npt.NDArray[np.bool_] = self.predicted == self.examples.labels
+        return right
 
     @cached_property
     def accuracy(self) -> Proportion:

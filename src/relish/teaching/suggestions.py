@@ -101,18 +101,19 @@ def _doubted(images: ImageSet, solved: Solved, image_of: Mapping[str, tuple[Imag
     ]
     doubted, highest = {path for path, *_ in found}, probabilities.max(1)
     for row in np.argsort(-highest, kind="stable"):
-        path, said = images.names[positions[row]], images.classes[int(probabilities[row].argmax())]
-        if said != _label(images, positions[row]) and path not in doubted:
-            found.append((path, "mistake", said, float(highest[row])))
+        path, likeliest = images.names[positions[row]], images.classes[int(probabilities[row].argmax())]
+        if likeliest != _label(images, positions[row]) and path not in doubted:
+            found.append((path, "mistake", likeliest, float(highest[row])))
     suspected = []
     for path, kind, said, probability in found:
         image, name, sha256 = image_of[path]
-        suspected.append(Suggestion(f"label/{sha256}/{name}", kind, image, name, said, probability))
+        key = f"label/{sha256}/{name}"
+        suspected.append(Suggestion(key, kind, image, name, said, probability))
     return suspected
 
 
 def _label(images: ImageSet, position: int) -> str:
-    return images.classes[images.labels[position]]
+    return images.classes[int(images.labels[position])]
 
 
 def most_useful(
