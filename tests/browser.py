@@ -1,7 +1,7 @@
 """A real Chromium, headless, that notes what a page complains of and whom it asks."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,14 +23,14 @@ class Watched:
 
 
 @contextmanager
-def watched_page(address: str, **context: Any) -> Iterator[Watched]:
-    """Open an address; skips where there is no Chromium."""
+def watched_page(address: str, flags: Sequence[str] = (), **context: Any) -> Iterator[Watched]:
+    """Open an address in a Chromium with these flags; skips where there is no Chromium."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("needs Chromium")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=HANG)
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", *flags], timeout=HANG)
         try:
             page = browser.new_context(**context).new_page()
             page.set_default_timeout(HANG)
