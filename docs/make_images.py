@@ -16,10 +16,15 @@ Pages are photographed by Chromium; without it those pictures stay as they are.
 import argparse
 import hashlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 from PIL import Image
 
@@ -41,6 +46,8 @@ PICTURES = {
     "report.png": "report.png",
     "report-narrow.png": "report-narrow.png",
     "serve.png": "serve.png",
+    "teach.png": "teach.png",
+    "teach-phone.png": "teach-phone.png",
 }
 """What the documents show, and where the commands leave it."""
 REPORTED = "relish-demo/runs/pictures-book-1"
@@ -77,6 +84,7 @@ def make_anew(work: Path) -> None:
     photograph(in_a_frame(report, work / "narrow.html"), work / "report-narrow.png", PHONE, 1500)
     photograph(page_of_findings(work / "faults"), work / "check.png")
     photograph_serving(work / "runs" / "photos-auto-1", work / "photos" / "test", work / "serve.png")
+    photograph_teaching(work / "photos" / "train", work)
     for name, made in PICTURES.items():
         if (work / made).is_file():
             (shutil.copy if name.endswith(".svg") else shrink)(work / made, DOCS / "images" / name)
@@ -124,8 +132,7 @@ def run(command: str, work: Path) -> str:
 
 def photograph(page: Path, picture: Path, width: int = 1000, height: int = 1100) -> None:
     """The top of a page, as a browser shows it."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser:
+    if browser := chromium():
         window = f"--window-size={max(width, NARROWEST)},{height}"
         command = [browser, "--headless", "--no-sandbox", "--hide-scrollbars", window]
         subprocess.run([*command, f"--screenshot={picture}", page.as_uri()], check=True, capture_output=True)
@@ -158,29 +165,62 @@ def page_of_findings(folder: Path) -> Path:
     return folder / "check.html"
 
 
-def photograph_serving(run: Path, pictures: Path, picture: Path) -> None:
-    """The page of a server, with a few drawn pictures."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if not (browser and run.is_dir()):
-        return
+@contextmanager
+def browsing(command: str, **context: Any) -> Iterator[Any]:
+    """A browser's page on a server that a command starts, opened at the address that it prints."""
     from playwright.sync_api import sync_playwright
 
-    command = [sys.executable, "-m", "relish", "serve", str(run), "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server, sync_playwright() as playwright:
+    words = [sys.executable, "-m", "relish", *shlex.split(command), "--port", "0"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as server, sync_playwright() as playwright:
         try:
             lines = iter(server.stderr or [])
             address = next(found[1] for line in lines if (found := re.search(r"page\s+(http\S+)", line)))
-            page = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"]).new_page(
-                viewport={"width": 1000, "height": 1040}
-            )
+            Thread(target=list, args=(lines,), daemon=True).start()  # it waits where nobody reads what it logs
+            browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+            page = browser.new_page(**context)
             page.goto(address)
-            for chosen in ("not-hotdog/003.jpg", "hotdog/002.jpg", "not-hotdog/001.jpg", "hotdog/000.jpg"):
-                page.locator("#file").set_input_files(pictures / chosen)
-                page.locator("#said").filter(has_text=f"{Path(chosen).name}: ").wait_for()
-            page.wait_for_load_state("networkidle")
-            page.screenshot(path=picture)
+            yield page
         finally:
             server.terminate()
+
+
+def chromium() -> str | None:
+    """Where it is; None: it is not installed."""
+    return shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def photograph_serving(run: Path, pictures: Path, picture: Path) -> None:
+    """The page of a server, with a few drawn pictures."""
+    if not (chromium() and run.is_dir()):
+        return
+    with browsing(shlex.join(["serve", str(run)]), viewport={"width": 1000, "height": 1040}) as page:
+        for chosen in ("not-hotdog/003.jpg", "hotdog/002.jpg", "not-hotdog/001.jpg", "hotdog/000.jpg"):
+            page.locator("#file").set_input_files(pictures / chosen)
+            page.locator("#said").filter(has_text=f"{Path(chosen).name}: ").wait_for()
+        page.wait_for_load_state("networkidle")
+        page.screenshot(path=picture)
+
+
+def photograph_teaching(pictures: Path, work: Path) -> None:
+    """The page of `relish teach` on a folder with two wrong labels, on a desk and on a telephone."""
+    if not (chromium() and pictures.is_dir()):
+        return
+    folder = work / "lunch"
+    for name, other in (("hotdog", "not-hotdog"), ("not-hotdog", "hotdog")):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for path in sorted((pictures / name).iterdir())[:40]:
+            shutil.copy(path, folder / name)
+        shutil.copy(sorted((pictures / other).iterdir())[50], folder / name / "astray.jpg")
+    with browsing(shlex.join(["teach", str(folder)]), viewport={"width": 1440, "height": 900}) as page:
+        page.set_default_timeout(300_000)
+        page.locator("#card:visible").wait_for()
+        page.locator("#trial-file").set_input_files(sorted((pictures / "hotdog").iterdir())[60])
+        page.locator(".answer").wait_for()
+        page.locator("#learning").wait_for(state="hidden")
+        page.screenshot(path=work / "teach.png")
+        page.set_viewport_size({"width": PHONE, "height": 844})
+        page.locator("#tabs a").nth(1).click()
+        page.screenshot(path=work / "teach-phone.png")
 
 
 def shrink(made: Path, target: Path) -> None:

@@ -21,7 +21,7 @@ INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
 
 COMMANDS = (
-    *("demo", "show", "check", "fit", "evaluate", "decide", "report", "predict", "export", "serve"),
+    *("demo", "show", "check", "fit", "evaluate", "decide", "report", "predict", "export", "serve", "teach"),
     *("compare", "sweep", "sources", "models", "pretrain", "convert", "card"),
 )
 """A module of this room each, in the order of `relish --help`."""

@@ -1,4 +1,4 @@
-"""Take it away: the run folder with its report, or one ONNX file with its certificate, as zips to download.
+"""Take it away: the run folder with its report, one ONNX file with its certificate, or a web page, as zips to download.
 
 Both are made by the commands that a user would type, as processes of their own: the run that was judged better than the
 probe, else `relish fit FOLDER --recipe probe`, whose features are in the cache.
@@ -18,13 +18,14 @@ from relish.core.io import atomic_path
 from relish.data.archive import short_name
 from relish.data.set_aside import OWN
 from relish.exporting.onnx_classifier import OnnxClassifier
+from relish.exporting.web_page import has_web_runtime, write_web_page
 from relish.server.limits import Refusal
 from relish.teaching.better import Better, Work
 from relish.teaching.learning import Learner
 from relish.teaching.library import Conflict
 
-KINDS = ("run", "onnx")
-"""What can be taken away."""
+KINDS = ("run", "onnx", *(["web"] if has_web_runtime() else []))
+"""What can be taken away: a web page where onnxruntime-web came with this installation."""
 _NOT_TAKEN = ("checkpoints", "stages")
 """Folders of a run that only resuming needs."""
 
@@ -120,8 +121,13 @@ class Takeaway:
                 self._relish(["export", str(run), str(onnx), "--overwrite", "--quiet"])
                 proof = OnnxClassifier(onnx, threads=1).about.certificate
                 export.certificate = {key: value for key, value in proof.items() if not isinstance(value, dict | list)}
-                papers = ("README.md", "report.html", "classes.json")
-                _pack(target, {onnx.name: onnx} | {one: run / one for one in papers if (run / one).is_file()})
+                if export.kind == "web":
+                    page = onnx.with_suffix(".html")
+                    write_web_page(onnx, page)
+                    _pack(target, {page.name: page})
+                else:
+                    papers = ("README.md", "report.html", "classes.json")
+                    _pack(target, {onnx.name: onnx} | {one: run / one for one in papers if (run / one).is_file()})
             export.name, export.bytes = target.name, target.stat().st_size
             export.phase, export.url = "ready", f"api/download/{target.name}"
         except Exception as error:  # whatever it is, the page says it
