@@ -181,13 +181,13 @@ class FakeFolder:
     # ---- what it says ---------------------------------------------------------------------------------------------
 
     def of(self, place: str) -> list[dict[str, Any]]:
-        found = [one for one in self.now["images"].values() if one["place"] == place]
+        found = [one for one in list(self.now["images"].values()) if one["place"] == place]
         return sorted(found, key=lambda one: one["name"])
 
     def guess(self, content: bytes) -> str | None:
         """The class in which this colour is most common."""
         if self._homes[0] != self.revision:
-            pairs = [(is_red(self.contents[key]), image["place"]) for key, image in self.now["images"].items()]
+            pairs = [(is_red(self.contents[key]), image["place"]) for key, image in list(self.now["images"].items())]
             known = [pair for pair in pairs if pair[1] not in TRAYS]
             self._homes = (self.revision, {red: place for (red, place), _ in reversed(Counter(known).most_common())})
         return self._homes[1].get(is_red(content))
@@ -350,8 +350,9 @@ def fake_app(folder: FakeFolder) -> Starlette:
             folder.posts.append(path)
             try:
                 if uploads:
-                    parts = (await request.form()).getlist("files")
-                    given = (request, [(part.filename, await part.read()) for part in parts])  # type: ignore[union-attr]
+                    async with request.form() as form:
+                        parts = [(part.filename, await part.read()) for part in form.getlist("files")]  # type: ignore[union-attr]
+                    given = (request, parts)
                 else:
                     given = (await request.json(),)
                 return JSONResponse({"revision": folder.revision, **act(*given)})

@@ -1,6 +1,6 @@
 // The page of `relish teach`: one folder of images, shown and changed by any number of tabs. The server's state is the
 // truth; it comes as server-sent events, and every part of the page draws itself from it.
-import { connect, onState, post, setSilence, state } from "./api.js";
+import { connect, onState, post, setSilence } from "./api.js";
 import { startClasses, takePasted } from "./classes.js";
 import { at, isTyping, make, show, write } from "./dom.js";
 import { filesOf, isFiles, stop } from "./intake.js";
@@ -27,10 +27,12 @@ function update(now) {
 
 const inWords = ({ kind, count, from, to }) => t(`did.${kind}`, { n: count, from, to });
 
+// The answer tells what it was: the state may not have heard yet of the step before.
 async function goBack(way) {
-  if (!state?.[way]) return;
-  const what = inWords(state[way]);
-  if (await attempt(() => post(`api/${way}`))) say(t(`${way}.said`, { what }));
+  await attempt(async () => {
+    const answer = await post(`api/${way}`);
+    say(t(`${way}.said`, { what: inWords(answer[way === "undo" ? "undone" : "redone"]) }));
+  });
 }
 
 function press(event) {
