@@ -22,6 +22,11 @@ class Watched:
     """Schemes and hosts of every request."""
 
 
+def complaint(said: Any) -> str:
+    """What the console says, and of which address."""
+    return f"{said.text} {said.location.get('url', '')}"
+
+
 @contextmanager
 def watched_page(address: str, flags: Sequence[str] = (), **context: Any) -> Iterator[Watched]:
     """Open an address in a Chromium with these flags; skips where there is no Chromium."""
@@ -35,7 +40,9 @@ def watched_page(address: str, flags: Sequence[str] = (), **context: Any) -> Ite
             page = browser.new_context(**context).new_page()
             page.set_default_timeout(HANG)
             watched = Watched(page)
-            page.on("console", lambda said: watched.complaints.append(said.text) if said.type == "error" else None)
+            page.on(
+                "console", lambda said: watched.complaints.append(complaint(said)) if said.type == "error" else None
+            )
             page.on("pageerror", lambda error: watched.complaints.append(str(error)))
             page.on("request", lambda request: watched.asked.add("/".join(request.url.split("/")[:3])))
             page.goto(address)
