@@ -298,7 +298,7 @@ def test_a_source_name_that_is_not_the_files_is_refused(colours, tiny_source, tm
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("source", "size"), [("timm/test_vit", 17), ("timm/vit_tiny_patch16_224", 256)])
+@pytest.mark.parametrize(("source", "size"), [("timm/test_vit", 17), ("timm/swin_tiny_patch4_window7_224", 256)])
 def test_a_picture_size_the_network_does_not_take_is_refused_with_one_that_it_takes(colours, tmp_path, source, size):
     choices = {"recipe": "book", "source": source, "weights": "none"}
     with pytest.raises(RecipeError, match=f"does not take pictures of {size} × {size}") as refused:

@@ -73,14 +73,16 @@ class SourceModel:
         """
         known = self.description
         made_for = getattr(getattr(self.network, "patch_embed", None), "img_size", None)
-        any_size = known.library != "timm" or getattr(self.network, "dynamic_img_size", False)
+        # Windows, such as a Swin's, are another matter: only a position embedding is interpolated.
+        embeds = known.library == "timm" and getattr(self.network, "pos_embed", None) is not None
+        any_size = not embeds or getattr(self.network, "dynamic_img_size", False)
         if side is None or any_size or made_for in (None, (side, side)) or not hasattr(self.network, "set_input_size"):
             return self
         network: Any = copy.deepcopy(self.network)
         try:
             description = replace(known, model_args={**known.model_args, "img_size": side})
             network.set_input_size(img_size=side)
-            # Others than position embeddings, such as the windows of a Swin, may come out otherwise than when built.
+            # Networks of other kinds may come out otherwise than when built.
             return replace(self, network=network, description=description) if description.is_of(network) else self
         except (ModelError, RuntimeError, ValueError, TypeError, AssertionError):
             return self  # that it does not take such images is said where sizes are checked
