@@ -198,7 +198,9 @@ def test_pages_scripts_icons_description_and_answers_are_found_under_the_prefix(
         assert client.get("/classes").json()["classes"] == ["blue", "red"]
         assert client.get("/health").json() == {"status": "ok", "waiting": 0}
         assert client.head("/").status_code == 200
-        assert client.post("/predict", files={"files": ("a.png", bytes(20_500_000))}).status_code == 413
+        # The server refuses by the length alone and closes; nginx, still sending, may see only that and say 502.
+        refusals = (client.post("/predict", files={"files": ("a.png", bytes(20_500_000))}) for _ in range(5))
+        assert 413 in (refusal.status_code for refusal in refusals)
         assert client.get("/classes", headers={"Authorization": ""}).status_code == 401
 
 
