@@ -47,6 +47,15 @@ def test_an_image_that_is_there_already_is_not_added_twice(library: Library):
     assert [one.status for one in twice] == ["added", "there"]
 
 
+def test_an_image_that_is_there_already_is_not_added_twice_after_a_restart(library: Library):
+    added(library, "cat", 0)
+    library.close()
+    again = Library(library.folder)  # which has read none of its images yet
+    (same,) = again.add([(Upload("0.png", PICTURES[0]), "cat")], anything)
+    assert (same.status, names(again)) == ("there", {"cat": ["0.png"]})
+    again.close()
+
+
 def test_a_removed_image_that_is_dropped_again_comes_back(library: Library):
     (there,) = added(library, "cat", 0)
     library.remove([there])

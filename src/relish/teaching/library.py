@@ -244,11 +244,13 @@ class Library:
             What became of each, in order.
         """
         with self._changing():
-            known, names = self.known(), Names(self.folder)
             found: list[Added | tuple[str, str, str]] = []  # or name, SHA-256 and where it will be
             operations: list[Operation] = []
             coming: dict[str, str] = {}
             placed = [(one, wanted if wanted == UNLABELLED else self._class_for(wanted)) for one, wanted in uploads]
+            sizes = {len(upload.content) for upload, _ in placed}
+            self.read([one for one in self.unread() if one.state[1] in sizes])  # after a start none has been read
+            known, names = self.known(), Names(self.folder)
             for upload, place in placed:
                 sha256 = hashlib.sha256(upload.content).hexdigest()
                 there = known.get(sha256)
