@@ -333,7 +333,7 @@ def test_a_write_that_fails_leaves_the_former_file(saved, target, monkeypatch):
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(relish.core.io, "_force_to_disk", full)
+    monkeypatch.setattr(relish.core.io, "force_to_disk", full)
     with pytest.raises(WriteFailed, match="No space left"):
         save_model(saved, target.network, target.description(), {})
     assert saved.read_bytes() == before

@@ -42,10 +42,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _force_to_disk(temporary)
+        force_to_disk(temporary)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
-        _force_to_disk(target.parent)
+        force_to_disk(target.parent)
     except Exception as error:
         cause = _system_error(error)
         if cause is None:
@@ -73,7 +73,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
         temporary.rename(target)
-        _force_to_disk(target.parent)
+        force_to_disk(target.parent)
     except OSError as error:
         raise cannot_write(target, error) from error
     finally:
@@ -128,7 +128,12 @@ def append_line(target: Path, line: str) -> None:
         raise cannot_write(target, error) from error
 
 
-def _force_to_disk(path: Path) -> None:
+def force_to_disk(path: Path) -> None:
+    """Have a file's content, or the names in a folder, survive a power cut.
+
+    Raises:
+        OSError: it cannot be opened or written.
+    """
     if path.is_dir() and os.name != "posix":
         return  # only POSIX lets a folder be opened; elsewhere the rename itself has to do
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

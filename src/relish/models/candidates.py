@@ -23,7 +23,8 @@ from relish.models.source import SourceModel, load_source
 Use = Literal["processor", "middle", "best"]
 FREE_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause"})
 """Those that forbid no use of a model, as timm's records spell them."""
-_ENDINGS = (".safetensors", ".pth", ".pt", ".params")
+WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pt", ".params")
+"""Of files of weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +127,7 @@ def candidate(text: str) -> Candidate:
     if equals:
         return Candidate(name=text, source=name, weights=file)
     path = Path(text)
-    if path.suffix in _ENDINGS or path.is_file() or (path / "model.safetensors").is_file():
+    if path.suffix in WEIGHTS_ENDINGS or path.is_file() or (path / "model.safetensors").is_file():
         return Candidate(name=text, weights=text)
     return Candidate(name=text, source=text)
 

@@ -23,14 +23,13 @@ from relish.data.transforms import Preprocessing
 from relish.evaluation.held_out import Gap, gap_of
 from relish.evaluation.metrics import Proportion, Scores
 from relish.evaluation.prediction import UNLIKE
+from relish.models.candidates import WEIGHTS_ENDINGS
 from relish.models.saved_model import OWN, read_header
 from relish.reporting.text import SOURCE_HEADINGS, group_lines, source_rows, source_sentence, three_digits
 
 MOST_CLASSES = 50
 """Rows of the per-class table: with more classes, those of lowest F1."""
 MOST_FINDINGS = 10
-FILES = (".safetensors", ".pth", ".pt", ".params")
-"""Endings of files of weights."""
 
 TASK = "image-classification"
 UNKNOWN = "unknown"
@@ -238,7 +237,8 @@ def _training_data(dataset: Mapping[str, Any]) -> list[str]:
 def _sources(search: Mapping[str, Any] | None) -> list[str]:
     if search is None:
         return []
-    files = [one["name"] for one in (*search["sources"], *search["omitted"]) if PurePath(one["name"]).suffix in FILES]
+    names = [one["name"] for one in (*search["sources"], *search["omitted"])]
+    files = [name for name in names if PurePath(name).suffix in WEIGHTS_ENDINGS]
 
     def told(text: str) -> str:
         """Without the folders that files lay in, as in `source_text`."""

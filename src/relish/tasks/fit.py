@@ -23,6 +23,7 @@ from relish.core.runtime import keep_freed_memory
 from relish.data.depth import AskedRange, range_option
 from relish.data.sources import DataSource, Reading, ReadingOptions, data_name
 from relish.data.transforms import Transform
+from relish.models.candidates import Candidate
 from relish.tasks.classifier import Classifier
 from relish.tasks.prepare import Prepared, Request, prepare
 from relish.tasks.run import introduce, new_folder, train_and_evaluate
@@ -176,11 +177,8 @@ def fit(
         if out is not None:
             RunFolder.refuse_existing(Path(out))  # now, not after every picture has been read
         if source == AUTO:
-            _check_auto(request, chosen)
-            found = find_source(context, request, chosen, code, search)
-            request = replace(request, source=found.candidate.source, weights=found.candidate.weights)
-            if chosen.image_size is None and found.candidate.image_size is not None:
-                chosen = chosen.with_settings({"image_size": found.candidate.image_size})
+            found = _found_source(context, request, chosen, code, search)
+            request, chosen = _with_source(request, chosen, found.candidate)
         elif search.asked():
             words = ", ".join(f"--{name.replace('_', '-')}" for name in search.asked())
             raise RecipeError(f"{words}: only --source auto looks for a source.", hint="Add it, or omit them.")
@@ -202,10 +200,20 @@ def fit(
     return classifier
 
 
-def _check_auto(request: Request, recipe: Recipe) -> None:
+def _found_source(context: Context, request: Request, recipe: Recipe, code: UserCode, search: Search) -> FoundSource:
     if request.weights is not None or recipe.start == "random":
-        what = "--weights names one" if request.weights is not None else f"recipe {recipe.name} takes no weights of one"
+        random = recipe.start == "random"
+        what = f"recipe {recipe.name} takes no weights of one" if random else "--weights names one"
         raise RecipeError(f"--source auto looks for a source model, and {what}.", hint="Omit one of the two.")
+    return find_source(context, request, recipe, code, search)
+
+
+def _with_source(request: Request, recipe: Recipe, found: Candidate) -> tuple[Request, Recipe]:
+    """A run that begins with this source, at the size that it was tried at."""
+    request = replace(request, source=found.source, weights=found.weights)
+    if recipe.image_size is None and found.image_size is not None:
+        recipe = recipe.with_settings({"image_size": found.image_size})
+    return request, recipe
 
 
 def _check_search(folder: RunFolder, search: Search) -> None:

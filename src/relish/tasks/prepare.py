@@ -47,6 +47,7 @@ from relish.models.own_module import kept_target
 from relish.models.source import SourceModel, load_source
 from relish.models.target import TargetModel, make_target
 from relish.reporting.check_page import findings_line
+from relish.tasks.source_search import AUTO
 from relish.tasks.user_code import NOTHING, UserCode
 from relish.training.budget import HELD_SHARE
 from relish.training.checkpoint import checked_tracker
@@ -104,7 +105,7 @@ class Request(Reading):
         for name in ("source", "weights"):
             if getattr(self, name) == "":
                 raise RecipeError(f"--{name} is empty.", hint="Leave it away, or say which.")
-        if self.source == "auto":
+        if self.source == AUTO:
             raise RecipeError(
                 "--source auto is for relish fit: every other command takes one source model.",
                 hint="relish sources DATA says which one suits the pictures.",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from relish.core.errors import ModelError, RecipeError
-from relish.models.candidates import CANDIDATES, FREE_LICENCES, ON_REQUEST, Candidate, candidate, licence_of
+from relish.models.candidates import CANDIDATES, ON_REQUEST, Candidate, candidate, licence_of, restrictive
 from relish.models.registry import EMBEDDED
 from relish.models.source import lite_of
 from relish.tasks.source_trials import Omitted
@@ -58,7 +58,7 @@ class Search:
 
     def _against(self, one: Candidate, *, by_itself: bool) -> str:
         """Why one is not tried, as its row tells; nothing where it does not."""
-        if by_itself and (licence := licence_of(one)) not in FREE_LICENCES:
+        if by_itself and restrictive(licence := licence_of(one)):
             return f"not taken unless named: its licence is {licence}"
         if self.megabytes is not None and 4 * (one.parameters or 0.0) - HEAD_MEGABYTES > self.megabytes:
             return f"its file is above --max-megabytes {self.megabytes:g}"

@@ -320,8 +320,9 @@ def _tried(
 
     if bounds is not None:
         bounds.check(one, file_bytes, before := measured())
-        missing = features_to_compute(backbone, pool.split, View(how), pool.looked.sha256, context)
-        bounds.check_time(one, before, missing, context.from_main(lambda: bounds.ends - time.monotonic()))
+        if bounds.ends < math.inf:
+            missing = features_to_compute(backbone, pool.split, View(how), pool.looked.sha256, context)
+            bounds.check_time(one, before, missing, context.from_main(lambda: bounds.ends - time.monotonic()))
     (features,) = features_of(
         backbone, pool.split, [View(how)], pool.looked.sha256, context, title=f"features ({one.name})"
     )

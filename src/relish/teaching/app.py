@@ -13,6 +13,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -237,16 +238,33 @@ async def _events(app: FastAPI, session: Session) -> AsyncIterator[str]:
     yield "event: bye\ndata: {}\n\n"
 
 
+def _add_post(
+    app: FastAPI,
+    session: Session,
+    guarded: list[Any],
+    path: str,
+    model: type[Body],
+    do: Callable[[Body], dict[str, Any]],
+) -> None:
+    """A route that does something with a small JSON body, of which every tab is told."""
+
+    async def respond(body: Annotated[Any, Depends(json_body(model))]) -> JSONResponse:
+        answer = await run_in_threadpool(do, body)
+        session.changed()
+        return JSONResponse(answer)
+
+    app.post(f"/api/{path}", dependencies=guarded)(respond)
+
+
 def _add_changes(app: FastAPI, session: Session, guarded: list[Any]) -> None:
     library = session.library
 
     def change(path: str, model: type[Body], do: Callable[[Body], dict[str, Any]]) -> None:
-        async def respond(body: Annotated[Any, Depends(json_body(model))]) -> JSONResponse:
-            answer = await run_in_threadpool(do, body)
-            session.changed()
-            return JSONResponse({"revision": library.revision, **answer})
+        def done(body: Body) -> dict[str, Any]:
+            answer = do(body)
+            return {"revision": library.revision, **answer}
 
-        app.post(f"/api/{path}", dependencies=guarded)(respond)
+        _add_post(app, session, guarded, path, model, done)
 
     def moved(found: tuple[dict[str, str], list[str]]) -> dict[str, Any]:
         return {"ids": found[0], "missing": found[1]}
@@ -268,14 +286,9 @@ def _add_changes(app: FastAPI, session: Session, guarded: list[Any]) -> None:
     change("images/remove", Ids, lambda body: moved(library.remove(body.ids)))
     change("images/restore", Ids, lambda body: moved(library.restore(body.ids)))
     change("queue/keep", Keys, kept)
-    change("undo", Nothing, lambda _: {"undone": shown(library.undo().details)})
-    change("redo", Nothing, lambda _: {"redone": shown(library.redo().details)})
+    change("undo", Nothing, lambda _: {"undone": library.undo().shown})
+    change("redo", Nothing, lambda _: {"redone": library.redo().shown})
     change("known", Contents, lambda body: {"known": session.known(body.sha256)})
-
-
-def shown(details: dict[str, Any]) -> dict[str, Any]:
-    """A step as the page is told of it."""
-    return {name: details[name] for name in ("kind", "count", "from", "to")}
 
 
 def _add_uploads(app: FastAPI, session: Session, guarded: list[Any], concurrency: ConcurrencyLimit) -> None:
@@ -338,13 +351,7 @@ async def _explained(session: Session, upload: Upload, class_name: str) -> JSONR
 
 
 def _add_work(app: FastAPI, session: Session, guarded: list[Any]) -> None:
-    def work(path: str, model: type[Body], do: Callable[[Body], dict[str, Any]]) -> None:
-        async def respond(body: Annotated[Any, Depends(json_body(model))]) -> JSONResponse:
-            answer = await run_in_threadpool(do, body)
-            session.changed()
-            return JSONResponse(answer)
-
-        app.post(f"/api/{path}", dependencies=guarded)(respond)
+    add = partial(_add_post, app, session, guarded)
 
     def better(do: Callable[[], None]) -> dict[str, Any]:
         do()
@@ -354,8 +361,8 @@ def _add_work(app: FastAPI, session: Session, guarded: list[Any]) -> None:
         session.takeaway.make(body.kind)
         return {"exports": session.takeaway.state()}
 
-    work("final", Nothing, lambda _: {"final": session.final()})
-    work("better/start", Minutes, lambda body: better(lambda: session.better.start(body.minutes)))
-    work("better/stop", Nothing, lambda _: better(session.better.stop))
-    work("better/resume", Nothing, lambda _: better(session.better.resume))
-    work("export", Wanted, export)
+    add("final", Nothing, lambda _: {"final": session.final()})
+    add("better/start", Minutes, lambda body: better(lambda: session.better.start(body.minutes)))
+    add("better/stop", Nothing, lambda _: better(session.better.stop))
+    add("better/resume", Nothing, lambda _: better(session.better.resume))
+    add("export", Wanted, export)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from relish.core.errors import DataError, Failed
-from relish.core.io import cannot_write
+from relish.core.io import cannot_write, force_to_disk
 
 Verb = Literal["move", "mkdir", "rmdir", "keep", "forget"]
 _OPPOSITE: dict[str, Verb] = {"move": "move", "mkdir": "rmdir", "rmdir": "mkdir", "keep": "forget", "forget": "keep"}
@@ -59,6 +59,11 @@ class Step:
     details: dict[str, Any]
     """`kind`, `count`, `from`, `to`; `batch`, where several steps are undone together."""
     operations: tuple[Operation, ...]
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What the page is told of it."""
+        return {name: self.details[name] for name in ("kind", "count", "from", "to")}
 
 
 class Journal:
@@ -214,7 +219,8 @@ class Journal:
     def _mark(self, number: int | None, state: str, operations: Sequence[Operation]) -> None:
         if state in (DONE, UNDONE):
             for folder in {Path(one.first).parent for one in operations} | {Path(o.second).parent for o in operations}:
-                force_to_disk(self.folder / folder)
+                with suppress(OSError):  # a folder that is gone
+                    force_to_disk(self.folder / folder)
         with self._transaction():
             self._rows.execute(
                 "UPDATE steps SET state = ?, operations = ? WHERE number = ?", (state, json.dumps(operations), number)
@@ -283,15 +289,3 @@ class Names:
                 names = []
             self._taken[parent.as_posix()] = {name.casefold() for name in names}
         return self._taken[parent.as_posix()]
-
-
-def force_to_disk(folder: Path) -> None:
-    """Have the names in a folder survive a power cut; on POSIX alone, where a folder can be opened."""
-    if os.name != "posix":
-        return
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -13,6 +13,7 @@ from PIL import Image as Picture
 from relish.core.errors import DataError, ModelError
 from relish.core.progress import SILENT, Progress
 from relish.data.archive import unpack_into
+from relish.data.dataset import TEST
 from relish.data.image_files import is_image_name
 from relish.data.layout import everything_below
 from relish.evaluation.prediction import Decision, Prediction
@@ -177,7 +178,7 @@ class Session:
             "undo": self._step(DONE),
             "redo": self._step(UNDONE),
             "learning": learner.state(),
-            "queue": {"count": len(suspected), "stamp": f"{library.revision}.{learner.revision}.{len(suspected)}"},
+            "queue": {"count": len(suspected), "stamp": self._queue_stamp(suspected)},
             "final": None if final is None else {**figure(final[0]), "revision": final[1]},
             "better": self.better.state(),
             "exports": self.takeaway.state(),
@@ -189,7 +190,7 @@ class Session:
 
     def _class(self, name: str, shelf: Shelf) -> dict[str, Any]:
         splits = self.library.splits
-        tests = sum(splits.get(self.learner.sha256(image)) == "test" for image in shelf.images)
+        tests = sum(splits.get(self.learner.sha256(image)) == TEST for image in shelf.images)
         return {"name": name, "count": len(shelf.images), "test": tests, "stamp": self._stamp(shelf)}
 
     def _stamp(self, shelf: Shelf) -> str:
@@ -197,7 +198,7 @@ class Session:
 
     def _step(self, state: str) -> dict[str, Any] | None:
         step = self.library.journal.next_step(state)
-        return None if step is None else {name: step.details[name] for name in ("kind", "count", "from", "to")}
+        return None if step is None else step.shown
 
     def images(self, class_name: str | None, tray: str | None, offset: int, limit: int) -> dict[str, Any]:
         """The images of a class or a tray."""
@@ -219,7 +220,7 @@ class Session:
         return {
             "id": image.id,
             "name": image.name,
-            "test": self.library.splits.get(sha256) == "test" and not place.startswith("."),
+            "test": self.library.splits.get(sha256) == TEST and not place.startswith("."),
             "predicted": predicted,
             "probability": probability,
             "reason": outcome.reason if outcome else "",
@@ -267,8 +268,11 @@ class Session:
     def queue(self, limit: int) -> dict[str, Any]:
         """Images to look at, each with why."""
         found = self._open()
-        return {"stamp": f"{self.library.revision}.{self.learner.revision}.{len(found)}", "total": len(found),
-                "items": [self._suspicion(one) for one in found[:limit]]}  # fmt: skip
+        items = [self._suspicion(one) for one in found[:limit]]
+        return {"stamp": self._queue_stamp(found), "total": len(found), "items": items}
+
+    def _queue_stamp(self, found: Sequence[Suggestion]) -> str:
+        return f"{self.library.revision}.{self.learner.revision}.{len(found)}"
 
     def _suspicion(self, one: Suggestion) -> dict[str, Any]:
         return {
@@ -281,7 +285,7 @@ class Session:
             "probability": one.probability,
             "other": one.other.id if one.other else None,
             "other_class": shown_place(place_of(one.other.path)) if one.other else None,
-            "test": self.library.splits.get(self.learner.sha256(one.image)) == "test",
+            "test": self.library.splits.get(self.learner.sha256(one.image)) == TEST,
         }
 
     def unlabelled(self, limit: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from PIL import Image as Picture
 from relish.core.cache import Cache
 from relish.core.errors import BadInput, DataError
 from relish.data.image import open_image
-from relish.data.layout import Listing, Tree, list_folder
+from relish.data.layout import Listing, Tree, everything_below, list_folder
 from relish.data.set_aside import OWN
 from relish.data.split_folders import read_layout
 
@@ -110,14 +110,8 @@ class Shelves:
         return Content(classes, unlabelled, removed, {image.id: image for one in shelves for image in one.images})
 
     def _shelf(self, folder: Path) -> Shelf:
-        images: list[Image] = []
-        waiting, met = [folder], set[tuple[int, int]]()
-        while waiting:
-            listing = self._listed(waiting.pop())
-            found = (_stated(path, self._folder) for path in listing.images)
-            images += [image for image in found if image is not None]
-            waiting += [inner for inner in listing.folders if _is_new(inner, met)]
-        images.sort(key=lambda image: (image.name, image.path))
+        found = (_stated(path, self._folder) for path in everything_below(folder, self._listed).images)
+        images = sorted((image for image in found if image is not None), key=lambda image: (image.name, image.path))
         stamp = hashlib.sha1("".join(image.id for image in images).encode(), usedforsecurity=False).hexdigest()[:12]
         return Shelf(tuple(images), stamp)
 
@@ -141,15 +135,6 @@ def refuse_splits(folder: Path) -> None:
         raise BadInput(
             f"{folder}: the class folders are further down.", hint=f"Open their folder: {inner or layout.top}"
         )
-
-
-def _is_new(folder: Path, met: set[tuple[int, int]]) -> bool:
-    try:
-        status = folder.stat()
-    except OSError:
-        return False
-    identity = (status.st_dev, status.st_ino)
-    return identity not in met and not met.add(identity)  # type: ignore[func-returns-value]
 
 
 def _time(folder: Path) -> int:
