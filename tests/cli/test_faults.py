@@ -163,10 +163,12 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "convert": ("convert", "tiny.safetensors", "new.safetensors", "--source", "timm/test_resnet"),
     "serve": ("serve", "run"),
     "serve exported": ("serve", "model.onnx"),
+    "sources": ("sources", "images", "--candidates", "tiny.safetensors", "--image-size", "32", "--runs", "study"),
+    "teach": ("teach", "taught", "--weights", "tiny.safetensors"),
 }
 SMALL = ("--image-size", "32", "--batch-size", "8", "--epochs", "1")
 TRAINING = ("fit", "fit auto", "pretrain", "compare", "sweep")
-SERVING = ("serve", "serve exported")
+SERVING = ("serve", "serve exported", "teach")
 
 
 @pytest.fixture(scope="module")

@@ -89,6 +89,7 @@ class Journal:
         except sqlite3.Error as error:
             self._rows.close()
             raise DataError(f"{file}: is no journal ({error}).", hint="Move it away: undo then begins anew.") from error
+        self._file = file
         self.recovered = self._recover()
 
     def close(self) -> None:
@@ -105,8 +106,8 @@ class Journal:
         with self.lock:
             words = (time.time(), DOING, json.dumps(details), json.dumps(operations))
             with self._transaction():
-                self._rows.execute("DELETE FROM steps WHERE state = ?", (UNDONE,))
-                number = self._rows.execute(
+                self._execute("DELETE FROM steps WHERE state = ?", (UNDONE,))
+                number = self._execute(
                     "INSERT INTO steps (time, state, details, operations) VALUES (?, ?, ?, ?)", words
                 ).lastrowid
             done: list[Operation] = []
@@ -119,7 +120,7 @@ class Journal:
                     with suppress(OSError):
                         self._do(operation.inverse)
                 with self._transaction():
-                    self._rows.execute("DELETE FROM steps WHERE number = ?", (number,))
+                    self._execute("DELETE FROM steps WHERE number = ?", (number,))
                 raise Failed(
                     f"{error.filename or self.folder}: {error.strerror or error}.", hint="Try again."
                 ) from None
@@ -129,7 +130,7 @@ class Journal:
         """The step that would be undone (`DONE`: the last one) or done again (`UNDONE`: the first one)."""
         order = "DESC" if state == DONE else "ASC"
         with self.lock:
-            row = self._rows.execute(
+            row = self._execute(
                 f"SELECT number, details, operations FROM steps WHERE state = ? ORDER BY number {order}",  # noqa: S608
                 (state,),
             ).fetchone()
@@ -150,15 +151,15 @@ class Journal:
     def kept(self) -> set[str]:
         """The keys of all decisions to keep something as it is."""
         with self.lock:
-            return {key for (key,) in self._rows.execute("SELECT key FROM kept")}
+            return {key for (key,) in self._execute("SELECT key FROM kept")}
 
     def note(self, name: str, value: Any = None) -> Any:
         """A value that is kept with the folder, outside of undo; where one is given it is kept from now on."""
         with self.lock:
             if value is not None:
-                self._rows.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, json.dumps(value)))
+                self._execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, json.dumps(value)))
                 return value
-            row = self._rows.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
+            row = self._execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
             return None if row is None else json.loads(row[0])
 
     # ---- doing ------------------------------------------------------------------------------------------------------
@@ -187,7 +188,7 @@ class Journal:
 
     def _recover(self) -> int:
         """Bring steps that were interrupted to their end; how many there were."""
-        rows = self._rows.execute(
+        rows = self._execute(
             "SELECT number, state, details, operations FROM steps WHERE state IN (?, ?)", (DOING, UNDOING)
         ).fetchall()
         for number, state, details, text in rows:
@@ -212,9 +213,9 @@ class Journal:
                 with suppress(OSError):  # something has come in meanwhile, or it is gone
                     first.rmdir()
             case "keep":
-                self._rows.execute("INSERT OR IGNORE INTO kept VALUES (?)", (operation.first,))
+                self._execute("INSERT OR IGNORE INTO kept VALUES (?)", (operation.first,))
             case "forget":
-                self._rows.execute("DELETE FROM kept WHERE key = ?", (operation.first,))
+                self._execute("DELETE FROM kept WHERE key = ?", (operation.first,))
 
     def _mark(self, number: int | None, state: str, operations: Sequence[Operation]) -> None:
         if state in (DONE, UNDONE):
@@ -222,19 +223,28 @@ class Journal:
                 with suppress(OSError):  # a folder that is gone
                     force_to_disk(self.folder / folder)
         with self._transaction():
-            self._rows.execute(
+            self._execute(
                 "UPDATE steps SET state = ?, operations = ? WHERE number = ?", (state, json.dumps(operations), number)
             )
 
+    def _execute(self, words: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Raises Failed: the file cannot be read or written; a step that was begun is finished at the next opening."""
+        try:
+            return self._rows.execute(words, values)
+        except sqlite3.Error as error:
+            hint = "Look whether the disk is full or broken, then start again: what was begun is finished."
+            raise Failed(f"{self._file}: {error}.", hint=hint) from error
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._rows.execute("BEGIN IMMEDIATE")
+        self._execute("BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
-            self._rows.execute("ROLLBACK")
+            with suppress(Failed):  # what it is rolled back for is told
+                self._execute("ROLLBACK")
             raise
-        self._rows.execute("COMMIT")
+        self._execute("COMMIT")
 
 
 def _step(number: int, details: str, operations: str) -> Step:
