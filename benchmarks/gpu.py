@@ -1,14 +1,15 @@
 """Training on a GPU: relish beside plain loops and beside the step alone, in turn, on one machine.
 
-    python benchmarks/gpu.py PICTURES WORK [--rounds 1] [--more]
+    python benchmarks/gpu.py PICTURES WORK [--rounds 1] [--only REGEX] [--more]
 
 Wall-clock seconds of whole commands on PICTURES, which holds `train/` and `test/` of class folders, with nothing
-cached; then training pictures per second, once it runs steadily, from JPEG files with a short side of 375 pixels, which
-are made from PICTURES in WORK: (a) the book's loop as written (no workers, f32, default layout, two waits a step), (b)
-a careful loop (a worker a core, pinned memory, bf16, channels last), (c) the same compiled, relish in f32 and with
-precision=auto, in its first epoch and in its second, whose pictures are on the GPU; and (d) the step alone on one batch
-that stays on the device: f32, bf16 eager, compiled, in a CUDA graph. Random weights but for EfficientNet-Lite0. It is
-meant to take less than ten minutes, half of them for compiling; where there is no GPU, exit code 2.
+cached, and their test accuracy; a round's number is the seed. Then training pictures per second, once it runs steadily,
+from JPEG files with a short side of 375 pixels, which are made from PICTURES in WORK: (a) the book's loop as written
+(no workers, f32, default layout, two waits a step), (b) a careful loop (a worker a core, pinned memory, bf16, channels
+last), (c) the same compiled, relish in f32 and with precision=auto, in its first epoch and in its last, whose pictures
+are on the GPU; and (d) the step alone on one batch that stays on the device: f32, bf16 eager, compiled, in a CUDA
+graph. Random weights but for EfficientNet-Lite0. It is meant to take less than ten minutes, half of them for compiling;
+where there is no GPU, exit code 2. --only measures what matches, such as "^relish fit" or "resnet50.*(relish|eager)".
 With --device cpu --tiny its loops are run on a few small pictures, to see that they work.
 """
 
@@ -16,12 +17,14 @@ import argparse
 import gc
 import json
 import os
+import re
 import shutil
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,6 +63,11 @@ class Scale(NamedTuple):
 
 TINY = Scale(networks=("shufflenet_v2_x0_5",), pictures=12, short=24, side=32, batches=(4,), warm=1, steps=1, workers=0)
 Row = dict[str, float]
+Measure = Callable[[int], Row]
+"""From the number of a round to what was measured, by the words of its rows."""
+EPOCHS = {("embedded", 32): 13}
+"""Of relish where they are not two: enough for kernels to be compiled, see `precision.LONG`."""
+ACCURACY = ", test accuracy"
 
 
 def network_of(name: str, device: torch.device) -> nn.Module:
@@ -160,21 +168,25 @@ def step_speed(kind: str, name: str, batch: int, scale: Scale, device: torch.dev
     return scale.steps * batch / (finished(device) - began)
 
 
-def relish(name: str, folder: Path, work: Path, scale: Scale, precision: str, epoch: int) -> float:
+def relish(name: str, folder: Path, work: Path, scale: Scale, precision: str, batch: int) -> Row:
     """Pictures per second of `relish fit` by the book's recipe, from an epoch's first point of the curves to its last.
 
-    In epoch 0 pictures come from their files; in the next one they are on the GPU.
+    In the first epoch pictures come from their files; in the last one they are on the GPU.
     """
-    batch = scale.batches[-1]
+    epochs = EPOCHS.get((name, batch), 2)
     command = [sys.executable, "-m", "relish", "fit", str(folder), "--recipe", "book", "--quiet"]
-    command += ["--epochs", str(epoch + 1)]
+    command += ["--epochs", str(epochs), "--unknown", "none"]
     command += ["--source", name, *([] if name == "embedded" else ["--weights", "none"]), "--batch-size", str(batch)]
     out = fresh(work)
     run([*command, "--set", f"precision={precision}", "--out", str(out)])
     events = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    points = [event for event in events if event["event"] == "train" and event["at"] > epoch]
-    images = scale.pictures * (points[-1]["at"] - points[0]["at"])
-    return float(images / (points[-1]["seconds"] - points[0]["seconds"]))
+    found: Row = {}
+    for epoch, whence in ((0, "files"), (epochs - 1, "kept on the GPU")):
+        points = [event for event in events if event["event"] == "train" and epoch < event["at"] <= epoch + 1]
+        images = scale.pictures * (points[-1]["at"] - points[0]["at"])
+        speed = images / (points[-1]["seconds"] - points[0]["seconds"])
+        found[f"{name}, {whence}, batch {batch}, relish, precision={precision}"] = float(speed)
+    return found
 
 
 def fresh(work: Path) -> Path:
@@ -185,48 +197,53 @@ def fresh(work: Path) -> Path:
     return work / "out"
 
 
-def command_seconds(recipe: str, pictures: Path, work: Path) -> float:
-    """Wall-clock time of a whole `relish fit`."""
+def command(told: str, recipe: str, pictures: Path, work: Path, seed: int) -> Row:
+    """Wall-clock time of a whole `relish fit`, and what it came to."""
     out, began = fresh(work), time.perf_counter()
     run([sys.executable, "-m", "relish", "fit", str(pictures), "--recipe", recipe, *COMMANDS[recipe], "--quiet",
-         "--out", str(out)])  # fmt: skip
-    return time.perf_counter() - began
+         "--seed", str(seed), "--out", str(out)])  # fmt: skip
+    seconds = time.perf_counter() - began
+    return {told: seconds, told + ACCURACY: json.loads((out / "evaluation.json").read_text())["top1"]["value"]}
 
 
-def arms_of(pictures: Path, work: Path, scale: Scale, device: torch.device) -> dict[str, Callable[[], float]]:
-    """What is measured, by the words of its row; seconds where they begin with `relish fit`."""
+def arms_of(pictures: Path, work: Path, scale: Scale, device: torch.device) -> dict[str, Measure]:
+    """What is measured, by words that --only chooses by."""
     folder, cuda = photographs(pictures, work, scale), device.type == "cuda"
-    arms: dict[str, Callable[[], float]] = {}
+    arms: dict[str, Measure] = {}
+
+    def measured(words: str, speed: Callable[..., float], *given: Any) -> None:
+        arms[words] = lambda _: {words: speed(*given, scale, device)}
+
     for recipe in COMMANDS if cuda else ():
         told = " ".join(("relish fit --recipe", recipe, *COMMANDS[recipe]))
-        arms[told] = lambda recipe=recipe: command_seconds(recipe, pictures, work)  # type: ignore[misc]
+        arms[told] = lambda seed, t=told, r=recipe: command(t, r, pictures, work, seed)  # type: ignore[misc]
     for name in scale.networks:
         for kind in ("plain", "careful", *(("compiled",) if cuda else ())):
-            arms[f"{name}, files, {kind} loop"] = lambda k=kind, n=name: loop_speed(k, n, folder, scale, device)  # type: ignore[misc]
-        for precision in ("f32", "auto") if cuda else ():
-            for epoch, whence in enumerate(("files", "kept on the GPU")):
-                arms[f"{name}, {whence}, relish, precision={precision}"] = (
-                    lambda p=precision, n=name, e=epoch: relish(n, folder, work, scale, p, e)  # type: ignore[misc]
-                )
+            measured(f"{name}, files, batch {scale.batches[-1]}, {kind} loop", loop_speed, kind, name, folder)
+        for batch, precision in product(scale.batches, ("f32", "auto")) if cuda else ():
+            arms[f"{name}, relish, batch {batch}, precision={precision}"] = (
+                lambda _, n=name, p=precision, b=batch: relish(n, folder, work, scale, p, b)  # type: ignore[misc]
+            )
         for batch in scale.batches:
             for kind in ("f32", "eager", *(("compiled", "graph") if cuda else ())):
-                arms[f"{name}, step alone, batch {batch}, {kind}"] = (
-                    lambda k=kind, n=name, b=batch: step_speed(k, n, b, scale, device)  # type: ignore[misc]
-                )
+                measured(f"{name}, step alone, batch {batch}, {kind}", step_speed, kind, name, batch)
     return arms
 
 
 def table_of(rounds: list[Row], scale: Scale) -> list[list[str]]:
-    """Each row beside the eager bf16 step alone at the batch of the loops."""
-    table = [[f"training, {scale.side} px, batch {scale.batches[-1]}", "seconds", "pictures/s", "of the step alone"]]
-    for words in rounds[0]:
-        values = [row[words] for row in rounds]
-        if words.startswith("relish fit"):
-            table.append([words, spread(values), "", ""])
+    """Each row; speeds beside the eager bf16 step alone at the same batch, where that was measured."""
+    table = [[f"training, {scale.side} px", "seconds", "test accuracy", "pictures/s", "of the step alone"]]
+    found = {words: [row[words] for row in rounds if words in row] for row in rounds for words in row}
+    for words, values in found.items():
+        if words.endswith(ACCURACY):
             continue
-        alone = f"{words.partition(',')[0]}, step alone, batch {scale.batches[-1]}, eager"
-        share = statistics.median(row[words] / row[alone] for row in rounds)
-        table.append([words, "", spread(values), f"{share:.2f}"])
+        if words.startswith("relish fit"):
+            table.append([words, spread(values), spread(found[words + ACCURACY]), "", ""])
+            continue
+        name, batch = words.partition(",")[0], re.search(r"batch \d+", words)
+        alone = found.get(f"{name}, step alone, {batch and batch[0]}, eager")
+        share = f"{statistics.median(values) / statistics.median(alone):.2f}" if alone else ""
+        table.append([words, "", "", spread(values), share])
     return table
 
 
@@ -235,6 +252,7 @@ def main() -> None:
     ask.add_argument("pictures", type=Path)
     ask.add_argument("work", type=Path)
     ask.add_argument("--rounds", type=int, default=1)
+    ask.add_argument("--only", type=re.compile, default=re.compile(""))
     ask.add_argument("--more", action="store_true")
     ask.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     ask.add_argument("--tiny", action="store_true")
@@ -245,11 +263,15 @@ def main() -> None:
     scale, device = TINY if asked.tiny else Scale(), torch.device(asked.device)
     rounds: list[Row] = earlier_rounds("gpu", asked.more)
     arms = arms_of(asked.pictures, asked.work, scale, device)
-    for _ in range(asked.rounds):
+    for number in range(asked.rounds):
         rounds.append({})
-        for words, measure in arms.items():
-            rounds[-1][words] = measure()
-            print(f"{words}: {rounds[-1][words]:.4g}", flush=True)
+        for name, measure in arms.items():
+            if not asked.only.search(name):
+                continue
+            found = measure(number)
+            rounds[-1].update(found)
+            for words, figure in found.items():
+                print(f"{words}: {figure:.4g}", flush=True)
             gc.collect()  # networks and graphs of the arm before hold memory of the device
             torch.cuda.empty_cache()
     table = table_of(rounds, scale)

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from relish.core.context import Context
 from relish.core.errors import DataError, Diverged, ModelError, RecipeError
 from relish.core.progress import Progress
 from relish.core.run_folder import RunFolder
+from relish.core.workers import Workers
 from relish.data import loader as batches
 from relish.data.folder import index_folder
 from relish.data.image import open_image
@@ -393,13 +395,14 @@ def test_framings_are_not_compared_where_no_class_could_be_held_out(colours, tin
 def test_reading_a_picture_takes_as_long_whatever_becomes_of_it(looked, monkeypatch):
     clock = clock_of(monkeypatch)
 
-    def slow(*_):
+    def slow(*_, **__):
         clock.now += 0.05
         yield batches.Batch(torch.zeros(1), torch.zeros(1), torch.zeros(1))
 
     monkeypatch.setattr(measure, "evaluation_batches", slow)
     how = book_preprocessing(224, (0.5,) * 3, (0.5,) * 3)
-    found = measure.forward_seconds(lambda *_: None, looked.dataset.splits["train"], how, [224, 160, 96])
+    backbone = Mock(device=torch.device("cpu"))
+    found = measure.forward_seconds(backbone, looked.dataset.splits["train"], how, [224, 160, 96], Workers())
     assert list(found) == [224, 160, 96]
     assert found[96] > 0.5 * found[224]
     assert min(found[96], found[224]) <= found[160] <= max(found[96], found[224])

@@ -12,9 +12,9 @@ import relish
 from relish.core.cache import cache_file
 from relish.core.errors import BadInput, RunError
 from relish.models import precision
-from relish.models.precision import DIFFERENCE, GAIN, checked_precision, computing_in, fastest, trial
+from relish.models.precision import DIFFERENCE, GAIN, Computing, checked_precision, computing_in, fastest, trial
 from relish.training import measure
-from relish.training.measure import run_precision
+from relish.training.measure import run_computing
 from relish.training.recipe import named_recipe
 from relish.training.train import train
 from tests.conftest import SMALL
@@ -39,9 +39,9 @@ def times(monkeypatch):
     """Say how long a pass takes; counts how often both were timed."""
     asked = {"f32": 2.0, "bf16": 1.0, "count": 0}
 
-    def timed(network, images, training):
+    def timed(network, images, training, precisions):
         asked["count"] += 1
-        return asked["f32"], asked["bf16"]
+        return {one: asked[one] for one in precisions}
 
     monkeypatch.setattr(precision, "_timed", timed)
     return asked
@@ -52,7 +52,7 @@ def times(monkeypatch):
 def test_bf16_is_chosen_only_where_it_is_faster_and_says_the_same(bf16, difference, times, monkeypatch):
     times["bf16"] = bf16
     monkeypatch.setattr(precision, "_difference", lambda network, images: difference)
-    chosen = trial(small_network(), IMAGES, training=True).precision
+    chosen = trial(small_network(), IMAGES, trained=1).precision
     assert (chosen == "bf16") == (GAIN * bf16 <= 2.0 and difference <= DIFFERENCE)
 
 
@@ -64,7 +64,7 @@ def test_hopelessly_slow_bf16_is_tried_on_two_images_alone(monkeypatch):
         return 1.0 if kind == "f32" else 7.0
 
     monkeypatch.setattr(precision, "_pass", passed)
-    found = trial(small_network(), IMAGES, training=True)
+    found = trial(small_network(), IMAGES, trained=1)
     assert found.sentence() == "f32: bf16 is 0.14 times as fast as f32 here"
     assert set(tried) == {2}
 
@@ -73,7 +73,7 @@ def test_hopelessly_slow_bf16_is_tried_on_two_images_alone(monkeypatch):
 def test_a_trial_measures_and_leaves_network_and_chance_as_they_were(training):
     network, chance = small_network().train(), torch.get_rng_state()
     before = copy.deepcopy(network.state_dict())
-    found = trial(network, IMAGES, training=training)
+    found = trial(network, IMAGES, trained=int(training))
     assert found.f32_seconds > 0
     assert found.bf16_seconds > 0
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -83,22 +83,22 @@ def test_a_trial_measures_and_leaves_network_and_chance_as_they_were(training):
 
 
 def test_a_trial_is_remembered_by_network_shape_and_purpose(times):
-    trial(small_network(), IMAGES, training=True)
-    trial(small_network(), IMAGES + 1, training=True)
+    trial(small_network(), IMAGES, trained=1)
+    trial(small_network(), IMAGES + 1, trained=1)
     assert times["count"] == 1
-    trial(small_network(), IMAGES[:, :, :15], training=True)
-    trial(small_network(), IMAGES, training=False)
-    trial(nn.Sequential(small_network(), nn.ReLU()), IMAGES, training=True)
+    trial(small_network(), IMAGES[:, :, :15], trained=1)
+    trial(small_network(), IMAGES)
+    trial(nn.Sequential(small_network(), nn.ReLU()), IMAGES, trained=1)
     still = small_network()
     still[0].weight.requires_grad_(False)
-    trial(still, IMAGES, training=True)
+    trial(still, IMAGES, trained=1)
     assert times["count"] == 5
 
 
 def test_a_trial_of_an_earlier_kind_is_measured_anew(times, monkeypatch):
-    trial(small_network(), IMAGES, training=True)
+    trial(small_network(), IMAGES, trained=1)
     monkeypatch.setattr(precision, "_VERSION", precision._VERSION + 1)
-    trial(small_network(), IMAGES, training=True)
+    trial(small_network(), IMAGES, trained=1)
     assert times["count"] == 2
 
 
@@ -106,41 +106,41 @@ def test_a_trial_of_an_earlier_kind_is_measured_anew(times, monkeypatch):
 def test_a_gpu_is_tried_at_the_batch_that_trains(times, monkeypatch):
     """Of 16 images and of 20 it would say something else."""
     on_gpu = IMAGES.cuda()
-    trial(small_network().cuda(), on_gpu, training=True)
-    trial(small_network().cuda(), on_gpu[:16], training=True)
+    trial(small_network().cuda(), on_gpu, trained=1)
+    trial(small_network().cuda(), on_gpu[:16], trained=1)
     assert times["count"] == 2
 
 
 @pytest.mark.cuda
 def test_a_trial_on_a_gpu_measures_both(monkeypatch):
-    found = trial(small_network().cuda().train(), IMAGES.cuda(), training=True)
+    found = trial(small_network().cuda().train(), IMAGES.cuda(), trained=1)
     assert 0 < found.f32_seconds < 1
     assert 0 < found.bf16_seconds < 1
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"SQLite format 3\0" + bytes(900), b"\xff\xfe"])
 def test_a_damaged_memory_is_measured_anew(content, times):
-    trial(small_network(), IMAGES, training=True)
+    trial(small_network(), IMAGES, trained=1)
     cache_file().write_bytes(content)
-    trial(small_network(), IMAGES, training=True)
+    trial(small_network(), IMAGES, trained=1)
     assert times["count"] == 2
-    trial(small_network(), IMAGES, training=True)
+    trial(small_network(), IMAGES, trained=1)
     assert times["count"] == 2
 
 
 def test_a_memory_that_cannot_be_written_stops_nothing(times, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("RELISH_HOME", str(tmp_path / "file"))
-    assert trial(small_network(), IMAGES, training=True).precision == "bf16"
+    assert trial(small_network(), IMAGES, trained=1).precision == "bf16"
 
 
 def test_answers_are_compared_every_time_since_weights_differ(times):
     network = small_network().eval()
-    assert trial(network, IMAGES, training=True).precision == "bf16"
+    assert trial(network, IMAGES, trained=1).precision == "bf16"
     with torch.no_grad():  # large logits around zero: rounding tips them
         network[-1].weight.mul_(1e4)
         network[-1].bias.sub_(network(IMAGES).mean(0))
-    found = trial(network, IMAGES, training=True)
+    found = trial(network, IMAGES, trained=1)
     assert found.difference > DIFFERENCE
     assert found.precision == "f32"
 
@@ -149,7 +149,7 @@ def test_an_answer_that_is_no_number_is_no_answer(times):
     network = small_network()
     with torch.no_grad():
         network[-1].bias.fill_(float("nan"))
-    assert trial(network, IMAGES, training=True).precision == "f32"
+    assert trial(network, IMAGES, trained=1).precision == "f32"
 
 
 def test_computing_in_f32_changes_no_bit_and_in_bf16_the_parameters_stay_f32():
@@ -210,17 +210,17 @@ def auto(**settings):
 def test_only_a_recipe_that_asks_for_it_makes_a_trial(pictures, tiny_source, tmp_path, times):  # noqa: F811
     recipe = named_recipe("book")
     setup, run = setup_for(pictures, recipe, tiny_source), run_in(tmp_path, recipe)
-    assert run_precision(run, setup) == "f32"
+    assert run_computing(run, setup, 1).precision == "f32"
     assert times["count"] == 0
     assert not run.folder.precision.exists()
 
 
 def test_a_run_goes_on_in_the_precision_it_began_in(pictures, tiny_source, tmp_path, times):  # noqa: F811
     setup, run = setup_for(pictures, auto(), tiny_source), run_in(tmp_path, auto())
-    assert run_precision(run, setup) == "bf16"
+    assert run_computing(run, setup, 1).precision == "bf16"
     times["f32"], times["bf16"] = 1.0, 2.0
     cache_file().unlink()
-    assert run_precision(run, setup) == "bf16"
+    assert run_computing(run, setup, 1).precision == "bf16"
     assert times["count"] == 1
 
 
@@ -228,13 +228,13 @@ def test_a_run_whose_precision_is_lost_says_what_to_write(pictures, tiny_source,
     setup, run = setup_for(pictures, auto(), tiny_source), run_in(tmp_path, auto())
     run.folder.precision.write_text('{"precision": "f1"}')
     with pytest.raises(RunError, match="in which precision the run began"):
-        run_precision(run, setup)
+        run_computing(run, setup, 1)
 
 
 def test_training_in_bf16_learns_about_the_same_with_parameters_in_f32(pictures, tiny_source, tmp_path):  # noqa: F811
     losses = {}
     for chosen in ("f32", "bf16"):
-        setup = replace(setup_for(pictures, auto(), tiny_source), precision=chosen)
+        setup = replace(setup_for(pictures, auto(), tiny_source), computing=Computing(chosen))
         run = run_in(tmp_path, auto(), chosen)
         train(run, setup)
         losses[chosen] = [event["loss"] for event in run.folder.records() if event["event"] == "train"]

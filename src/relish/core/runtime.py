@@ -54,18 +54,38 @@ def accelerator_for(device: str = "auto") -> "Accelerator":
         what = "machine, or this build of PyTorch, has no CUDA" if device == "cuda" else "machine has no Metal"
         raise BadInput(f"--device {device}: this {what} device.", hint="Try: auto.")
     on_cpu = device == "cpu"
-    # Accelerate has one state per process; it is made anew only where another device is asked for.
-    if PartialState._shared_state and (PartialState().device.type == "cpu") != on_cpu and any(available.values()):
+    # Accelerate has one state per process, in two parts; it is made anew only where another device is asked for.
+    parts = (PartialState._shared_state, AcceleratorState._shared_state)
+    known = [part["device"] for part in parts if "device" in part]
+    if any((one.type == "cpu") != on_cpu for one in known) and any(available.values()):
         AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=on_cpu, mixed_precision="no")
 
 
 def to_device(network: "nn.Module", device: "torch.device | str") -> None:
-    """Move a network to a device, in the memory layout in which convolutions are fastest; no value changes."""
+    """Move a network to a device, in the memory layout in which it is fastest; no value changes.
+
+    That is channels last, but for depthwise convolutions on a GPU: cuDNN compiles their kernels anew for each shape of
+    a batch, 2 to 17 s for EfficientNet-Lite0 on an H200. Channels first they need nothing compiled, and a long training
+    takes up to twice as long: see `models.precision.trial`, which changes the layout. So a network that is on a GPU
+    already stays as it is.
+    """
     import torch
 
-    network.to(device)
-    network.to(memory_format=torch.channels_last)
+    there, kinds = torch.device(device), {one.device.type for one in network.parameters()}
+    if there.type == "cuda" and kinds == {"cuda"}:
+        return
+    network.to(there)
+    if there.type != "cuda" or not has_depthwise(network):
+        network.to(memory_format=torch.channels_last)
+
+
+def has_depthwise(network: "nn.Module") -> bool:
+    """Whether it has convolutions that take each channel by itself."""
+    import torch
+
+    convolutions = (one for one in network.modules() if isinstance(one, torch.nn.Conv2d))
+    return any(one.groups == one.in_channels > 1 for one in convolutions)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from relish.core.runtime import STOPPING
 
 SILENT_SECONDS = 60.0
 """A worker from which nothing came for so long is given up: no image takes as long to read."""
-_CHUNK = 8
+CHUNK = 8
 """Items that a worker is given at a time."""
 _AHEAD = 4
 """Chunks for each worker that are computed before they are asked for."""
@@ -72,7 +72,7 @@ class Workers:
         team, message = self._team_for(work)
         remaining, waiting = iter(items), deque[Future[list[R]]]()
         try:
-            while chunk := list(islice(remaining, _CHUNK)):
+            while chunk := list(islice(remaining, CHUNK)):
                 waiting.append(Future())
                 team.tasks.put((waiting[-1], message, chunk))
                 if len(waiting) >= _AHEAD * self.count:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property, partial
@@ -29,6 +29,7 @@ from relish.core.errors import DataError, ImageError
 from relish.core.io import fingerprint
 from relish.core.progress import SILENT, Progress
 from relish.core.runtime import give_memory_back, usable_cores
+from relish.core.workers import Workers
 from relish.data.dataset import TRAIN, Dataset, Finding, first_few, named_counts, plural
 from relish.data.depth import Used, ValueRange, disagreement, found_range, range_sentence
 from relish.data.groups import units_of
@@ -213,6 +214,7 @@ def survey(
     strict: bool = False,
     learnable: bool = True,
     value_range: ValueRange | Literal["found"] | None = "found",
+    workers: Workers | None = None,
 ) -> Survey:
     """Hash and decode every image; files that have not changed since an earlier survey come from the cache.
 
@@ -226,13 +228,15 @@ def survey(
         learnable: refuse a dataset that can no longer be trained on; otherwise its `problem` says why.
         value_range: of images deeper than 8 bits: found in all of them together, given, or a model's; None takes what
             each file says, as a model does that learned from 8 bits.
+        workers: that read images; None, as 0 of them, reads in threads of this process.
 
     Raises:
         DataError: `strict` and an image cannot be opened; if `learnable`, a class has lost all its training images,
             or a split all its images, or images deeper than 8 bits are not on one scale.
+        WorkerFailed: see `Workers`.
     """
     paths = list(dict.fromkeys(path for split in dataset.splits.values() for path in split.paths))
-    outcomes = examine(paths, progress, "reading pictures")
+    outcomes = examine(paths, progress, "reading pictures", workers=workers)
     used = {path: outcome.used for path, outcome in outcomes.items() if outcome.used}
     problem = None
     if value_range == "found":
@@ -247,7 +251,7 @@ def survey(
         dataset = dataset.with_splits(dataset.splits, f"{words}: each is read at what its own file can hold.")
     if used:
         known = {path: outcomes[path] for path in used}
-        outcomes |= examine(list(used), progress, "scaling pictures", Scaling(value_range, known))
+        outcomes |= examine(list(used), progress, "scaling pictures", Scaling(value_range, known), workers)
     reasons = {path: outcome.reason for path, outcome in outcomes.items() if outcome.reason}
     unreadable = tuple((dataset.label(path), reason) for path, reason in reasons.items())
     listed = first_few([f"{label} ({reason})" for label, reason in unreadable])
@@ -280,11 +284,18 @@ class Scaling(NamedTuple):
 
 
 def examine(
-    paths: Sequence[Path], progress: Progress, title: str, scaling: Scaling | None = None
+    paths: Sequence[Path],
+    progress: Progress,
+    title: str,
+    scaling: Scaling | None = None,
+    workers: Workers | None = None,
 ) -> dict[Path, Outcome]:
     """Every path with the outcome of reading it; without a `scaling`, of deep images the values alone.
 
     Files that have not changed since an earlier survey come from the cache.
+
+    Raises:
+        WorkerFailed: see `Workers`.
     """
     if scaling is not None:
         known = scaling.known
@@ -292,13 +303,14 @@ def examine(
         if not paths:
             return {}
     outcomes: dict[Path, Outcome] = {}
-    # Decoding releases Python's lock, so threads are enough, and cheaper than processes.
+    # Decoding releases Python's lock, so threads are enough, and cheaper than processes, until there are many cores.
     pool = ThreadPoolExecutor(min(16, usable_cores()), thread_name_prefix="survey")
     try:
         cache = Cache(progress)
         with progress.bar(title, len(paths)) as bar:
             for start in range(0, len(paths), _CHUNK):
-                for path, outcome in _examine_chunk(paths[start : start + _CHUNK], pool, cache, scaling):
+                chunk = paths[start : start + _CHUNK]
+                for path, outcome in _examine_chunk(chunk, pool, cache, scaling, workers or Workers()):
                     outcomes[path] = outcome
                     bar.advance()
     finally:
@@ -307,12 +319,14 @@ def examine(
 
 
 def _examine_chunk(
-    chunk: Sequence[Path], pool: ThreadPoolExecutor, cache: Cache, scaling: Scaling | None
+    chunk: Sequence[Path], pool: ThreadPoolExecutor, cache: Cache, scaling: Scaling | None, workers: Workers
 ) -> Iterator[tuple[Path, Outcome]]:
     """Each path with the outcome of reading it; those that memory lacked for come last, read one by one."""
     keys = list(pool.map(_key, chunk))
     known = {} if scaling else _cached(cache, [key for key in keys if key])
-    examine = partial(_examine, known=known, scaling=scaling)
+    examine = partial(_examine, scaling=scaling)
+    spread: Callable[..., Iterator[Outcome]] = workers.map if workers.count else pool.map
+    read = spread(examine, [(path, key) for path, key in zip(chunk, keys, strict=True) if key not in known])
     entries: dict[bytes, bytes] = {}
     again: list[tuple[Path, FileKey | None]] = []
 
@@ -320,9 +334,9 @@ def _examine_chunk(
         if again:
             give_memory_back()
         for path, key in again:
-            yield path, key, examine(path, key)
+            yield path, key, examine((path, key))
 
-    together = zip(chunk, keys, pool.map(examine, chunk, keys), strict=True)
+    together = ((p, key, known[key] if key in known else next(read)) for p, key in zip(chunk, keys, strict=True))
     for path, key, outcome in chain(together, alone()):
         if outcome.no_memory and (path, key) not in again:
             again.append((path, key))
@@ -344,9 +358,8 @@ def _key(path: Path) -> FileKey | None:
     return FileKey(os.fsencode(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _examine(path: Path, key: FileKey | None, known: Mapping[FileKey, Outcome], scaling: Scaling | None) -> Outcome:
-    if key is not None and key in known:
-        return known[key]
+def _examine(file: tuple[Path, FileKey | None], scaling: Scaling | None) -> Outcome:
+    path, key = file
     try:
         if key is not None and key.size > MAX_FILE_BYTES:
             return Outcome("", f"not a picture: {key.size / 2**30:.1f} GiB is too large a file", lasting=False)

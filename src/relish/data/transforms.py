@@ -254,8 +254,9 @@ def stacked(images: Sequence[Tensor]) -> Tensor:
 def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     """(B, 3, S, S) to float32: uint8 scaled to 0 to 1; then less the mean, over the std of each channel."""
     mean, std = (_per_channel(tuple(values), images.device) for values in (preprocessing.mean, preprocessing.std))
-    # Channels last is the layout that convolutions are fastest in; the values are the same.
-    floats = images.to(torch.float32, memory_format=torch.channels_last, copy=True)
+    # On a GPU the layout is that of the network's first weights, see `runtime.to_device`; the values are the same.
+    layout = torch.contiguous_format if images.device.type == "cuda" else torch.channels_last
+    floats = images.to(torch.float32, memory_format=layout, copy=True)
     if images.dtype == torch.uint8:
         floats.div_(255)
     return floats.sub_(mean).div_(std)

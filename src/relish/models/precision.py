@@ -1,20 +1,24 @@
-"""In which precision, `f32` or `bf16`, a network is fastest on this machine: measured, never guessed.
+"""In which precision, `f32` or `bf16`, and memory layout a network is fastest on this machine: measured, never guessed.
 
 bf16 halves the bytes and, where the processor multiplies it, the time; where a network's layers have no fast bf16
 kernel it is several times slower on the same processor. So both are timed on the network itself. Times are cached by
 processor, threads, PyTorch, network and shape; the difference of the probabilities depends on the weights and is
 measured every time.
+
+On a GPU depthwise convolutions are fastest in channels-last layout, once cuDNN has compiled kernels for the shape of a
+batch (`runtime.to_device`). A trial finds that out at the same price, so it is made for a long training alone.
 """
 
 import copy
 import json
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from relish.core.cache import Cache
 from relish.core.errors import BadInput
 from relish.core.io import fingerprint
-from relish.core.runtime import is_out_of_memory, processor_name
+from relish.core.runtime import has_depthwise, is_out_of_memory, processor_name
 from relish.models.captured import on_cuda
 
 Precision = Literal["f32", "bf16"]
@@ -32,6 +36,9 @@ AskedPrecision = Literal["f32", "auto"]
 MEASURED_ON = ("cpu", "cuda")
 """Kinds of device that a trial is made on; others stay in f32."""
 BOTH: tuple[Precision, ...] = ("f32", "bf16")
+LONG = 60.0
+"""Seconds of a training on a GPU in which kernels for depthwise convolutions are worth compiling: a batch's shape, the
+last batch's and an evaluation's took 15 to 35 s in all, for EfficientNet-Lite0 on an H200."""
 
 SECONDS = 10.0
 """A trial takes no longer, short of one pass that is longer by itself."""
@@ -48,8 +55,20 @@ _FIRST, _ROUNDS = 2, 3
 _FEWEST = 4
 _REPEATED = 5
 """Passes of a round on a GPU, whose clock is read when it has finished all of them."""
-_VERSION = 2
+_VERSION = 3
 """Raise it when a trial measures something else than before."""
+
+
+class Computing(NamedTuple):
+    """How a network computes in a training."""
+
+    precision: Precision = "f32"
+    compiled: bool = False
+    """Whether depthwise convolutions are channels last on a GPU, where their kernels are compiled for each shape."""
+
+
+PLAINLY = Computing()
+"""Without a trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,23 +78,33 @@ class Trial:
     f32_seconds: float
     """Median pass in f32; a pass is forward and backward where the network is to be trained."""
     bf16_seconds: float
-    """Median pass in bf16."""
+    """Median pass in bf16; infinite where it was not asked for."""
     difference: float | None
     """Largest difference between the probabilities of both, 0 (best) to 1; None where bf16 is too slow anyway."""
+    compiled: bool = False
+    """Whether these are times with compiled kernels, see `Computing`: faster by `GAIN` than those without."""
 
     @property
     def precision(self) -> Precision:
         """bf16 where it is faster by `GAIN` and differs by at most `DIFFERENCE`; f32 otherwise."""
         return "bf16" if self.difference is not None and self.difference <= DIFFERENCE else "f32"
 
+    @property
+    def computing(self) -> Computing:
+        """The choice."""
+        return Computing(self.precision, self.compiled)
+
     def sentence(self) -> str:
         """The choice and its reason, in a line."""
         differ = "" if self.difference is None else f", its probabilities differ by {self.difference:.4f} at most"
-        return f"{self.precision}: bf16 is {self.f32_seconds / self.bf16_seconds:.2f} times as fast as f32 here{differ}"
+        times = f"bf16 is {self.f32_seconds / self.bf16_seconds:.2f} times as fast as f32 here{differ}"
+        words = f"{self.precision}: {times}" if self.bf16_seconds < math.inf else self.precision
+        return f"{words}; kernels are compiled, since the training is long" if self.compiled else words
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, the choice among them."""
-        return {"precision": self.precision, **asdict(self)}
+        seconds = self.bf16_seconds if self.bf16_seconds < math.inf else None
+        return {"precision": self.precision, **asdict(self), "bf16_seconds": seconds}
 
 
 def checked_precision(asked: str) -> AskedPrecision:
@@ -118,33 +147,51 @@ def fastest(network: nn.Module, images: Tensor) -> Precision:
     if images.device.type not in MEASURED_ON or len(images) < _FEWEST:
         return "f32"
     try:
-        return trial(network, images, training=False).precision
+        return trial(network, images).precision
     except Exception as error:
         if is_out_of_memory(error):
             return "f32"
         raise
 
 
-def trial(network: nn.Module, images: Tensor, *, training: bool) -> Trial:
-    """Measure both precisions on this network, or recall what was measured before.
+def trial(network: nn.Module, images: Tensor, *, trained: int = 0, precisions: Sequence[Precision] = BOTH) -> Trial:
+    """Measure precisions on this network, and layouts in a long training; or recall what was measured before.
 
     Args:
         network: on the device of the images, its modules in the modes that they will train in; left as it is.
         images: (B, 3, S, S) float32, normalised; on a processor the first `IMAGES` are used, on a GPU all: the batch
             that will be computed, since with a few images a GPU only waits to be told what to do.
-        training: whether a pass goes backward too.
+        trained: how many images it will be trained on, each as often as it is; 0: a pass does not go backward.
+        precisions: to choose from, f32 among them.
     """
     twin, images = copy.deepcopy(network), images if images.device.type == "cuda" else images[:IMAGES]
-    cache, key = Cache(), _cache_key(network, images, training)
+    compiled = False
     with torch.random.fork_rng():
-        kept = [json.loads(entry) for _, entry in cache.recall("trial", [key])]
-        f32, bf16 = kept[0] if kept else _timed(twin, images, training)
-        cache.remember("trial", {key: json.dumps([f32, bf16]).encode()})
+        f32, bf16 = _recalled(twin, images, trained > 0, precisions, compiled)
+        long = trained / len(images) * min(f32, bf16) > LONG
+        if long and images.device.type == "cuda" and has_depthwise(network):
+            twin.to(memory_format=torch.channels_last)
+            found = _recalled(twin, images, True, precisions, True)
+            if compiled := min(f32, bf16) >= GAIN * min(found):
+                f32, bf16 = found
         difference = _difference(twin, images) if f32 >= GAIN * bf16 else None
-    return Trial(f32_seconds=f32, bf16_seconds=bf16, difference=difference)
+    return Trial(f32_seconds=f32, bf16_seconds=bf16, difference=difference, compiled=compiled)
 
 
-def _cache_key(network: nn.Module, images: Tensor, training: bool) -> bytes:
+def _recalled(
+    network: nn.Module, images: Tensor, training: bool, precisions: Sequence[Precision], compiled: bool
+) -> tuple[float, float]:
+    """Median pass in f32 and in bf16, infinite where that is not asked for; measured where it never was."""
+    cache, key = Cache(), _cache_key(network, images, training, precisions, compiled)
+    kept = [json.loads(entry) for _, entry in cache.recall("trial", [key])]
+    seconds: dict[Precision, float] = kept[0] if kept else _timed(network, images, training, precisions)
+    cache.remember("trial", {key: json.dumps(seconds).encode()})
+    return seconds["f32"], seconds.get("bf16", math.inf)
+
+
+def _cache_key(
+    network: nn.Module, images: Tensor, training: bool, precisions: Sequence[Precision], compiled: bool
+) -> bytes:
     learning = [name for name, parameter in network.named_parameters() if parameter.requires_grad] if training else []
     about = [
         _VERSION,
@@ -156,14 +203,18 @@ def _cache_key(network: nn.Module, images: Tensor, training: bool) -> bytes:
         learning,
         list(images.shape),
         training,
+        *precisions,
+        compiled,
     ]
     return bytes.fromhex(fingerprint(about))
 
 
-def _timed(network: nn.Module, images: Tensor, training: bool) -> tuple[float, float]:
-    """Median pass in f32 and in bf16, in turn, over as many of the images as the time allows."""
+def _timed(
+    network: nn.Module, images: Tensor, training: bool, precisions: Sequence[Precision]
+) -> dict[Precision, float]:
+    """Median pass in each precision, in turn; on a processor in both, over as many of the images as the time allows."""
     if images.device.type == "cuda":
-        return _timed_on_cuda(network, images, training)
+        return _timed_on_cuda(network, images, training, precisions)
     began = time.perf_counter()
     few = images[:_FIRST]
     for precision in BOTH:  # the first pass of each shape also chooses kernels
@@ -171,16 +222,18 @@ def _timed(network: nn.Module, images: Tensor, training: bool) -> tuple[float, f
     # Half of the time for the rounds; the other half for the first, slow pass of the larger shape.
     f32, bf16 = (_pass(network, few, precision, training) for precision in BOTH)
     if bf16 > HOPELESS * f32:
-        return f32, bf16
+        return {"f32": f32, "bf16": bf16}
     images = images[: max(_FIRST, int(SECONDS / 4 / _ROUNDS / (max(f32, bf16) / len(few))))]
     rounds: list[tuple[float, float]] = []
     while len(rounds) <= _ROUNDS and (not rounds or time.perf_counter() - began <= SECONDS / 2):
         rounds.append((_pass(network, images, "f32", training), _pass(network, images, "bf16", training)))
     f32s, bf16s = zip(*(rounds[1:] or rounds), strict=True)  # the first of the larger shape, where it is not alone
-    return median(f32s), median(bf16s)
+    return {"f32": median(f32s), "bf16": median(bf16s)}
 
 
-def _timed_on_cuda(network: nn.Module, images: Tensor, training: bool) -> tuple[float, float]:
+def _timed_on_cuda(
+    network: nn.Module, images: Tensor, training: bool, precisions: Sequence[Precision]
+) -> dict[Precision, float]:
     """The same on a GPU, which is waited for: of all the images, warmed up, and captured where a training would be."""
 
     def ready(precision: Precision) -> Callable[[], Any]:
@@ -191,17 +244,15 @@ def _timed_on_cuda(network: nn.Module, images: Tensor, training: bool) -> tuple[
                 return on_cuda(work)[1]
         return work
 
-    works = [ready(precision) for precision in BOTH]
-    rounds: list[list[float]] = []
+    works = {precision: ready(precision) for precision in precisions}
+    rounds: dict[Precision, list[float]] = {precision: [] for precision in works}
     for _ in range(_ROUNDS):
-        found = []
-        for work in works:
+        for precision, work in works.items():
             began = _now(images.device)
             for _ in range(_REPEATED):
                 work()
-            found.append((_now(images.device) - began) / _REPEATED)
-        rounds.append(found)
-    return median(one for one, _ in rounds), median(other for _, other in rounds)
+            rounds[precision].append((_now(images.device) - began) / _REPEATED)
+    return {precision: median(found) for precision, found in rounds.items()}
 
 
 def _pass(network: nn.Module, images: Tensor, precision: Precision, training: bool) -> float:

@@ -163,7 +163,7 @@ def check(
     found = find_dataset(data, sha1=sha1, sha256=sha256, reading=told, learnable=False, progress=progress)
     if fix is not None:
         _table_path(fix, found)  # refused now, and not after every image has been looked at
-    surveyed = survey(found, learnable=False, progress=progress, value_range=scale)
+    surveyed = survey(found, learnable=False, progress=progress, value_range=scale, workers=context.workers)
     if surveyed.depth:
         progress.say(f"values  {surveyed.depth}")
     images = image_set(surveyed)

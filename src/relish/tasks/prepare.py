@@ -21,6 +21,7 @@ from relish.core.errors import DataError, RecipeError
 from relish.core.io import fingerprint
 from relish.core.progress import Bars, Progress
 from relish.core.runtime import derive_seed
+from relish.core.workers import Workers
 from relish.data.dataset import (
     CROSS_VALIDATION,
     TEST,
@@ -224,7 +225,7 @@ def prepare_data(context: Context, request: Request, recipes: Sequence[Recipe], 
     """
     # The first process downloads, extracts and looks over; the others find it done.
     with context.accelerator.main_process_first():
-        looked, is_whole = _looked_over(request, context.progress)
+        looked, is_whole = _looked_over(request, context.progress, context.workers)
     if not is_whole:
         return looked
     if request.val_split is None and all_learned_from(looked, recipes):
@@ -237,10 +238,11 @@ def prepare_data(context: Context, request: Request, recipes: Sequence[Recipe], 
     return replace(looked, dataset=with_validation(looked.dataset, share, request.seed, looked.units))
 
 
-def _looked_over(request: Request, progress: Progress) -> tuple[Survey, bool]:
+def _looked_over(request: Request, progress: Progress, workers: Workers) -> tuple[Survey, bool]:
     """The pictures of a request, looked over, and whether some have still to be held back."""
     dataset = find_dataset(request.data, sha1=request.sha1, sha256=request.sha256, reading=request, progress=progress)
-    looked = survey(dataset, strict=request.strict, progress=progress, value_range=request.range_to_take)
+    scale = request.range_to_take
+    looked = survey(dataset, strict=request.strict, progress=progress, value_range=scale, workers=workers)
     looked = replace(looked, findings=brief_findings(dataset, looked))
     for finding in looked.findings:
         if finding.kind == "shared-group":

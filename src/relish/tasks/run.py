@@ -45,7 +45,7 @@ from relish.tasks.user_code import own_network, save_source
 from relish.training.auto import climb
 from relish.training.checkpoint import Tracker
 from relish.training.finetune import HELD_OUT
-from relish.training.measure import Budget, run_precision
+from relish.training.measure import Budget, run_computing
 from relish.training.optim import learning_rates
 from relish.training.scenes import seeks_series
 from relish.training.train import TrainingSetup, train
@@ -90,7 +90,8 @@ def train_and_evaluate(context: Context, prepared: Prepared, folder: RunFolder) 
         if prepared.recipe.method == "train":
             if prepared.recipe.head == "source" and not folder.checkpoint.is_file():
                 _say_before(run, prepared, setup)
-            setup = replace(setup, precision=run_precision(run, setup))
+            images = prepared.recipe.passes * len(setup.train)
+            setup = replace(setup, computing=run_computing(run, setup, images))
             logits = train(run, setup)
             save(prepared.preprocessing, _held_out(run, prepared, setup, logits))
             decoded, evaluated_on = setup.decoded, prepared.score_name

@@ -371,7 +371,7 @@ def _held_out(pool: _Pool, backbone: Backbone, features: Features) -> tuple[Bool
 def _predict_ms(context: Context, backbone: Backbone, split: Split, how: Preprocessing) -> float:
     """Of an image of many, through ONNX Runtime where prediction would take that."""
     quick = backbone.hastened(how.image_size, len(split), context)
-    return 1000 * forward_seconds(quick, split, how, [how.image_size], lasting=LASTING)[how.image_size]
+    return 1000 * forward_seconds(quick, split, how, [how.image_size], context.workers, lasting=LASTING)[how.image_size]
 
 
 def _machine(context: Context) -> str:

@@ -31,16 +31,18 @@ from relish.training.budget import (
     Trainings,
     affordable_epochs,
     candidate_rates,
+    epochs_for,
     folds_for,
     joint_epochs_for,
     measured_again,
     planned_fine_tuning,
     planned_probe,
+    rates_for,
 )
 from relish.training.checkpoint import State, decided, state_of
 from relish.training.finetune import HELD_OUT, FineTuned, decoded_for, fine_tune, join, set_head
 from relish.training.linear_probe import CrossValidated
-from relish.training.measure import Budget, run_precision
+from relish.training.measure import Budget, run_computing
 from relish.training.probe_stage import held_out_masks, probe_stage
 from relish.training.scenes import accuracy_of, chosen_by
 from relish.training.train import TrainingSetup
@@ -73,7 +75,7 @@ def climb(
         return None, None
     network = setup.target.network
     probe = state_of(network)
-    setup = replace(setup, precision=run_precision(run, setup))
+    setup = replace(setup, computing=run_computing(run, setup, _at_most(setup)))
     plan, masks = _planned(run, setup, budget)
     setup = replace(setup, decoded=decoded_for(run, setup, masks) if masks else None)
     models = _fine_tuned(run, setup, budget, plan, masks, found, probe)
@@ -108,6 +110,13 @@ def _probe_rung(
         framing=setup.preprocessing.framing_words, views=found.views,
     )  # fmt: skip
     return setup, found, accuracy
+
+
+def _at_most(setup: TrainingSetup) -> int:
+    """How many images fine-tuning trains on where time is not short, each as often as it is."""
+    images, recipe = len(setup.train), setup.recipe
+    models = folds_for(images) + rates_for(images) - 1
+    return images * models * (recipe.epochs or epochs_for(images, recipe.batch_size, len(setup.target.classes)))
 
 
 def _ends_at_probe(run: RunContext, setup: TrainingSetup, accuracy: Proportion, target: float | None) -> bool:

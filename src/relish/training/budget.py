@@ -285,7 +285,7 @@ def planned_probe(run: RunContext, setup: TrainingSetup, budget: Budget) -> Prob
         sides = [setup.preprocessing.image_size]
         if budget.limited and setup.recipe.image_size is None:
             sides += [side for side in SIZES if side < sides[0] and backbone.accepts(side)]
-        measured = forward_seconds(backbone, setup.train, setup.preprocessing, sides, lasting=lasting)
+        measured = forward_seconds(backbone, setup.train, setup.preprocessing, sides, run.workers, lasting=lasting)
         return plan_probe(
             images=len(setup.train), evaluated=budget.evaluated, classes=classes,
             forward={side: seconds / run.processes for side, seconds in measured.items()},
@@ -355,7 +355,7 @@ def measured_again(run: RunContext, setup: TrainingSetup, budget: Budget) -> Non
     """The pace of now is measured, where there is a budget; the network has to give numbers."""
     if budget.limited:
         size, backbone = setup.preprocessing.image_size, Backbone.of(setup.target, run.device)
-        found = forward_seconds(backbone, setup.train, setup.preprocessing, [size], most=AGAIN)
+        found = forward_seconds(backbone, setup.train, setup.preprocessing, [size], run.workers, most=AGAIN)
         budget.pace.measured(found[size] / run.processes)
 
 

@@ -19,14 +19,15 @@ import torch
 from relish.core.context import Context, RunContext
 from relish.core.errors import RecipeError, RunError
 from relish.core.io import write_json
-from relish.core.runtime import in_smaller_parts, one_thread, raise_if_no_memory, to_device
+from relish.core.runtime import has_depthwise, in_smaller_parts, one_thread, raise_if_no_memory, to_device
+from relish.core.workers import CHUNK, Workers
 from relish.data.dataset import Split
-from relish.data.loader import evaluation_batches, training_batches
+from relish.data.loader import CPU, evaluation_batches, training_batches
 from relish.data.split import evenly_spaced
 from relish.data.transforms import Preprocessing, book_preprocessing, normalise
 from relish.evaluation.features import Backbone
 from relish.models.freeze import set_train_mode, smallest_batch
-from relish.models.precision import IMAGES, MEASURED_ON, Precision, computing_in, trial
+from relish.models.precision import BOTH, IMAGES, MEASURED_ON, PLAINLY, Computing, computing_in, trial
 from relish.models.target import TargetModel
 from relish.training.checkpoint import state_of
 from relish.training.recipe import Recipe
@@ -55,6 +56,7 @@ def forward_seconds(
     split: Split,
     preprocessing: Preprocessing,
     sides: Sequence[int],
+    workers: Workers,
     *,
     most: float = SECONDS,
     lasting: float = SECONDS,
@@ -73,10 +75,10 @@ def forward_seconds(
         sized = book_preprocessing(side, preprocessing.mean, preprocessing.std, preprocessing.value_range)
 
         def passed(count: int) -> None:
-            for batch in evaluation_batches(split, sized, [evenly_spaced(len(split), count)]):
+            for batch in evaluation_batches(split, sized, _batches_of(split, count, FORWARD_BATCH), workers=workers):
                 backbone(batch.images, sized)
 
-        return _mean_seconds(min(FORWARD_BATCH, len(split)), passed, most, lasting)
+        return _mean_seconds(_enough(split, FORWARD_BATCH, workers), passed, most, lasting, backbone.device)
 
     ends = sorted({sides[0], sides[-1]})
     seconds = [measured(side) for side in ends]
@@ -104,26 +106,45 @@ def step_seconds(context: Context, setup: TrainingSetup, lasting: float = SECOND
 
     def stepped(count: int) -> None:
         batches = training_batches(
-            setup.train, setup.preprocessing, [evenly_spaced(len(setup.train), count)], seed=0, epoch=0,
-            smallest=recipe.smallest_crop, scaled=recipe.decoding == "scaled",
+            setup.train, setup.preprocessing, _batches_of(setup.train, count, recipe.batch_size), seed=0, epoch=0,
+            smallest=recipe.smallest_crop, scaled=recipe.decoding == "scaled", workers=context.workers,
         )  # fmt: skip
         for batch in batches:
-            with computing_in(setup.precision, device):
+            with computing_in(setup.computing.precision, device):
                 logits = network(normalise(batch.images.to(device), setup.preprocessing))
             torch.nn.functional.cross_entropy(logits.float(), batch.labels.to(device)).backward()  # type: ignore[no-untyped-call]
             network.zero_grad(set_to_none=True)
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    seconds = _mean_seconds(min(recipe.batch_size, len(setup.train)), stepped, lasting=lasting)
+    most = _enough(setup.train, recipe.batch_size, context.workers)
+    seconds = _mean_seconds(most, stepped, lasting=lasting, device=device)
     network.load_state_dict(before)
     return seconds
 
 
-def _mean_seconds(most: int, work: Callable[[int], None], limit: float = SECONDS, lasting: float = SECONDS) -> float:
+def _enough(split: Split, batch: int, workers: Workers) -> int:
+    """Images of a timed pass: a batch, or so many batches that each worker has something to read."""
+    return min(len(split), batch * max(1, CHUNK * workers.count // batch))
+
+
+def _batches_of(split: Split, count: int, size: int) -> list[list[int]]:
+    """So many images, spread over the split, in batches."""
+    spread = evenly_spaced(len(split), count)
+    return [spread[start : start + size] for start in range(0, count, size)]
+
+
+def _mean_seconds(
+    most: int,
+    work: Callable[[int], None],
+    limit: float = SECONDS,
+    lasting: float = SECONDS,
+    device: torch.device = CPU,
+) -> float:
     """Seconds per image of work on so many images, or on as many as there is time for; the first time warms up.
 
-    The mean, not the least: beside other work the least is a moment's luck.
+    The mean, not the least: beside other work the least is a moment's luck. On a GPU the first pass of each shape
+    chooses kernels, and does not count.
     """
 
     def timed(count: int) -> float:
@@ -133,50 +154,61 @@ def _mean_seconds(most: int, work: Callable[[int], None], limit: float = SECONDS
 
     _, few = in_smaller_parts(work, min(FEW, most))
     first, count = in_smaller_parts(timed, max(few, min(most, int(limit / timed(few)))))
-    seconds = [first]
+    seconds = [first] if device.type == "cpu" else [timed(count)]
     while len(seconds) < ROUNDS or (count * sum(seconds) < lasting and len(seconds) < MOST_ROUNDS):
         seconds.append(timed(count))
     return float(np.mean(seconds))
 
 
-# ---- the precision of a run -----------------------------------------------------------------------------------------
+# ---- how a run computes ---------------------------------------------------------------------------------------------
 
 
-def run_precision(run: RunContext, setup: TrainingSetup) -> Precision:
-    """What the recipe asks for; for `auto`, the outcome of a trial, one for all processes and for all of the run.
+def run_computing(run: RunContext, setup: TrainingSetup, images: int) -> Computing:
+    """The outcome of a trial, one for all processes and for all of the run; without one, f32.
+
+    One is made where the recipe leaves the precision open, and on a GPU where there are depthwise convolutions.
+
+    Args:
+        images: that will be trained on, each as often as it is.
 
     Raises:
-        RunError: the run was begun, and its precision cannot be read any more.
+        RunError: the run was begun, and how cannot be read any more.
         ImageError: an image cannot be opened any more.
     """
-    if setup.recipe.precision != "auto" or run.device.type not in MEASURED_ON:
-        return "f32"
-    return run.from_main(lambda: _kept(run) if run.folder.precision.is_file() else _tried(run, setup))
+    to_device(setup.target.network, run.device)
+    by_layout = run.device.type == "cuda" and has_depthwise(setup.target.network)
+    if run.device.type not in MEASURED_ON or not (setup.recipe.precision == "auto" or by_layout):
+        return PLAINLY
+    return run.from_main(lambda: _kept(run) if run.folder.precision.is_file() else _tried(run, setup, images))
 
 
-def _kept(run: RunContext) -> Precision:
+def _kept(run: RunContext) -> Computing:
     file = run.folder.precision
     try:
-        return {"f32": "f32", "bf16": "bf16"}[json.loads(file.read_bytes())["precision"]]  # type: ignore[return-value]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = json.loads(file.read_bytes())
+        precision = {"f32": "f32", "bf16": "bf16"}[found["precision"]]
+        return Computing(precision, found.get("compiled") is True)  # type: ignore[arg-type]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
             f"{file} does not say in which precision the run began.",
             hint='Write {"precision": "f32"} or {"precision": "bf16"} into it.',
         ) from error
 
 
-def _tried(run: RunContext, setup: TrainingSetup) -> Precision:
-    network = setup.target.network
-    to_device(network, run.device)
+def _tried(run: RunContext, setup: TrainingSetup, trained: int) -> Computing:
+    network, precisions = setup.target.network, BOTH if setup.recipe.precision == "auto" else BOTH[:1]
     set_train_mode(network, setup.target, still_norms=setup.recipe.batch_norm == "still")
     most = setup.recipe.batch_size if run.device.type == "cuda" else min(IMAGES, setup.recipe.batch_size)
     some = evenly_spaced(len(setup.train), most)
     (batch,) = evaluation_batches(setup.train, setup.preprocessing, [some], workers=run.workers)
     images = normalise(batch.images.to(run.device), setup.preprocessing)
-    found, _ = in_smaller_parts(lambda count: trial(network, images[:count], training=True), len(images))
+    found, _ = in_smaller_parts(
+        lambda count: trial(network, images[:count], trained=trained, precisions=precisions), len(images)
+    )
     write_json(run.folder.precision, found.as_json())
-    run.progress.say(f"trial   {found.sentence()}")
-    return found.precision
+    if len(precisions) > 1 or found.compiled:
+        run.progress.say(f"trial   {found.sentence()}")
+    return found.computing
 
 
 # ---- whether a network takes what a recipe gives it -----------------------------------------------------------------

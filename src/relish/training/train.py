@@ -25,7 +25,7 @@ from relish.data.transforms import Preprocessing, Transform, normalise
 from relish.evaluation.inference import Logits, split_logits
 from relish.models.captured import WORTH
 from relish.models.freeze import set_train_mode, smallest_batch
-from relish.models.precision import Precision, computing_in
+from relish.models.precision import PLAINLY, Computing, computing_in
 from relish.models.saved_model import OWN
 from relish.models.target import TargetModel
 from relish.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
@@ -65,7 +65,7 @@ class TrainingSetup:
     """Of each image, where the ladder trains: images of one key are on one side, in folds and of what is held out."""
     sizes: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
     """Width and height of each image, in pixels, where the ladder trains."""
-    precision: Precision = "f32"
+    computing: Computing = PLAINLY
     """Of forward and backward passes; parameters, losses, updates and evaluations are f32."""
     ended: Callable[[int, float], bool] | None = None
     """Whether to end now, even in mid-epoch; asked after each step with its images and seconds. None: at the end."""
@@ -99,6 +99,8 @@ def train(run: RunContext, setup: TrainingSetup) -> Logits | None:
     """
     recipe, network, device = setup.recipe, setup.target.network, run.device
     to_device(network, device)
+    if setup.computing.compiled:
+        network.to(memory_format=torch.channels_last)
     optimiser = make_optimiser(setup.target, recipe)
     state = load_checkpoint(run.folder.checkpoint, network, optimiser) or TrainingState()
     # Only the model is prepared: the order of images is ours, and an optimiser in full precision needs nothing.
@@ -179,7 +181,7 @@ def _gradients(run: RunContext, setup: TrainingSetup, model: nn.Module, loss: Lo
     """Forward and backward through the network, as the recipe wants it."""
 
     def passed(images: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        with computing_in(setup.precision, run.device):
+        with computing_in(setup.computing.precision, run.device):
             logits = model(normalise(images, setup.preprocessing))  # (b, K)
         losses = losses_of(loss, logits.float(), labels)  # (b,)
         losses = losses * (0.0 if is_padding(run, count) else 1.0)
