@@ -1,5 +1,5 @@
 """`python -m relish`, for `accelerate launch -m relish fit …`."""
 
-from relish.cli.main import main
+from relish.cli.main import program
 
-main()
+program()

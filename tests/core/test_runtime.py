@@ -7,7 +7,7 @@ import torch
 
 from relish.core import runtime as stopwatch
 from relish.core.errors import RecipeError
-from relish.core.runtime import deterministic, elapsed_before, keep_elapsed
+from relish.core.runtime import deterministic, elapsed_before, keep_elapsed, to_device
 from tests.processes import wait_until
 
 
@@ -46,3 +46,17 @@ def test_what_torch_cannot_compute_alike_is_named():
     assert not torch.are_deterministic_algorithms_enabled()
     with pytest.raises(RuntimeError, match="another"), deterministic(True):
         raise RuntimeError("another")
+
+
+@pytest.mark.cuda
+def test_depthwise_weights_are_channels_first_on_a_gpu_wherever_they_were_before():
+    """cuDNN takes a weight for channels last by its strides, and one channel counts as contiguous in both layouts."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3, groups=8), torch.nn.Conv2d(8, 4, 1))
+    for device in ("cpu", "cuda"):
+        to_device(network, device)
+    assert network[0].weight.stride() == (9, 9, 3, 1)
+    assert network[1].weight.stride() == (8, 1, 1, 1)
+    assert network(torch.zeros(2, 8, 9, 9, device="cuda")).is_contiguous()
+    plain = torch.nn.Conv2d(8, 4, 3)
+    to_device(plain, "cuda")
+    assert plain.weight.is_contiguous(memory_format=torch.channels_last)

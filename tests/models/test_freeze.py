@@ -153,7 +153,7 @@ def update_of(target, images, in_place):
     for module in target.network.modules():
         if isinstance(module, nn.Hardtanh) and in_place:
             module.inplace = True
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profile:
         target.network(images).logsumexp(1).sum().backward()
     clones = sum(event.count for event in profile.key_averages() if event.key == "aten::clone")
     return [parameter.grad for parameter in target.network.parameters()], clones

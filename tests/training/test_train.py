@@ -253,6 +253,7 @@ def test_batches_carry_the_labels_of_their_pictures(pictures):
 
 
 @pytest.mark.cuda
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_the_loop_waits_for_a_gpu_at_the_points_of_the_curve_alone(pictures, tiny_source, tmp_path, monkeypatch):
     """Ten steps, five points: whatever else would wait is an error, but in the first step, which makes constants."""
     recipe = named_recipe("book").with_settings({"epochs": 1, "batch_size": 2})

@@ -1,9 +1,12 @@
 """The `relish` command: gathers the commands, and turns every error into words and an exit code."""
 
+import atexit
 import io
 import os
 import sys
+import threading
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 from typing import Annotated, NoReturn
@@ -56,6 +59,27 @@ def main() -> None:
             _in_words(stop)
         except KeyboardInterrupt:  # once more, while the first one was told
             sys.exit(128 + stop.number)
+
+
+def program() -> NoReturn:
+    """`main` in a process of its own, which then ends at once.
+
+    Python would take every module apart first: seconds, where torch is among them. Whatever asked to be told of the end
+    is told, such as processes that read images.
+    """
+    code: str | int | None = 0
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code
+    if not isinstance(code, int | None):  # words
+        sys.exit(code)
+    threading._shutdown()  # type: ignore[attr-defined]  # as Python does, before what is registered
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code or 0)
 
 
 def _command(stop: StopFlag) -> None:

@@ -78,6 +78,10 @@ def to_device(network: "nn.Module", device: "torch.device | str") -> None:
     network.to(there)
     if there.type != "cuda" or not has_depthwise(network):
         network.to(memory_format=torch.channels_last)
+        return
+    for tensor in network.parameters():
+        # Anew: a depthwise weight that was channels last counts as contiguous, and is taken for channels last still.
+        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
 
 
 def has_depthwise(network: "nn.Module") -> bool:
