@@ -32,9 +32,9 @@ sixteen have since joined a neighbour. Steps captured on a GPU, features through
 GPU or decoded there, and how a batch is fitted to a device took one each; choosing a source model took five. The page
 of `relish teach` is a program of its own, with a room of its own: sixteen, its part of the split and its exported page
 among them."""
-LINES_MAX = 38_500
+LINES_MAX = 38_700
 """Of all files together, blank lines and docstrings included. It was 25,000; the first took 4,600, the second 3,300,
-a GPU and ONNX Runtime 1,100, choosing a source model 1,200, hubs and their failures 200, `relish teach` 3,400."""
+a GPU and ONNX Runtime 1,200, choosing a source model 1,200, hubs and their failures 200, `relish teach` 3,500."""
 LONGEST = 450
 """Lines of one module: about what can be read at one sitting."""
 SHORTEST = 60
