@@ -39,9 +39,11 @@ check: $(READY)
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python tools/structure.py --check --frames
 
-# What CI does a part of: kill -9 and resume ten times, each call of the system failing, every network and framing.
+# What CI does a part of: kill -9 and resume ten times, and the server of teach twenty times, each call of the system
+# failing, every network and framing.
 torture: $(READY)
 	RELISH_TORTURE=10 $(BIN)/python -m pytest -m slow tests/training/test_kill_and_resume.py -s
+	RELISH_TORTURE=20 $(BIN)/python -m pytest -m slow tests/teaching/test_killed.py -s
 	RELISH_TORTURE=1 $(PYTEST) -m slow tests/cli/test_faults.py tests/exporting/test_build.py \
 		tests/evaluation/test_calibration.py tests/models/test_source.py tests/models/test_target.py \
 		tests/tasks/test_predict_table.py tests/training/test_auto.py tests/training/test_train_processes.py \

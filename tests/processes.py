@@ -53,8 +53,7 @@ def ended(process: Any, seconds: float = 300.0) -> tuple[int, str, str]:
     """The exit code and the output of a process, which goes on where it waits; it has to end in words."""
 
     def over() -> bool:
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGCONT)
         with suppress(subprocess.TimeoutExpired):
             told.extend(process.communicate(timeout=0.05))
         return bool(told)
@@ -106,8 +105,9 @@ class Forked:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """As of `Popen`."""
-        os.kill(self.pid, number)
+        """As of `Popen`: of a process that has ended, nothing happens."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     def kill(self) -> None:
         """As of `Popen`."""
