@@ -2,9 +2,11 @@
 
 import io
 import json
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -213,9 +215,26 @@ def test_a_zip_bomb_and_a_zip_that_leads_outside_are_refused(page: Page, monkeyp
     assert not list(page.folder.parent.glob("out.png"))
 
 
+def test_a_zip_of_more_than_a_request_may_hold_is_read_in_portions(page: Page, monkeypatch: pytest.MonkeyPatch):
+    names = {f"red/{seed}.png": picture("red", seed) + bytes(30_000) for seed in range(50)}
+    held, add = list[int](), page.session.library.add
+
+    def counted(uploads: list, *given: object) -> list:
+        held.append(sum(len(upload.content) for upload, _ in uploads))
+        return add(uploads, *given)
+
+    monkeypatch.setattr(page.session.library, "add", counted)
+    large = {"red/large.png": bytes(LIMITS.body_bytes + 1)}
+    found = page.upload([("files", ("set.zip", packed(**names, **large)))])
+    assert [row["reason"] for row in found if row["name"] == "red/large.png"] == ["larger than 0.4 MB"]
+    assert [row["status"] for row in found].count("added") == len(names)
+    assert max(held) <= LIMITS.body_bytes
+
+
 def test_uploads_beyond_the_limits_are_refused(page: Page):
     answer = page.client.post("/api/upload", files=[("files", ("large.png", b"x" * 500_000))])
     assert answer.status_code == 413
+    assert page.client.post("/api/upload", files=form("red", range(LIMITS.files + 1))).status_code == 413
     wide = io.BytesIO()
     Image.new("RGB", (1000, 101)).save(wide, "PNG")
     (row,) = page.upload([("files", ("wide.png", wide.getvalue()))], **{"class": "red"})
@@ -310,8 +329,24 @@ def test_every_refusal_has_one_shape(page: Page):
         assert set(answer.json()["error"]) == {"status", "reason", "hint"}
 
 
-def test_two_who_rename_one_class_leave_one_consistent_state(page: Page):
+def test_two_who_rename_one_class_at_once_leave_one_consistent_state(page: Page):
     page.upload(form("red", range(2)), **{"class": "red"})
-    answers = [page.client.post("/api/classes/rename", json={"name": "red", "to": to}) for to in ("rose", "ruby")]
-    assert sorted(answer.status_code for answer in answers) == [200, 409]
-    assert [(one["name"], one["count"]) for one in page.get("state")["classes"]] == [("rose", 2)]
+    name, rounds, ready = "red", 15, threading.Barrier(2)
+
+    def rename(to: str) -> int:
+        ready.wait()
+        return page.client.post("/api/classes/rename", json={"name": name, "to": to}).status_code
+
+    with ThreadPoolExecutor(2) as two:
+        for number in range(rounds):
+            wanted = [f"rose {number}", f"ruby {number}"]
+            answers = list(two.map(rename, wanted))
+            assert sorted(answers) == [200, 409]
+            name = wanted[answers.index(200)]
+            assert [(one["name"], one["count"]) for one in page.get("state")["classes"]] == [(name, 2)]
+            assert sorted(path.relative_to(page.folder).as_posix() for path in page.folder.glob("[!.]*/*")) == [
+                f"{name}/red-0.png", f"{name}/red-1.png"
+            ]  # fmt: skip
+    for _ in range(rounds):
+        page.post("undo")
+    assert [(one["name"], one["count"]) for one in page.get("state")["classes"]] == [("red", 2)]

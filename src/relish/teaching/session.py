@@ -2,7 +2,7 @@
 
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +18,7 @@ from relish.data.image_files import is_image_name
 from relish.data.layout import everything_below
 from relish.evaluation.prediction import Decision, Prediction
 from relish.server.batching import Model, Predictor
-from relish.server.limits import Limits, Refusal
+from relish.server.limits import Limits, Refusal, megabytes
 from relish.server.middleware import Metrics
 from relish.server.uploads import Upload
 from relish.tasks.serve import ServedClassifier
@@ -331,14 +331,28 @@ class Session:
                 reason = error.message.replace(f"{archive}: ", "")
                 return [Added(upload.name, "refused", reason=reason)]
             paths = [path for path in everything_below(folder).images if path.is_file() and is_image_name(path.name)]
-            found: list[Added] = []
-            for start in range(0, len(paths), self.limits.files):  # some at a time, which bounds memory
-                some = paths[start : start + self.limits.files]
-                named = [(path.relative_to(folder).as_posix(), path.read_bytes()) for path in some]
-                sent = [(Upload(name, content), place or _place_by_name(name)) for name, content in named]
+            sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
+            reason = f"larger than {megabytes(self.limits.body_bytes)}"
+            found = [Added(one, "refused", reason=reason) for one in sizes if sizes[one] > self.limits.body_bytes]
+            for names in self._portions(sizes):
+                sent = [(Upload(one, (folder / one).read_bytes()), place or _place_by_name(one)) for one in names]
                 found += self.library.add(sent, self.limits.reason_to_refuse, batch or upload.name)
                 self._tell()
             return found or [Added(upload.name, "refused", reason="holds no pictures")]
+
+    def _portions(self, sizes: Mapping[str, int]) -> Iterator[list[str]]:
+        """The files in portions that a request could bring, which bounds memory; larger ones are left out."""
+        portion: list[str] = []
+        held = 0
+        for name, size in sizes.items():
+            if size > self.limits.body_bytes:
+                continue
+            if len(portion) == self.limits.files or held + size > self.limits.body_bytes:
+                yield portion
+                portion, held = [], 0
+            portion.append(name)
+            held += size
+        yield portion
 
     def _result(self, one: Added) -> dict[str, Any]:
         place = shown_place(place_of(one.image.path)) if one.image else ""
