@@ -2,15 +2,29 @@
 
 import io
 import json
+import threading
 import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
+from PIL import Image, ImageCms
 
 from relish.evaluation.held_out import HeldOut
+from relish.exporting.onnx_classifier import OnnxClassifier
+from relish.exporting.web_page import has_web_runtime, write_web_page
+from relish.teaching import takeaway
+from relish.teaching.app import create_app
+from relish.teaching.better import Work
 from relish.teaching.session import Session
-from tests.teaching.test_app import Page, learned, page
+from tests.browser import watched_page
+from tests.conftest import COLOURS
+from tests.exporting.test_web_page import RUNTIME
+from tests.processes import COMMAND, started
+from tests.teaching.test_app import LIMITS, TOKEN, Page, learned, page
 
 __all__ = ["page"]
 
@@ -60,18 +74,121 @@ def test_making_better_starts_stops_and_goes_on_after_a_restart(page: Page, tiny
     again.close()
 
 
+class InFork(Work):
+    """A command in a forked process, without the seconds that loading takes; it says its lines when it has ended."""
+
+    def __init__(self, words: Sequence[str], line: Callable[[str], None], ended: Callable[[int], None]) -> None:
+        process = started(COMMAND, *words)
+
+        def follow() -> None:
+            _, said = process.communicate()
+            for one in said.splitlines():
+                line(one)
+            ended(process.returncode)
+
+        threading.Thread(target=follow, daemon=True).start()
+
+
+@pytest.fixture(scope="module")
+def taken(home_of_module: None, tiny_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A page whose model was taken away in every way: also as a web page, where there is onnxruntime-web."""
+    kinds = ["run", "onnx", *(["web"] if has_web_runtime(RUNTIME) else [])]
+    session = Session(tmp_path_factory.mktemp("taken") / "colours", weights=tiny_source)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(takeaway, "Work", InFork)
+        patch.setattr(takeaway, "KINDS", kinds)
+        patch.setattr(takeaway, "write_web_page", partial(write_web_page, runtime=RUNTIME))
+        with TestClient(create_app(session, LIMITS, TOKEN), base_url="http://127.0.0.1") as client:
+            client.headers["x-relish-token"] = TOKEN
+            page = Page(client, session)
+            learned(page)
+            for kind in kinds:
+                page.post("export", kind=kind)
+                page.until(lambda state, kind=kind: _export(state, kind)["phase"] != "making")
+            yield page
+
+
+def taken_away(page: Page, kind: str) -> zipfile.ZipFile:
+    """What was taken away, downloaded."""
+    export = _export(page.get("state"), kind)
+    assert export["phase"] == "ready", export["reason"]
+    answer = page.client.get(f"/{export['url']}")
+    assert len(answer.content) == export["bytes"]
+    return zipfile.ZipFile(io.BytesIO(answer.content))
+
+
 @pytest.mark.slow
-def test_the_run_folder_and_the_onnx_file_are_taken_away(page: Page):
-    learned(page)
-    for kind, wanted in (("run", "colours/model.safetensors"), ("onnx", "colours.onnx")):
-        page.post("export", kind=kind)
-        state = page.until(lambda state, kind=kind: _export(state, kind)["phase"] != "making")
-        export = _export(state, kind)
-        assert export["phase"] == "ready", export["reason"]
-        answer = page.client.get(f"/{export['url']}")
-        assert len(answer.content) == export["bytes"]
-        assert wanted in zipfile.ZipFile(io.BytesIO(answer.content)).namelist()
-    assert _export(state, "onnx")["certificate"]
+def test_the_run_folder_and_the_onnx_file_are_taken_away(taken: Page):
+    assert {"colours/model.safetensors", "colours/report.html"} <= set(taken_away(taken, "run").namelist())
+    assert {"colours.onnx", "report.html"} <= set(taken_away(taken, "onnx").namelist())
+    assert _export(taken.get("state"), "onnx")["certificate"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_web_runtime(RUNTIME), reason="needs onnxruntime-web: npm install in tests/javascript")
+def test_the_web_page_taken_away_gives_each_image_the_class_and_the_probabilities_that_python_gives(
+    taken: Page, tmp_path: Path
+):
+    """Twelve images in as many kinds of files, from wholly red to wholly blue."""
+    taken_away(taken, "web").extract("colours.html", tmp_path)
+    classifier = OnnxClassifier(Path(taken_away(taken, "onnx").extract("colours.onnx", tmp_path)))
+    paths = odd_files(tmp_path / "images")
+    wanted = {path.name: answer for path, answer in zip(paths, classifier.predict(paths), strict=True)}
+    with watched_page((tmp_path / "colours.html").as_uri(), locale="en-US") as seen:
+        page = seen.page
+        page.locator("#file:enabled").set_input_files(paths)
+        page.locator("#answers > li").nth(len(paths) - 1).wait_for()
+        shown = page.locator("#answers > li").evaluate_all(SHOWN)
+        assert seen.complaints == []
+    assert {name for name, *_ in shown} == set(wanted)
+    for name, class_name, shares in shown:
+        assert class_name == wanted[name].class_name, name
+        assert shares == pytest.approx(wanted[name].probabilities, abs=TOLERANCE), name
+    likeliest = [max(answer.probabilities.values()) for answer in wanted.values()]
+    assert {answer.class_name for answer in wanted.values()} == {"blue", "red"}
+    assert np.std(likeliest) > 100 * TOLERANCE
+
+
+TOLERANCE = 1e-4
+"""Of a probability: the two runtimes add up in other orders."""
+SHOWN = """(items) => items.map((item) => {
+  const rows = [...item.querySelectorAll("ol > li")];
+  const share = (row) => parseFloat(row.querySelector("i").style.width) / 100;
+  const shares = rows.map((row) => [row.querySelector("bdi").textContent, share(row)]);
+  return [item.querySelector("img").alt, item.querySelector(".class").textContent, Object.fromEntries(shares)];
+})"""
+"""Of each answer: the file, the class, the share of each class by the length of its bar, which is not rounded."""
+
+
+def odd_files(folder: Path) -> list[Path]:
+    """Images as people have them: turned by their Exif data, with a colour profile, see-through, grey, narrow."""
+    folder.mkdir()
+    sideways, profile = Image.Exif(), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    sideways[0x0112] = 6
+    swapped = profile.replace(b"rXYZ", b"....").replace(b"bXYZ", b"rXYZ").replace(b"....", b"bXYZ")
+    kinds: list[tuple[str, tuple[int, int], str, dict[str, object]]] = [
+        ("plain.png", (40, 32), "RGB", {}),
+        ("large.jpg", (900, 700), "RGB", {"quality": 80}),
+        ("sideways.jpg", (300, 120), "RGB", {"exif": sideways}),
+        ("profile.jpg", (60, 60), "RGB", {"icc_profile": swapped}),
+        ("profile.png", (60, 60), "RGB", {"icc_profile": swapped}),
+        ("clear.png", (80, 60), "RGBA", {}),
+        ("photo.webp", (200, 200), "RGB", {"quality": 70}),
+        ("palette.png", (64, 64), "P", {}),
+        ("grey.jpg", (64, 64), "L", {}),
+        ("cmyk.jpg", (64, 64), "CMYK", {}),
+        ("narrow.png", (400, 9), "RGB", {}),
+        ("progressive.jpg", (150, 222), "RGB", {"progressive": True}),
+    ]
+    red, blue = (np.array(COLOURS[name], dtype=float) for name in ("red", "blue"))
+    for number, (name, (width, height), mode, options) in enumerate(kinds):
+        part = number / (len(kinds) - 1)
+        noise = np.random.default_rng(number).normal(0, 40, (height, width, 3))
+        image = Image.fromarray((part * blue + (1 - part) * red + noise).clip(0, 255).astype(np.uint8))
+        if mode == "RGBA":
+            image.putalpha(Image.linear_gradient("L").resize(image.size))
+        image.convert(mode).save(folder / name, **options)
+    return sorted(folder.iterdir())
 
 
 def _export(state: dict, kind: str) -> dict:

@@ -113,7 +113,9 @@ class Takeaway:
         try:
             run, target = self._run(), self._folder / f"{self._name}-{export.kind}.zip"
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._relish(["report", str(run), "--quiet"])
+            report, evaluation = run / "report.html", run / "evaluation.json"
+            if not report.is_file() or report.stat().st_mtime_ns < evaluation.stat().st_mtime_ns:
+                self._relish(["report", str(run), "--quiet"])
             if export.kind == "run":
                 _pack(target, _files_of(run, self._name))
             else:
