@@ -89,6 +89,42 @@ class InFork(Work):
         threading.Thread(target=follow, daemon=True).start()
 
 
+class Pretended(Work):
+    """A command that does nothing but write the files that show that it was done."""
+
+    def __init__(self, words: Sequence[str], line: Callable[[str], None], ended: Callable[[int], None]) -> None:
+        if words[0] == "fit":
+            run = Path(words[list(words).index("--out") + 1])
+            run.mkdir(parents=True)
+            (run / "evaluation.json").write_text("{}")
+        else:
+            (Path(words[1]) / "report.html").write_text("")
+        ended(0)
+
+
+def test_what_is_taken_away_is_of_the_images_as_they_are_now_also_after_a_restart(
+    page: Page, tiny_source: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(takeaway, "Work", Pretended)
+    runs = page.folder / ".relish" / "runs"
+
+    def taken_from(opened: Page) -> set[str]:
+        learned(opened)
+        opened.post("export", kind="run")
+        opened.until(lambda state: _export(state, "run")["phase"] == "ready")
+        return {path.name for path in runs.iterdir()}
+
+    first = taken_from(page)
+    assert taken_from(page) == first  # nothing has changed
+    page.session.close()
+    (page.folder / "red" / "red-0.png").rename(page.folder / "blue" / "astray.png")
+    session = Session(page.folder, weights=tiny_source)
+    with TestClient(create_app(session, LIMITS, TOKEN), base_url="http://127.0.0.1") as client:
+        client.headers["x-relish-token"] = TOKEN
+        second = taken_from(Page(client, session))
+    assert first < second
+
+
 @pytest.fixture(scope="module")
 def taken(home_of_module: None, tiny_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """A page whose model was taken away in every way: also as a web page, where there is onnxruntime-web."""

@@ -4,6 +4,7 @@ Both are made by the commands that a user would type, as processes of their own:
 probe, else `relish fit FOLDER --recipe probe`, whose features are in the cache.
 """
 
+import hashlib
 import re
 import shlex
 import threading
@@ -13,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from relish.core.errors import Failed
-from relish.core.io import atomic_path
+from relish.core.errors import Failed, RelishError
+from relish.core.io import atomic_path, sha256_of_file
 from relish.data.archive import short_name
-from relish.data.set_aside import OWN
+from relish.data.set_aside import OWN, read_splits
 from relish.exporting.onnx_classifier import OnnxClassifier
 from relish.exporting.web_page import has_web_runtime, write_web_page
 from relish.server.limits import Refusal
@@ -120,7 +121,8 @@ class Takeaway:
                 _pack(target, _files_of(run, self._name))
             else:
                 onnx = self._folder / f"{self._name}.onnx"
-                self._relish(["export", str(run), str(onnx), "--overwrite", "--quiet"])
+                if not _is_of(onnx, run):
+                    self._relish(["export", str(run), str(onnx), "--overwrite", "--quiet"])
                 proof = OnnxClassifier(onnx, threads=1).about.certificate
                 export.certificate = {key: value for key, value in proof.items() if not isinstance(value, dict | list)}
                 if export.kind == "web":
@@ -137,11 +139,14 @@ class Takeaway:
         self._changed()
 
     def _run(self) -> Path:
-        """The run to take: the better one, or one of the probe for the images as they are now."""
+        """The run to take: the better one, or one of the probe for the images as they are now, in their classes."""
         if self._better.is_better and self._better.run is not None:
             return self._better.run
         library = self._learner.library
-        run = library.folder / OWN / "runs" / f"probe-{library.revision}-{self._learner.revision}"
+        images = [(name, shelf.stamp) for name, shelf in sorted(library.content.classes.items())]
+        of = repr((images, sorted(read_splits(library.folder).items()), self._options))
+        stamp = hashlib.sha256(of.encode()).hexdigest()[:12]
+        run = library.folder / OWN / "runs" / f"probe-{stamp}"
         if not (run / "evaluation.json").is_file():
             number = 1
             while run.exists():
@@ -169,6 +174,14 @@ class Takeaway:
         if codes[0]:
             said = next((line for line in lines if line.startswith("error: ")), lines[-1])
             raise Failed(said.removeprefix("error: ") or f"relish {words[0]} ended with {codes[0]}")
+
+
+def _is_of(onnx: Path, run: Path) -> bool:
+    """Whether an exported file is of the model of a run."""
+    try:
+        return OnnxClassifier(onnx, threads=1).about.model_sha256 == sha256_of_file(run / "model.safetensors")
+    except (RelishError, OSError):
+        return False
 
 
 def _files_of(run: Path, name: str) -> dict[str, Path]:
