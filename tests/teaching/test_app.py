@@ -18,6 +18,7 @@ from relish.data import archive
 from relish.server.limits import Limits
 from relish.teaching.app import create_app
 from relish.teaching.session import Session
+from relish.teaching.solving import FIRST_STRENGTH
 from tests.conftest import COLOURS
 
 TOKEN = "the page's own token"  # noqa: S105
@@ -103,6 +104,15 @@ def test_two_classes_of_images_are_learned_by_themselves(page: Page):
     assert state["final"] is None
     assert page.post("final")["final"]["of"] == 4
     assert page.get("state")["final"]["right"] == 4
+
+
+def test_the_strength_is_chosen_anew_where_there_are_many_more_images(page: Page):
+    learned(page)
+    first = page.until(lambda state: state["learning"]["strength"] != FIRST_STRENGTH)["learning"]["strength"]
+    page.upload(form("red", range(30, 35)), **{"class": "blue"})
+    page.upload(form("blue", range(30, 35)), **{"class": "red"})
+    # Of images of both colours in both classes little can be learned: a strong penalty loses the least.
+    assert page.until(lambda state: state["learning"]["strength"] > first)["learning"]["accuracy"]["of"] > 24
 
 
 def test_a_wrong_label_is_suspected_moved_and_the_move_undone(page: Page):
