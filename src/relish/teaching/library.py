@@ -5,6 +5,7 @@ The folder on the disk is the truth: what changes there from elsewhere is found 
 
 import hashlib
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from relish.data.image_files import HEAD_BYTES, no_image_reason
 from relish.data.set_aside import OWN, deal, read_splits, write_splits
 from relish.data.survey import Outcome, Scaling, examine
 from relish.server.uploads import Upload
-from relish.teaching.journal import DONE, UNDONE, Journal, Names, Operation, Step
+from relish.teaching.journal import DONE, UNDONE, Journal, Names, Operation, Step, move
 from relish.teaching.names import safe_class, safe_file
 from relish.teaching.shelves import (
     REMOVED,
@@ -39,6 +40,8 @@ from relish.teaching.shelves import (
     shown_place,
 )
 
+_INCOMING = f"{OWN}/incoming/upload"
+"""Where an upload is written; what a kill leaves beside it goes at the next opening, and was not acknowledged."""
 _AT_ONCE = 64
 """Files read between two looks at what has changed."""
 
@@ -79,6 +82,7 @@ class Library:
         except Timeout:
             hint = "Use the page that it serves, or end it."
             raise BadInput(f"{folder} is open in another relish teach.", hint=hint) from None
+        shutil.rmtree((self.folder / _INCOMING).parent, ignore_errors=True)
         self.lock = threading.RLock()
         self.journal = Journal(self.folder, self.folder / OWN / "journal.sqlite3")
         self.outcomes: dict[State, Outcome] = {}
@@ -347,21 +351,25 @@ class Library:
     def _staged(
         self, upload: Upload, place: str, names: Names, refused: Callable[[tuple[int, int]], str]
     ) -> str | Added:
-        """Write an upload where removed images are kept, and read it: its path, or why it is refused."""
+        """Write an upload, read it, and put it where removed images are kept: its path, or why it is refused."""
         size = size_from_header(upload.content)
         if size is None or (reason := refused(size)):
             reason = no_image_reason(upload.content[:HEAD_BYTES]) if size is None else reason
             return Added(upload.name, "refused", reason=reason)
-        path = names.free(f"{removed_place(place)}/{safe_file(upload.name, _suffix(upload.content))}")
-        target = self.folder / path
-        with atomic_path(target) as temporary:
+        written = self.folder / _INCOMING
+        with atomic_path(written) as temporary:
             temporary.write_bytes(upload.content)
-        image = image_at(path, target.stat())
+        image = image_at(_INCOMING, written.stat())
         self.read([image])
         outcome = self.outcomes[image.state]
         if outcome.reason:
-            target.unlink()
+            written.unlink()
             return Added(upload.name, "refused", reason=outcome.reason)
+        path = names.free(f"{removed_place(place)}/{safe_file(upload.name, _suffix(upload.content))}")
+        try:
+            move(written, self.folder / path)
+        except OSError as error:
+            raise cannot_write(self.folder / path, error) from error
         return path
 
     def _new_name(self, text: str, but: str = "") -> str:

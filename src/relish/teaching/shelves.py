@@ -3,6 +3,7 @@
     FOLDER/cat/…                           the images of class cat, at whatever depth
     FOLDER/.relish/unlabelled/…            images without a class
     FOLDER/.relish/removed/classes/cat/…   what was removed from class cat; removed/unlabelled/… likewise
+    FOLDER/.relish/incoming/upload         an upload while it is written
     FOLDER/.relish/journal.sqlite3         every change, see `journal.py`
     FOLDER/.relish/split.csv               which images are set aside for test, see `data/set_aside.py`
 
