@@ -8,9 +8,10 @@ from JPEG files with a short side of 375 pixels, which are made from PICTURES in
 (no workers, f32, default layout, two waits a step), (b) a careful loop (a worker a core, pinned memory, bf16, channels
 last), (c) the same compiled, relish in f32 and with precision=auto, in its first epoch and in its last, whose pictures
 are on the GPU; and (d) the step alone on one batch that stays on the device: f32, bf16 eager, compiled, in a CUDA
-graph. Random weights but for EfficientNet-Lite0. It is meant to take less than ten minutes, half of them for compiling;
-where there is no GPU, exit code 2. --only measures what matches, such as "^relish fit" or "resnet50.*(relish|eager)".
-With --device cpu --tiny its loops are run on a few small pictures, to see that they work.
+graph; (e) the crops of kept pictures alone. Random weights but for EfficientNet-Lite0. It is meant to take less than
+ten minutes, half of them for compiling; where there is no GPU, exit code 2. --only measures what matches, such as
+"^relish fit" or "resnet50.*(relish|eager)". With --device cpu --tiny its loops are run on a few small pictures, to see
+that they work.
 """
 
 import argparse
@@ -38,6 +39,8 @@ from measuring import earlier_rounds, finish, run, spread
 from pipeline import loader
 from relish.core.io import atomic_folder
 from relish.core.runtime import processor_name, usable_cores
+from relish.data.kept import crop_and_resize, kept_side
+from relish.data.transforms import CROP_AREA, book_preprocessing
 from relish.models.captured import on_cuda
 
 COMMANDS = {"auto": (), "probe": (), "book": ("--epochs", "5")}
@@ -168,6 +171,19 @@ def step_speed(kind: str, name: str, batch: int, scale: Scale, device: torch.dev
     return scale.steps * batch / (finished(device) - began)
 
 
+def crop_speed(batch: int, scale: Scale, device: torch.device) -> float:
+    """Pictures per second of cutting and scaling alone, of squares that are on the device."""
+    side = kept_side(book_preprocessing(scale.side, (0.5,) * 3, (0.5,) * 3), CROP_AREA[0])
+    squares = torch.randint(256, (batch, side, side, 3), dtype=torch.uint8, device=device)
+    boxes = torch.tensor([[0.1, 0.2, 0.8, 0.9]], device=device).expand(batch, 4) * side
+    flipped = torch.arange(batch, device=device) % 2 == 0
+    for number in range(scale.warm + scale.steps):
+        if number == scale.warm:
+            began = finished(device)
+        crop_and_resize(squares, boxes, flipped, scale.side)
+    return scale.steps * batch / (finished(device) - began)
+
+
 def relish(name: str, folder: Path, work: Path, scale: Scale, precision: str, batch: int) -> Row:
     """Pictures per second of `relish fit` by the book's recipe, from an epoch's first point of the curves to its last.
 
@@ -179,6 +195,8 @@ def relish(name: str, folder: Path, work: Path, scale: Scale, precision: str, ba
     command += ["--source", name, *([] if name == "embedded" else ["--weights", "none"]), "--batch-size", str(batch)]
     out = fresh(work)
     run([*command, "--set", f"precision={precision}", "--out", str(out)])
+    if (trial := out / "precision.json").is_file():
+        print(f"{name}, batch {batch}, precision={precision}, trial {trial.read_text()}", flush=True)
     events = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     found: Row = {}
     for epoch, whence in ((0, "files"), (epochs - 1, "kept on the GPU")):
@@ -217,6 +235,7 @@ def arms_of(pictures: Path, work: Path, scale: Scale, device: torch.device) -> d
     for recipe in COMMANDS if cuda else ():
         told = " ".join(("relish fit --recipe", recipe, *COMMANDS[recipe]))
         arms[told] = lambda seed, t=told, r=recipe: command(t, r, pictures, work, seed)  # type: ignore[misc]
+    measured(f"crops of kept pictures alone, batch {scale.batches[-1]}", crop_speed, scale.batches[-1])
     for name in scale.networks:
         for kind in ("plain", "careful", *(("compiled",) if cuda else ())):
             measured(f"{name}, files, batch {scale.batches[-1]}, {kind} loop", loop_speed, kind, name, folder)

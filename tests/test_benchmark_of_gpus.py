@@ -32,5 +32,5 @@ def test_it_says_in_a_line_that_there_is_no_gpu(benchmark, tmp_path, capsys):
 def test_its_loops_run_on_a_processor(benchmark, tmp_path, capsys):
     benchmark(draw_dataset(tmp_path / "pictures", train=3, test=1), tmp_path / "work", "--device", "cpu", "--tiny")
     rows = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
-    assert len(rows) == 4
+    assert len(rows) == 5
     assert all(float(speed) > 0 for speed in rows.values())
