@@ -83,6 +83,25 @@ def test_every_command_explains_itself_with_an_example(name):
     assert "relish" in words.splitlines()[-1] + words.splitlines()[-2]
 
 
+@pytest.mark.parametrize(("words", "code"), [(["--version"], 0), (["fit", "nowhere"], 2)])
+def test_a_process_ends_with_its_code_and_whatever_waits_for_its_end_is_told(words, code):
+    """Its modules are not taken apart, which takes seconds: an object in one of them is never let go."""
+    told = """
+import atexit, threading, time
+from relish.cli.main import program
+class Loud:
+    def __del__(self): print("taken apart")
+loud = Loud()
+atexit.register(print, "the end")
+threading.Thread(target=lambda: time.sleep(0.3) or print("thread done")).start()
+program()
+"""
+    process = python("-c", told, *words)
+    out, _ = process.communicate()
+    assert out.splitlines()[-2:] == ["thread done", "the end"]
+    assert process.returncode == code
+
+
 def test_the_version_is_that_of_the_installed_package():
     out, err = python("-m", "relish", "--version").communicate()
     assert (out, err) == (f"relish {metadata.version('relish-vision')}\n", "")

@@ -4,11 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from relish.core import context
 from relish.core.context import Context
 from relish.core.errors import BadInput
 from relish.core.run_folder import RunFolder
+from relish.core.runtime import accelerator_for
 from tests.conftest import Heard
 
 
@@ -21,6 +23,14 @@ def test_a_gpu_has_a_reader_for_each_core(device, here, readers, monkeypatch):
     monkeypatch.setattr(context, "usable_cores", lambda: 12)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
     assert Context.on("auto").workers.count == readers
+
+
+def test_a_state_of_which_one_half_is_elsewhere_is_made_anew(monkeypatch):
+    """As where a library, or an environment variable, has begun on another device."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    accelerator_for("cpu")
+    AcceleratorState._shared_state["device"] = torch.device("cuda")
+    assert accelerator_for("cpu").device.type == "cpu"
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from relish.core import cache
 from relish.core.errors import DataError
 from relish.core.io import sha256_of_file
 from relish.core.progress import Bar, Progress
+from relish.core.workers import Workers
 from relish.data import image as pictures_module
 from relish.data import survey as survey_module
 from relish.data.folder import index_folder
@@ -81,6 +82,22 @@ def test_good_pictures_leave_the_dataset_as_it_was(root):
     assert found.dataset is dataset
     assert found.unreadable == ()
     assert found.sha256 == {p: sha256_of_file(p) for s in dataset.splits.values() for p in s.paths}
+
+
+def test_readers_find_what_threads_find(root, tmp_path, monkeypatch):
+    """Also of pictures deeper than 8 bits, and of those that were looked over before."""
+    spoil(root / "train/cat/2.png")
+    Image.fromarray(np.arange(0, 6400, 100, dtype=np.uint16).reshape(8, 8)).save(root / "train/cat/3.png")
+    monkeypatch.setenv("RELISH_HOME", str(tmp_path / "threads"))
+    before = survey(index(root))
+    monkeypatch.setenv("RELISH_HOME", str(tmp_path / "readers"))
+    workers = Workers(2)
+    for _ in range(2):
+        found = survey(index(root), workers=workers)
+        assert (found.unreadable, found.sha256, found.facts) == (before.unreadable, before.sha256, before.facts)
+        assert (found.used, found.value_range, found.fingerprint) == (
+            before.used, before.value_range, before.fingerprint,
+        )  # fmt: skip
 
 
 def test_a_picture_that_cannot_be_opened_is_left_out_named_and_counted(root):

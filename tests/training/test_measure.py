@@ -12,7 +12,7 @@ import relish
 from relish.core.cache import cache_file
 from relish.core.errors import BadInput, RunError
 from relish.models import precision
-from relish.models.precision import DIFFERENCE, GAIN, Computing, checked_precision, computing_in, fastest, trial
+from relish.models.precision import DIFFERENCE, GAIN, LONG, Computing, checked_precision, computing_in, fastest, trial
 from relish.training import measure
 from relish.training.measure import run_computing
 from relish.training.recipe import named_recipe
@@ -100,6 +100,26 @@ def test_a_trial_of_an_earlier_kind_is_measured_anew(times, monkeypatch):
     monkeypatch.setattr(precision, "_VERSION", precision._VERSION + 1)
     trial(small_network(), IMAGES, trained=1)
     assert times["count"] == 2
+
+
+@pytest.mark.parametrize(("seconds", "compiled_seconds", "chosen"), [(61, 50, True), (59, 10, False), (61, 60, False)])
+def test_kernels_are_compiled_where_training_is_long_and_they_are_faster(
+    seconds, compiled_seconds, chosen, monkeypatch
+):
+    """A training of so many seconds, in f32 alone; the trial's other layout is timed in a long one only."""
+    layouts = []
+
+    def timed(network, images, training, precisions):
+        layouts.append(network[0].weight.is_contiguous(memory_format=torch.channels_last))
+        return dict.fromkeys(precisions, float(compiled_seconds if layouts[-1] else seconds))
+
+    monkeypatch.setattr(precision, "_timed", timed)
+    found = trial(small_network(), IMAGES[:2], trained=2, precisions=("f32",), layouts=True)
+    assert found.computing == ("f32", chosen)
+    assert layouts == [False, True][: 1 + (seconds > LONG)]
+    assert found.f32_seconds == (compiled_seconds if chosen else seconds)
+    assert found.as_json()["bf16_seconds"] is None
+    assert ("compiled" in found.sentence()) == chosen
 
 
 @pytest.mark.cuda
@@ -222,6 +242,8 @@ def test_a_run_goes_on_in_the_precision_it_began_in(pictures, tiny_source, tmp_p
     cache_file().unlink()
     assert run_computing(run, setup, 1).precision == "bf16"
     assert times["count"] == 1
+    run.folder.precision.write_text('{"precision": "f32", "compiled": true}')
+    assert run_computing(run, setup, 1) == ("f32", True)
 
 
 def test_a_run_whose_precision_is_lost_says_what_to_write(pictures, tiny_source, tmp_path, times):  # noqa: F811

@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from relish.core.cache import Cache
 from relish.core.errors import BadInput
 from relish.core.io import fingerprint
-from relish.core.runtime import has_depthwise, is_out_of_memory, processor_name
+from relish.core.runtime import is_out_of_memory, processor_name
 from relish.models.captured import on_cuda
 
 Precision = Literal["f32", "bf16"]
@@ -154,7 +154,14 @@ def fastest(network: nn.Module, images: Tensor) -> Precision:
         raise
 
 
-def trial(network: nn.Module, images: Tensor, *, trained: int = 0, precisions: Sequence[Precision] = BOTH) -> Trial:
+def trial(
+    network: nn.Module,
+    images: Tensor,
+    *,
+    trained: int = 0,
+    precisions: Sequence[Precision] = BOTH,
+    layouts: bool = False,
+) -> Trial:
     """Measure precisions on this network, and layouts in a long training; or recall what was measured before.
 
     Args:
@@ -163,13 +170,13 @@ def trial(network: nn.Module, images: Tensor, *, trained: int = 0, precisions: S
             that will be computed, since with a few images a GPU only waits to be told what to do.
         trained: how many images it will be trained on, each as often as it is; 0: a pass does not go backward.
         precisions: to choose from, f32 among them.
+        layouts: whether to compile kernels is to be chosen too, see `Computing`; it is not where training is short.
     """
     twin, images = copy.deepcopy(network), images if images.device.type == "cuda" else images[:IMAGES]
     compiled = False
     with torch.random.fork_rng():
         f32, bf16 = _recalled(twin, images, trained > 0, precisions, compiled)
-        long = trained / len(images) * min(f32, bf16) > LONG
-        if long and images.device.type == "cuda" and has_depthwise(network):
+        if layouts and trained / len(images) * min(f32, bf16) > LONG:
             twin.to(memory_format=torch.channels_last)
             found = _recalled(twin, images, True, precisions, True)
             if compiled := min(f32, bf16) >= GAIN * min(found):

@@ -176,10 +176,10 @@ def run_computing(run: RunContext, setup: TrainingSetup, images: int) -> Computi
         ImageError: an image cannot be opened any more.
     """
     to_device(setup.target.network, run.device)
-    by_layout = run.device.type == "cuda" and has_depthwise(setup.target.network)
-    if run.device.type not in MEASURED_ON or not (setup.recipe.precision == "auto" or by_layout):
+    layouts = run.device.type == "cuda" and has_depthwise(setup.target.network)
+    if run.device.type not in MEASURED_ON or not (setup.recipe.precision == "auto" or layouts):
         return PLAINLY
-    return run.from_main(lambda: _kept(run) if run.folder.precision.is_file() else _tried(run, setup, images))
+    return run.from_main(lambda: _kept(run) if run.folder.precision.is_file() else _tried(run, setup, images, layouts))
 
 
 def _kept(run: RunContext) -> Computing:
@@ -195,7 +195,7 @@ def _kept(run: RunContext) -> Computing:
         ) from error
 
 
-def _tried(run: RunContext, setup: TrainingSetup, trained: int) -> Computing:
+def _tried(run: RunContext, setup: TrainingSetup, trained: int, layouts: bool) -> Computing:
     network, precisions = setup.target.network, BOTH if setup.recipe.precision == "auto" else BOTH[:1]
     set_train_mode(network, setup.target, still_norms=setup.recipe.batch_norm == "still")
     most = setup.recipe.batch_size if run.device.type == "cuda" else min(IMAGES, setup.recipe.batch_size)
@@ -203,7 +203,8 @@ def _tried(run: RunContext, setup: TrainingSetup, trained: int) -> Computing:
     (batch,) = evaluation_batches(setup.train, setup.preprocessing, [some], workers=run.workers)
     images = normalise(batch.images.to(run.device), setup.preprocessing)
     found, _ = in_smaller_parts(
-        lambda count: trial(network, images[:count], trained=trained, precisions=precisions), len(images)
+        lambda count: trial(network, images[:count], trained=trained, precisions=precisions, layouts=layouts),
+        len(images),
     )
     write_json(run.folder.precision, found.as_json())
     if len(precisions) > 1 or found.compiled:
