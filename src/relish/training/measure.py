@@ -129,9 +129,8 @@ def _enough(split: Split, batch: int, workers: Workers) -> int:
 
 
 def _batches_of(split: Split, count: int, size: int) -> list[list[int]]:
-    """So many images, spread over the split, in batches."""
-    spread = evenly_spaced(len(split), count)
-    return [spread[start : start + size] for start in range(0, count, size)]
+    """So many images, spread over the split, in batches of about one size: some norms need two images and more."""
+    return [part.tolist() for part in np.array_split(evenly_spaced(len(split), count), math.ceil(count / size))]
 
 
 def _mean_seconds(
