@@ -134,11 +134,13 @@ def check(
 
     Args:
         data: anything `fit` takes; also what `fit` refuses, as far as its layout is understood.
-        source, weights: the model whose features say which images are alike, as in `fit`.
+        source: the model whose features say which images are alike, as in `fit`.
+        weights: of that model, as in `fit`.
         html: a page to write, with the images of each finding side by side.
         fix: a cleaned table to write, see `Check.write_clean_table`.
         relabel: see `Check.write_clean_table`; with `fix` alone.
-        sha1, sha256: checksum that the archive must have.
+        sha1: checksum that the archive must have.
+        sha256: the same, of the other kind.
         reading: how the dataset is read, as in `fit`.
         value_range: as in `fit`.
         workers: processes that read images.

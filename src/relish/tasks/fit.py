@@ -84,9 +84,10 @@ def fit(
             output layer, and its classes are matched by name; any other gets a new one. "auto" tries several on up to
             1,000 training pictures: of those within a standard error of the most accurate, the quickest is taken.
         weights: weights file, run folder, or "none" for random.
-        candidates, fetch: with source "auto", what is tried and whether weights may be fetched, as in `sources`.
-        max_megabytes, max_milliseconds: with source "auto", the most that the exported file may take, and a picture's
-            prediction on this machine.
+        candidates: with source "auto", what is tried, as in `sources`.
+        fetch: whether weights may be fetched for that, as in `sources`.
+        max_megabytes: with source "auto", the most that the exported file may take.
+        max_milliseconds: the most that a picture's prediction may then take on this machine.
         recipe: a name or a `Recipe`; None takes the default.
         settings: recipe fields to change, such as `{"epochs": 3}`.
         mapping: class name to source class, for a head that begins with source rows.
@@ -101,15 +102,16 @@ def fit(
             pictures; None is never unsure.
         unknown: the share of held-out pictures that may be called unlike anything the model learned from, above 0 to
             below 1; None is 0.01, and "none" or 0 tells nothing of the kind.
-        sha1, sha256: checksum that the archive must have.
+        sha1: checksum that the archive must have.
+        sha256: the same, of the other kind.
         strict: an unreadable picture is an error instead of being left out.
         value_range: what is black and white in images deeper than 8 bits, two numbers or such as "0..4095"; values
             beyond are cut off. None finds it in all of them together. Images of 8 bits are not touched by it.
         track: a tracker for the run's figures as they come, "tensorboard" or another of Accelerate's.
         head: of a module, the name of its output layer; None finds it.
         image_size: side of the square the network sees, in pixels; the recipe's field of that name.
-        mean, std: three numbers each, subtracted from and divided into the channels of images from 0 to 1; None takes
-            the source model's.
+        mean: three numbers, subtracted from the channels of images from 0 to 1; None takes the source model's.
+        std: three numbers that the channels are then divided by; None takes the source model's.
         transform: of training images, in place of the recipe's: from an RGB PIL image to one, or to a (3, H, W) tensor,
             float from 0 to 1 or uint8. Python's, NumPy's and torch's generators are seeded from (seed, epoch, image)
             around it.

@@ -48,11 +48,15 @@ def show(
 
     Args:
         data: anything `fit` takes.
-        first, last: class names; None takes the first and the last class.
-        rows, columns: of the grid, in images.
+        first: class name of the upper rows; None takes the first class.
+        last: class name of the lower rows; None takes the last class.
+        rows: of the grid, in images.
+        columns: of the grid, in images.
         recipe: show instead the first batch of this recipe's training as the network sees it: cropped, flipped,
             scaled, and back from normalised values.
-        source, weights, image_size: as in `fit`; used only with `recipe`.
+        source: as in `fit`; used only with `recipe`.
+        weights: as in `fit`; used only with `recipe`.
+        image_size: as in `fit`; used only with `recipe`.
         seed: of the crops; used only with `recipe`.
         reading: how the dataset is read, as in `fit`.
         value_range: as in `fit`.

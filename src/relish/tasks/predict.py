@@ -64,7 +64,8 @@ def predict(
 
     Args:
         run: as `Classifier.load` takes it, or an exported file, which is read without torch.
-        device, precision: as `Classifier.load` takes them; an exported file has its own.
+        device: as `Classifier.load` takes it; an exported file has its own.
+        precision: as `Classifier.load` takes it; an exported file has its own.
         paths: files, folders, globs, `-` for standard input.
         nul: standard input holds paths that end in a NUL each.
         progress: is told at the end which files of folders are no images.

@@ -46,7 +46,8 @@ def serve(
 
     Args:
         model: a run folder, a `.safetensors` file of one, or an exported `.onnx` file.
-        host, port: where to listen; any host but this computer needs a token. Port 0 takes a free one.
+        host: where to listen; any but this computer needs a token.
+        port: where to listen; 0 takes a free one.
         token_file: holds the token; None takes RELISH_TOKEN, if it is set.
         limits: of requests, uploads and concurrency; None takes the defaults of `Limits`.
         root_path: the prefix of its address behind a proxy, such as "/relish", whether the proxy takes it off or not.

@@ -1,0 +1,119 @@
+"""What MkDocs does for the site besides: pages from beside docs/, links between them, and the second language.
+
+A page `X.id.md` is the translation of `X.md`, and takes its place in the Indonesian build. Its headings get the anchors
+of the original, so that a link leads to the same section in both. A page without translation is shown there in English,
+which it says at its top, in the navigation and in the menu of languages.
+"""
+
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from pymdownx.slugs import slugify
+
+ROOT = Path(__file__).resolve().parents[1]
+BESIDE = {"README.md": "tour.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
+"""What lies beside docs/ and is a page of the site: its path in the repository, and in the site."""
+LICENCE = "LICENSE"
+
+FENCED = re.compile(r"(^```.*?^```$\n?)", re.DOTALL | re.MULTILINE)
+COMMENT = re.compile(r"^<!--.*?-->\n", re.DOTALL | re.MULTILINE)
+OTHER_LANGUAGE = re.compile(r"^\[(?:English|Bahasa Indonesia)\]\([^)]+\)\n", re.MULTILINE)
+LINK = re.compile(r"(?<=\]\()([^)\s#:]+)")
+HEADING = re.compile(r"^(#+) (.*)$", re.MULTILINE)
+
+UNTRANSLATED = (
+    '<p class="untranslated" lang="id">Halaman ini belum diterjemahkan; isinya dalam bahasa Inggris.</p>\n'
+    '<div lang="en">\n{}\n</div>'
+)
+
+
+def in_indonesian(config: MkDocsConfig) -> bool:
+    return bool(config.theme["language"] == "id")
+
+
+def original(place: str) -> Path:
+    """The file of the English page at this place of the site."""
+    beside = {site: path for path, site in BESIDE.items()}
+    return ROOT / beside.get(place, f"docs/{place}")
+
+
+def translation(place: str) -> Path:
+    """Where the translation of this page is, if there is one."""
+    return original(place).with_suffix(".id.md")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Take in what lies beside docs/, and in the Indonesian build the translations in place of their originals."""
+    for path, place in BESIDE.items():
+        files.append(File.generated(config, place, abs_src_path=str(ROOT / path)))
+    files.append(File.generated(config, f"{LICENCE}.txt", abs_src_path=str(ROOT / LICENCE)))
+    for file in list(files.documentation_pages()):
+        if file.src_uri.endswith(".id.md"):
+            files.remove(file)
+        elif in_indonesian(config) and translation(file.src_uri).is_file():
+            files.remove(file)
+            files.append(File.generated(config, file.src_uri, abs_src_path=str(translation(file.src_uri))))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """The text as the site needs it: without marks of the tests and links to the other language, its links turned."""
+    place = page.file.src_uri
+    if in_indonesian(config):
+        if translation(place).is_file():
+            markdown = with_anchors_of(original(place).read_text(encoding="utf-8"), markdown)
+        else:
+            page.meta["status"] = "untranslated"
+    parts = FENCED.split(OTHER_LANGUAGE.sub("", markdown, count=1))
+    parts[::2] = [LINK.sub(lambda link: turned(link[1], place), COMMENT.sub("", part)) for part in parts[::2]]
+    return "".join(parts)
+
+
+def turned(link: str, place: str) -> str:
+    """A link between files of the repository as one between pages of the site; one that has no page stays as it is, and
+    MkDocs complains of it."""
+    folder = original(place).parent.relative_to(ROOT).as_posix()
+    path = posixpath.normpath(posixpath.join(folder, link)).replace(".id.md", ".md")
+    if path == LICENCE:
+        target = f"{LICENCE}.txt"
+    elif path in BESIDE:
+        target = BESIDE[path]
+    elif path.startswith("docs/"):
+        target = path.removeprefix("docs/")
+    else:
+        return link
+    return posixpath.relpath(target, posixpath.dirname(place) or ".")
+
+
+def with_anchors_of(english: str, translated: str) -> str:
+    """A translation whose headings have the anchors of the original's, which are as many and in the same order."""
+    slug = slugify(case="lower")
+    anchors = [slug(found[2], "-") for part in FENCED.split(english)[::2] for found in HEADING.finditer(part)]
+    parts = FENCED.split(translated)
+    found = sum(len(HEADING.findall(part)) for part in parts[::2])
+    if found != len(anchors):
+        raise ValueError(f"the translation has {found} headings, its original {len(anchors)}")
+    each = iter(anchors)
+    parts[::2] = [HEADING.sub(lambda head: f"{head[0]} {{#{next(each)}}}", part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Say at the top of a page that it is not translated."""
+    return UNTRANSLATED.format(html) if page.meta.get("status") == "untranslated" else html
+
+
+def on_page_context(context: dict[str, Any], page: Page, config: MkDocsConfig, nav: object) -> dict[str, Any]:
+    """The menu of languages leads to the same page in the other one, and says whether it is translated."""
+    here, there = ("../", "") if in_indonesian(config) else ("", "id/")
+    missing = "" if translation(page.file.src_uri).is_file() else " (belum diterjemahkan)"
+    config.extra["alternate"] = [
+        {"name": "English", "lang": "en", "link": here + page.url},
+        {"name": f"Bahasa Indonesia{missing}", "lang": "id", "link": there + page.url},
+    ]
+    return context
