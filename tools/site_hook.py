@@ -20,6 +20,11 @@ BESIDE = {"README.md": "tour.md", "CONTRIBUTING.md": "contributing.md", "CHANGEL
 """What lies beside docs/ and is a page of the site: its path in the repository, and in the site."""
 LICENCE = "LICENSE"
 
+SEARCH = 'data-md-component="search" role="dialog"'
+"""As Material writes it: a dialog without a name."""
+OTHER_SITE = re.compile(r'<link rel="alternate"[^>]*>')
+"""By these Material's script looks for a map of the other language's site, where there is none."""
+
 FENCED = re.compile(r"(^```.*?^```$\n?)", re.DOTALL | re.MULTILINE)
 COMMENT = re.compile(r"^<!--.*?-->\n", re.DOTALL | re.MULTILINE)
 OTHER_LANGUAGE = re.compile(r"^\[(?:English|Bahasa Indonesia)\]\([^)]+\)\n", re.MULTILINE)
@@ -111,9 +116,17 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 def on_page_context(context: dict[str, Any], page: Page, config: MkDocsConfig, nav: object) -> dict[str, Any]:
     """The menu of languages leads to the same page in the other one, and says whether it is translated."""
     here, there = ("../", "") if in_indonesian(config) else ("", "id/")
-    missing = "" if translation(page.file.src_uri).is_file() else " (belum diterjemahkan)"
+    missing = "" if translation(page.file.src_uri).is_file() else " (belum ada)"
     config.extra["alternate"] = [
         {"name": "English", "lang": "en", "link": here + page.url},
         {"name": f"Bahasa Indonesia{missing}", "lang": "id", "link": there + page.url},
     ]
     return context
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Mend what Material writes: name its dialog for those who do not see it, and spare it a request that fails."""
+    if SEARCH not in output:
+        raise ValueError("Material writes its search in another way now: see whether its dialog has a name")
+    name = "Cari" if in_indonesian(config) else "Search"
+    return OTHER_SITE.sub("", output.replace(SEARCH, f'{SEARCH} aria-label="{name}"'))
