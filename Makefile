@@ -5,17 +5,25 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.ready-docs
+SITE ?= site
 SHARED ?= ../shared
 
-.PHONY: demo test test-slow check torture fuzz setup clean
+.PHONY: demo test test-slow check site torture fuzz setup setup-docs clean
 
 setup: $(READY)
+
+setup-docs: $(DOCS_READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet "uv>=0.5,<1"
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable ".[all,dev]"
 	@touch $(READY)
+
+$(DOCS_READY): $(READY)
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable ".[docs]"
+	@touch $(DOCS_READY)
 
 demo: $(READY)
 	$(BIN)/relish demo
@@ -39,6 +47,14 @@ check: $(READY)
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/python tools/structure.py --check --frames
 
+# The documentation site, in both languages; without a network, once its tools are installed. A warning ends it.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+site: $(DOCS_READY)
+	$(MKDOCS) --config-file mkdocs.yml --site-dir "$(abspath $(SITE))"
+	$(MKDOCS) --config-file mkdocs.id.yml --site-dir "$(abspath $(SITE))/id"
+	@echo "$(SITE)/index.html; with search:  $(BIN)/python -m http.server --bind 127.0.0.1 --directory $(SITE)"
+
 # What CI does a part of: kill -9 and resume ten times, and the server of teach twenty times, each call of the system
 # failing, every network and framing.
 torture: $(READY)
@@ -54,4 +70,4 @@ fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build src/*.egg-info
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build $(SITE) src/*.egg-info

@@ -22,6 +22,8 @@ LICENCE = "LICENSE"
 
 SEARCH = 'data-md-component="search" role="dialog"'
 """As Material writes it: a dialog without a name."""
+IN_LANGUAGE = "#in-{}"
+"""In place of an address in the menu of languages: MkDocs gets relative ones wrong that lead out of its own site."""
 OTHER_SITE = re.compile(r'<link rel="alternate"[^>]*>')
 """By these Material's script looks for a map of the other language's site, where there is none."""
 
@@ -114,19 +116,22 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 
 
 def on_page_context(context: dict[str, Any], page: Page, config: MkDocsConfig, nav: object) -> dict[str, Any]:
-    """The menu of languages leads to the same page in the other one, and says whether it is translated."""
-    here, there = ("../", "") if in_indonesian(config) else ("", "id/")
+    """The menu of languages says whether a page is translated; where it leads is put in when the page is written."""
     missing = "" if translation(page.file.src_uri).is_file() else " (belum ada)"
     config.extra["alternate"] = [
-        {"name": "English", "lang": "en", "link": here + page.url},
-        {"name": f"Bahasa Indonesia{missing}", "lang": "id", "link": there + page.url},
+        {"name": "English", "lang": "en", "link": IN_LANGUAGE.format("en")},
+        {"name": f"Bahasa Indonesia{missing}", "lang": "id", "link": IN_LANGUAGE.format("id")},
     ]
     return context
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Mend what Material writes: name its dialog for those who do not see it, and spare it a request that fails."""
+    """Lead to the same page in the other language, and mend what Material writes: name its dialog for those who do not see
+    it, and spare it a request that fails."""
     if SEARCH not in output:
         raise ValueError("Material writes its search in another way now: see whether its dialog has a name")
-    name = "Cari" if in_indonesian(config) else "Search"
+    up = "../" * page.url.count("/")
+    en, other, name = (f"{up}../", up, "Cari") if in_indonesian(config) else (up, f"{up}id/", "Search")
+    for language, root in (("en", en), ("id", other)):
+        output = output.replace(f'href="{IN_LANGUAGE.format(language)}" hreflang', f'href="{root}{page.url}" hreflang')
     return OTHER_SITE.sub("", output.replace(SEARCH, f'{SEARCH} aria-label="{name}"'))
