@@ -126,12 +126,15 @@ def on_page_context(context: dict[str, Any], page: Page, config: MkDocsConfig, n
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Lead to the same page in the other language, and mend what Material writes: name its dialog for those who do not see
-    it, and spare it a request that fails."""
+    """Lead to the same page in the other language, and mend what Material writes.
+
+    Its dialog gets a name, for those who do not see it, and its script is spared a request that fails.
+    """
     if SEARCH not in output:
         raise ValueError("Material writes its search in another way now: see whether its dialog has a name")
     up = "../" * page.url.count("/")
-    en, other, name = (f"{up}../", up, "Cari") if in_indonesian(config) else (up, f"{up}id/", "Search")
-    for language, root in (("en", en), ("id", other)):
+    english, indonesian = (f"{up}../", up) if in_indonesian(config) else (up, f"{up}id/")
+    name = "Cari" if in_indonesian(config) else "Search"
+    for language, root in (("en", english), ("id", indonesian)):
         output = output.replace(f'href="{IN_LANGUAGE.format(language)}" hreflang', f'href="{root}{page.url}" hreflang')
     return OTHER_SITE.sub("", output.replace(SEARCH, f'{SEARCH} aria-label="{name}"'))
