@@ -161,7 +161,8 @@ def test_a_page_fits_the_screen_asks_nobody_else_and_axe_finds_nothing_serious(s
 )
 def test_the_search_finds_a_section_without_another_host(served, start, words, found):
     with watched_page(f"{served}/{start}") as watched:
-        watched.page.fill("[data-md-component=search-query]", words)
+        watched.page.wait_for_load_state("networkidle")
+        watched.page.locator("[data-md-component=search-query]").press_sequentially(words)
         watched.page.wait_for_selector(f".md-search-result__item a[href*='{found}']")
         assert watched.asked == {served}
 
