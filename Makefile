@@ -9,7 +9,7 @@ DOCS_READY := $(VENV)/.ready-docs
 SITE ?= site
 SHARED ?= ../shared
 
-.PHONY: demo test test-slow check site torture fuzz setup setup-docs clean
+.PHONY: demo test test-slow check site torture fuzz dist sbom audit setup setup-docs clean
 
 setup: $(READY)
 
@@ -69,5 +69,12 @@ torture: $(READY)
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz
 
+# The source distribution, and from it the wheel; with onnxruntime-web where npm has put it (tools/web_runtime.py).
+dist: $(READY)
+	rm -f dist/relish_vision-*
+	if [ -d tests/javascript/node_modules/onnxruntime-web ]; then $(BIN)/python tools/web_runtime.py; fi
+	$(BIN)/uv build --quiet --out-dir dist
+	$(BIN)/python tools/release.py dist
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build $(SITE) src/*.egg-info
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist $(SITE) src/*.egg-info
