@@ -39,12 +39,13 @@ test: $(READY)
 test-slow: $(READY)
 	$(PYTEST) --durations=25 -m slow
 
-# Style, types, import directions, and the shape of the package.
+# Style, types, import directions, the Dockerfile, and the shape of the package.
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 	OMP_NUM_THREADS=1 $(BIN)/python tools/structure.py --check --frames
 
 # The documentation site, in both languages; without a network, once its tools are installed. A warning ends it.
@@ -75,6 +76,21 @@ dist: $(READY)
 	if [ -d tests/javascript/node_modules/onnxruntime-web ]; then $(BIN)/python tools/web_runtime.py; fi
 	$(BIN)/uv build --quiet --out-dir dist
 	$(BIN)/python tools/release.py dist
+
+# What a release with all extras comes to: CycloneDX, with the texts of the licences. The tools are for these two alone.
+CYCLONEDX := $(BIN)/uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py
+PIP_AUDIT := $(BIN)/uv tool run --quiet --from pip-audit==2.10.1 pip-audit
+
+sbom: dist
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/released
+	$(BIN)/uv pip install --quiet --python build/released/bin/python --constraint constraints.txt "$$(ls dist/*.whl)[all]"
+	$(CYCLONEDX) environment --pyproject pyproject.toml --gather-license-texts --output-reproducible \
+		--output-file dist/relish-vision.cdx.json build/released
+	$(BIN)/python tools/licences.py dist/relish-vision.cdx.json
+
+# Asks a database of advisories, so it needs a network, and is no part of CI.
+audit:
+	$(PIP_AUDIT) --requirement constraints.txt --no-deps --disable-pip
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist $(SITE) src/*.egg-info

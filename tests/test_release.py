@@ -15,7 +15,7 @@ import release
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "src")
-HOSTS_OF_NOBODY = {name: "http://127.0.0.1:9" for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")}
+HOSTS_OF_NOBODY = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
 """Whatever asks another host for something is refused at once: nothing listens there."""
 SERVE_ALONE = ("fastapi", "uvicorn", "multipart", "prometheus_client", "onnxruntime")
 """Modules of the extra `serve`."""
@@ -122,7 +122,9 @@ def test_the_wheel_fits_in_a_bare_environment_which_holds_nothing_of_the_server(
     found = bare.run("python", "-c", f"from importlib.util import find_spec; print(*map(find_spec, {SERVE_ALONE}))")
     assert set(found.split()) == {"None"}
     bare.run("python", "-c", SMALL_DEMO)
-    assert "test accuracy" in bare.run("relish", "fit", "relish-demo/pictures", "--recipe", "probe", "--image-size", "64")
+    assert "test accuracy" in bare.run(
+        "relish", "fit", "relish-demo/pictures", "--recipe", "probe", "--image-size", "64"
+    )
     refused = bare.run("relish", "serve", "runs/pictures-probe-1", code=1)
     assert refused.splitlines()[-1].strip() == "pip install 'relish-vision[serve]'"
 

@@ -53,7 +53,9 @@ def faults(dist: Path, root: Path = ROOT) -> list[str]:
     in_wheel, in_archive, package = wheel_files(wheel), source_files(archive), package_files(root)
     about = f"relish_vision-{version}.dist-info"
     found = [f"{name} is not in the wheel" for name in sorted(package - in_wheel)]
-    found += [f"{name} is not in the source distribution" for name in sorted(package) if f"src/{name}" not in in_archive]
+    found += [
+        f"{name} is not in the source distribution" for name in sorted(package) if f"src/{name}" not in in_archive
+    ]
     found += [
         f"{name} does not belong into the wheel"
         for name in sorted(in_wheel - package)
