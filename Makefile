@@ -88,9 +88,9 @@ sbom: dist
 		--output-file dist/relish-vision.cdx.json build/released
 	$(BIN)/python tools/licences.py dist/relish-vision.cdx.json
 
-# Asks a database of advisories, so it needs a network, and is no part of CI.
+# Asks a database of advisories, so it needs a network, and is no part of CI; what cannot be audited fails it.
 audit:
-	$(PIP_AUDIT) --requirement constraints.txt --no-deps --disable-pip
+	$(PIP_AUDIT) --strict --requirement constraints.txt --no-deps --disable-pip
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist $(SITE) src/*.egg-info

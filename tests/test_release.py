@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import licences
 import release
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,6 +20,13 @@ HOSTS_OF_NOBODY = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "htt
 """Whatever asks another host for something is refused at once: nothing listens there."""
 SERVE_ALONE = ("fastapi", "uvicorn", "multipart", "prometheus_client", "onnxruntime")
 """Modules of the extra `serve`."""
+
+UNCLEAR = [{"license": {"name": "declared license of 'x'", "text": {"content": "UNKNOWN"}}}]
+SAID = [{"license": {"name": "License :: OSI Approved :: BSD License"}}, {"license": {"id": "BSD-3-Clause"}}]
+GNU = [{"license": {"name": "declared license file: COPYING", "text": {"content": "GNU GENERAL PUBLIC LICENSE V3"}}}]
+ENCODED = [
+    {"license": {"name": "declared license file: L", "text": {"content": "TUlUIExpY2Vuc2U=", "encoding": "base64"}}}
+]
 
 SMALL_DEMO = """
 import sys
@@ -30,8 +38,6 @@ demo.NUMBERS = {"image_size": 64, "batch_size": 16, "epochs": 1}
 sys.argv = ["relish", "demo"]
 program()
 """
-
-pytestmark = pytest.mark.slow
 
 
 def uv(*words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -68,10 +74,12 @@ def dist(checkout) -> Path:
     return checkout / "dist"
 
 
+@pytest.mark.slow
 def test_a_release_holds_the_package_with_its_licences_and_nothing_else(dist, checkout):
     assert release.faults(dist, checkout) == []
 
 
+@pytest.mark.slow
 def test_what_is_missing_from_a_release_or_too_much_in_it_is_named(dist, checkout, tmp_path):
     wheel = next(dist.glob("*.whl"))
     for path in dist.glob("relish*"):
@@ -86,6 +94,24 @@ def test_what_is_missing_from_a_release_or_too_much_in_it_is_named(dist, checkou
         "tests/test_docs.py does not belong into the wheel",
         "the licence LICENSE is not in the wheel",
     ]
+
+
+@pytest.mark.parametrize(
+    ("stated", "told", "doubtful"),
+    [
+        (SAID, "BSD-3-Clause", False),
+        ([{"expression": "MIT AND Zlib"}], "MIT AND Zlib", False),
+        (ENCODED, "MIT License", False),
+        (GNU, "GNU GENERAL PUBLIC LICENSE V3", True),
+        ([{"expression": "LGPL-2.1-or-later"}], "LGPL-2.1-or-later", True),
+        (UNCLEAR, "says nothing", True),
+        ([], "says nothing", True),
+    ],
+)
+def test_a_package_with_no_licence_or_a_gnu_one_needs_a_look(stated, told, doubtful):
+    lines, names = licences.listed([{"name": "x", "version": "1", "licenses": stated}])
+    assert lines == [f"x 1: {told}"]
+    assert names == (["x"] if doubtful else [])
 
 
 @dataclass(frozen=True)
@@ -118,6 +144,7 @@ def bare(dist, tmp_path_factory) -> Bare:
     return Bare(folder)
 
 
+@pytest.mark.slow
 def test_the_wheel_fits_in_a_bare_environment_which_holds_nothing_of_the_server(bare):
     found = bare.run("python", "-c", f"from importlib.util import find_spec; print(*map(find_spec, {SERVE_ALONE}))")
     assert set(found.split()) == {"None"}
@@ -129,6 +156,7 @@ def test_the_wheel_fits_in_a_bare_environment_which_holds_nothing_of_the_server(
     assert refused.splitlines()[-1].strip() == "pip install 'relish-vision[serve]'"
 
 
+@pytest.mark.slow
 def test_the_wheel_says_the_version_that_it_is_named_by(bare, dist):
     version = next(dist.glob("*.whl")).name.split("-")[1]
     assert bare.run("relish", "--version").strip() == f"relish {version}"
