@@ -21,7 +21,7 @@ import urllib.request
 MOUNTS = "/mnt"
 """Where what is mounted lies, since the machine's root has no folders for it."""
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1
-_HANG = 120.0
+_HANG = 300.0
 
 
 def main(given: dict) -> dict:
