@@ -6,7 +6,7 @@ cross-validation: what it comes to is evaluated on images that neither a probe n
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from relish.evaluation.series import Series
 from relish.evaluation.significance import compare_losses
 from relish.training.budget import FEWEST, FRAMINGS, HELD_SHARE, OUTER_FOLDS, ProbePlan, framed_on
 from relish.training.checkpoint import decided
-from relish.training.linear_probe import STRENGTHS, CrossValidated, cross_validate
+from relish.training.linear_probe import STRENGTHS, CrossValidated, Labels, cross_validate
 from relish.training.measure import Budget
 from relish.training.recipe import Recipe
 from relish.training.scenes import (
@@ -130,6 +130,28 @@ def framings(book: Preprocessing) -> tuple[Preprocessing, ...]:
     """Every way of fitting an image to the square that is tried, the book's own first."""
     whole = replace(book, resize=book.image_size)
     return book, replace(book, framing="crop"), whole, replace(whole, framing="letterbox")
+
+
+def nearly_square(sizes: Iterable[tuple[int, int]]) -> bool:
+    """Whether framings are not worth comparing on images of these widths and heights."""
+    return all(max(size) <= NEARLY_SQUARE * min(size) for size in sizes)
+
+
+def best_framing(
+    probes: Iterable[tuple[Preprocessing, CrossValidated]], groups: Labels | None
+) -> tuple[Preprocessing, CrossValidated]:
+    """The framing whose probe is better than the first one's, and than those before it; else the first one.
+
+    Args:
+        probes: of the same images in the same folds.
+        groups: (n,) int64, of the images held out; None where they are independent.
+    """
+    (best, probe), *others = probes
+    labels = probe.labels[: len(probe.held)][probe.held]
+    for preprocessing, found in others:
+        if compare_losses(softmax(found.logits), softmax(probe.logits), labels, groups).better:
+            best, probe = preprocessing, found
+    return best, probe
 
 
 def held_out_masks(run: RunContext, setup: TrainingSetup, models: int) -> list[npt.NDArray[np.bool_]]:
@@ -300,21 +322,15 @@ def _framed(probing: _Probing, train: Split) -> tuple[Preprocessing, CrossValida
     compared = FRAMINGS * len(some)
     if not plan.framings or not probing.worth("framings", compared + len(train) - len(some), compared):
         return book, None
-    if _nearly_square(some, probing.setup.sizes) or not (probing.folds(some) >= 0).any():
+    square = nearly_square(probing.setup.sizes[path] for path in some.paths)
+    if square or not (probing.folds(some) >= 0).any():
         return book, None
-    best, probe, standing, tried = book, None, None, framings(book)
-    views = [View(preprocessing) for preprocessing in tried]
-    of_framings = probing.features(some, views, "framings")
+    tried = framings(book)
+    of_framings = probing.features(some, [View(preprocessing) for preprocessing in tried], "framings")
     probing.keep_series_together(some, of_framings[0])
-    for preprocessing, features in zip(tried, of_framings, strict=True):
-        found = probing.cross_validated(some, features)
-        probabilities = softmax(found.logits)
-        held = some.take(np.flatnonzero(found.held))
-        if (
-            standing is None
-            or compare_losses(probabilities, standing, held.labels, groups_of(probing.setup, held)).better
-        ):
-            best, probe, standing = preprocessing, found, probabilities
+    held = some.take(np.flatnonzero(probing.folds(some) >= 0))
+    found = (probing.cross_validated(some, features) for features in of_framings)
+    best, probe = best_framing(zip(tried, found, strict=True), groups_of(probing.setup, held))
     return best, probe if len(some) == len(train) else None
 
 
@@ -354,7 +370,3 @@ def _say_of_scenes(probing: _Probing, train: Split, preprocessing: Preprocessing
         crossed = probing.cross_validated(rest, found.plain[~own], (found.strength,))
         apart = accuracy_on(setup, rest.take(np.flatnonzero(crossed.held)), crossed.logits)
         warn_where_apart(run, apart, accuracy_on(setup, train.take(np.flatnonzero(found.held)), found.logits))
-
-
-def _nearly_square(split: Split, sizes: Mapping[Path, tuple[int, int]]) -> bool:
-    return all(max(sizes[path]) <= NEARLY_SQUARE * min(sizes[path]) for path in split.paths)
