@@ -229,7 +229,7 @@ class FakeFolder:
             "confused": [{"class": "cat", "as": "dog", "count": 2}] if self.learned else [],
             "more": self.more if self.learned else None,
             "strength": 0.01,
-            "framing": "the whole picture",
+            "framing": "squashed and cropped",
             "revision": self.revision,
             "seconds": 0.1,
         }

@@ -4,6 +4,7 @@ import secrets
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -66,12 +67,17 @@ class LiveModel:
         return self._now[1].decision
 
     def prepare(self, image: Picture.Image) -> Any:
-        """As `Classifier.prepare`."""
-        return self._now[1].prepare(image)
+        """As `Classifier.prepare`, with the classifier that answers: the next one may frame images otherwise."""
+        classifier = self._now[1]
+        return classifier, classifier.prepare(image)
 
     def predict(self, prepared: Sequence[Any]) -> Sequence[Prediction]:
         """As `Classifier.predict_prepared`."""
-        return self._now[1].predict_prepared(prepared)
+        found: list[Prediction] = []
+        for _, group in groupby(prepared, key=lambda one: id(one[0])):
+            classifiers, images = zip(*group, strict=True)
+            found += classifiers[0].predict_prepared(images)
+        return found
 
     def explain(self, image: Picture.Image, class_name: str) -> Picture.Image:
         """As `ServedClassifier.explain`."""
@@ -290,11 +296,11 @@ class Session:
 
     def unlabelled(self, limit: int) -> dict[str, Any]:
         """The unlabelled images, those first whose labels would teach most."""
-        learner, shelf = self.learner, self.library.content.unlabelled
-        known = [(image, sha) for image in shelf.images if (sha := learner.sha256(image)) in learner.rows]
-        contents, solved = [sha256 for _, sha256 in known], learner.solved
-        rows = np.stack([learner.rows[one] for one in contents]) if contents else np.zeros((0, 1), dtype=np.float32)
-        found = learner.probabilities(contents)
+        shelf, (framed, solved) = self.library.content.unlabelled, self.learner.now
+        known = [(image, sha) for image in shelf.images if (sha := self.learner.sha256(image)) in framed.rows]
+        contents = [sha256 for _, sha256 in known]
+        rows = framed.features(contents) if contents else np.zeros((0, 1), dtype=np.float32)
+        found = solved.answers(rows) if solved is not None and contents else None
         order = most_useful(rows, found, limit)
         items = []
         for place in order:

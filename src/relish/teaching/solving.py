@@ -6,7 +6,7 @@ a fold's solution is a start for its next one and never one that knew an image i
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,10 +15,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from relish.core.errors import RelishError
+from relish.data.transforms import Preprocessing
 from relish.evaluation.grouped import group_numbers, proportion
 from relish.evaluation.held_out import fit_temperature
 from relish.evaluation.metrics import Proportion, wilson
-from relish.evaluation.prediction import softmax
+from relish.evaluation.prediction import Decision, softmax
+from relish.evaluation.thresholds import choose_unsure
+from relish.evaluation.unfamiliarity import Unfamiliarity, fit_unfamiliarity
+from relish.models.source import SourceModel
+from relish.models.target import make_target
+from relish.tasks.classifier import Classifier
 from relish.training.linear_probe import ROUGH_GAIN, Floats, Labels, Probe, Problem, cross_validate, in_few_threads
 
 FOLDS = 5
@@ -28,6 +35,8 @@ FIRST_STRENGTH = 0.01
 """Of the penalty, until one has been chosen."""
 PARTS = (0.25, 0.5)
 """Of the images to learn from, for the learning curve; all of them are its last point."""
+SURE = 0.95
+"""Of the answers that are given, so many should be right: below, the page says that it is unsure."""
 NARROW = 0.04
 """Width of an interval that is narrow enough: no more images are asked for."""
 _STEEPEST = 1.0
@@ -80,6 +89,10 @@ class Solved:
     def probabilities(self) -> npt.NDArray[np.float64]:
         """(N, K) of images held out."""
         return softmax(self.logits, self.temperature)
+
+    def answers(self, features: Floats) -> npt.NDArray[np.float64]:
+        """(N, K) probabilities of (N, D) other images, by the probe of all."""
+        return softmax(self.probe.logits(features), self.temperature)
 
     @cached_property
     def predicted(self) -> Labels:
@@ -180,6 +193,35 @@ def chosen_strength(solved: Solved, bias: bool) -> float:
     examples = solved.examples
     folds = np.array([solved.fold_of[unit] for unit in examples.units], dtype=np.int64)
     return cross_validate(examples.features, examples.labels, len(examples.classes), folds, bias=bias).strength
+
+
+def as_classifier(solved: Solved, preprocessing: Preprocessing, source: SourceModel) -> Classifier:
+    """The probe of all images on its network, as a classifier that says what it is unsure of.
+
+    Args:
+        preprocessing: of the images that it learned from.
+    """
+    target = make_target(source, solved.examples.classes, seed=0)
+    (head,) = target.heads
+    head.weight.data.copy_(head.weight.data.new_tensor(solved.probe.weight))
+    if head.bias is not None:
+        head.bias.data.copy_(head.bias.data.new_tensor(solved.probe.bias))
+    confidence = solved.probabilities.max(1)
+    unfamiliar: Unfamiliarity | None = None
+    decision = Decision(
+        temperature=solved.temperature,
+        unsure_below=choose_unsure(confidence, solved.right, SURE),
+        fitted_on=len(confidence),
+    )
+    try:
+        unfamiliar, limit = fit_unfamiliarity(solved.examples.features, solved.examples.units)
+        decision = replace(decision, unknown_above=limit.above)
+    except RelishError:
+        pass  # all of one series: nothing can be called strange
+    return Classifier(
+        target.network, solved.examples.classes, preprocessing, source=source.name, decision=decision,
+        heads=target.head_names, unfamiliarity=unfamiliar,
+    )  # fmt: skip
 
 
 # ---- what more images would bring -----------------------------------------------------------------------------------

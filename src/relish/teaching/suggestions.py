@@ -17,7 +17,6 @@ from relish.checks.run_checks import NEIGHBOURS
 from relish.core.runtime import rng_for
 from relish.data.dataset import WHOLE, Dataset, Split
 from relish.data.near_copies import exact_pairs, group_pairs, members, pairs_by_features
-from relish.data.survey import as_facts
 from relish.evaluation.features import Features, nearest_others, unit_vectors
 from relish.teaching.learning import Learner
 from relish.teaching.shelves import Image
@@ -45,14 +44,15 @@ class Suggestion:
 
 def suggestions(learner: Learner, solved: Solved) -> list[Suggestion]:
     """Everything that is suspected now, surest first within each kind."""
+    framed = learner.now[0]
     known = [
         (image, name, sha256)
         for name, image in learner.library.content.labelled
-        if (sha256 := learner.sha256(image)) in learner.rows
+        if (sha256 := learner.sha256(image)) in framed.rows
     ]
     if len(known) < FEW:
         return []
-    images, features = _image_set(learner, known), np.stack([learner.rows[sha256] for _, _, sha256 in known])
+    images, features = _image_set(learner, known), framed.features([sha256 for _, _, sha256 in known])
     vectors = unit_vectors(features)
     nearest, cosines = nearest_others(vectors, min(NEIGHBOURS, len(known) - 1))
     pairs = np.concatenate([exact_pairs(images.facts), pairs_by_features(images.facts, vectors, nearest, cosines)])
@@ -71,7 +71,7 @@ def suggestions(learner: Learner, solved: Solved) -> list[Suggestion]:
 
 
 def _image_set(learner: Learner, known: Sequence[tuple[Image, str, str]]) -> ImageSet:
-    folder, facts = learner.library.folder, {one.sha256: one.facts for one in list(learner.library.outcomes.values())}
+    folder = learner.library.folder
     classes = tuple(sorted({name for _, name, _ in known}))
     labels = np.array([classes.index(name) for _, name, _ in known], dtype=np.int64)
     paths = tuple(folder / image.path for image, _, _ in known)
@@ -83,7 +83,7 @@ def _image_set(learner: Learner, known: Sequence[tuple[Image, str, str]]) -> Ima
         splits=np.zeros(len(known), dtype=np.int64),
         split_names=(WHOLE,),
         sha256=tuple(sha256 for _, _, sha256 in known),
-        facts=as_facts(facts[sha256] for _, _, sha256 in known),
+        facts=learner.facts([sha256 for _, _, sha256 in known]),
     )
 
 

@@ -70,7 +70,8 @@ function drawFigures({ per_class: classes, confused, accuracy, framing, strength
   at("per-class").replaceChildren(...bars);
   const taken = confused.map((one) => make("li", { text: t("quality.confused", { n: one.count, class: one.class, as: one.as }) }));
   at("confused").replaceChildren(...taken);
-  write(at("settings"), t("quality.settings", { right: accuracy.right, of: accuracy.of, framing, strength: String(strength) }));
+  const seen = t(`framing.${framing.replaceAll(" ", "_")}`);
+  write(at("settings"), t("quality.settings", { right: accuracy.right, of: accuracy.of, framing: seen, strength: String(strength) }));
 }
 
 function drawFinal({ learning, final, classes, revision }) {
