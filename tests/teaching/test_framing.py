@@ -14,7 +14,7 @@ import relish
 from relish.data.dataset import TEST
 from relish.data.survey import FACTS
 from relish.data.transforms import book_preprocessing
-from relish.teaching import framing
+from relish.teaching import framing, learning
 from relish.teaching.framing import Framed, FramingChoice
 from relish.teaching.journal import Journal
 from relish.teaching.session import Session
@@ -222,8 +222,9 @@ def draw(folder: Path, count: int, start: int = 0) -> None:
 
 
 @pytest.fixture
-def opened(tmp_path, tiny_source):
-    """Opens the folder `wide`, closing it first."""
+def opened(tmp_path, tiny_source, monkeypatch):
+    """Opens the folder `wide`, closing it first; nobody waits until it is quiet."""
+    monkeypatch.setattr(learning, "QUIET_SECONDS", 0.0)
     sessions: list[Session] = []
 
     def open_it() -> Session:
@@ -306,6 +307,19 @@ def test_what_changes_in_the_midst_is_answered_before_the_comparison_goes_on(ope
     until(session, lambda state: state["framing"] != "squashed and cropped")
     assert answered == [("blue", True)]
     assert len(learner.now[0].rows) == 42
+
+
+def test_while_somebody_is_at_work_framings_are_not_compared(opened, monkeypatch):
+    session = opened()
+    with monkeypatch.context() as patched:
+        patched.setattr(learning, "QUIET_SECONDS", HANG)
+        patched.setattr(session.learner._choice, "step", lambda *_: pytest.fail("compared"))
+        until(session, lambda state: state["accuracy"])
+        assert not session.learner.step()  # images have just come
+        session.learner._active -= HANG
+        session.model.prepare(Image.new("RGB", (120, 40)))
+        assert not session.learner.step()  # one has just been tried
+    until(session, lambda state: state["framing"] != "squashed and cropped")
 
 
 def test_a_final_figure_of_another_framing_is_told_as_an_old_one(opened):

@@ -24,7 +24,7 @@ from relish.training.probe_stage import best_framing, framings, nearly_square
 
 _GROWN = 1.3
 """Times as many images as when something was chosen: then it is chosen anew."""
-_AT_ONCE = 6
+_AT_ONCE = 4
 """Images whose features are computed between two looks at what has changed, each in several framings."""
 _NOTE = "framing"
 """The journal's note of the framing, of the network it was chosen for, and of how many images."""

@@ -46,6 +46,8 @@ from relish.training.linear_probe import CrossValidated
 
 LOOK_SECONDS = 1.0
 """Between two looks at the folder."""
+QUIET_SECONDS = 4.0
+"""Framings are compared where for so long nobody has changed anything or tried an image."""
 _AT_ONCE = 32
 """Images whose features are computed between two looks at what has changed."""
 _SERIES_IN = 2000
@@ -122,6 +124,8 @@ class Learner:
         self._broken: set[str] = set()
         self._chosen_on: tuple[Framed | None, int] = (None, 0)
         self._seen = (-1, 0, 0)
+        self._active = 0.0
+        """When somebody last changed something or tried an image, by the monotonic clock."""
         self._strength: float | None = None
         self._waits = False
         self._wake, self._closed = threading.Event(), False
@@ -175,6 +179,8 @@ class Learner:
         elif not self.library.read_some():
             if self.status.phase == "features":
                 self._tell(replace(self._waiting(), queued=0))
+            if time.monotonic() - self._active < QUIET_SECONDS:
+                return False
             return self._reframe() or (solved is not None and self._choice.step(solved, framed))
         unread = len(self.library.unread())
         self._tell(replace(self._waiting(), phase="features", queued=len(missing[_AT_ONCE:]) + unread))
@@ -249,7 +255,7 @@ class Learner:
         now = (self.library.revision, len(self.library.outcomes), len(framed.rows))
         if now == self._seen:
             return False
-        self._seen = now
+        self._seen, self._active = now, time.monotonic()
         known = self._known(framed)
         new = {sha256 for _, sha256, _ in known} - self._units.keys()
         if new and (len(new) < _AT_ONCE or not self._missing(framed)):  # of many that are coming, all together
@@ -400,6 +406,7 @@ class Learner:
 
     def classifier(self) -> tuple[int, Classifier] | None:
         """The probe as a classifier that opens images and says what it is unsure of, and its revision."""
+        self._active = time.monotonic()
         with self._answering:
             (framed, solved), revision = self.now, self.revision
             if solved is None:
@@ -422,15 +429,8 @@ class Learner:
             "revision": self.revision,
         }
         if solved is None:
-            return {
-                **known,
-                "accuracy": None,
-                "per_class": [],
-                "confused": [],
-                "more": None,
-                "strength": None,
-                "seconds": 0,
-            }
+            nothing = {"accuracy": None, "per_class": [], "confused": [], "more": None, "strength": None, "seconds": 0}
+            return {**known, **nothing}
         return {
             **known,
             "accuracy": figure(solved.accuracy),
