@@ -387,7 +387,7 @@ def test_a_rate_that_diverged_is_not_tried_again(colours, tiny_source, tmp_path,
 def test_framings_are_not_compared_where_no_class_could_be_held_out(colours, tiny_source, tmp_path, monkeypatch):
     """As with a thousand classes, where a sample had one picture of each."""
     monkeypatch.setattr(probe_stage, "framed_on", lambda *_: 2)
-    monkeypatch.setattr(probe_stage, "_nearly_square", lambda *_: False)
+    monkeypatch.setattr(probe_stage, "nearly_square", lambda *_: False)
     relish.fit(colours, weights=tiny_source, recipe="probe", settings={"image_size": 32}, out=tmp_path / "run")
     assert rungs(tmp_path / "run")[0]["framing"] == book_preprocessing(32, (0.5,) * 3, (0.5,) * 3).framing_words
 

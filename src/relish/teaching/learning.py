@@ -429,8 +429,8 @@ class Learner:
             "revision": self.revision,
         }
         if solved is None:
-            nothing = {"accuracy": None, "per_class": [], "confused": [], "more": None, "strength": None, "seconds": 0}
-            return {**known, **nothing}
+            untold = dict.fromkeys(("accuracy", "more", "strength"))
+            return {**known, **untold, "per_class": [], "confused": [], "seconds": 0}
         return {
             **known,
             "accuracy": figure(solved.accuracy),

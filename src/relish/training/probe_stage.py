@@ -142,9 +142,7 @@ def best_framing(
 ) -> tuple[Preprocessing, CrossValidated]:
     """The framing whose probe is better than the first one's, and than those before it; else the first one.
 
-    Args:
-        probes: of the same images in the same folds.
-        groups: (n,) int64, of the images held out; None where they are independent.
+    The probes are of the same images in the same folds; `groups`, (n,) int64, are those of the images held out.
     """
     (best, probe), *others = probes
     labels = probe.labels[: len(probe.held)][probe.held]
@@ -322,8 +320,7 @@ def _framed(probing: _Probing, train: Split) -> tuple[Preprocessing, CrossValida
     compared = FRAMINGS * len(some)
     if not plan.framings or not probing.worth("framings", compared + len(train) - len(some), compared):
         return book, None
-    square = nearly_square(probing.setup.sizes[path] for path in some.paths)
-    if square or not (probing.folds(some) >= 0).any():
+    if nearly_square(probing.setup.sizes[path] for path in some.paths) or not (probing.folds(some) >= 0).any():
         return book, None
     tried = framings(book)
     of_framings = probing.features(some, [View(preprocessing) for preprocessing in tried], "framings")
