@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from relish.core.progress import SILENT, Muted, Progress
+from relish.core.progress import SILENT, Muted, Progress, default_progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for, usable_cores
 from relish.core.workers import Workers
@@ -38,7 +38,7 @@ class Context:
 
         Args:
             device: "auto", "cpu", "cuda" or "mps".
-            progress: used in the first process only; None is silent.
+            progress: used in the first process only; None is silent, but in a notebook one live bar.
             workers: None: on a CPU 0, since its cores are busy computing; else one a core, which the processes of this
                 machine share.
 
@@ -49,7 +49,7 @@ class Context:
         if workers is None:
             here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's word for processes on this machine
             workers = 0 if accelerator.device.type == "cpu" else max(1, usable_cores() // here)
-        shown = progress if progress is not None and accelerator.is_main_process else SILENT
+        shown = (progress or default_progress()) if accelerator.is_main_process else SILENT
         return cls(accelerator=accelerator, progress=shown, workers=Workers(workers))
 
     @property

@@ -1,14 +1,17 @@
 """How long jobs report their progress.
 
 Jobs write to a `Progress`. The base class prints nothing, `Warnings` prints warnings, `Screen` lines and live bars too.
-The command line chooses `Screen` (`Warnings` with `--quiet` or `--json`); Python and every process but the first stay
-silent. All output goes to standard error, so that standard output stays what a command returns.
+The command line chooses `Screen` (`Warnings` with `--quiet` or `--json`); Python stays silent, but in a notebook shows
+`Cell`: one live bar, and warnings. Every process but the first is silent. What is printed goes to standard error, so that
+standard output stays what a command returns.
 
 Names come from strangers' folders: whatever is printed, here or by anyone through `EscapedStream`, cannot steer the
 terminal.
 """
 
+import html
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, TextIO, cast
@@ -160,3 +163,79 @@ class _ShownBar(Bar):
         if words:
             self._progress.update(self._task, words=visible(words))
         self._progress.advance(self._task, steps)
+
+
+class Cell(Progress):
+    """For the cell of a notebook: one live bar in HTML, with what was said last below it; gone when a bar ends.
+
+    Rich's own bars need ipywidgets there, or they come out as a line a refresh.
+    """
+
+    def __init__(self) -> None:
+        self._display: Any = None
+        self._said = ""
+
+    def say(self, line: str = "") -> None:
+        self._said = line
+
+    def warn(self, line: str) -> None:
+        print(f"warning: {message_lines(line)}", file=sys.stderr)
+
+    @contextmanager
+    def bar(self, title: str, total: int | None, done: int = 0) -> Iterator[Bar]:
+        shown = _CellBar(self, title, total, done)
+        shown.draw()
+        try:
+            yield shown
+        finally:
+            self.show("", "")
+
+    def show(self, plain: str, markup: str) -> None:
+        """Replace what the bar's place shows; every bar of a job has the same place."""
+        from IPython.display import display  # where there is a cell, there is IPython
+
+        shown = {"text/plain": plain, "text/html": f"{markup}<div>{html.escape(visible(self._said))}</div>"}
+        if not markup:
+            shown["text/html"] = ""
+        if self._display is None:
+            self._display = display(shown, raw=True, display_id=True)
+        else:
+            self._display.update(shown, raw=True)
+
+
+class _CellBar(Bar):
+    shown = True
+
+    def __init__(self, cell: Cell, title: str, total: int | None, done: int) -> None:
+        self._cell, self._title, self._total, self._done = cell, title, total, done
+        self._words = ""
+        self._drawn = 0.0
+
+    def expect(self, total: int) -> None:
+        self._total = total
+
+    def advance(self, steps: int = 1, words: str = "") -> None:
+        self._done += steps
+        self._words = words or self._words
+        if time.monotonic() > self._drawn + _REDRAWN or self._done == self._total:
+            self.draw()
+
+    def draw(self) -> None:
+        """Show how far it is."""
+        self._drawn = time.monotonic()
+        far = f"{self._done}/{self._total}" if self._total is not None else f"{self._done}"
+        plain = visible(f"{self._title} {far} {self._words}".strip())
+        # Without a value the browser shows a bar that is under way.
+        value = "" if self._total is None else f' value="{self._done}" max="{self._total}"'
+        self._cell.show(plain, f"<progress{value}></progress> {html.escape(plain)}")
+
+
+_REDRAWN = 0.2
+"""Seconds between two drawings of a bar in a notebook, each of which is a message to a browser."""
+
+
+def default_progress() -> Progress:
+    """What a call from Python shows where it was given no progress: a notebook's `Cell`, else nothing."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return SILENT if getattr(shell, "kernel", None) is None else Cell()  # a terminal's IPython has no kernel

@@ -20,7 +20,7 @@ from torch import nn
 
 from relish.core.context import Context
 from relish.core.errors import DataError, ImageError, ModelError
-from relish.core.progress import Progress
+from relish.core.progress import Progress, default_progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for, keep_freed_memory, to_device
 from relish.core.workers import Workers
@@ -277,7 +277,7 @@ class Classifier:
         Raises:
             DataError: no such split or column, or a class that the model does not know.
         """
-        progress = progress or Progress()
+        progress = progress or default_progress()
         told, value_range = Reading(**reading), self.preprocessing.value_range
         surveyed, chosen, part = labelled_images(data, self.classes, value_range, split, progress, told)
         columns = columns_of(surveyed.dataset, chosen, by)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from relish.core.errors import WriteFailed
 from relish.core.io import atomic_path
-from relish.core.progress import Progress
+from relish.core.progress import Progress, default_progress
 from relish.data.dataset import TEST, TRAIN
 from relish.data.drawn.datasets import draw_hotdogs
 from relish.data.folder import index_folder
@@ -50,7 +50,7 @@ def demo(folder: str | Path = "relish-demo", *, seed: int = 0, progress: Progres
     Raises:
         WriteFailed: no space, no permission.
     """
-    progress = progress or Progress()
+    progress = progress or default_progress()
     root = _next_free(Path(folder))
     progress.say(f"Everything this demo makes goes to {root}/, and every figure is measured now.\n")
     progress.say(

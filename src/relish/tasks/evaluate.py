@@ -9,7 +9,7 @@ import numpy as np
 
 from relish.core.errors import RunError
 from relish.core.io import write_json
-from relish.core.progress import Progress
+from relish.core.progress import SILENT, Progress, default_progress
 from relish.core.run_folder import RunFolder
 from relish.core.runtime import accelerator_for
 from relish.data.dataset import split_of
@@ -46,9 +46,9 @@ def evaluate(
     """
     if Path(run).suffix == SUFFIX:
         refuse_choice(run, device)
-        return _evaluate_file(OnnxClassifier(run), data, split, Reading(**reading), by, progress or Progress())
+        return _evaluate_file(OnnxClassifier(run), data, split, Reading(**reading), by, progress or default_progress())
     accelerator = accelerator_for(device)
-    voice = progress if progress is not None and accelerator.is_main_process else Progress()
+    voice = (progress or default_progress()) if accelerator.is_main_process else SILENT
     model = Classifier.load(run, device=device)
     found = model.evaluate(data, split, by=by, workers=workers, progress=voice, **reading)
     return found if accelerator.is_main_process else None
@@ -127,7 +127,7 @@ def decide(
             # The model first: it is what predicts, and a command that is cut short here is simply given again.
             rewrite_header(folder.model, {HEADER_KEY: chosen.as_header()})
             renewed = {**evaluation, **judged(folder, evaluation["split"], after)}
-            renew_card(folder, evaluation, renewed, progress or Progress())
+            renew_card(folder, evaluation, renewed, progress or default_progress())
             write_json(folder.evaluation, renewed)
     return Decided(before, after, held, evaluation["split"])
 

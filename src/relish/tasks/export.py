@@ -24,7 +24,7 @@ try:
 except ImportError as error:
     raise Failed("export needs packages that are not installed.", hint='pip install "relish-vision[export]"') from error
 from relish.core.io import atomic_path, check_target, sha256_of_file
-from relish.core.progress import Progress
+from relish.core.progress import Progress, default_progress
 from relish.core.run_folder import RunFolder
 from relish.data.dataset import TRAIN, Split, split_of
 from relish.data.image import open_image
@@ -67,7 +67,7 @@ def export(
         RunError, ModelError, DataError: the model or the images cannot be used.
         Failed: the predictions differ from PyTorch's, or torch cannot export the network; nothing is written.
     """
-    path, target, progress = saved_path(run), Path(out), progress or Progress()
+    path, target, progress = saved_path(run), Path(out), progress or default_progress()
     check_target(target, SUFFIX, overwrite=overwrite)
     if batch < 1:
         raise BadInput(f"--batch must be 1 or more, got {batch}.")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from relish.core.errors import DataError, ModelError, nearest
 from relish.core.io import check_target
-from relish.core.progress import Progress
+from relish.core.progress import Progress, default_progress
 from relish.data.dataset import TRAIN, WHOLE
 from relish.data.depth import AskedRange, range_to_take
 from relish.data.loader import epoch_batches, training_batches
@@ -70,7 +70,7 @@ def show(
     """
     if rows < 1 or columns < 1:
         raise DataError(f"--rows and --columns must be 1 or above, got {rows} and {columns}.")
-    progress = progress or Progress()
+    progress = progress or default_progress()
     found = find_dataset(data, reading=Reading(**reading), progress=progress)
     surveyed = survey(found, progress=progress, value_range=range_to_take(value_range))
     dataset, scale = surveyed.dataset, surveyed.value_range
@@ -157,7 +157,7 @@ def convert(
         ModelError: the file cannot be read, belongs to another network, or `out` exists or is no `.safetensors` file.
         WriteFailed: no space, no permission.
     """
-    file, target, progress = Path(weights), Path(out), progress or Progress()
+    file, target, progress = Path(weights), Path(out), progress or default_progress()
     if str(file) == "none":
         raise ModelError("there is nothing to convert: random weights are in no file.", hint="Name a file of weights.")
     if target.exists() and file.exists() and target.samefile(file):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from relish.core.errors import BadInput, DataError, ImageError, TooLittleMemory, WriteFailed, stopped_by
 from relish.core.io import fingerprint, sha256_of_file
-from relish.core.progress import SILENT, Bar, Progress
+from relish.core.progress import SILENT, Bar, Progress, default_progress
 from relish.core.run_folder import RunFolder
 from relish.data.folder import images_below, matches
 from relish.data.image_files import is_image_head
@@ -183,7 +183,7 @@ def predict_table(
         Stopped: by Ctrl-C, SIGTERM or SIGHUP; likewise.
         TooLittleMemory: for one picture; likewise.
     """
-    names, target, progress = _checked(paths), Path(out), progress or Progress()
+    names, target, progress = _checked(paths), Path(out), progress or default_progress()
     left_out = NoImages()
     model = _loaded(run, device, precision, names, progress)
     table = table_for(target, model.classes)
