@@ -1,6 +1,8 @@
 """`compare` and `sweep`: one table, paired tests, and nothing trained twice."""
 
+import base64
 import json
+import re
 import shutil
 
 import numpy as np
@@ -47,6 +49,17 @@ def test_a_comparison_is_one_table_with_a_paired_test(once):
     assert rows[0]["top1"]["correct"] == book.sum()
     assert rows[1]["against_first"]["p_value"] == pytest.approx(mcnemar(frozen, book).p_value)
     assert {path.name for path in found.folder.iterdir()} == {"compare.txt", "study.json", "curves.svg"}
+
+
+def test_a_study_shows_table_and_chart_in_a_notebook_and_no_times(once, swept_once):
+    """Times differ each time: a notebook that is executed again would differ for nothing."""
+    for study, chart in ((once[1], "curves.svg"), (swept_once[1], "sweep.svg")):
+        shown = study._repr_mimebundle_(include=None, exclude=None)
+        drawn = base64.b64encode((study.folder / chart).read_bytes()).decode()
+        assert f'src="data:image/svg+xml;base64,{drawn}"' in shown["text/html"]
+        assert all(line in shown["text/html"] for line in shown["text/plain"].splitlines() if "<" not in line)
+        assert not re.search(r"pictures/s|training|\d s\b", shown["text/plain"])
+    assert [len(row.split()) for row in once[1].table(timed=False).splitlines()[2:]] == [3, 6]
 
 
 def test_the_curves_of_a_comparison_name_the_pictures_they_were_scored_on(compared):

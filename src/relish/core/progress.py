@@ -2,8 +2,8 @@
 
 Jobs write to a `Progress`. The base class prints nothing, `Warnings` prints warnings, `Screen` lines and live bars too.
 The command line chooses `Screen` (`Warnings` with `--quiet` or `--json`); Python stays silent, but in a notebook shows
-`Cell`: one live bar, and warnings. Every process but the first is silent. What is printed goes to standard error, so that
-standard output stays what a command returns.
+`Cell`: one live bar, and warnings. Every process but the first is silent. What is printed goes to standard error, so
+that standard output stays what a command returns.
 
 Names come from strangers' folders: whatever is printed, here or by anyone through `EscapedStream`, cannot steer the
 terminal.
@@ -198,7 +198,7 @@ class Cell(Progress):
         if not markup:
             shown["text/html"] = ""
         if self._display is None:
-            self._display = display(shown, raw=True, display_id=True)
+            self._display = display(shown, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:
             self._display.update(shown, raw=True)
 

@@ -24,7 +24,7 @@ from relish.evaluation.significance import McNemar, mcnemar
 from relish.reporting import plots
 from relish.reporting.svg import write_svg
 from relish.reporting.text import text_table
-from relish.tasks.experiments import Outcome, carry_out, chosen_recipes, looked_over, study_folder
+from relish.tasks.experiments import Outcome, carry_out, chosen_recipes, looked_over, notebook_view, study_folder
 from relish.tasks.prepare import Request
 from relish.tasks.run import RUNS
 from relish.tasks.save import curve_points
@@ -32,6 +32,7 @@ from relish.training.recipe import Recipe
 
 RECIPES = ("book", "book-scratch", "frozen", "source-head")
 """The book's fine-tuning, what it is compared with, and its exercises 3 and 4."""
+CHART = "curves.svg"
 
 
 @dataclass(frozen=True)
@@ -81,16 +82,20 @@ class Comparison:
     split: str
     folder: Path
 
-    def table(self) -> str:
-        """One row a recipe."""
+    def _repr_mimebundle_(self, **kinds: Any) -> dict[str, str]:
+        """For notebooks: table and chart, without times, which are others each time."""
+        return notebook_view([self.table(timed=False), *self.sentences()], self.folder / CHART)
+
+    def table(self, *, timed: bool = True) -> str:
+        """One row a recipe; where it is `timed`, with how long training took."""
         headings = ["recipe", f"{self.split} accuracy", "95% interval", f"against {self.sides[0].name}"]
-        headings += ["training", "pictures/s"]
-        rows = [self._row(side) for side in self.sides]
+        headings += ["training", "pictures/s"] if timed else []
+        rows = [self._row(side)[: len(headings)] for side in self.sides]
         if any(side.balanced is not None for side in self.sides):
             headings.append("balanced accuracy")
             for row, side in zip(rows, self.sides, strict=True):
                 row.append("" if side.balanced is None else f"{side.balanced:.4f}")
-        return text_table(headings, rows, right=(1, 4, 5, 6))
+        return text_table(headings, rows, right=(1, *range(4, len(headings))))
 
     def as_json(self) -> dict[str, Any]:
         """Every figure of the table, and where the runs are."""
@@ -216,4 +221,4 @@ def _write(result: Comparison, identity: str, scored_on: str) -> None:
     write_json(result.folder / "study.json", {"identity": identity, **result.as_json()})
     curves = {side.name: curve_points(side.outcomes[0].folder) for side in result.sides}
     if chart := plots.comparison({name: points for name, points in curves.items() if points}, scored_on):
-        write_svg(chart, result.folder / "curves.svg")
+        write_svg(chart, result.folder / CHART)

@@ -4,6 +4,7 @@ A study killed at any point is continued by the same command: finished runs are 
 seed, images, split, weights, image size), whichever command made them.
 """
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from relish.data.dataset import split_of
 from relish.data.survey import Survey
 from relish.evaluation.grouped import Ints, group_numbers
 from relish.evaluation.metrics import Scores
+from relish.reporting.page import render
 from relish.tasks.prepare import Prepared, Request, prepare_data, prepare_run
 from relish.tasks.run import new_folder, train_and_evaluate
 from relish.tasks.run_results import read_run_predictions
@@ -46,6 +48,18 @@ class Outcome:
         """(N,) int64: the known group of each image of the final split; None where there is none."""
         rows = self.folder.read_dataset()["splits"][split_of(self.folder.read_evaluation()["split"])]
         return group_numbers([row.get("group") for row in rows])
+
+
+def notebook_view(lines: Sequence[str], chart: Path) -> dict[str, str]:
+    """What a study shows of itself in a notebook, by kind of content.
+
+    Args:
+        lines: of text; a table is one of them.
+        chart: an SVG file, which is left out where there is none.
+    """
+    text = "\n".join(lines)
+    drawn = base64.b64encode(chart.read_bytes()).decode() if chart.is_file() else ""
+    return {"text/plain": text, "text/html": render("study.html", text=text, chart=drawn)}
 
 
 def chosen_recipes(recipes: Sequence[str | Recipe], settings: Mapping[str, Any]) -> list[Recipe]:

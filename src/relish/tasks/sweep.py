@@ -30,13 +30,15 @@ from relish.reporting import plots
 from relish.reporting.svg import write_svg
 from relish.reporting.text import text_table
 from relish.tasks.classifier import Classifier
-from relish.tasks.experiments import Outcome, carry_out, chosen_recipes, looked_over, study_folder
+from relish.tasks.experiments import Outcome, carry_out, chosen_recipes, looked_over, notebook_view, study_folder
 from relish.tasks.prepare import VAL_SPLIT, Request
 from relish.tasks.run import RUNS
 from relish.training.recipe import SHORT, Recipe
 
 WHOLE = (int, int | None)
 """Types of fields that take whole numbers."""
+CHART = "sweep.svg"
+"""Of a sweep over learning rates."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ class Sweep:
             for outcome in outcomes
         ]
         return text_table(["recipe", self.field, "validation accuracy", "95% interval", ""], rows, right=(1, 2))
+
+    def _repr_mimebundle_(self, **kinds: Any) -> dict[str, str]:
+        """For notebooks: table, tests and chart."""
+        return notebook_view(self.lines(), self.folder / CHART)
 
     def lines(self) -> list[str]:
         """The table, the tests of the best, the conclusion."""
@@ -241,4 +247,4 @@ def _write(result: Sweep, identity: str) -> None:
             for name, outcomes in result.outcomes.items()
         }
         if chart := plots.learning_rates(points):
-            write_svg(chart, result.folder / "sweep.svg")
+            write_svg(chart, result.folder / CHART)
