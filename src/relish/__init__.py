@@ -8,6 +8,9 @@
 Names are imported when first used, so that `import relish` is quick.
 """
 
+import sys
+import warnings
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +106,13 @@ def load(
     from relish.tasks.classifier import Classifier
 
     return Classifier.load(path, network=network, device=device, precision=precision)
+
+
+if "ipykernel" in sys.modules:
+    # Libraries of ours import it, and it warns that ipywidgets are missing, which relish's bar does without.
+    with warnings.catch_warnings(), suppress(ImportError):
+        warnings.simplefilter("ignore")
+        import_module("tqdm.auto")
 
 
 def __getattr__(name: str) -> Any:

@@ -67,7 +67,7 @@ class _LastingStream:
 def terminal() -> Console:
     """Standard error for coloured lines and bars; what is printed to it must be `visible` already."""
     lasting = _LastingStream(getattr(sys.stderr, "plain", sys.stderr))
-    return Console(file=cast(TextIO, lasting), highlight=False, soft_wrap=True)
+    return Console(file=cast(TextIO, lasting), highlight=False, soft_wrap=True, force_jupyter=False)
 
 
 class Bar:

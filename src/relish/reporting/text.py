@@ -47,7 +47,8 @@ def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     # Wide enough for any row: a table that wraps or cuts its cells cannot be read back.
     width = sum(max(len(str(row[i])) for row in (headings, *rows)) * 2 + 4 for i in range(len(headings)))
     page = StringIO()
-    Console(file=page, width=width, color_system=None).print(table)
+    # In a notebook rich would show the table there and then.
+    Console(file=page, width=width, color_system=None, force_jupyter=False).print(table)
     return "\n".join(line.rstrip() for line in page.getvalue().splitlines() if line.strip())
 
 
