@@ -59,7 +59,9 @@ def translated(notebook: nbformat.NotebookNode, words: nbformat.NotebookNode) ->
     """
     if [cell.cell_type for cell in notebook.cells] != [cell.cell_type for cell in words.cells]:
         sys.exit("The notebooks have other cells: translate what is new first.")
-    cells = [mine if mine.cell_type == "code" else theirs for mine, theirs in zip(notebook.cells, words.cells)]
+    cells = [
+        mine if mine.cell_type == "code" else theirs for mine, theirs in zip(notebook.cells, words.cells, strict=True)
+    ]
     return nbformat.from_dict({**notebook, "cells": cells})
 
 
