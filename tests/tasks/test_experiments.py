@@ -59,7 +59,7 @@ def test_a_study_shows_table_and_chart_in_a_notebook_and_no_times(once, swept_on
         assert f'src="data:image/svg+xml;base64,{drawn}"' in shown["text/html"]
         assert all(line in shown["text/html"] for line in shown["text/plain"].splitlines() if "<" not in line)
         assert not re.search(r"pictures/s|training|\d s\b", shown["text/plain"])
-    assert [len(row.split()) for row in once[1].table(timed=False).splitlines()[2:]] == [3, 6]
+    assert "pictures/s" in once[1].table()
 
 
 def test_the_curves_of_a_comparison_name_the_pictures_they_were_scored_on(compared):
