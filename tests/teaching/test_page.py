@@ -277,6 +277,77 @@ def test_a_server_that_is_gone_is_told_in_words_and_so_is_its_return():
         page.locator("#problem").filter(has_text="relish does not answer").wait_for()
 
 
+def boxes(page, selector: str) -> list[dict[str, float]]:
+    return [one.bounding_box() for one in page.locator(selector).all() if one.is_visible()]
+
+
+def apart(one: dict[str, float], other: dict[str, float]) -> bool:
+    across = one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
+    return across or one["y"] + one["height"] <= other["y"] or other["y"] + other["height"] <= one["y"]
+
+
+def advised() -> FakeFolder:
+    """Three classes, with a queue and with advice on more images."""
+    folder = two_classes()
+    for number in range(8):
+        folder.put(f"bird{number}.png", drawn((60, 190, 60), 700 + number), "bird")
+    folder.more = {"now_each": 10, "each": 40, "value": 0.95, "low": 0.91, "high": 0.98, "now_width": 0.12}
+    folder.more["then_width"] = 0.06
+    return folder
+
+
+@pytest.mark.parametrize("language", ["en-US", "id-ID"])
+def test_on_a_desk_nothing_of_the_parts_1_to_3_needs_scrolling_and_no_note_covers_a_decision(language):
+    with teaching(advised()) as (address, _), watched_page(address, viewport=DESK, locale=language) as seen:
+        page = seen.page
+        page.locator("#card:visible").wait_for()
+        page.locator("#more:visible").wait_for()
+        page.locator("#card-picture").evaluate("picture => picture.decode()")
+        shown = boxes(page, ".column, #verdict, #more, #figures, #final-ask, #final-why, #card, .decide button")
+        assert len(shown) == 14
+        left, right, foot = 0, DESK["width"], DESK["height"]
+        assert [one for one in shown if one["x"] < left or one["x"] + one["width"] > right] == []
+        assert [one for one in shown if one["y"] + one["height"] > foot] == []
+        scrolled = "part => part.scrollHeight > part.clientHeight + 1 || part.scrollWidth > part.clientWidth + 1"
+        for part in ("#quality", '.area[data-area="check"]', "#columns"):
+            assert not page.locator(part).evaluate(scrolled), part
+        page.locator("#next").focus()
+        page.keyboard.press("k")
+        (note,) = boxes(page, ".toast")
+        assert all(apart(note, one) for one in boxes(page, ".decide button, #create *, .tools button, .foot label"))
+
+
+def test_a_class_that_is_added_and_what_was_removed_are_brought_into_sight():
+    folder = two_classes()
+    for number in range(8):
+        folder.put(f"{number}.png", drawn(BLUE, 800 + number), f"more {number}")
+    with teaching(folder) as (address, _), watched_page(address, viewport=DESK) as seen:
+        page = seen.page
+        within = """column => { const [own, all] = [column, column.parentElement].map((one) => one.getBoundingClientRect());
+          return own.left >= all.left - 1 && own.right <= all.right + 1 && own.left < innerWidth; }"""
+        page.locator("#create-name").fill("zebra")
+        page.keyboard.press("Enter")
+        page.locator(column("zebra")).wait_for()
+        assert page.locator(column("zebra")).evaluate(within)
+        page.locator("#columns").evaluate("columns => columns.scrollLeft = 0")
+        page.locator(".tile").first.click()
+        page.keyboard.press("Delete")
+        page.locator("#removed").click()
+        page.locator(column("Removed")).wait_for()
+        assert page.locator(column("Removed")).evaluate(within)
+
+
+def test_the_menu_of_a_class_closes_once_something_of_it_was_chosen():
+    with teaching(two_classes()) as (address, _), watched_page(address, viewport=DESK) as seen:
+        page = seen.page
+        more = page.get_by_role("button", name="More for dog")
+        more.click()
+        page.get_by_role("button", name="Put into another class").click()
+        page.locator("dialog").get_by_role("button", name="Cancel").click()
+        assert more.get_attribute("aria-expanded") == "false"
+        assert more.evaluate("button => document.activeElement === button")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
 def test_axe_finds_nothing_and_nothing_is_cut_off(scheme, size):

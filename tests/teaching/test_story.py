@@ -91,6 +91,7 @@ def test_from_an_empty_folder_to_a_model_that_is_taken_away(tmp_path):
         page.get_by_role("button", name="Model file").click()
         link = page.locator("#exports a").first
         link.wait_for()
+        page.locator("#exports").filter(has_text=re.compile(r"Checked: (\d+) of \1 answers are the same")).wait_for()
         with page.expect_download() as download:
             link.click()
         assert Path(download.value.path()).stat().st_size > 100_000

@@ -25,8 +25,8 @@ from relish.teaching.better import Better, Work
 from relish.teaching.learning import Learner
 from relish.teaching.library import Conflict
 
-KINDS = ("run", "onnx", *(["web"] if has_web_runtime() else []))
-"""What can be taken away: a web page where onnxruntime-web came with this installation."""
+KINDS = ("onnx", *(["web"] if has_web_runtime() else []), "run")
+"""What can be taken away, as the page orders it: a web page where onnxruntime-web came with this installation."""
 _NOT_TAKEN = ("checkpoints", "stages")
 """Folders of a run that only resuming needs."""
 
@@ -41,7 +41,8 @@ class Export:
     bytes: int = 0
     reason: str = ""
     url: str = ""
-    certificate: dict[str, Any] | None = None
+    certificate: dict[str, int] | None = None
+    """Of how many images the file's predictions were compared, `of`, and how many agreed, `agree`."""
 
 
 class Takeaway:
@@ -123,8 +124,8 @@ class Takeaway:
                 onnx = self._folder / f"{self._name}.onnx"
                 if not _is_of(onnx, run):
                     self._relish(["export", str(run), str(onnx), "--overwrite", "--quiet"])
-                proof = OnnxClassifier(onnx, threads=1).about.certificate
-                export.certificate = {key: value for key, value in proof.items() if not isinstance(value, dict | list)}
+                agreed = OnnxClassifier(onnx, threads=1).about.certificate["agreed"]
+                export.certificate = {"agree": agreed["correct"], "of": agreed["count"]}
                 if export.kind == "web":
                     page = onnx.with_suffix(".html")
                     write_web_page(onnx, page)

@@ -13,6 +13,7 @@ const BETWEEN = 400; // milliseconds between two readings of one list while it k
 const chosen = new Set();
 const columns = new Map(); // by key: "class:cat", "tray:unlabelled"
 let removedShown = false;
+let awaited = null; // the key of a column that is brought into sight once it is there
 let recent = null; // the column last used: where pasted images go
 
 // ---- what is done to images -----------------------------------------------------------------------------------------
@@ -100,8 +101,9 @@ class Column {
     const name = titleOf(this.target);
     const button = (text, kind, act, label) =>
       make("button", { type: "button", "aria-label": label, title: label, on: { click: act } }, icon(kind), ...(text ? [make("span", { text })] : []));
-    const more = button("", "more", () => this.openMenu(more), t("column.more", { class: name }));
+    const more = button("", "more", () => this.showMenu(this.menu.hidden), t("column.more", { class: name }));
     more.setAttribute("aria-expanded", "false");
+    this.more = more;
     this.fillMenu();
     return make(
       "div",
@@ -119,17 +121,19 @@ class Column {
     return make("input", { type: "file", hidden: true, ...properties, on: { change: chosenFiles } });
   }
 
-  openMenu(more) {
-    show(this.menu, this.menu.hidden);
-    more.setAttribute("aria-expanded", String(!this.menu.hidden));
-    if (!this.menu.hidden) this.menu.querySelector("button").focus();
+  showMenu(whether) {
+    show(this.menu, whether);
+    this.more.setAttribute("aria-expanded", String(whether));
+    (whether ? this.menu.querySelector("button") : this.more).focus();
   }
 
   fillMenu() {
     const entries = [["column.folder", () => this.folder.click()]];
     if (this.target.class)
       entries.push(["column.rename", () => this.rename()], ["column.merge", () => this.merge()], ["column.delete", () => this.delete()]);
-    this.menu.append(...entries.map(([key, act]) => make("button", { type: "button", text: t(key), on: { click: act } })));
+    const chose = (act) => () => (this.showMenu(false), act());
+    this.menu.append(...entries.map(([key, act]) => make("button", { type: "button", text: t(key), on: { click: chose(act) } })));
+    this.menu.addEventListener("keydown", (event) => event.key === "Escape" && this.showMenu(false));
   }
 
   shoot() {
@@ -141,7 +145,7 @@ class Column {
     const { class: name } = this.target;
     const field = make("input", { value: name, maxlength: "100", "aria-label": t("column.rename.label", { class: name }) });
     const form = make("form", { class: "row" }, field, make("button", { text: t("column.rename.save") }));
-    const end = () => (form.replaceWith(this.menu), show(this.menu, false));
+    const end = () => form.replaceWith(this.menu);
     form.addEventListener("keydown", (event) => event.key === "Escape" && (end(), this.grid.element.focus()));
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
@@ -263,6 +267,7 @@ function update(now) {
     else at("columns").insertBefore(element, following);
     columns.get(key).update(known);
   }
+  bringIntoSight();
   forgetGone();
   show(at("welcome"), now.classes.length === 0 && now.unlabelled.count === 0);
   show(at("removed"), now.removed.count > 0);
@@ -270,6 +275,13 @@ function update(now) {
   write(at("removed"), t(removedShown ? "removed.hide" : "removed.show", { n: now.removed.count }));
   const kept = now.classes.reduce((sum, { test }) => sum + test, 0);
   write(at("kept"), kept ? t("kept", { n: kept }) : "");
+}
+
+function bringIntoSight() {
+  const column = columns.get(awaited);
+  if (!column) return;
+  awaited = null;
+  column.element.scrollIntoView({ inline: "nearest", block: "nearest" });
 }
 
 // An id that moved is another one: only what is still in some column stays chosen.
@@ -286,6 +298,8 @@ async function create(event) {
   await attempt(async () => {
     const { name } = await post("api/classes/create", { name: field.value });
     field.value = "";
+    awaited = `class:${name}`;
+    update(state);
     say(t("created.said", { class: name }));
   });
   field.focus();
@@ -298,7 +312,7 @@ export const takePasted = (files) => add(files, recent?.element.isConnected && r
 export function startClasses() {
   at("create").addEventListener("submit", create);
   at("loose").addEventListener("change", (event) => add(filesOfInput(event.target), null));
-  at("removed").addEventListener("click", () => ((removedShown = !removedShown), update(state)));
+  at("removed").addEventListener("click", () => ((removedShown = !removedShown), (awaited = removedShown ? "tray:removed" : null), update(state)));
   at("chosen-move").addEventListener("click", () => move([...chosen]));
   at("chosen-remove").addEventListener("click", () => remove([...chosen]));
   at("chosen-none").addEventListener("click", () => unchoose([...chosen]));

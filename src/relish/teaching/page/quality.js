@@ -2,7 +2,7 @@
 import { onState, post } from "./api.js";
 import { at, bar, make, show, write } from "./dom.js";
 import { attempt } from "./notes.js";
-import { percent, t } from "./words.js";
+import { figure, percent, t } from "./words.js";
 
 const EXACT_BELOW = 20; // images: fewer are counted, not rounded to tenths
 
@@ -47,7 +47,7 @@ function drawInterval(accuracy) {
 }
 
 function drawProgress({ phase, queued, done }) {
-  const busy = phase === "features" || phase === "solving";
+  const busy = (phase === "features" && queued > 0) || phase === "solving";
   show(at("learning"), busy);
   const progress = at("learning-progress");
   if (phase === "features") progress.value = done / Math.max(1, done + queued);
@@ -63,7 +63,7 @@ function advice({ each, value, low, high, now_width, then_width }) {
   return `${t("more.expect", { n: each, ...range })} ${t(`more.${narrower}`)}`;
 }
 
-function drawFigures({ per_class: classes, confused, accuracy, framing, strength }) {
+function drawFigures({ per_class: classes, confused, accuracy, strength }) {
   show(at("figures"), Boolean(accuracy));
   if (!accuracy) return;
   const bars = classes.map((one) => bar(one.class, one.value, t("quality.class", { right: one.right, n: one.of, low: percent(one.low), high: percent(one.high) })));
@@ -71,14 +71,16 @@ function drawFigures({ per_class: classes, confused, accuracy, framing, strength
   const taken = confused.map((one) => make("li", { text: t("quality.confused", { n: one.count, class: one.class, as: one.as }) }));
   at("confused").replaceChildren(...taken);
   const seen = t(`framing.${framing.replaceAll(" ", "_")}`);
-  write(at("settings"), t("quality.settings", { right: accuracy.right, of: accuracy.of, framing: seen, strength: String(strength) }));
+  write(at("settings"), t("quality.settings", { right: accuracy.right, of: accuracy.of, framing: seen, strength: figure(strength) }));
 }
 
 function drawFinal({ learning, final, classes, revision }) {
   const aside = classes.reduce((sum, { test }) => sum + test, 0);
   show(at("final-box"), Boolean(learning.accuracy) && aside > 0);
   write(at("final"), final ? `${t("final.is")} ${inWords(final)}` : "");
-  write(at("final-why"), t(final && final.revision !== revision ? "final.old" : "final.why", { n: aside }));
+  const known = final?.revision === revision; // asked again, it would be the same
+  show(at("final-ask"), !known);
+  write(at("final-why"), known ? "" : t(final ? "final.old" : "final.why", { n: aside }));
 }
 
 export function startQuality() {

@@ -21,14 +21,20 @@ const doubts = (row) => [row.unsure && t("trial.unsure"), row.unknown && t("tria
 
 export async function tryFiles(files) {
   for (const { file } of files) {
-    write(at("trial-said"), t("trial.asking", { name: file.name }));
+    tell(t("trial.asking", { name: file.name }));
     await attempt(async () => {
       const { predictions } = await send("api/predict", [{ file, name: file.name }]);
       if (predictions[0].error) throw new Problem(`${file.name}: ${predictions[0].error}`);
       addAnswer(file, predictions[0]);
     });
   }
-  if (at("trial-said").textContent.endsWith("…")) write(at("trial-said"), "");
+  if (at("trial-said").textContent.endsWith("…")) tell("");
+}
+
+// What stands below in its own card is only heard.
+function tell(words, answered = false) {
+  at("trial-said").classList.toggle("answered", answered);
+  write(at("trial-said"), words);
 }
 
 function addAnswer(file, row) {
@@ -58,7 +64,7 @@ function addAnswer(file, row) {
   at("answers").prepend(item);
   while (at("answers").childElementCount > MOST_KEPT) drop(at("answers").lastElementChild);
   show(at("trial-clear"), true);
-  write(at("trial-said"), [t("trial.said", { name: file.name, class: row.class, probability: percent(row.probability) }), ...doubts(row)].join(" "));
+  tell([t("trial.said", { name: file.name, class: row.class, probability: percent(row.probability) }), ...doubts(row)].join(" "), true);
 }
 
 // A wrong answer teaches most: the image goes into the class it belongs to.
@@ -77,7 +83,7 @@ function drop(item) {
 function clear() {
   for (const item of [...at("answers").children]) drop(item);
   show(at("trial-clear"), false);
-  write(at("trial-said"), "");
+  tell("");
   at("trial-file").focus();
 }
 

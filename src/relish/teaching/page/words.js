@@ -5,6 +5,7 @@ const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufefc]/;
 let table = {};
 let plural = null;
 let numbers = null;
+let figures = null;
 
 export async function loadWords() {
   const wanted = navigator.languages.map((one) => LANGUAGES[one.toLowerCase().split("-")[0]]);
@@ -13,6 +14,7 @@ export async function loadWords() {
   table = await response.json();
   plural = new Intl.PluralRules(language);
   numbers = new Intl.NumberFormat(language, { maximumFractionDigits: 1 });
+  figures = new Intl.NumberFormat(language, { maximumSignificantDigits: 2 });
   document.documentElement.lang = language;
   for (const element of document.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
   for (const element of document.querySelectorAll("[data-t-label]"))
@@ -34,6 +36,7 @@ function shown(value) {
 }
 
 export const number = (value) => numbers.format(value);
+export const figure = (value) => figures.format(value); // also of what is far below 1
 
 // Nothing is certain: what only rounds to 0 or 100 is not called so.
 export function percent(share, digits = 0) {
