@@ -61,6 +61,7 @@ def test_from_nothing_to_a_model_by_what_the_page_says():
         give(page, column("dog"), {f"dog{i}.png": drawn(BLUE, 100 + i) for i in range(20)})
         counted(page, "dog", 20)
         page.locator("#verdict").filter(has_text="Right on all 40 images it had not seen").wait_for()
+        page.locator("#final-box summary").click()
         page.get_by_role("button", name="Show the final figure").click()
         page.locator("#final").filter(has_text="Right on 9 of 10").wait_for()
         sent = folder.posts.count("/api/upload")
@@ -303,8 +304,8 @@ def test_on_a_desk_nothing_of_the_parts_1_to_3_needs_scrolling_and_no_note_cover
         page.locator("#card:visible").wait_for()
         page.locator("#more:visible").wait_for()
         page.locator("#card-picture").evaluate("picture => picture.decode()")
-        shown = boxes(page, ".column, #verdict, #more, #figures, #final-ask, #final-why, #card, .decide button")
-        assert len(shown) == 14
+        shown = boxes(page, ".column, #verdict, #more, #figures, #final-box, #card, .decide button")
+        assert len(shown) == 13
         left, right, foot = 0, DESK["width"], DESK["height"]
         assert [one for one in shown if one["x"] < left or one["x"] + one["width"] > right] == []
         assert [one for one in shown if one["y"] + one["height"] > foot] == []
@@ -313,6 +314,8 @@ def test_on_a_desk_nothing_of_the_parts_1_to_3_needs_scrolling_and_no_note_cover
             assert not page.locator(part).evaluate(scrolled), part
         page.locator("#next").focus()
         page.keyboard.press("k")
+        page.locator(".toast").wait_for()
+        page.evaluate("Promise.all(document.getAnimations().map((one) => one.finished))")
         (note,) = boxes(page, ".toast")
         assert all(apart(note, one) for one in boxes(page, ".decide button, #create *, .tools button, .foot label"))
 
