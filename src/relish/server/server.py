@@ -145,8 +145,10 @@ def listening_socket(host: str, port: int) -> socket.socket:
         BadInput: the port is taken or not allowed, or there is no such host.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # asyncio turns Nagle's algorithm off only where a socket says that it is TCP: else each answer waits 40 ms for
+        # the client's delayed acknowledgement of its head.
+        bound = socket.socket(family, kind, protocol)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
