@@ -63,7 +63,7 @@ function advice({ each, value, low, high, now_width, then_width }) {
   return `${t("more.expect", { n: each, ...range })} ${t(`more.${narrower}`)}`;
 }
 
-function drawFigures({ per_class: classes, confused, accuracy, strength }) {
+function drawFigures({ per_class: classes, confused, accuracy, framing, strength }) {
   show(at("figures"), Boolean(accuracy));
   if (!accuracy) return;
   const bars = classes.map((one) => bar(one.class, one.value, t("quality.class", { right: one.right, n: one.of, low: percent(one.low), high: percent(one.high) })));
