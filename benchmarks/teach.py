@@ -5,8 +5,8 @@
 Pictures are noise around a colour, ten classes, so that drawing them takes no longer than measuring. The server is the
 command itself, and the page is looked at by Chromium, which runs on the same cores. `paint` is from asking for the
 page to every thumbnail in sight of the first class: `learning` while features are computed, with no thumbnail made
-before, `later` once all is learned, in a new browser. `scroll` goes through a class whose thumbnails nobody has asked
-for, a screen every half second, and notes for how long the place of an image in sight is blank. `label` is from moving
+before, `later` once all is learned, in a new browser. `came` brings a class into sight whose thumbnails nobody has asked
+for; then it is scrolled, a screen every half second: `blank` is how long each place of an image in sight was. `label` is from moving
 one picture into another class to an accuracy that counts it, the features in the cache. Writes `results/teach.json`.
 """
 
@@ -33,7 +33,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from measuring import finish, spread
 
 CLASSES = 10
-SHOWN, SCROLLED, ASKED = "class-0", "class-1", "class-2"
+SHOWN, SCROLLED, ASKED = "class-0", "class-5", "class-2"
 """Whose thumbnails are seen first, scrolled through, and asked for one by one."""
 WAIT = 3600.0
 DESK = {"width": 1440, "height": 900}
@@ -48,7 +48,6 @@ PAINTED = """name => {
 
 SCROLL = """async name => {
   const grid = document.querySelector(`.column[aria-label="${name}"] .grid`);
-  grid.scrollIntoView();
   const blank = new Map(), ended = [];
   const end = (place, now) => blank.has(place) && (ended.push(now - blank.get(place)), blank.delete(place));
   const began = performance.now();
@@ -173,6 +172,10 @@ def main() -> None:
             state = server.until(0)
             learned = time.monotonic() - began
             page, later = paint(browser, server.address)
+            came = time.monotonic()
+            page.locator(f'.column[aria-label="{SCROLLED}"]').evaluate("column => column.scrollIntoView()")
+            page.wait_for_function(PAINTED, arg=SCROLLED, polling="raf")
+            came = time.monotonic() - came
             blank = page.evaluate(SCROLL, SCROLLED)
             page.context.close()
             ids = [row["id"] for row in server.get("images", **{"class": ASKED})["images"][:20]]
@@ -185,7 +188,7 @@ def main() -> None:
             time.sleep(2.0)
             grown = server.resident() - memory
         browser.close()
-    row = {"opened": opened, "learning": learning, "learned": learned, "later": later, "blank": blank, "made": made,
+    row = {"opened": opened, "learning": learning, "learned": learned, "later": later, "came": came, "blank": blank, "made": made,
            "kept": kept, "label": labels, "memory": memory, "grown": grown, "solved": state["learning"]["seconds"]}  # fmt: skip
     longest = max(blank, default=0.0)
     table = [
@@ -194,6 +197,7 @@ def main() -> None:
         ["first paint while features are computed, s", f"{learning:.2f}"],
         ["first paint once all is learned, s", f"{later:.2f}"],
         ["all features computed, s", f"{learned:.0f}"],
+        ["a class brought into sight, to its thumbnails, s", f"{came:.2f}"],
         ["scrolling: longest that a place is blank, ms", f"{longest:.0f}"],
         ["a label moved, to the accuracy, s", spread(labels)],
         ["thumbnail, ms", spread(made)],

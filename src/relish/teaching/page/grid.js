@@ -40,6 +40,9 @@ export class Grid {
       this.space,
     );
     new ResizeObserver(() => this.render()).observe(this.element);
+    // Of twenty classes only those in sight ask for thumbnails.
+    const sight = new IntersectionObserver((seen) => ((this.inSight = seen.at(-1).isIntersecting), this.render()), { scrollMargin: "160px" });
+    sight.observe(this.element);
   }
 
   set(images) {
@@ -56,7 +59,7 @@ export class Grid {
 
   render() {
     const { clientWidth, clientHeight, scrollTop } = this.element;
-    if (!clientWidth) return;
+    if (!clientWidth || !this.inSight) return;
     this.columns = Math.max(2, Math.floor(clientWidth / NARROWEST));
     this.side = clientWidth / this.columns;
     this.space.style.height = `${Math.ceil(this.images.length / this.columns) * this.side}px`;
@@ -65,11 +68,18 @@ export class Grid {
     const wanted = new Map();
     for (let place = first; place < last; place++) wanted.set(this.images[place].id, place);
     if (this.images[this.active]) wanted.set(this.images[this.active].id, this.active);
-    for (const [id, tile] of this.tiles) if (!wanted.has(id)) (tile.remove(), this.tiles.delete(id));
+    for (const [id, tile] of this.tiles) if (!wanted.has(id)) this.forget(id, tile);
     for (const [id, place] of wanted) this.paint(this.tile(id), this.images[place], place);
     const active = this.images[this.active];
     if (active) this.element.setAttribute("aria-activedescendant", `${this.name}-${active.id}`);
     else this.element.removeAttribute("aria-activedescendant");
+  }
+
+  // What scrolled past is not waited for: its request would come before those of what is in sight.
+  forget(id, tile) {
+    tile.firstElementChild.removeAttribute("src");
+    tile.remove();
+    this.tiles.delete(id);
   }
 
   tile(id) {
