@@ -5,9 +5,10 @@
 Pictures are noise around a colour, ten classes, so that drawing them takes no longer than measuring. The server is the
 command itself, and the page is looked at by Chromium, which runs on the same cores. `paint` is from asking for the
 page to every thumbnail in sight of the first class: `learning` while features are computed, with no thumbnail made
-before, `later` once all is learned, in a new browser. `came` brings a class into sight whose thumbnails nobody has asked
-for; then it is scrolled, a screen every half second: `blank` is how long each place of an image in sight was. `label` is from moving
-one picture into another class to an accuracy that counts it, the features in the cache. Writes `results/teach.json`.
+before, `later` once all is learned, in a new browser. `came` brings a class into sight whose thumbnails nobody has
+asked for; then it is scrolled, a screen every half second: `blank` is how long each place of an image in sight was.
+`label` is from moving one picture into another class to an accuracy that counts it, the features in the cache. Writes
+`results/teach.json`.
 """
 
 import argparse
@@ -188,8 +189,9 @@ def main() -> None:
             time.sleep(2.0)
             grown = server.resident() - memory
         browser.close()
-    row = {"opened": opened, "learning": learning, "learned": learned, "later": later, "came": came, "blank": blank, "made": made,
-           "kept": kept, "label": labels, "memory": memory, "grown": grown, "solved": state["learning"]["seconds"]}  # fmt: skip
+    row = {"opened": opened, "learning": learning, "learned": learned, "later": later, "came": came, "blank": blank,
+           "made": made, "kept": kept, "label": labels, "memory": memory, "grown": grown,
+           "solved": state["learning"]["seconds"]}  # fmt: skip
     longest = max(blank, default=0.0)
     table = [
         ["", f"{asked.pictures:,} pictures, {asked.source}"],

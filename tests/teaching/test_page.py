@@ -326,7 +326,8 @@ def test_a_class_that_is_added_and_what_was_removed_are_brought_into_sight():
         folder.put(f"{number}.png", drawn(BLUE, 800 + number), f"more {number}")
     with teaching(folder) as (address, _), watched_page(address, viewport=DESK) as seen:
         page = seen.page
-        within = """column => { const [own, all] = [column, column.parentElement].map((one) => one.getBoundingClientRect());
+        within = """column => {
+          const [own, all] = [column, column.parentElement].map((one) => one.getBoundingClientRect());
           return own.left >= all.left - 1 && own.right <= all.right + 1 && own.left < innerWidth; }"""
         page.locator("#create-name").fill("zebra")
         page.keyboard.press("Enter")
