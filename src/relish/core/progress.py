@@ -194,9 +194,8 @@ class Cell(Progress):
         """Replace what the bar's place shows; every bar of a job has the same place."""
         from IPython.display import display  # where there is a cell, there is IPython
 
-        shown = {"text/plain": plain, "text/html": f"{markup}<div>{html.escape(visible(self._said))}</div>"}
-        if not markup:
-            shown["text/html"] = ""
+        below = f"<div>{html.escape(visible(self._said))}</div>" if markup else ""
+        shown = {"text/plain": plain, "text/html": markup + below}
         if self._display is None:
             self._display = display(shown, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:

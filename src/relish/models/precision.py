@@ -175,10 +175,10 @@ def trial(
     twin, images = copy.deepcopy(network), images if images.device.type == "cuda" else images[:IMAGES]
     compiled = False
     with torch.random.fork_rng():
-        f32, bf16 = _recalled(twin, images, trained > 0, precisions, compiled)
+        f32, bf16 = _recalled(twin, images, trained > 0, precisions, compiled=False)
         if layouts and trained / len(images) * min(f32, bf16) > LONG:
             twin.to(memory_format=torch.channels_last)
-            found = _recalled(twin, images, True, precisions, True)
+            found = _recalled(twin, images, True, precisions, compiled=True)
             if compiled := min(f32, bf16) >= GAIN * min(found):
                 f32, bf16 = found
         difference = _difference(twin, images) if f32 >= GAIN * bf16 else None
@@ -186,7 +186,7 @@ def trial(
 
 
 def _recalled(
-    network: nn.Module, images: Tensor, training: bool, precisions: Sequence[Precision], compiled: bool
+    network: nn.Module, images: Tensor, training: bool, precisions: Sequence[Precision], *, compiled: bool
 ) -> tuple[float, float]:
     """Median pass in f32 and in bf16, infinite where that is not asked for; measured where it never was."""
     cache, key = Cache(), _cache_key(network, images, training, precisions, compiled)

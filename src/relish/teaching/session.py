@@ -338,21 +338,20 @@ class Session:
                 return [Added(upload.name, "refused", reason=reason)]
             paths = [path for path in everything_below(folder).images if path.is_file() and is_image_name(path.name)]
             sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
-            reason = f"larger than {megabytes(self.limits.body_bytes)}"
-            found = [Added(one, "refused", reason=reason) for one in sizes if sizes[one] > self.limits.body_bytes]
-            for names in self._portions(sizes):
+            most = self.limits.body_bytes
+            larger = [name for name, size in sizes.items() if size > most]
+            found = [Added(name, "refused", reason=f"larger than {megabytes(most)}") for name in larger]
+            for names in self._portions({name: size for name, size in sizes.items() if size <= most}):
                 sent = [(Upload(one, (folder / one).read_bytes()), place or _place_by_name(one)) for one in names]
                 found += self.library.add(sent, self.limits.reason_to_refuse, batch or upload.name)
                 self._tell()
             return found or [Added(upload.name, "refused", reason="holds no pictures")]
 
     def _portions(self, sizes: Mapping[str, int]) -> Iterator[list[str]]:
-        """The files in portions that a request could bring, which bounds memory; larger ones are left out."""
+        """The files in portions that a request could bring, which bounds memory; none is larger than a request."""
         portion: list[str] = []
         held = 0
         for name, size in sizes.items():
-            if size > self.limits.body_bytes:
-                continue
             if len(portion) == self.limits.files or held + size > self.limits.body_bytes:
                 yield portion
                 portion, held = [], 0
